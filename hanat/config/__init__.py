@@ -1,0 +1,1 @@
+"""The two TOML files: parse, validate, turn into the values of `core.configuration`."""

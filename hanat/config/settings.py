@@ -1,0 +1,63 @@
+"""What one node is told about itself: the values of ``node.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanat.core.configuration import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A node of the cluster, this one included.
+
+    Attributes:
+        addresses: One per path, in order of preference; never floating ones.
+    """
+
+    name: str
+    node_id: int
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """The API on a Unix socket, mode 0660."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TcpListen:
+    """The API on a TCP port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """All of ``node.toml``, paths made absolute relative to the file.
+
+    Attributes:
+        peers: Every node, ordered by node id; three or five (one for a lab of one).
+        interfaces: Logical name to kernel device, ``{"public": "eth0"}``.
+    """
+
+    node: str
+    node_id: int
+    cluster_file: Path
+    data_dir: Path
+    key_file: Path
+    interfaces: Mapping[str, str]
+    api_listen: tuple[UnixListen | TcpListen, ...]
+    peers: tuple[Peer, ...]
+    raft_port: int = 7411
+    mesh_port: int = 7412
+
+    @property
+    def myself(self) -> Peer:
+        """This node among the peers."""
+        return next(p for p in self.peers if p.node_id == self.node_id)

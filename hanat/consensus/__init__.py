@@ -1,0 +1,1 @@
+"""PySyncObj and what makes it safe to use; its only home."""

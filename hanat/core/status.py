@@ -1,0 +1,152 @@
+"""The status of a node as one immutable document.
+
+The driver publishes a new `NodeStatus` whenever it is asked for one; the API,
+the metrics and the command line only render it. Times are durations in
+seconds, never clock readings, because clocks of different nodes do not compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+
+class Role(Enum):
+    """What a node is right now; `core.node` holds the transitions."""
+
+    BACKUP = "BACKUP"  # follows, installs flows, holds nothing
+    TAKEOVER = "TAKEOVER"  # elected, gate still shut
+    ACTIVE = "ACTIVE"  # the holder
+    RELEASING = "RELEASING"  # answers no more, hands leadership on
+    FENCED = "FENCED"  # elected, but without a lease or not eligible
+
+
+@dataclass(frozen=True, slots=True)
+class VipStatus:
+    """One floating address on this node; `held` means it is on the device and answered."""
+
+    name: str
+    address: str
+    device: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    """Another node as seen from here; `heard_s` is None before the first message."""
+
+    name: str
+    node_id: int
+    connected: bool
+    heard_s: float | None
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """A real server; `flows` counts established, translated flows known here."""
+
+    name: str
+    address: str
+    weight: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """A virtual service with its servers in configured order."""
+
+    name: str
+    listen: tuple[str, ...]
+    scheduler: str
+    flows: int
+    servers: tuple[ServerStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStatus:
+    """Flow replication since the start of this process, in records.
+
+    Attributes:
+        captured: Changes read from this node's kernel while it was the holder.
+        committed: Of those, known to be in the log of a majority.
+        pending: Captured, not yet committed: what a failover now would lose.
+        received: Records committed by other holders and handed to this kernel.
+        installed: Of those, created or replaced.
+        deleted: Of those, deletions.
+        clashed: Not installed because another entry uses the translated tuple.
+        failed: Not installed for another reason.
+        dropped: Captured but given up because commits stalled.
+        overruns: Times the kernel dropped events.
+        lag_s: From the first change of the newest committed batch to its commit; None before one.
+        kernel_entries: Entries in this kernel's table, of any kind.
+    """
+
+    captured: int = 0
+    committed: int = 0
+    pending: int = 0
+    received: int = 0
+    installed: int = 0
+    deleted: int = 0
+    clashed: int = 0
+    failed: int = 0
+    dropped: int = 0
+    overruns: int = 0
+    lag_s: float | None = None
+    kernel_entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """Where this node is in the replicated log."""
+
+    commit_index: int = 0
+    applied_index: int = 0
+    last_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """Everything `/v1/status` shows.
+
+    Attributes:
+        leader: Name of the Raft leader this node follows, None when it knows none.
+        holder: Name of the node that holds the addresses as far as known here: this node
+            when it is ACTIVE, else the leader when it announced itself, else None.
+        reason: Why the role was entered last, a word of `core.node.Reason`.
+        lease_left_s: On the holder, what is left of the lease; else None.
+        ineligible: Why this node must not hold the addresses; empty when it may.
+        revision: Number of the configuration in force, 0 before the first.
+        quorum: Whether a majority is connected, this node included.
+    """
+
+    node: str
+    node_id: int
+    cluster: str
+    version: str
+    profile: str
+    role: Role
+    role_s: float
+    reason: str
+    term: int
+    leader: str | None
+    holder: str | None
+    quorum: bool
+    lease_left_s: float | None
+    ineligible: tuple[str, ...]
+    revision: int
+    uptime_s: float
+    vips: tuple[VipStatus, ...]
+    peers: tuple[PeerStatus, ...]
+    services: tuple[ServiceStatus, ...]
+    flows: FlowStatus
+    log: LogStatus
+    transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the status as JSON-ready values; `role` as its name."""
+        document = asdict(self)
+        document["role"] = self.role.value
+        document["transitions"] = dict(self.transitions)
+        return document

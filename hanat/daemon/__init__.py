@@ -1,0 +1,1 @@
+"""Where everything meets: the process that runs on a node."""

@@ -1,0 +1,1 @@
+"""The flow worker: the stream of flows from the holder's kernel to the backups'."""

@@ -1,0 +1,236 @@
+"""What hanat needs of a kernel, as Protocols.
+
+Adapters do not decide. They do one thing, at once and synchronously (each call
+takes microseconds to a few milliseconds), or raise a `KernelError` that names
+operation, target and what the kernel said. Each Protocol has a real adapter and
+a fake in `fake.py`, and one contract suite holds both to the same behaviour.
+
+Sources of events (`Capture`, `LinkWatch`) offer a file descriptor for the
+event loop and a `read` that never blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from hanat.core.configuration import Interface
+from hanat.core.flows import Change
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Placement:
+    """A floating address on a device.
+
+    Attributes:
+        device: Kernel name, ``eth0``.
+        address: With prefix length.
+        label: Alias as shown by ``ip addr``, ``eth0:1``; IPv4 only, at most 15 bytes.
+    """
+
+    device: str
+    address: Interface
+    label: str = ""
+
+
+class Addresses(Protocol):
+    """Addresses on devices."""
+
+    def present(self, device: str) -> frozenset[Interface]:
+        """Return all addresses on a device. Raises AbsentObjectError: no such device."""
+        ...
+
+    def add(self, placements: Iterable[Placement]) -> None:
+        """Add all; what is there already stays. IPv6 without duplicate detection.
+
+        Raises:
+            AbsentObjectError: No such device.
+            NotPermittedError: CAP_NET_ADMIN is missing.
+        """
+        ...
+
+    def remove(self, placements: Iterable[Placement]) -> None:
+        """Remove all; what is absent already is no error.
+
+        Every placement is tried, then the first error is raised.
+        """
+        ...
+
+
+class Announcer(Protocol):
+    """Gratuitous ARP and unsolicited neighbour advertisements."""
+
+    def announce(self, placements: Iterable[Placement]) -> int:
+        """Send one round for every address; return the number of frames sent.
+
+        IPv4: an ARP request and an ARP reply, both with sender = target = the address,
+        to broadcast (RFC 5227 section 3; some hosts learn only from one form).
+        IPv6: one neighbour advertisement to ff02::1 with the override flag (RFC 4861
+        section 7.2.6). When to repeat is the core's decision.
+
+        Raises:
+            AbsentObjectError: No such device, or it is down.
+            NotPermittedError: CAP_NET_RAW is missing.
+        """
+        ...
+
+
+class Firewall(Protocol):
+    """nftables, own tables only; each call is one transaction."""
+
+    def apply(self, script: str) -> None:
+        """Apply a script of nft commands, all or nothing.
+
+        Raises:
+            KernelError: With the first line nft complains about; nothing was changed.
+        """
+        ...
+
+    def table(self, family: str, name: str) -> str | None:
+        """Return a table as nft text, None if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What is left of both rights on one device, in seconds; 0 when withdrawn."""
+
+    answers_s: float
+    carries_s: float
+
+
+class Gate(Protocol):
+    """The kernel switch that enforces the lease; see `core.ruleset.render_gate`.
+
+    A device that is in neither set neither answers nor forwards. Rights end by
+    themselves: the kernel drops a member when its timeout is over.
+    """
+
+    def install(self, script: str) -> None:
+        """Put the gate's tables in place (idempotent); rights granted before stay."""
+        ...
+
+    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+        """Grant both rights anew, in one transaction for all devices and families.
+
+        Args:
+            devices: Kernel names.
+            answers_s: From now; at least 0.001, millisecond resolution, rounded down.
+            carries_s: From now; at least answers_s.
+
+        Raises:
+            AbsentObjectError: The gate is not installed.
+        """
+        ...
+
+    def withdraw(self) -> None:
+        """End *answers* everywhere at once; *carries* runs out by itself."""
+        ...
+
+    def shut(self) -> None:
+        """End both rights everywhere at once."""
+        ...
+
+    def rights(self) -> Mapping[str, Rights]:
+        """Return what is granted now, by device; devices without a right are absent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Result of an installation: each record counted in exactly one field."""
+
+    created: int = 0
+    replaced: int = 0
+    clashed: int = 0
+    failed: int = 0
+
+
+class Capture(Protocol):
+    """An open stream of changes to flows."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when changes wait."""
+        ...
+
+    def read(self) -> list[Change]:
+        """Return what waits, oldest first; empty when nothing does.
+
+        Only ASSURED and DESTROY events of translated flows, never those that this
+        process caused itself. An overrun is counted in `overruns`, not raised.
+        """
+        ...
+
+    @property
+    def overruns(self) -> int:
+        """How often the kernel dropped events because we were slow."""
+        ...
+
+    def close(self) -> None:
+        """Stop; further reads return nothing."""
+        ...
+
+
+class Conntrack(Protocol):
+    """The connection-tracking table."""
+
+    def capture(self) -> Capture:
+        """Begin to capture. Raises NotPermittedError: CAP_NET_ADMIN is missing."""
+        ...
+
+    def install(self, records: Iterable[bytes]) -> Installed:
+        """Create entries with their NAT; an entry with the same original tuple is replaced."""
+        ...
+
+    def delete(self, records: Iterable[bytes]) -> int:
+        """Delete by original tuple; return how many were there."""
+        ...
+
+    def dump(self) -> list[bytes]:
+        """Return the records of all translated flows."""
+        ...
+
+    def count(self) -> int:
+        """Return the number of entries of any kind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierChanged:
+    """A device got or lost its carrier, or vanished (carrier False)."""
+
+    device: str
+    carrier: bool
+
+
+class LinkWatch(Protocol):
+    """An open stream of carrier changes of all devices."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when changes wait."""
+        ...
+
+    def read(self) -> list[CarrierChanged]:
+        """Return what waits, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching."""
+        ...
+
+
+class Links(Protocol):
+    """Interfaces: names and carriers."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return all device names, sorted."""
+        ...
+
+    def carrier(self, device: str) -> bool:
+        """Say whether a device is up and has a carrier. Raises AbsentObjectError."""
+        ...
+
+    def watch(self) -> LinkWatch:
+        """Begin to watch; changes after this call are not missed."""
+        ...
