@@ -1,0 +1,192 @@
+"""Raft's messages as bytes, by layout; nothing from the network is unpickled.
+
+The library hands us dictionaries. Each kind has one fixed layout here, with its
+extra fields (generation, send time, flags) that `guard` adds. A message that
+does not fit its layout, or a kind that is not in the table, is a `WireError`.
+
+Commands: the library keeps each log entry as one type byte and a pickle of the
+call it stands for. On the wire only the argument travels, and the receiver
+builds the pickle of its own single method again. So a peer can at most choose
+the bytes that our state machine will parse. The library's own command types for
+changing members or code versions are never sent and never accepted.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle  # only for what this process itself packed, see `unwrap`
+from collections.abc import Callable
+from struct import Struct
+from struct import error as StructFault  # noqa: N812 - `error` says too little
+from typing import Any
+
+from hanat.errors import WireError
+
+Message = dict[str, Any]
+Entry = tuple[bytes, int, int]
+
+METHOD_ID = 0  # the state machine has one replicated method
+NO_OP = b"\x01"
+REGULAR = b"\x00"
+ENTRIES_MAX = 4096
+
+_APPEND = Struct("!QQQQQdQI")
+_ENTRY = Struct("!QBI")
+_NEXT = Struct("!QBQQd")
+_VOTE = Struct("!QQQB")
+_PRE_VOTE = Struct("!QQQQ")
+_ONE = Struct("!Q")
+
+
+def wrap(data: bytes) -> bytes:
+    """Return the log entry that stands for applying `data`."""
+    return REGULAR + pickle.dumps((METHOD_ID, (data,)), 5)
+
+
+def unwrap(command: bytes) -> bytes | None:
+    """Return the data of a log entry, None for the library's no-op.
+
+    Only for entries of the own log: they were made by `wrap` in this process or
+    read from the own disk.
+    """
+    if command == NO_OP:
+        return None
+    assert command[:1] == REGULAR, f"log entry of unknown type {command[:1]!r}"
+    _method, (data,) = pickle.loads(command[1:])  # noqa: S301 - see the docstring
+    assert isinstance(data, bytes)
+    return data
+
+
+def encode(message: Message) -> bytes:
+    """Return the bytes of a message.
+
+    Raises:
+        WireError: A kind that has no layout.
+    """
+    layout = _KINDS.get(message["type"])
+    if layout is None:
+        raise WireError(f"message type {message['type']!r} has no layout")
+    code, pack, _ = layout
+    return bytes((code,)) + pack(message)
+
+
+def decode(data: bytes) -> Message:
+    """Return the message that `encode` made bytes of.
+
+    Raises:
+        WireError: Unknown kind, wrong length, value out of range.
+    """
+    layout = _CODES.get(data[0]) if data else None
+    if layout is None:
+        raise WireError(f"a message of unknown kind {data[:1]!r}")
+    kind, unpack = layout
+    try:
+        message = unpack(data[1:])
+    except (StructFault, ValueError) as error:
+        raise WireError(f"a damaged {kind} message of {len(data)} bytes: {error}") from error
+    message["type"] = kind
+    return message
+
+
+def _pack_append(m: Message) -> bytes:
+    if "prevLogIdx" not in m:
+        raise WireError("snapshots are not sent yet")
+    entries: list[Entry] = m["entries"]
+    parts = [
+        _APPEND.pack(m["term"], m["commit_index"], m["prevLogIdx"], m["prevLogTerm"],
+                     m["gen"], m["ts"], m["last"], len(entries))
+    ]  # fmt: skip
+    for command, _, term in entries:
+        data = unwrap(command)
+        parts.append(_ENTRY.pack(term, data is None, len(data or b"")))
+        parts.append(data or b"")
+    return b"".join(parts)
+
+
+def _unpack_append(data: bytes) -> Message:
+    term, commit, prev, prev_term, gen, ts, last, count = _APPEND.unpack_from(data)
+    if count > ENTRIES_MAX:
+        raise ValueError(f"{count} entries, at most {ENTRIES_MAX}")
+    entries: list[Entry] = []
+    position = _APPEND.size
+    for index in range(prev + 1, prev + 1 + count):
+        entry_term, is_no_op, size = _ENTRY.unpack_from(data, position)
+        position += _ENTRY.size
+        if position + size > len(data):
+            raise ValueError("an entry reaches beyond the end")
+        payload = data[position : position + size]
+        position += size
+        entries.append((NO_OP if is_no_op else wrap(payload), index, entry_term))
+    _exactly(data, position)
+    return {
+        "term": term, "commit_index": commit, "prevLogIdx": prev, "prevLogTerm": prev_term,
+        "gen": gen, "ts": _finite(ts), "last": last, "entries": entries,
+    }  # fmt: skip
+
+
+def _pack_next(m: Message) -> bytes:
+    flags = bool(m["reset"]) | bool(m["success"]) << 1 | (m["ts"] is not None) << 2
+    return _NEXT.pack(m["next_node_idx"], flags, m["term"], m["gen"] or 0, m["ts"] or 0.0)
+
+
+def _unpack_next(data: bytes) -> Message:
+    index, flags, term, gen, ts = _NEXT.unpack(data)
+    return {
+        "next_node_idx": index, "reset": bool(flags & 1), "success": bool(flags & 2),
+        "term": term, "gen": gen or None, "ts": _finite(ts) if flags & 4 else None,
+    }  # fmt: skip
+
+
+def _pack_vote(m: Message) -> bytes:
+    transfer = bool(m.get("transfer"))
+    return _VOTE.pack(m["term"], m["last_log_index"], m["last_log_term"], transfer)
+
+
+def _unpack_vote(data: bytes) -> Message:
+    term, index, last_term, flags = _VOTE.unpack(data)
+    return {
+        "term": term, "last_log_index": index, "last_log_term": last_term,
+        "transfer": bool(flags & 1),
+    }  # fmt: skip
+
+
+def _pack_pre_vote(m: Message) -> bytes:
+    return _PRE_VOTE.pack(m["term"], *m["last"], m["round"])
+
+
+def _unpack_pre_vote(data: bytes) -> Message:
+    term, index, last_term, number = _PRE_VOTE.unpack(data)
+    return {"term": term, "last": (index, last_term), "round": number}
+
+
+def _one(field: str) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
+    """Return the layout of a message with one number."""
+
+    def unpack(data: bytes) -> Message:
+        return {field: _ONE.unpack(data)[0]}
+
+    return lambda m: _ONE.pack(m[field]), unpack
+
+
+def _exactly(data: bytes, end: int) -> None:
+    if end != len(data):
+        raise ValueError(f"{len(data) - end} bytes too many")
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise ValueError(f"a time of {seconds}")
+    return seconds
+
+
+_KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Message]]] = {
+    "append_entries": (1, _pack_append, _unpack_append),
+    "next_node_idx": (2, _pack_next, _unpack_next),
+    "request_vote": (3, _pack_vote, _unpack_vote),
+    "response_vote": (4, *_one("term")),
+    "timeout_now": (5, *_one("term")),
+    "pre_vote": (6, _pack_pre_vote, _unpack_pre_vote),
+    "pre_vote_ok": (7, *_one("round")),
+    "stale_term": (8, *_one("term")),
+}
+_CODES = {code: (kind, unpack) for kind, (code, _, unpack) in _KINDS.items()}

@@ -1,0 +1,192 @@
+"""One node's copy of the replicated log, and its events.
+
+Wraps the library's object: the rest of hanat proposes bytes and hears of
+leaders, leases and applied commands, as inputs of the core. Whoever owns a
+`Replica` calls `tick` often (half a heartbeat) and after each burst of messages.
+
+"The leader is ready" means that its own barrier of this term is applied: only
+then has it seen every entry that was ever committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hanat.consensus import state as entries
+from hanat.consensus.codec import wrap
+from hanat.consensus.guard import Guard
+from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
+from hanat.consensus.state import Command, State
+from hanat.core.inputs import BarrierApplied, Input, LeaderObserved, LeaseObserved
+
+FALLBACK_LEASES = 3  # a leader that hears no majority for this long gives up by itself
+
+
+class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
+    """The library's object with one replicated method; see `codec.wrap`."""
+
+    def __init__(self, apply: Callable[[bytes], None], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own signature
+        self._apply = apply
+        super().__init__(*args, **kwargs)
+
+    @replicated  # type: ignore[untyped-decorator] # the library is untyped
+    def put(self, data: bytes) -> None:
+        """Apply a committed entry; never raises."""
+        self._apply(data)
+
+
+class Replica:
+    """The replicated log of one node.
+
+    Args:
+        guard: The repaired transport; its wire may be connected later.
+        on_input: Takes what the core must hear.
+        on_command: Takes each command that took effect, in log order.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        on_input: Callable[[Input], None],
+        on_command: Callable[[Command], None],
+    ) -> None:
+        self.state = State()
+        self._guard = guard
+        self._on_input, self._on_command = on_input, on_command
+        self._observed: tuple[int, int | None] = (0, None)
+        guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
+        self._machine = _Machine(
+            self._apply,
+            LibraryNode(guard.node_id),
+            list(guard.nodes.values()),
+            _configuration_for(guard),
+            transport=guard,
+        )
+        assert self._machine._methodToID["put_v0"] == 0, "codec.METHOD_ID is wrong"  # noqa: SLF001 - the library has no public name for it
+
+    @property
+    def machine(self) -> Any:  # noqa: ANN401 - the library is untyped; only the guard and the simulation look inside
+        """The library's object."""
+        return self._machine
+
+    @property
+    def term(self) -> int:
+        """The Raft term."""
+        return int(self._machine.raftCurrentTerm)
+
+    @property
+    def leader(self) -> int | None:
+        """Who leads this term, as far as known here."""
+        node = self._machine._getLeader()  # noqa: SLF001 - the library has no public name for it
+        return None if node is None else int(node.id)
+
+    @property
+    def leading(self) -> bool:
+        """Whether this node is the leader."""
+        return self._guard.leading
+
+    @property
+    def commit_index(self) -> int:
+        """Highest index known to be committed."""
+        return int(self._machine.raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        """Highest index applied here."""
+        return int(self._machine.raftLastApplied)
+
+    @property
+    def last_index(self) -> int:
+        """Highest index in the log."""
+        return self._guard.last_index
+
+    def propose(self, command: Command, done: Callable[[bool], None] | None = None) -> bool:
+        """Append a command; only the leader can.
+
+        Args:
+            command: What to append.
+            done: Called once with True when it is applied here, False when it was
+                replaced; not called at all if this node dies or loses track of it, so
+                the caller keeps a deadline.
+
+        Returns:
+            False if this node does not lead; then `done` is not called.
+        """
+        if not self.leading:
+            return False
+        callback = None if done is None else lambda _result, error: done(error == 0)
+        self._machine._applyCommand(wrap(entries.encode(command)), callback)  # noqa: SLF001 - without the decorator's pickling
+        return True
+
+    def tick(self) -> None:
+        """Let time and received messages take effect; report what changed."""
+        self._guard.before_tick()
+        self._machine.doTick(0)
+        self._observe()
+
+    def _observe(self) -> None:
+        observed = (self.term, self.leader)
+        if observed != self._observed:
+            self._observed = observed
+            self._on_input(LeaderObserved(*observed))
+
+    def transfer(self, to: int | None) -> bool:
+        """Hand leadership to a peer (None: the one with the longest log).
+
+        Returns:
+            False if nobody suitable has the whole log; then the lease goes on.
+        """
+        candidates = sorted(self._guard.connected) if to is None else [to]
+        return any(self._transfer_to(peer) for peer in candidates)
+
+    def _transfer_to(self, peer: int) -> bool:
+        accepted: list[bool] = []
+        node = self._guard.nodes.get(peer)
+        if node is None or not self.leading:
+            return False
+        self._machine.transferLeadership(node, lambda _result, error: accepted.append(error == 0))
+        return accepted == [True]
+
+    def step_down(self) -> None:
+        """Stop leading."""
+        self._guard.step_down()
+        self._observe()
+
+    def set_eligible(self, *, eligible: bool) -> None:
+        """Say whether this node should stand for election while others can."""
+        self._guard.eligible = eligible
+
+    def _apply(self, data: bytes) -> None:
+        command = self.state.apply(data)
+        if command is None:
+            return
+        self._on_command(command)
+        if isinstance(command, entries.Barrier) and command.node_id == self._guard.node_id:
+            self._on_input(BarrierApplied(command.term))
+
+
+def _configuration_for(guard: Guard) -> SyncObjConf:
+    """Return the library's settings: our timer, not the library's, decides elections."""
+    profile = guard.profile
+    return SyncObjConf(
+        autoTick=False,
+        journalFile=guard.journal,
+        appendEntriesPeriod=profile.beacon_s,
+        # Just under the guard's shortest timer, so that a won pre-vote is acted on at once.
+        raftMinTimeout=0.80 * profile.lease_s,
+        raftMaxTimeout=0.85 * profile.lease_s,
+        leaderFallbackTimeout=FALLBACK_LEASES * profile.lease_s,
+        connectionTimeout=3600.0,
+        # Never let the library split a batch or an entry: the guard slices.
+        appendEntriesUseBatch=False,
+        appendEntriesBatchSizeBytes=1 << 30,
+        commandsWaitLeader=False,
+        dynamicMembershipChange=False,
+        useFork=False,
+        # The log is cut by us, never by the library's own count or clock.
+        logCompactionMinEntries=1 << 60,
+        logCompactionMinTime=1 << 30,
+        password=None,
+    )

@@ -1,0 +1,134 @@
+"""What the core wants done. Imperatives, carried out in the order given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanat.core.configuration import Configuration, FloatingAddress
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeBarrier:
+    """Append a barrier of this term: once applied, this node has seen every commit."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeConfiguration:
+    """Append this node's own cluster file: the cluster has no configuration yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposeHolder:
+    """Append that this node holds the addresses in this term, for everybody to know."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallRuleset:
+    """Render and apply the gate's tables and the ruleset of a configuration."""
+
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddresses:
+    """Put floating addresses on their devices."""
+
+    vips: tuple[FloatingAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddresses:
+    """Take floating addresses off their devices."""
+
+    vips: tuple[FloatingAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmGate:
+    """Grant both rights on all interfaces until these times [s of CLOCK_BOOTTIME]."""
+
+    answers_until: float
+    carries_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawGate:
+    """Stop answering at once; established flows are carried until their time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutGate:
+    """End both rights at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Send one round of announcements for these addresses."""
+
+    vips: tuple[FloatingAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartCapture:
+    """Read flow changes from the kernel and propose them as batches of this term."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopCapture:
+    """Stop reading flow changes; what is read but not proposed is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushFlows:
+    """Answer with `FlowsFlushed` when everything captured so far is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLeadership:
+    """Give the lease up for this term and hand leadership to a peer (None: the best)."""
+
+    to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Stop leading; whoever is elected next may be any node."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetEligible:
+    """Tell the election whether this node should stand."""
+
+    eligible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Everything is handed over or cleaned: the process may end."""
+
+
+Action = (
+    ProposeBarrier
+    | ProposeConfiguration
+    | ProposeHolder
+    | InstallRuleset
+    | AddAddresses
+    | RemoveAddresses
+    | ArmGate
+    | WithdrawGate
+    | ShutGate
+    | Announce
+    | StartCapture
+    | StopCapture
+    | FlushFlows
+    | TransferLeadership
+    | StepDown
+    | SetEligible
+    | Finish
+)

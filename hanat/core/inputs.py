@@ -1,0 +1,99 @@
+"""What the core is told. Past participles: each is a fact that happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanat.core.actions import Action
+from hanat.core.configuration import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderObserved:
+    """The replicated log has a new term or a new leader (None: unknown)."""
+
+    term: int
+    leader: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierApplied:
+    """This node, as leader of `term`, has applied everything committed before it."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseObserved:
+    """A majority promised: as leader of `term` this node may answer until `until` [s]."""
+
+    term: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationApplied:
+    """A configuration was committed; `revision` counts from 1."""
+
+    revision: int
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierObserved:
+    """A logical interface has, or lacks, its carrier."""
+
+    interface: str
+    carrier: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchoverRequested:
+    """An operator wants another node to hold the addresses; None: any."""
+
+    to: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownRequested:
+    """The process shall end."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsFlushed:
+    """Everything captured so far is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """`Node.deadline` has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDone:
+    """An action was carried out."""
+
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class ActionFailed:
+    """An action failed, and those returned after it by the same step were not tried."""
+
+    action: Action
+    found: str
+
+
+Input = (
+    LeaderObserved
+    | BarrierApplied
+    | LeaseObserved
+    | ConfigurationApplied
+    | CarrierObserved
+    | SwitchoverRequested
+    | ShutdownRequested
+    | FlowsFlushed
+    | TimerDue
+    | ActionDone
+    | ActionFailed
+)

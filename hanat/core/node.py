@@ -1,0 +1,429 @@
+"""One node: what it may do with the floating addresses, and when.
+
+`Node.step` takes one input and returns what is to be done, in order; `deadline`
+says when to come back with `TimerDue`. Same inputs and times, same actions:
+the simulation and the tests rely on it.
+
+Theory of operation. A node is BACKUP until the replicated log elects it. Then it
+is TAKEOVER, gate still shut, until three things hold: its barrier is applied (so
+every committed flow and configuration is here), it has a lease, and it is
+eligible. It starts to capture flows, adds the addresses, opens the gate for all
+of them at once, announces them, and is ACTIVE: state first, announcements last.
+
+    BACKUP ──elected──▶ TAKEOVER ──barrier, lease, eligible──▶ ACTIVE
+      ▲                    │ ▲                                  │ │
+      │                    │ └──lease again── FENCED ◀──lease over │
+      └──leadership lost───┴──────────────────────┴─ RELEASING ◀──┘ switchover,
+                                                                     shutdown, link lost
+
+Whatever ends ACTIVE stops answering first, then stops the capture (removing an
+address must not delete flows on the others), then removes the addresses, and
+only then hands leadership on. *Carries* is left to run out in the kernel, so
+that established flows move on while neighbours learn the new place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from hanat.core.actions import (
+    Action,
+    AddAddresses,
+    Announce,
+    ArmGate,
+    Finish,
+    FlushFlows,
+    InstallRuleset,
+    ProposeBarrier,
+    ProposeConfiguration,
+    ProposeHolder,
+    RemoveAddresses,
+    SetEligible,
+    ShutGate,
+    StartCapture,
+    StepDown,
+    StopCapture,
+    TransferLeadership,
+    WithdrawGate,
+)
+from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.inputs import (
+    ActionDone,
+    ActionFailed,
+    BarrierApplied,
+    CarrierObserved,
+    ConfigurationApplied,
+    FlowsFlushed,
+    Input,
+    LeaderObserved,
+    LeaseObserved,
+    ShutdownRequested,
+    SwitchoverRequested,
+    TimerDue,
+)
+from hanat.core.status import Role
+
+# A burst for neighbours that lose one, again after 1 s and 5 s for ports that were
+# still learning (spanning tree, bonding), then a refresh for hosts that missed all.
+ANNOUNCE_OFFSETS_S = (0.0, 0.02, 0.04, 0.06, 0.08, 1.0, 5.0)
+ANNOUNCE_REFRESH_S = 60.0
+
+FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
+TRANSFER_S_MAX = 1.0
+KERNEL_RETRY_S = 5.0  # after the kernel refused something, before standing again
+
+
+class Reason(Enum):
+    """Why a role was entered."""
+
+    STARTED = "started"
+    ELECTED = "elected"
+    LEASE_OBTAINED = "lease_obtained"
+    LEASE_EXPIRED = "lease_expired"
+    LEADERSHIP_LOST = "leadership_lost"
+    SWITCHOVER = "switchover"
+    SWITCHOVER_ABORTED = "switchover_aborted"
+    SHUTDOWN = "shutdown"
+    INELIGIBLE = "ineligible"
+    HANDED_OVER = "handed_over"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """What a node is right now; times in seconds of its clock."""
+
+    role: Role
+    role_since: float
+    reason: Reason
+    term: int
+    leader: int | None
+    lease_until: float
+    ineligible: tuple[str, ...]
+    revision: int
+    configuration: Configuration
+    transitions: tuple[tuple[str, int], ...]
+
+
+class Node:
+    """The state of one node and its transitions.
+
+    Args:
+        node_id: This node in the cluster.
+        configuration: From this node's own file; in force for timing until one is
+            committed, never for addresses or services.
+        now: Seconds of CLOCK_BOOTTIME.
+    """
+
+    def __init__(self, *, node_id: int, configuration: Configuration, now: float) -> None:
+        self.node_id = node_id
+        self._configuration = configuration
+        self._revision = 0
+        self._role, self._reason, self._role_since = Role.BACKUP, Reason.STARTED, now
+        self._term, self._leader = 0, None
+        self._barrier_term = -1
+        self._lease_until = 0.0
+        self._armed_until = 0.0
+        self._ineligible: dict[str, float | None] = {}  # why → until when, None: until told
+        self._opening = False
+        self._release_to: int | None = None
+        self._release_due: float | None = None
+        self._handing_over = False
+        self._step_down_due: float | None = None
+        self._announce_due: list[float] = []
+        self._finishing = False
+        self._transitions: dict[str, int] = {}
+
+    _leader: int | None
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def deadline(self) -> float | None:
+        """When to call `step(TimerDue())`, None: not before the next input."""
+        dues = [due for due in self._ineligible.values() if due is not None]
+        if self._role is Role.ACTIVE:
+            dues.append(self._lease_until)
+            dues.extend(self._announce_due[:1])
+        if self._release_due is not None:
+            dues.append(self._release_due)
+        if self._step_down_due is not None:
+            dues.append(self._step_down_due)
+        return min(dues, default=None)
+
+    def snapshot(self) -> NodeSnapshot:
+        """Return an immutable copy of the state."""
+        return NodeSnapshot(
+            role=self._role,
+            role_since=self._role_since,
+            reason=self._reason,
+            term=self._term,
+            leader=self._leader,
+            lease_until=self._lease_until,
+            ineligible=tuple(self._ineligible),
+            revision=self._revision,
+            configuration=self._configuration,
+            transitions=tuple(sorted(self._transitions.items())),
+        )
+
+    # ------------------------------------------------------------------ stepping
+
+    def start(self) -> tuple[Action, ...]:
+        """Return what to do before anything else: clean what a predecessor left."""
+        return (
+            ShutGate(),
+            RemoveAddresses(self._configuration.vips),
+            InstallRuleset(self._configuration),
+        )
+
+    def step(self, item: Input, now: float) -> tuple[Action, ...]:  # noqa: C901, PLR0911, PLR0912 - one arm an input
+        """Take one input and return what is to be done, in order.
+
+        Args:
+            item: What happened.
+            now: Seconds of CLOCK_BOOTTIME, never less than at the last step.
+        """
+        match item:
+            case LeaderObserved():
+                return self._leader_observed(item, now)
+            case BarrierApplied():
+                return self._barrier_applied(item, now)
+            case LeaseObserved():
+                return self._lease_observed(item, now)
+            case ConfigurationApplied():
+                return self._configuration_applied(item, now)
+            case CarrierObserved():
+                return self._carrier_observed(item, now)
+            case SwitchoverRequested():
+                if self._role is not Role.ACTIVE:
+                    return ()
+                return self._release(Reason.SWITCHOVER, now, to=item.to)
+            case ShutdownRequested():
+                return self._shutdown(now)
+            case FlowsFlushed():
+                return self._hand_over(now) if self._flushing else ()
+            case TimerDue():
+                return self._timer_due(now)
+            case ActionDone():
+                return self._action_done(item.action, now)
+            case ActionFailed():
+                return self._action_failed(item.action, item.found, now)
+
+    @property
+    def _leading(self) -> bool:
+        return self._leader == self.node_id
+
+    @property
+    def _flushing(self) -> bool:
+        return self._role is Role.RELEASING and not self._handing_over
+
+    def _enter(self, role: Role, reason: Reason, now: float) -> None:
+        self._role, self._reason, self._role_since = role, reason, now
+        self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
+        self._opening = False
+        self._announce_due = []
+        self._step_down_due = None
+        if role is not Role.RELEASING:
+            self._release_due, self._release_to, self._handing_over = None, None, False
+
+    # -------------------------------------------------------------- leadership
+
+    def _leader_observed(self, item: LeaderObserved, now: float) -> tuple[Action, ...]:
+        was_term, was_leading = self._term, self._leading
+        self._term, self._leader = item.term, item.leader
+        actions: tuple[Action, ...] = ()
+        if was_leading and not (self._leading and was_term == item.term):
+            actions = self._leave(now)
+        if self._leading and self._role is Role.BACKUP:
+            self._enter(Role.TAKEOVER, Reason.ELECTED, now)
+            actions += (ProposeBarrier(item.term),)
+        return actions
+
+    def _leave(self, now: float) -> tuple[Action, ...]:
+        """Leadership is gone: hold nothing."""
+        self._lease_until = self._armed_until = 0.0
+        handed_over = self._role is Role.RELEASING and self._handing_over
+        finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
+        reason = Reason.HANDED_OVER if handed_over else Reason.LEADERSHIP_LOST
+        self._enter(Role.BACKUP, reason, now)
+        return () if handed_over and not finish else (*self._retreat(), *finish)
+
+    def _retreat(self) -> tuple[Action, ...]:
+        """Stop answering, then stop the capture, then give the addresses back."""
+        return (WithdrawGate(), StopCapture(), RemoveAddresses(self._configuration.vips))
+
+    def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
+        if not self._leading or item.term != self._term:
+            return ()
+        self._barrier_term = item.term
+        if self._revision == 0:
+            return (ProposeConfiguration(),)
+        return self._open(now)
+
+    def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
+        if not self._leading or item.term != self._term:
+            return ()
+        self._lease_until = max(self._lease_until, item.until)
+        if self._role is Role.ACTIVE:
+            # Every renewal moves the lease by about one beacon; half of one keeps
+            # jitter from skipping a re-arm without arming twice a beacon.
+            if item.until - self._armed_until < self._configuration.profile.beacon_s / 2:
+                return ()
+            return (self._arm(),)
+        return self._open(now)
+
+    def _arm(self) -> ArmGate:
+        self._armed_until = self._lease_until
+        grace_s = self._configuration.profile.grace_s
+        return ArmGate(self._lease_until, self._lease_until + grace_s)
+
+    def _open(self, now: float) -> tuple[Action, ...]:
+        """Take the addresses if everything is in place; called whenever something changed."""
+        if self._role is Role.FENCED and self._lease_until > now:
+            self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
+        if self._role is not Role.TAKEOVER or self._opening:
+            return ()
+        if self._barrier_term != self._term or self._revision == 0:
+            return ()
+        if self._ineligible:
+            return self._release(Reason.INELIGIBLE, now)
+        if self._lease_until <= now:
+            return ()
+        self._opening = True
+        vips = self._configuration.vips
+        return (StartCapture(self._term), AddAddresses(vips), self._arm())
+
+    def _opened(self, now: float) -> tuple[Action, ...]:
+        if self._lease_until <= now:  # the kernel call took longer than the lease
+            return self._fence(now)
+        self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
+        self._announce_due = [now + offset for offset in ANNOUNCE_OFFSETS_S[1:]]
+        return (Announce(self._configuration.vips), ProposeHolder(self._term))
+
+    def _fence(self, now: float) -> tuple[Action, ...]:
+        """The lease is over although nobody told us that we lost."""
+        self._enter(Role.FENCED, Reason.LEASE_EXPIRED, now)
+        self._step_down_due = now + 2 * self._configuration.profile.lease_s
+        return self._retreat()
+
+    # ----------------------------------------------------------------- release
+
+    def _release(self, reason: Reason, now: float, to: int | None = None) -> tuple[Action, ...]:
+        """Stop answering and let the flows drain before leadership goes on."""
+        self._enter(Role.RELEASING, reason, now)
+        self._release_to = to
+        self._release_due = now + FLUSH_S_MAX
+        if reason is Reason.INELIGIBLE:
+            # The path is broken: packets would only die here, so do not wait long.
+            self._release_due = now + self._configuration.profile.beacon_s
+        return (WithdrawGate(), FlushFlows())
+
+    def _hand_over(self, now: float) -> tuple[Action, ...]:
+        self._handing_over = True
+        self._lease_until = self._armed_until = 0.0
+        self._release_due = now + TRANSFER_S_MAX
+        vips = self._configuration.vips
+        return (StopCapture(), RemoveAddresses(vips), TransferLeadership(self._release_to))
+
+    def _release_overdue(self, now: float) -> tuple[Action, ...]:
+        if self._handing_over:
+            self._release_due = now + TRANSFER_S_MAX
+            finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
+            return (StepDown(), *finish)
+        if self._reason is Reason.SWITCHOVER:
+            # The flows do not drain: better to stay than to lose connections.
+            self._enter(Role.TAKEOVER, Reason.SWITCHOVER_ABORTED, now)
+            return self._open(now)
+        return self._hand_over(now)
+
+    def _shutdown(self, now: float) -> tuple[Action, ...]:
+        self._finishing = True
+        self._ineligible["shutdown"] = None
+        eligible = SetEligible(eligible=False)
+        if self._role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
+            return (eligible, *self._release(Reason.SHUTDOWN, now))
+        if self._role is Role.RELEASING:
+            return (eligible,)
+        return (eligible, *self._retreat(), Finish())
+
+    # ------------------------------------------------------------- circumstances
+
+    def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
+        was = self._configuration.vips
+        self._configuration, self._revision = item.configuration, item.revision
+        actions: list[Action] = [InstallRuleset(item.configuration)]
+        if self._role is Role.ACTIVE:
+            actions += _moved(was, item.configuration.vips)
+            return tuple(actions)
+        return (*actions, *self._open(now))
+
+    def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
+        why = f"{item.interface}: no carrier"
+        if item.interface not in self._configuration.interfaces:
+            return ()
+        if item.carrier:
+            if why not in self._ineligible:
+                return ()
+            return self._eligible_again(why, now)
+        if why in self._ineligible:
+            return ()
+        return self._hinder(why, None, now)
+
+    def _hinder(self, why: str, until: float | None, now: float) -> tuple[Action, ...]:
+        self._ineligible[why] = until
+        actions: tuple[Action, ...] = (SetEligible(eligible=False),)
+        if self._role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
+            actions += self._release(Reason.INELIGIBLE, now)
+        return actions
+
+    def _eligible_again(self, why: str, now: float) -> tuple[Action, ...]:
+        del self._ineligible[why]
+        if self._ineligible:
+            return ()
+        return (SetEligible(eligible=True), *self._open(now))
+
+    # -------------------------------------------------------------- time, outcomes
+
+    def _timer_due(self, now: float) -> tuple[Action, ...]:
+        actions: list[Action] = []
+        for why in [w for w, due in self._ineligible.items() if due is not None and due <= now]:
+            actions += [InstallRuleset(self._configuration), *self._eligible_again(why, now)]
+        if self._role is Role.ACTIVE and self._lease_until <= now:
+            return (*actions, *self._fence(now))
+        if self._announce_due and self._announce_due[0] <= now:
+            self._announce_due.pop(0)
+            if not self._announce_due:
+                self._announce_due.append(now + ANNOUNCE_REFRESH_S)
+            actions.append(Announce(self._configuration.vips))
+        if self._release_due is not None and self._release_due <= now:
+            actions += self._release_overdue(now)
+        if self._step_down_due is not None and self._step_down_due <= now:
+            self._step_down_due = None
+            actions.append(StepDown())
+        return tuple(actions)
+
+    def _action_done(self, action: Action, now: float) -> tuple[Action, ...]:
+        if isinstance(action, ArmGate) and self._role is Role.TAKEOVER and self._opening:
+            return self._opened(now)
+        return ()
+
+    def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
+        match action:
+            case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture():
+                return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+            case TransferLeadership() if self._handing_over:
+                return (StepDown(),)
+            case _:
+                return ()  # the driver logs it; nothing safer is left to do
+
+
+def _moved(was: tuple[FloatingAddress, ...], wanted: tuple[FloatingAddress, ...]) -> list[Action]:
+    """Return what turns one set of held addresses into another."""
+    gone = tuple(vip for vip in was if vip not in wanted)
+    new = tuple(vip for vip in wanted if vip not in was)
+    actions: list[Action] = []
+    if gone:
+        actions.append(RemoveAddresses(gone))
+    if new:
+        actions += [AddAddresses(new), Announce(new)]
+    return actions
