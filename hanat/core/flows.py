@@ -14,6 +14,8 @@ and code. Status bits are those of the kernel's ``nf_conntrack_common.h``.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -131,3 +133,86 @@ def status_of(record: bytes) -> int:
 def is_translated(record: bytes) -> bool:
     """Say whether the flow has NAT; only such flows are replicated."""
     return bool(status_of(record) & (STATUS_SRC_NAT | STATUS_DST_NAT))
+
+
+def key_of(record: bytes) -> bytes:
+    """Return what identifies a flow: original tuple, protocol and zone."""
+    if len(record) == RECORD_V4.size:
+        return record[:8] + record[16:20] + record[40:43]
+    return record[:32] + record[64:68] + record[88:91]
+
+
+def coalesce(changes: Iterable[Change]) -> list[Change]:
+    """Keep only the newest change of each flow, in the order of those.
+
+    A PUT replaces whatever a backup has, so nothing is lost by dropping a DELETE
+    that came before it.
+    """
+    newest: dict[bytes, Change] = {}
+    for change in changes:
+        key = key_of(change.record)
+        newest.pop(key, None)
+        newest[key] = change
+    return list(newest.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ServerKey:
+    """What tells for which server of which service a flow counts.
+
+    Attributes:
+        protocol: IP protocol number.
+        listen: Packed address the client asked for.
+        port: Port the client asked for.
+        server: Packed address of the real server.
+    """
+
+    protocol: int
+    listen: bytes
+    port: int
+    server: bytes
+
+
+class FlowTable:
+    """Which replicated flows exist, and how many each real server has.
+
+    Holds a key of 15 bytes (IPv4) a flow, not the record: the kernel's table is the
+    real one.
+    """
+
+    def __init__(self) -> None:
+        self._servers: dict[bytes, ServerKey | None] = {}
+        self._counts: Counter[ServerKey] = Counter()
+        self._known: dict[ServerKey, ServerKey] = {}
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def observe(self, change: Change) -> None:
+        """Take one change into the counts."""
+        key = key_of(change.record)
+        was = self._servers.pop(key, None)
+        if was is not None:
+            self._counts[was] -= 1
+        if change.kind is ChangeKind.PUT:
+            server = self._server_of(change.record)
+            self._servers[key] = server
+            if server is not None:
+                self._counts[server] += 1
+
+    def count(self, server: ServerKey) -> int:
+        """Return the number of flows of one server on one listen."""
+        return self._counts[server]
+
+    def _server_of(self, record: bytes) -> ServerKey | None:
+        if not status_of(record) & STATUS_DST_NAT:
+            return None
+        if len(record) == RECORD_V4.size:
+            found = ServerKey(record[42], record[4:8], _port(record[18:20]), record[8:12])
+        else:
+            found = ServerKey(record[90], record[16:32], _port(record[66:68]), record[32:48])
+        return self._known.setdefault(found, found)
+
+
+def _port(data: bytes) -> int:
+    return int.from_bytes(data, "big")

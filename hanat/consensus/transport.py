@@ -1,0 +1,334 @@
+"""Connections to the peers: asyncio sockets under the guard.
+
+Each pair of nodes keeps one connection on every path (public, private), dialled
+by the node with the lower id from its address on that path. Messages go over
+one of them, the *current* one: the path the peer spoke on last. When that path
+goes silent, or its interface loses its carrier, another takes over at once. A
+change of path counts as a new connection for the guard, because what was in
+flight may be lost; order across two paths is not needed, the guard checks every
+message by term, generation and prefix.
+
+Idle paths carry a keepalive, so that both ends know which are good before they
+need one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from hanat.consensus.codec import Message, decode, encode
+from hanat.consensus.guard import Guard
+from hanat.consensus.session import NONCE_BYTES, Identity, Session
+from hanat.core.configuration import Address
+from hanat.errors import StartupError, WireError
+
+log = logging.getLogger(__name__)
+
+DIAL_S_MAX = 1.0
+RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+HELLO_S_MAX = 2.0
+KEEPALIVE = b""
+KEEPALIVE_BEACONS = 4  # period of keepalives on idle paths
+SILENT_BEACONS = 12  # a path this silent is passed over
+DEAD_BEACONS = 100  # a path this silent is dialled anew
+BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
+STRANGERS_MAX = 64  # connections that have not proved anything yet
+
+
+class Connection(asyncio.Protocol):
+    """One TCP connection on one path."""
+
+    def __init__(self, owner: RaftTransport, *, path: int, peer: int | None) -> None:
+        self.owner, self.path, self.dialled = owner, path, peer
+        self.session = Session(owner.identity, nonce=secrets.token_bytes(NONCE_BYTES), peer=peer)
+        self.heard_at = owner.clock()
+        self.up = False
+        self.settled = asyncio.Event()  # up, or closed before it was
+        self.remote = "?"
+        self._wire: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Speak first if we dialled."""
+        assert isinstance(transport, asyncio.Transport)
+        self._wire = transport
+        address = transport.get_extra_info("peername")
+        self.remote = str(address[0]) if address else "?"
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP,
+            socket.TCP_NODELAY,
+            True,  # noqa: FBT003 - the socket API's own
+        )
+        if not self.owner.admit(self):
+            transport.abort()
+        elif self.dialled is not None:
+            transport.write(self.session.opening())
+
+    def data_received(self, data: bytes) -> None:
+        """Hand whole frames to the owner, in order."""
+        try:
+            was_keyed = self.session.keyed
+            contents, reply = self.session.receive(data)
+            if reply:
+                self._wire.write(reply)
+            if self.session.keyed and not was_keyed:
+                self._wire.write(self.session.seal(KEEPALIVE))
+            self.heard_at = self.owner.clock()
+            if self.session.established and not self.up:
+                self.up = self.owner.established(self)
+                self.settled.set()
+            if self.up:
+                self.owner.frames(self, contents)
+        except WireError as error:
+            self.owner.refused(self, error)
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Tell the owner."""
+        self.up = False
+        self.settled.set()
+        self.owner.lost(self)
+
+    def write(self, content: bytes) -> bool:
+        """Send one frame; False if the connection is closing or its peer too slow."""
+        if self._wire.is_closing():
+            return False
+        if self._wire.get_write_buffer_size() > BUFFER_BYTES_MAX:
+            log.warning(
+                "raft peer=%s path=%d action=cut reason=too_slow", self.session.peer, self.path
+            )
+            self.abort()
+            return False
+        self._wire.write(self.session.seal(content))
+        return True
+
+    def abort(self) -> None:
+        """Close without waiting for anything."""
+        self._wire.abort()
+
+
+class RaftTransport:
+    """All connections of a node; the guard's `Wire`.
+
+    Args:
+        identity: Who we are, and the cluster key.
+        own: This node's addresses, one a path.
+        peers: Addresses of the other nodes by id, one a path, in the same order.
+        port: TCP port of every node.
+        guard: Gets messages, connects and disconnects.
+        clock: Seconds of CLOCK_BOOTTIME.
+        kick: Called after messages were handed to the guard: tick soon.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        own: Sequence[Address],
+        peers: Mapping[int, Sequence[Address]],
+        port: int,
+        guard: Guard,
+        kick: Callable[[], None],
+    ) -> None:
+        self.identity, self.clock = identity, guard.clock
+        self._own, self._peers, self._port = own, peers, port
+        self._guard, self._kick = guard, kick
+        self._beacon_s = guard.profile.beacon_s
+        self._open: set[Connection] = set()
+        self._paths: dict[int, dict[int, Connection]] = {peer: {} for peer in peers}
+        self._current: dict[int, Connection] = {}
+        self._down: set[int] = set()
+        self._servers: list[asyncio.Server] = []
+        self._keepalive_at = 0.0
+        self._complained: dict[str, float] = {}
+        self._closing = False
+        self.refusals = 0
+
+    # ------------------------------------------------------------------- running
+
+    async def listen(self) -> None:
+        """Bind every path.
+
+        Raises:
+            StartupError: An address is not on this machine, or the port is taken.
+        """
+        loop = asyncio.get_running_loop()
+        for path, address in enumerate(self._own):
+
+            def accept(path: int = path) -> Connection:
+                return Connection(self, path=path, peer=None)
+
+            try:
+                server = await loop.create_server(accept, str(address), self._port)
+            except OSError as error:
+                raise StartupError(
+                    tried=f"listen for peers on {address} port {self._port}",
+                    found=error.strerror or str(error),
+                    to_do="the address must be on an interface of this node (peer.addresses "
+                    "in node.toml) and the port free; is another hanat running?",
+                ) from error
+            self._servers.append(server)
+
+    async def dial(self) -> None:
+        """Keep connections to all peers with a higher id; runs until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for peer, addresses in self._peers.items():
+                if peer > self.identity.node_id:
+                    for path in range(min(len(addresses), len(self._own))):
+                        tasks.create_task(self._keep(peer, path))
+
+    async def _keep(self, peer: int, path: int) -> None:
+        failures = 0
+        while True:
+            if path not in self._paths[peer]:
+                done = await self._dial_once(peer, path)
+                failures = 0 if done else failures + 1
+            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+
+    async def _dial_once(self, peer: int, path: int) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(DIAL_S_MAX):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, path=path, peer=peer),
+                    str(self._peers[peer][path]),
+                    self._port,
+                    local_addr=(str(self._own[path]), 0),
+                )
+                await connection.settled.wait()
+        except (OSError, TimeoutError):
+            return False
+        return connection.up
+
+    async def close(self) -> None:
+        """Close listeners and connections."""
+        self._closing = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._open):
+            connection.abort()
+        for server in self._servers:
+            with suppress(OSError):
+                await server.wait_closed()
+
+    # ------------------------------------------------------- the guard's wire
+
+    def send(self, peer: int, message: Message) -> bool:
+        """Send over the peer's current path; False when there is none."""
+        connection = self._current.get(peer)
+        return connection is not None and connection.write(encode(message))
+
+    def tick(self) -> None:
+        """Keep idle paths alive, leave silent ones; call it about twice a beacon."""
+        now = self.clock()
+        if now < self._keepalive_at:
+            return
+        self._keepalive_at = now + KEEPALIVE_BEACONS * self._beacon_s
+        for connection in list(self._open):
+            silent_s = now - connection.heard_at
+            hopeless_s = DEAD_BEACONS * self._beacon_s if connection.up else HELLO_S_MAX
+            if silent_s > hopeless_s:
+                connection.abort()
+            elif connection.up:
+                connection.write(KEEPALIVE)
+        for peer, current in list(self._current.items()):
+            if now - current.heard_at > SILENT_BEACONS * self._beacon_s:
+                self._choose(peer)
+
+    def path_changed(self, path: int, *, usable: bool) -> None:
+        """Note that the interface of a path lost or got its carrier."""
+        if usable:
+            self._down.discard(path)
+            return
+        self._down.add(path)
+        for peer, current in list(self._current.items()):
+            if current.path == path:
+                self._choose(peer)
+
+    # ------------------------------------------------------- from the connections
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection, unless too many strangers wait already."""
+        strangers = sum(not known.up for known in self._open)
+        if self._closing or (connection.dialled is None and strangers >= STRANGERS_MAX):
+            return False
+        self._open.add(connection)
+        return True
+
+    def established(self, connection: Connection) -> bool:
+        """Take a connection whose other end proved itself; False to refuse it."""
+        peer = connection.session.peer
+        if peer is None or peer not in self._peers:
+            raise WireError(f"node {peer} is not among the peers of this node's file")
+        old = self._paths[peer].get(connection.path)
+        self._paths[peer][connection.path] = connection
+        if old is not None:
+            old.abort()
+        if peer not in self._current or self._current[peer] is old:
+            self._switch(peer, connection)
+        return True
+
+    def frames(self, connection: Connection, contents: list[bytes]) -> None:
+        """Take the contents that one connection received."""
+        peer = connection.session.peer
+        assert peer is not None
+        messages = [decode(content) for content in contents if content != KEEPALIVE]
+        if not messages or self._paths[peer].get(connection.path) is not connection:
+            return
+        if self._current.get(peer) is not connection and connection.path not in self._down:
+            self._switch(peer, connection)
+        for message in messages:
+            self._guard.receive(peer, message)
+        self._kick()
+
+    def refused(self, connection: Connection, error: WireError) -> None:
+        """Note why a connection is cut; say each reason once a minute."""
+        self.refusals += 1
+        text = f"{connection.remote}: {error}"
+        now = self.clock()
+        if now - self._complained.get(text, -60.0) >= 60.0:
+            if len(self._complained) > 1000:
+                self._complained.clear()
+            self._complained[text] = now
+            log.warning("raft refused from=%s reason=%r", connection.remote, str(error))
+
+    def lost(self, connection: Connection) -> None:
+        """Note a closed connection."""
+        self._open.discard(connection)
+        peer = connection.session.peer
+        if peer is None or self._paths.get(peer, {}).get(connection.path) is not connection:
+            return
+        del self._paths[peer][connection.path]
+        if self._current.get(peer) is connection:
+            self._choose(peer)
+
+    def _choose(self, peer: int) -> None:
+        """Switch to the best other path: usable before not, then the one heard last."""
+        current = self._current.get(peer)
+        others = [c for c in self._paths[peer].values() if c is not current and c.up]
+        best = max(others, key=lambda c: (c.path not in self._down, c.heard_at), default=None)
+        if best is not None and (
+            current is None
+            or not current.up
+            or best.heard_at > current.heard_at
+            or current.path in self._down
+        ):
+            self._switch(peer, best)
+        elif current is not None and not current.up:
+            del self._current[peer]
+            self._guard.peer_disconnected(peer)
+            self._kick()
+
+    def _switch(self, peer: int, connection: Connection) -> None:
+        self._current[peer] = connection
+        self._guard.peer_connected(peer)
+
+    # ------------------------------------------------------------------- status
+
+    def connected(self) -> Mapping[int, tuple[str, float]]:
+        """Return for each connected peer its address in use and when it was heard [s]."""
+        return {peer: (c.remote, c.heard_at) for peer, c in self._current.items()}

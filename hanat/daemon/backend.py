@@ -1,0 +1,218 @@
+"""The daemon as the API sees it: its status, and a switchover."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import hanat
+from hanat.config.settings import NodeSettings
+from hanat.consensus.replica import Replica
+from hanat.consensus.transport import RaftTransport
+from hanat.core.configuration import Configuration
+from hanat.core.inputs import SwitchoverRequested
+from hanat.core.node import NodeSnapshot
+from hanat.core.status import (
+    LogStatus,
+    NodeStatus,
+    PeerStatus,
+    Role,
+    ServerStatus,
+    ServiceStatus,
+    VipStatus,
+)
+from hanat.daemon.driver import Driver
+from hanat.errors import NoQuorumError, RefusedError
+from hanat.flowsync.worker import FlowWorker
+
+SWITCHOVER_S_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a running node consists of."""
+
+    settings: NodeSettings
+    driver: Driver
+    replica: Replica
+    transport: RaftTransport
+    worker: FlowWorker
+    clock: Callable[[], float]
+    started_at: float
+
+
+class DaemonBackend:
+    """Renders snapshots and passes commands on."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._names = {peer.node_id: peer.name for peer in parts.settings.peers}
+        self._changed = asyncio.Event()
+        self._switching = False
+        parts.driver.watch(self._wake)
+
+    def _wake(self, _snapshot: NodeSnapshot) -> None:
+        self._changed.set()
+
+    # ------------------------------------------------------------------- status
+
+    def status(self) -> NodeStatus:
+        """Return what this node knows, now."""
+        p, s, now = self._parts, self._parts.driver.snapshot, self._parts.clock()
+        configuration = s.configuration
+        return NodeStatus(
+            node=p.settings.node,
+            node_id=p.settings.node_id,
+            cluster=configuration.name,
+            version=hanat.__version__,
+            profile=configuration.profile.name,
+            role=s.role,
+            role_s=now - s.role_since,
+            reason=s.reason.value,
+            term=s.term,
+            leader=self._name(s.leader),
+            holder=self._name(self._holder(s)),
+            quorum=self._quorum(),
+            lease_left_s=max(0.0, s.lease_until - now) if s.role is Role.ACTIVE else None,
+            ineligible=s.ineligible,
+            revision=s.revision,
+            uptime_s=now - p.started_at,
+            vips=self._vips(s),
+            peers=self._peers(now),
+            services=self._services(configuration),
+            flows=p.worker.status(),
+            log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
+            transitions=s.transitions,
+        )
+
+    def _name(self, node_id: int | None) -> str | None:
+        return None if node_id is None else self._names.get(node_id, f"node {node_id}")
+
+    def _holder(self, snapshot: NodeSnapshot) -> int | None:
+        if snapshot.role is Role.ACTIVE:
+            return self._parts.settings.node_id
+        state = self._parts.replica.state
+        following = state.term == snapshot.term and state.holder == snapshot.leader
+        mine = state.holder == self._parts.settings.node_id
+        return state.holder if following and not mine else None
+
+    def _quorum(self) -> bool:
+        connected = len(self._parts.transport.connected()) + 1
+        return connected > len(self._parts.settings.peers) // 2
+
+    def _vips(self, snapshot: NodeSnapshot) -> tuple[VipStatus, ...]:
+        held = snapshot.role is Role.ACTIVE
+        interfaces = self._parts.settings.interfaces
+        return tuple(
+            VipStatus(vip.name, str(address), interfaces.get(vip.interface, "?"), held)
+            for vip in snapshot.configuration.vips
+            for address in vip.addresses
+        )
+
+    def _peers(self, now: float) -> tuple[PeerStatus, ...]:
+        connected = self._parts.transport.connected()
+        found: list[PeerStatus] = []
+        for peer in self._parts.settings.peers:
+            if peer.node_id == self._parts.settings.node_id:
+                continue
+            address, heard_at = connected.get(peer.node_id, (None, None))
+            heard_s = None if heard_at is None else now - heard_at
+            found.append(PeerStatus(peer.name, peer.node_id, address is not None, heard_s, address))
+        return tuple(found)
+
+    def _services(self, configuration: Configuration) -> tuple[ServiceStatus, ...]:
+        found: list[ServiceStatus] = []
+        for service in configuration.services:
+            flows = self._parts.worker.flows_of(service)
+            servers = tuple(
+                ServerStatus(
+                    server.name,
+                    str(server.address)
+                    if server.port is None
+                    else f"{server.address}:{server.port}"
+                    if server.address.version == 4
+                    else f"[{server.address}]:{server.port}",
+                    server.weight,
+                    flows[server.name],
+                )
+                for server in service.servers
+            )
+            found.append(
+                ServiceStatus(
+                    service.name,
+                    tuple(map(str, service.listens)),
+                    service.scheduler.value,
+                    sum(flows.values()),
+                    servers,
+                )
+            )
+        return tuple(found)
+
+    # --------------------------------------------------------------- switchover
+
+    async def switchover(self, to: str | None) -> str:
+        """Hand the addresses to another node; return the name of the new holder.
+
+        Raises:
+            RefusedError: Not now, or not to that node.
+            NoQuorumError: It did not finish in time.
+        """
+        target = self._target(to)
+        self._switching = True
+        try:
+            self._parts.driver.feed(SwitchoverRequested(target))
+            async with asyncio.timeout(SWITCHOVER_S_MAX):
+                return await self._new_holder(to)
+        except TimeoutError as error:
+            raise NoQuorumError(
+                f"switchover: no new holder after {SWITCHOVER_S_MAX:.0f} s; "
+                'see "hanat status" on every node'
+            ) from error
+        finally:
+            self._switching = False
+
+    def _target(self, to: str | None) -> int | None:
+        settings, snapshot = self._parts.settings, self._parts.driver.snapshot
+        if snapshot.role is not Role.ACTIVE:
+            holder = self._name(self._holder(snapshot)) or "unknown"
+            raise RefusedError(
+                f"switchover: {settings.node} is {snapshot.role.value}, not the holder; "
+                f"ask the holder, which is {holder}"
+            )
+        if self._switching:
+            raise RefusedError("switchover: one is under way; wait for it to end")
+        connected = self._parts.transport.connected()
+        if to is None:
+            if not connected:
+                raise RefusedError("switchover: no other node is connected")
+            return None
+        known = {name: node_id for node_id, name in self._names.items()}
+        if to not in known:
+            raise RefusedError(f"switchover: no node {to!r}; nodes are {', '.join(sorted(known))}")
+        if known[to] == settings.node_id:
+            raise RefusedError(f"switchover: {to} holds the addresses already")
+        if known[to] not in connected:
+            raise RefusedError(f"switchover: {to} is not connected")
+        return known[to]
+
+    async def _new_holder(self, to: str | None) -> str:
+        """Wait until another node announced itself, or this one took back."""
+        left = False
+        while True:
+            snapshot = self._parts.driver.snapshot
+            holder = self._holder(snapshot)
+            left = left or snapshot.role is not Role.ACTIVE
+            if holder is not None and holder != self._parts.settings.node_id:
+                name = self._name(holder)
+                assert name is not None
+                if to in {None, name}:
+                    return name
+                raise RefusedError(f"switchover: {name} holds the addresses now, not {to}")
+            if left and snapshot.role is Role.ACTIVE:
+                raise NoQuorumError(
+                    "switchover aborted: flows or leadership could not be handed over; "
+                    f"{self._parts.settings.node} holds the addresses again"
+                )
+            self._changed.clear()
+            await self._changed.wait()

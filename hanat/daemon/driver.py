@@ -1,0 +1,136 @@
+"""The loop around the core: take an input, step, carry out, publish, re-arm the timer.
+
+There is one queue. Whatever an action leads to (its outcome, a new leader seen
+while proposing) is appended to it, so the core is never entered twice at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from hanat.core.actions import Action
+from hanat.core.inputs import ActionDone, ActionFailed, Input, TimerDue
+from hanat.core.node import Node, NodeSnapshot
+
+log = logging.getLogger(__name__)
+
+
+class Executor(Protocol):
+    """What carries actions out."""
+
+    def execute(self, action: Action) -> str | None:
+        """Carry out one action, at once; return why it failed, None if it did not."""
+        ...
+
+
+class Driver:
+    """Feeds the core and carries out what it wants.
+
+    Args:
+        node: The core.
+        executor: Carries out its actions.
+        clock: Seconds of CLOCK_BOOTTIME.
+        loop: Keeps the one timer.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        executor: Executor,
+        *,
+        clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._node, self._executor, self._clock, self._loop = node, executor, clock, loop
+        self._queue: deque[Input] = deque()
+        self._running = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._snapshot = node.snapshot()
+        self._watchers: list[Callable[[NodeSnapshot], None]] = []
+
+    @property
+    def snapshot(self) -> NodeSnapshot:
+        """The newest state of the node."""
+        return self._snapshot
+
+    def watch(self, watcher: Callable[[NodeSnapshot], None]) -> None:
+        """Call `watcher` after each burst of inputs."""
+        self._watchers.append(watcher)
+
+    def begin(self) -> None:
+        """Carry out what must happen before the first input."""
+        for action in self._node.start():
+            self._carry_out(action)
+        self._run()
+
+    def feed(self, item: Input) -> None:
+        """Take an input; it is handled before this returns, unless one is being handled."""
+        self._queue.append(item)
+        if not self._running:
+            self._run()
+
+    def _run(self) -> None:
+        self._running = True
+        try:
+            while self._queue:
+                self._step(self._queue.popleft())
+        finally:
+            self._running = False
+        for watcher in self._watchers:
+            watcher(self._snapshot)
+        self._arm_timer()
+
+    def _step(self, item: Input) -> None:
+        was = self._snapshot
+        actions = self._node.step(item, self._clock())
+        self._snapshot = self._node.snapshot()
+        self._log_role(was, self._snapshot)
+        for action in actions:
+            if not self._carry_out(action):
+                break
+
+    def _carry_out(self, action: Action) -> bool:
+        found = self._executor.execute(action)
+        if found is None:
+            self._queue.append(ActionDone(action))
+            return True
+        log.error("kernel action=%s found=%r", type(action).__name__, found)
+        self._queue.append(ActionFailed(action, found))
+        return False
+
+    def _log_role(self, was: NodeSnapshot, now: NodeSnapshot) -> None:
+        if was.ineligible != now.ineligible:
+            log.warning("eligible=%s why=%r", not now.ineligible, "; ".join(now.ineligible))
+        if (was.role, was.role_since) == (now.role, now.role_since):
+            return
+        log.info(
+            "role=%s was=%s term=%d reason=%s after_ms=%.0f",
+            now.role.value,
+            was.role.value,
+            now.term,
+            now.reason.value,
+            (now.role_since - was.role_since) * 1000,
+        )
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._node.deadline
+        if deadline is not None:
+            delay_s = max(0.0, deadline - self._clock())
+            self._timer = self._loop.call_later(delay_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self.feed(TimerDue())
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,187 @@
+"""Carries out the core's actions on the kernel, the log and the flow worker.
+
+Decides nothing. Each action is one or two calls of an adapter; what the kernel
+refuses comes back as text, for the core to hear and the operator to read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hanat.consensus.replica import Replica
+from hanat.consensus.state import Barrier, Holder, NewConfiguration
+from hanat.core.actions import (
+    Action,
+    AddAddresses,
+    Announce,
+    ArmGate,
+    Finish,
+    FlushFlows,
+    InstallRuleset,
+    ProposeBarrier,
+    ProposeConfiguration,
+    ProposeHolder,
+    RemoveAddresses,
+    SetEligible,
+    ShutGate,
+    StartCapture,
+    StepDown,
+    StopCapture,
+    TransferLeadership,
+    WithdrawGate,
+)
+from hanat.core.configuration import FloatingAddress
+from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.errors import AbsentObjectError, KernelError
+from hanat.flowsync.worker import FlowWorker
+from hanat.kernel.ports import Addresses, Announcer, Firewall, Gate, Placement
+
+log = logging.getLogger(__name__)
+
+ARM_S_MIN = 0.002  # below this a re-arm could outlive the lease by the call's own length
+LABEL_BYTES_MAX = 15  # IFNAMSIZ without its end
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The adapters that actions need."""
+
+    addresses: Addresses
+    announcer: Announcer
+    firewall: Firewall
+    gate: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Whom to tell what is not an outcome of a call.
+
+    Attributes:
+        flushed: The flow worker has nothing left to commit.
+        transfer: Hand leadership to a node (None: the best); may take some beacons.
+        finish: The process may end.
+    """
+
+    flushed: Callable[[], None]
+    transfer: Callable[[int | None], None]
+    finish: Callable[[], None]
+
+
+class NodeExecutor:
+    """Actions of one node.
+
+    Args:
+        node_id: This node.
+        interfaces: Logical name to kernel device.
+        kernel: The adapters.
+        replica: The replicated log.
+        worker: The flow worker.
+        callbacks: See there.
+        configuration_text: This node's own cluster file, for an empty cluster.
+        clock: Seconds of CLOCK_BOOTTIME.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        interfaces: Mapping[str, str],
+        kernel: Kernel,
+        replica: Replica,
+        worker: FlowWorker,
+        callbacks: Callbacks,
+        configuration_text: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._node_id, self._interfaces, self._kernel = node_id, interfaces, kernel
+        self._replica, self._worker, self._callbacks = replica, worker, callbacks
+        self._text, self._clock = configuration_text, clock
+        self._devices = tuple(sorted(set(interfaces.values())))
+
+    def execute(self, action: Action) -> str | None:
+        """Carry out one action; return why it failed, None if it did not."""
+        try:
+            return self._execute(action)
+        except KernelError as error:
+            return str(error)
+
+    def _execute(self, action: Action) -> str | None:  # noqa: C901, PLR0912 - one arm an action
+        match action:
+            case ArmGate(answers_until, carries_until):
+                return self._arm(answers_until, carries_until)
+            case WithdrawGate():
+                self._if_installed(self._kernel.gate.withdraw)
+            case ShutGate():
+                self._if_installed(self._kernel.gate.shut)
+            case AddAddresses(vips):
+                self._kernel.addresses.add(placements(vips, self._interfaces))
+            case RemoveAddresses(vips):
+                self._kernel.addresses.remove(placements(vips, self._interfaces))
+            case Announce(vips):
+                self._kernel.announcer.announce(placements(vips, self._interfaces))
+            case InstallRuleset(configuration):
+                self._kernel.gate.install(render_gate(configuration, self._interfaces))
+                self._kernel.firewall.apply(render_ruleset(configuration, self._interfaces))
+            case StartCapture(term):
+                self._worker.start_capture(term)
+            case StopCapture():
+                self._worker.stop_capture()
+            case FlushFlows():
+                self._worker.flush(self._callbacks.flushed)
+            case ProposeBarrier(term):
+                self._replica.propose(Barrier(term, self._node_id))
+            case ProposeHolder(term):
+                self._replica.propose(Holder(term, self._node_id))
+            case ProposeConfiguration():
+                self._replica.propose(NewConfiguration(self._replica.state.revision, self._text))
+            case TransferLeadership(to):
+                self._callbacks.transfer(to)
+            case StepDown():
+                self._replica.step_down()
+            case SetEligible(eligible):
+                self._replica.set_eligible(eligible=eligible)
+            case Finish():
+                self._callbacks.finish()
+        return None
+
+    def _arm(self, answers_until: float, carries_until: float) -> str | None:
+        """Grant both rights for what is left of them, and check the clock again.
+
+        The kernel counts from the call. A process frozen between computing the rest
+        and the call would grant too long; it then finds the lease over and shuts.
+        """
+        now = self._clock()
+        answers_s, carries_s = answers_until - now, carries_until - now
+        if answers_s < ARM_S_MIN:
+            return None  # too late to renew: the right ends by itself
+        self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
+        if self._clock() >= answers_until:
+            self._kernel.gate.shut()
+            return "the lease ended while the gate was armed"
+        return None
+
+    @staticmethod
+    def _if_installed(operation: Callable[[], None]) -> None:
+        try:
+            operation()
+        except AbsentObjectError:
+            log.debug("gate not installed: nothing to withdraw")
+
+
+def placements(vips: tuple[FloatingAddress, ...], interfaces: Mapping[str, str]) -> list[Placement]:
+    """Return where each floating address goes, IPv4 with an alias label ``eth0:1``."""
+    found: list[Placement] = []
+    numbers: dict[str, int] = {}
+    for vip in vips:
+        device = interfaces[vip.interface]
+        for address in vip.addresses:
+            label = ""
+            if address.version == 4:
+                numbers[device] = numbers.get(device, 0) + 1
+                label = f"{device}:{numbers[device]}"
+            if len(label) > LABEL_BYTES_MAX:
+                label = ""
+            found.append(Placement(device, address, label))
+    return found

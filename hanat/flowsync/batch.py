@@ -1,0 +1,87 @@
+"""A batch of flow changes as bytes: what one log entry carries.
+
+Records of one kind and family are laid out by column: first the first byte of
+every record, then the second, and so on. Neighbouring flows share most of their
+addresses, so this compresses to about 10 bytes a flow where whole records need
+19, at a third of the time.
+
+Layout: version, number of groups, then per group kind, record size and count;
+then all columns, compressed together. A flow appears once in a batch, so the
+order of the groups does not matter.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from struct import Struct
+from struct import error as StructFault  # noqa: N812 - `error` says too little
+
+from hanat.core.flows import RECORD_V4, RECORD_V6, Change, ChangeKind
+from hanat.errors import WireError
+
+VERSION = 1
+CHANGES_MAX = 1000  # one entry commits in milliseconds and installs in a few more
+
+_HEAD = Struct("!BB")
+_GROUP = Struct("!BBH")
+_SIZES = (RECORD_V4.size, RECORD_V6.size)
+
+
+def encode(changes: Sequence[Change]) -> bytes:
+    """Return a batch of at most `CHANGES_MAX` changes of different flows."""
+    assert len(changes) <= CHANGES_MAX, len(changes)
+    heads: list[bytes] = []
+    columns: list[bytes] = []
+    for kind in ChangeKind:
+        for size in _SIZES:
+            records = [c.record for c in changes if c.kind is kind and len(c.record) == size]
+            if records:
+                heads.append(_GROUP.pack(kind, size, len(records)))
+                joined = b"".join(records)
+                columns += [joined[column::size] for column in range(size)]
+    packed = zlib.compress(b"".join(columns), 1)
+    return _HEAD.pack(VERSION, len(heads)) + b"".join(heads) + packed
+
+
+def decode(batch: bytes) -> list[Change]:
+    """Return the changes of a batch.
+
+    Raises:
+        WireError: Another version, or a damaged batch.
+    """
+    try:
+        return _decode(batch)
+    except (StructFault, ValueError, zlib.error) as error:
+        raise WireError(f"a damaged flow batch of {len(batch)} bytes: {error}") from error
+
+
+def _decode(batch: bytes) -> list[Change]:
+    version, group_count = _HEAD.unpack_from(batch)
+    if version != VERSION:
+        raise ValueError(f"version {version}, known is {VERSION}")
+    groups = [
+        _GROUP.unpack_from(batch, _HEAD.size + number * _GROUP.size)
+        for number in range(group_count)
+    ]
+    wanted = 0
+    for kind, size, count in groups:
+        if size not in _SIZES or not 0 < count <= CHANGES_MAX:
+            raise ValueError(f"a group of {count} records of {size} bytes, kind {kind}")
+        wanted += size * count
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(batch[_HEAD.size + group_count * _GROUP.size :], wanted + 1)
+    if len(data) != wanted:
+        raise ValueError(f"{len(data)} bytes unpacked, {wanted} announced")
+    changes: list[Change] = []
+    position = 0
+    for kind, size, count in groups:
+        joined = bytearray(size * count)
+        for column in range(size):
+            joined[column::size] = data[position : position + count]
+            position += count
+        changes += [
+            Change(ChangeKind(kind), bytes(joined[start : start + size]))
+            for start in range(0, size * count, size)
+        ]
+    return changes
