@@ -1,0 +1,221 @@
+"""Render the status of a node as Prometheus metrics.
+
+Nothing is counted here: one collector translates the newest snapshot when it is
+scraped, so the metrics and ``/v1/status`` cannot disagree and an unscraped node
+spends nothing. The registry is our own; the global one of the library brings
+collectors for the garbage collector and the platform, which nobody asked for.
+
+Counters start at zero with the process, as Prometheus expects. No label holds
+anything that grows with traffic: services, servers and peers are configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from hanat.core.status import FlowStatus, NodeStatus, Role, ServiceStatus
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+class Metrics:
+    """The text of ``/metrics``, rendered on request."""
+
+    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_StatusCollector(status))
+        ProcessCollector(registry=self._registry)
+
+    async def render(self) -> bytes:
+        """Return all metrics of one snapshot in the Prometheus text format 0.0.4.
+
+        The loop turns after each family: with 1000 servers the whole takes 10 ms, the
+        largest family 3 ms.
+        """
+        parts = []
+        for family in self._registry.collect():
+            parts.append(generate_latest(_Single(family)))
+            await asyncio.sleep(0)
+        return b"".join(parts)
+
+
+class _Single(Collector):
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+class _StatusCollector(Collector):
+    def __init__(self, status: Callable[[], NodeStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status()
+        yield from _node(status)
+        yield from _log(status)
+        yield from _lease(status)
+        yield from _flows(status.flows)
+        yield from _services(status.services)
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing in advance: the registry must not ask for a status before there is one."""
+        return iter(())
+
+
+def _node(status: NodeStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "hanat_build_info",
+        "Always 1; the version is in the label.",
+        [((status.version,), 1)],
+        labels=("version",),
+    )
+    yield _gauge(
+        "hanat_role",
+        "1 for the role of this node, 0 for the others; the holder is ACTIVE.",
+        [((role.value,), role is status.role) for role in Role],
+        labels=("role",),
+    )
+    yield _gauge(
+        "hanat_node_eligible",
+        "1 when this node may hold the addresses; else 0, once for each reason.",
+        [((reason,), 0) for reason in status.ineligible] or [(("",), 1)],
+        labels=("reason",),
+    )
+    yield _gauge(
+        "hanat_peer_connected",
+        "1 when the log's connection to this peer is up.",
+        [((peer.name,), peer.connected) for peer in status.peers],
+        labels=("peer",),
+    )
+    yield _counter(
+        "hanat_leader_transitions",
+        "How often this node entered a role, by reason.",
+        [((reason,), count) for reason, count in status.transitions],
+        labels=("reason",),
+    )
+
+
+def _log(status: NodeStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "hanat_is_leader",
+        "1 when this node is the Raft leader; whether it holds the addresses is hanat_role.",
+        [((), status.leader == status.node)],
+    )
+    yield _gauge("hanat_raft_term", "Term of the replicated log.", [((), status.term)])
+    yield _gauge(
+        "hanat_raft_commit_index",
+        "Newest entry known to be committed.",
+        [((), status.log.commit_index)],
+    )
+    yield _gauge(
+        "hanat_raft_applied_index", "Newest entry applied here.", [((), status.log.applied_index)]
+    )
+    yield _gauge(
+        "hanat_config_revision",
+        "Configuration in force, 0 before the first.",
+        [((), status.revision)],
+    )
+
+
+def _lease(status: NodeStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "hanat_vip_owned",
+        "1 when this node holds the floating address.",
+        [((vip.name,), vip.held) for vip in status.vips],
+        labels=("vip",),
+    )
+    yield _gauge(
+        "hanat_lease_remaining_seconds",
+        "What is left of the lease; 0 on a node that is not the holder.",
+        [((), status.lease_left_s or 0.0)],
+    )
+
+
+def _flows(flows: FlowStatus) -> Iterator[Metric]:
+    yield _counter(
+        "hanat_conn_captured", "Changes of flows read from this kernel.", [((), flows.captured)]
+    )
+    yield _counter(
+        "hanat_conn_replicated", "Of those, committed by a majority.", [((), flows.committed)]
+    )
+    yield _counter(
+        "hanat_conn_installed",
+        "Changes from other holders installed in this kernel.",
+        [((), flows.installed)],
+    )
+    yield _counter(
+        "hanat_conn_dropped",
+        "Changes given up: commits stalled, tuple in use, or refused by the kernel.",
+        [
+            (("stalled",), flows.dropped),
+            (("clashed",), flows.clashed),
+            (("failed",), flows.failed),
+        ],
+        labels=("reason",),
+    )
+    yield _counter(
+        "hanat_conn_overruns",
+        "Times the kernel dropped an unknown number of events.",
+        [((), flows.overruns)],
+    )
+    yield _gauge(
+        "hanat_conn_pending",
+        "Captured and not yet committed: what a failover at this moment would lose.",
+        [((), flows.pending)],
+    )
+    yield _gauge(
+        "hanat_conn_replication_lag_seconds",
+        "From the first change in the newest committed batch to its commit; absent before one.",
+        [] if flows.lag_s is None else [((), flows.lag_s)],
+    )
+    yield _gauge(
+        "hanat_conntrack_entries",
+        "Entries of any kind in this kernel's table.",
+        [((), flows.kernel_entries)],
+    )
+
+
+def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
+    yield _gauge(
+        "hanat_service_connections",
+        "Established, translated flows of the service.",
+        [((service.name,), service.flows) for service in services],
+        labels=("service",),
+    )
+    servers = [(service.name, server) for service in services for server in service.servers]
+    yield _gauge(
+        "hanat_server_weight",
+        "Configured share of new flows; 0 gets none.",
+        [((service, server.name), server.weight) for service, server in servers],
+        labels=("service", "server"),
+    )
+    yield _gauge(
+        "hanat_server_connections",
+        "Established, translated flows to the real server.",
+        [((service, server.name), server.flows) for service, server in servers],
+        labels=("service", "server"),
+    )
+
+
+def _gauge(name: str, text: str, samples: Samples, *, labels: tuple[str, ...] = ()) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(name: str, text: str, samples: Samples, *, labels: tuple[str, ...] = ()) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

@@ -1,0 +1,256 @@
+"""What each path answers.
+
+Everything but a switchover reads one snapshot and renders it; nobody is asked
+and nothing waits. Requests are rendered one per turn of the event loop: thirty
+scrapes arriving together must not stand between the daemon and the renewal of
+its lease, so what a burst costs the others is one rendering, not thirty.
+
+Every answer that is not a document is JSON with an ``error``, a sentence, and an
+``exit_code``, what a command that shows it ends with (`hanat.errors`). There is
+no authentication yet, hence whoever may write must be able to open the Unix
+socket; over TCP only reading is allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from hanat.api.metrics import CONTENT_TYPE, Metrics
+from hanat.api.ports import Backend
+from hanat.core.status import NodeStatus, Role
+from hanat.errors import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    HanatError,
+    NoQuorumError,
+    RefusedError,
+    StaleRevisionError,
+)
+
+BODY_BYTES_MAX: Final = 64 * 1024
+BODY_WAIT_S: Final = 5.0
+NAME_CHARS_MAX: Final = 255
+
+_LOG = logging.getLogger(__name__)
+
+
+class BadRequestError(Exception):
+    """What the client sent cannot be understood; `status` is the HTTP status to answer."""
+
+    def __init__(self, sentence: str, *, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Routes:
+    """The handlers of one server over one backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._metrics = Metrics(backend.status)
+        self._turn = asyncio.Lock()
+
+    def application(self) -> web.Application:
+        """Return the application with every path bound to its handler."""
+        app = web.Application(middlewares=[self._answer], client_max_size=BODY_BYTES_MAX)
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/leader", self._leader)
+        app.router.add_get("/standby", self._standby)
+        app.router.add_get("/metrics", self._render_metrics)
+        app.router.add_post("/v1/switchover", self._switchover)
+        return app
+
+    @web.middleware
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Turn whatever a handler raises into JSON; end the connection after the answer."""
+        try:
+            if request.method == "GET":
+                # The lock is handed on, and everybody else gets the loop in between.
+                async with self._turn:
+                    response = await handler(request)
+                    await asyncio.sleep(0)
+            else:
+                response = await handler(request)
+        except web.HTTPException as error:
+            response = _http_error(request, error)
+        except BadRequestError as error:
+            response = _error(error.status, str(error), exit_code=EXIT_USAGE)
+        except HanatError as error:
+            response = _error(_status_of(error), str(error), exit_code=error.exit_code)
+        except Exception:  # noqa: BLE001  the top of a task
+            _LOG.exception("api method=%s path=%r", request.method, request.path)
+            response = _error(500, "internal error; the log of hanat has it", exit_code=EXIT_FAILED)
+        # One request per connection: a client cannot queue up work ahead of others.
+        response.force_close()
+        return response
+
+    async def _status(self, _request: web.Request) -> web.StreamResponse:
+        return _json(200, self._backend.status().to_document())
+
+    async def _livez(self, _request: web.Request) -> web.StreamResponse:
+        return _json(200, {"alive": True})
+
+    async def _readyz(self, _request: web.Request) -> web.StreamResponse:
+        reasons = _not_ready(self._backend.status())
+        return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    async def _leader(self, _request: web.Request) -> web.StreamResponse:
+        status = self._backend.status()
+        return _json(200 if status.role is Role.ACTIVE else 503, _who(status))
+
+    async def _standby(self, _request: web.Request) -> web.StreamResponse:
+        status = self._backend.status()
+        reasons = _not_ready(status)
+        if status.role is not Role.BACKUP:
+            reasons = [f"{status.node} is {status.role.value}", *reasons]
+        return _json(503 if reasons else 200, {**_who(status), "reasons": reasons})
+
+    async def _render_metrics(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=await self._metrics.render(), headers={"Content-Type": CONTENT_TYPE}
+        )
+
+    async def _switchover(self, request: web.Request) -> web.StreamResponse:
+        _demand_unix_socket(request)
+        to = _switchover_target(await _read_body(request))
+        return _json(200, {"holder": await self._backend.switchover(to)})
+
+
+def _not_ready(status: NodeStatus) -> list[str]:
+    """Why this node cannot take part, empty when it can."""
+    checks = (
+        (status.quorum, "not in a quorum: less than a majority of the nodes is connected"),
+        (status.leader is not None, "no leader known"),
+        (status.revision >= 1, "no configuration in force yet"),
+    )
+    return [reason for fine, reason in checks if not fine]
+
+
+def _who(status: NodeStatus) -> dict[str, Any]:
+    return {
+        "node": status.node,
+        "role": status.role.value,
+        "holder": status.holder,
+        "leader": status.leader,
+        "term": status.term,
+    }
+
+
+def _demand_unix_socket(request: web.Request) -> None:
+    transport = request.transport
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None or connection.family != socket.AF_UNIX:
+        raise RefusedOverTcpError
+
+
+class RefusedOverTcpError(RefusedError):
+    """A write came over TCP, where nobody proves who he is."""
+
+    def __str__(self) -> str:
+        return (
+            "not changed: this TCP address has no authentication and is read-only; "
+            "send the request over the Unix socket of a node"
+        )
+
+
+async def _read_body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_WAIT_S):
+            return await request.read()
+    except TimeoutError:
+        sentence = f"the body did not arrive within {BODY_WAIT_S:g} s"
+        raise BadRequestError(sentence, status=408) from None
+
+
+def _switchover_target(body: bytes) -> str | None:
+    """Return the wanted holder from ``{"to": NAME or null}``.
+
+    Raises:
+        BadRequestError: The body is anything else.
+    """
+    wanted = 'the body must be {"to": "NAME"} or {"to": null}'
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
+        raise BadRequestError(f"{wanted}; it is not JSON") from None
+    if not isinstance(document, dict):
+        raise BadRequestError(f"{wanted}; it is {_kind(document)}")
+    if unknown := sorted(document.keys() - {"to"}):
+        raise BadRequestError(f"{wanted}; {unknown[0][:NAME_CHARS_MAX]!a} is unknown")
+    if "to" not in document:
+        raise BadRequestError(f'{wanted}; "to" is missing')
+    to = document["to"]
+    if to is None:
+        return None
+    if not isinstance(to, str):
+        raise BadRequestError(f'{wanted}; "to" is {_kind(to)}')
+    if not 0 < len(to) <= NAME_CHARS_MAX or not to.isprintable():
+        raise BadRequestError(f"{wanted}; {to[:NAME_CHARS_MAX]!a} is not the name of a node")
+    return to
+
+
+def _kind(value: object) -> str:
+    """Name a JSON value's type in JSON's words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _status_of(error: HanatError) -> int:
+    match error:
+        case RefusedOverTcpError():
+            return 403
+        case RefusedError() | StaleRevisionError():
+            return 409
+        case NoQuorumError():
+            return 503
+        case _:
+            return 500
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    """Say in our form what aiohttp refused."""
+    match error:
+        case web.HTTPNotFound():
+            sentence = f"there is no {request.path!r} here"
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            sentence = f"{request.method} is not possible on {request.path!r}, only {allowed}"
+        case web.HTTPRequestEntityTooLarge():
+            sentence = f"the body is larger than {BODY_BYTES_MAX} bytes"
+        case _:
+            sentence = error.reason
+    response = _error(error.status, sentence, exit_code=EXIT_USAGE)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+    return response
+
+
+def _error(status: int, sentence: str, *, exit_code: int) -> web.Response:
+    return _json(status, {"error": sentence, "exit_code": exit_code})
+
+
+def _json(status: int, document: dict[str, Any]) -> web.Response:
+    body = json.dumps(document, separators=(",", ":")).encode()
+    return web.Response(status=status, body=body, content_type="application/json")

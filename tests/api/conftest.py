@@ -1,0 +1,34 @@
+"""A server on both kinds of socket over one fake backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hanat.api.server import ApiServer, serve
+from hanat.config.settings import TcpListen, UnixListen
+from tests.api.helpers import FakeBackend, unix_in
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server and where it answers."""
+
+    server: ApiServer
+    backend: FakeBackend
+    unix: UnixListen
+    tcp: TcpListen
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    backend = FakeBackend()
+    server = await serve([unix_in(tmp_path), TcpListen("127.0.0.1", 0)], backend)
+    unix, tcp = server.listens
+    assert isinstance(unix, UnixListen)
+    assert isinstance(tcp, TcpListen)
+    yield Served(server, backend, unix, tcp)
+    await server.close()

@@ -1,0 +1,159 @@
+"""What the paths answer that only read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hanat.core.status import Role
+from tests.api.conftest import Served
+from tests.api.helpers import BACKUP, HOLDER, ask
+
+
+async def test_status_is_the_snapshot_on_both_sockets(served: Served) -> None:
+    expected = json.loads(json.dumps(HOLDER.to_document()))
+    for where in (served.unix, served.tcp):
+        answer = await ask(where, "/v1/status")
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].startswith("application/json")
+        assert answer.document == expected
+
+
+async def test_status_follows_the_backend(served: Served) -> None:
+    await ask(served.unix, "/v1/status")
+    served.backend.current = BACKUP
+    answer = await ask(served.unix, "/v1/status")
+    assert answer.document["role"] == "BACKUP"
+
+
+async def test_livez_answers_as_long_as_the_loop_turns(served: Served) -> None:
+    answer = await ask(served.tcp, "/livez")
+    assert (answer.status, answer.document) == (200, {"alive": True})
+
+
+async def test_a_node_in_quorum_with_leader_and_configuration_is_ready(served: Served) -> None:
+    answer = await ask(served.tcp, "/readyz")
+    assert (answer.status, answer.document) == (200, {"ready": True, "reasons": []})
+
+
+async def test_readyz_names_everything_that_is_missing(served: Served) -> None:
+    served.backend.current = replace(BACKUP, quorum=False, leader=None, revision=0)
+    answer = await ask(served.tcp, "/readyz")
+    assert answer.status == 503
+    assert answer.document["ready"] is False
+    assert answer.document["reasons"] == [
+        "not in a quorum: less than a majority of the nodes is connected",
+        "no leader known",
+        "no configuration in force yet",
+    ]
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_leader_is_200_on_the_active_node_only(served: Served, role: Role) -> None:
+    served.backend.current = replace(HOLDER, role=role, holder="r1")
+    answer = await ask(served.tcp, "/leader")
+    assert answer.status == (200 if role is Role.ACTIVE else 503)
+    assert answer.document["holder"] == "r1"
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_standby_is_200_on_a_ready_backup_only(served: Served, role: Role) -> None:
+    served.backend.current = replace(HOLDER, role=role)
+    answer = await ask(served.tcp, "/standby")
+    assert answer.status == (200 if role is Role.BACKUP else 503)
+
+
+async def test_a_backup_that_is_not_ready_is_no_standby(served: Served) -> None:
+    served.backend.current = replace(BACKUP, quorum=False)
+    answer = await ask(served.tcp, "/standby")
+    assert answer.status == 503
+    assert "quorum" in answer.document["reasons"][0]
+
+
+async def test_probes_answer_head_without_a_body(served: Served) -> None:
+    answer = await ask(served.tcp, "/leader", method="HEAD")
+    assert (answer.status, answer.body) == (200, "")
+
+
+async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) -> None:
+    found = await scrape(served)
+    assert found == found | {
+        'hanat_build_info{version="0.1.0"}': 1,
+        "hanat_is_leader{}": 1,
+        'hanat_role{role="ACTIVE"}': 1,
+        'hanat_role{role="BACKUP"}': 0,
+        "hanat_raft_term{}": 7,
+        "hanat_raft_commit_index{}": 55,
+        "hanat_raft_applied_index{}": 54,
+        "hanat_config_revision{}": 3,
+        'hanat_vip_owned{vip="public"}': 1,
+        'hanat_vip_owned{vip="private"}': 1,
+        "hanat_lease_remaining_seconds{}": 0.75,
+        'hanat_leader_transitions_total{reason="elected"}': 2,
+        'hanat_leader_transitions_total{reason="lease_expired"}': 1,
+        "hanat_conn_captured_total{}": 100,
+        "hanat_conn_replicated_total{}": 90,
+        "hanat_conn_pending{}": 10,
+        "hanat_conn_installed_total{}": 40,
+        'hanat_conn_dropped_total{reason="clashed"}': 1,
+        'hanat_conn_dropped_total{reason="failed"}': 2,
+        'hanat_conn_dropped_total{reason="stalled"}': 3,
+        "hanat_conn_overruns_total{}": 4,
+        "hanat_conn_replication_lag_seconds{}": 0.02,
+        "hanat_conntrack_entries{}": 123,
+        'hanat_service_connections{service="web"}': 5,
+        'hanat_server_weight{server="web1",service="web"}': 2,
+        'hanat_server_connections{server="web2",service="web"}': 2,
+        'hanat_peer_connected{peer="r2"}': 1,
+        'hanat_peer_connected{peer="r3"}': 0,
+        'hanat_node_eligible{reason=""}': 1,
+    }
+    assert found["process_resident_memory_bytes{}"] > 0
+    assert found["process_cpu_seconds_total{}"] > 0
+    assert not [name for name in found if "gc" in name]
+
+
+async def test_metrics_of_a_backup_own_nothing_and_have_no_lag(served: Served) -> None:
+    served.backend.current = replace(BACKUP, ineligible=("no carrier on eth0",))
+    found = await scrape(served)
+    assert found['hanat_vip_owned{vip="public"}'] == 0
+    assert found["hanat_lease_remaining_seconds{}"] == 0
+    assert found["hanat_is_leader{}"] == 0
+    assert found['hanat_node_eligible{reason="no carrier on eth0"}'] == 0
+    assert 'hanat_node_eligible{reason=""}' not in found
+    assert "hanat_conn_replication_lag_seconds{}" not in found
+
+
+async def test_a_label_may_hold_any_character(served: Served) -> None:
+    ugly = 'eth0: "down"\n\\'
+    served.backend.current = replace(HOLDER, ineligible=(ugly,))
+    answer = await ask(served.tcp, "/metrics")
+    reasons = [
+        sample.labels["reason"]
+        for family in text_string_to_metric_families(answer.body)
+        for sample in family.samples
+        if sample.name == "hanat_node_eligible"
+    ]
+    assert reasons == [ugly]
+
+
+async def scrape(served: Served) -> dict[str, float]:
+    """Return every sample by name and sorted labels, read by Prometheus' own parser."""
+    answer = await ask(served.tcp, "/metrics")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    samples = [
+        sample
+        for family in text_string_to_metric_families(answer.body)
+        for sample in family.samples
+    ]
+    keys = [f"{sample.name}{{{labels_of(sample.labels)}}}" for sample in samples]
+    assert len(keys) == len(set(keys)), "a sample twice"
+    return {key: sample.value for key, sample in zip(keys, samples, strict=True)}
+
+
+def labels_of(labels: dict[str, str]) -> str:
+    return ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
