@@ -1,0 +1,56 @@
+"""Ask a node's API over its Unix socket, with the standard library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+Status = dict[str, Any]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def request(
+    path: Path, method: str, url: str, *, body: object = None, timeout_s: float = 1.0
+) -> tuple[int, Any]:
+    """Send one request; return the HTTP status and the body, decoded if it is JSON.
+
+    Raises:
+        OSError: Nobody listens on the socket, or no answer within `timeout_s`.
+    """
+    connection = _UnixConnection(path, timeout_s)
+    try:
+        text = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"} if text else {}
+        connection.request(method, url, body=text, headers=headers)
+        response = connection.getresponse()
+        answer = response.read().decode()
+    except http.client.HTTPException as error:
+        raise OSError(f"broken answer from {path}: {error!r}") from error
+    finally:
+        connection.close()
+    try:
+        return response.status, json.loads(answer)
+    except ValueError:
+        return response.status, answer
+
+
+def read_status(path: Path) -> Status | None:
+    """Return what ``/v1/status`` shows, None while nobody answers sensibly."""
+    try:
+        code, document = request(path, "GET", "/v1/status")
+    except OSError:
+        return None
+    return document if code == 200 and isinstance(document, dict) else None

@@ -1,0 +1,60 @@
+"""Enter a network namespace from this process, without a helper program.
+
+A socket belongs to the namespace it was created in, whatever its process does
+afterwards; so one observer can listen in several namespaces at once. The same holds
+for files below /proc/sys/net, which show the namespace of the thread that opens them.
+
+`os.setns` came with Python 3.12; we support 3.11 and call the C library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+NETNS_DIR = Path("/run/netns")  # where ip-netns(8) keeps its names
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _setns(descriptor: int) -> None:
+    if _libc.setns(descriptor, CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+@contextmanager
+def entered(namespace: str) -> Iterator[None]:
+    """Put the calling thread into `namespace` for the length of a `with` block."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(NETNS_DIR / namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(there)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
+def write_sysctls(namespace: str, values: Mapping[str, str]) -> None:
+    """Set kernel variables of a namespace.
+
+    Args:
+        namespace: Name as ip-netns(8) knows it.
+        values: ``{"net.ipv4.ip_forward": "1"}``; a name that begins with ``?`` is
+            skipped where this kernel does not have it.
+    """
+    with entered(namespace):
+        for name, value in values.items():
+            path = Path("/proc/sys") / name.lstrip("?").replace(".", "/")
+            if not (name.startswith("?") and not path.exists()):
+                path.write_text(value)

@@ -1,0 +1,95 @@
+"""Remove a lab completely, knowing only its prefix; keep its folder apart from others.
+
+Used at the end of a run, by ``python -m chaos down`` and before a clean start after a
+crash. The order matters: processes first, so that nothing is created behind us, the
+record last, so that an interrupted removal can be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from chaos import record, topology
+from chaos.errors import LabError
+from chaos.processes import identify, kill_all, marked
+
+DEFAULT_PREFIX = "hanat"
+FOLDER_MARK = ".hanat-lab"  # a file that tells a lab's folder from anybody else's
+
+
+def default_folder(prefix: str) -> Path:
+    """Return where a lab keeps its files unless told otherwise."""
+    return Path(tempfile.gettempdir()) / f"{prefix}-lab"
+
+
+def prefix_option(prefix: str) -> str:
+    """Return what must be added to a command line to mean this lab."""
+    return "" if prefix == DEFAULT_PREFIX else f" --prefix {prefix}"
+
+
+def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
+    """Remove everything that is left of a lab, recorded or not.
+
+    Args:
+        prefix: Of the lab.
+        force: Even if the program that built it is still using it.
+
+    Returns:
+        What was removed, one line each; empty if there was nothing.
+
+    Raises:
+        LabError: Another program is using the lab.
+    """
+    found = record.load(prefix)
+    if found and found.in_use and found.owner.pid != os.getpid() and not force:
+        raise LabError(
+            f'lab "{prefix}" is in use by process {found.owner.pid}; end that first, '
+            f'or run "python -m chaos down{prefix_option(prefix)} --force"'
+        )
+    done = []
+    recorded = found.processes if found else []
+    processes = {p for p in recorded if identify(p.pid) == p} | set(marked(prefix))
+    if processes:
+        kill_all(sorted(processes, key=lambda p: (p.started, p.pid)))
+        done.append(f"ended {len(processes)} processes")
+    network = topology.three_routers(prefix)
+    if present := network.present():
+        topology.remove(network)
+        done.append(f"deleted {len(present)} network namespaces")
+    # Without a record (a reboot empties /run) the folder can only be where it is by default.
+    folder = found.folder if found else default_folder(prefix)
+    if _delete_folder(folder, prefix):
+        done.append(f"deleted {folder}")
+    record.forget(prefix)
+    return done
+
+
+def _delete_folder(folder: Path, prefix: str) -> bool:
+    """Delete a lab's folder, and nothing that is not one."""
+    try:
+        if (folder / FOLDER_MARK).read_text() != prefix:
+            return False
+    except OSError:
+        return False
+    shutil.rmtree(folder)
+    return True
+
+
+def make_folder(folder: Path, prefix: str) -> None:
+    """Create a lab's folder, in place of one that a crashed lab of the prefix left.
+
+    Raises:
+        LabError: Something else is there, or it cannot be created.
+    """
+    _delete_folder(folder, prefix)
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise LabError(
+            f"cannot create {folder} for the lab: {error.strerror}; "
+            "choose another folder, or remove what is there"
+        ) from error
+    (folder / FOLDER_MARK).write_text(prefix)

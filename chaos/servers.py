@@ -1,0 +1,93 @@
+"""The real servers: HTTP, UDP echo and TCP echo, run inside a namespace.
+
+``python -m chaos.servers s1 --ready FILE`` serves until SIGTERM and creates FILE
+when all ports are open. The HTTP answer is the server's name, one connection each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+HTTP_PORT = 8080
+UDP_PORT = 5353
+TCP_PORT = 9000
+BACKLOG = 512  # a burst of SYN retransmissions after an outage must not overflow it
+IDLE_S = 120.0  # a client that vanished without a word is forgotten after this
+
+
+class UdpEcho(asyncio.DatagramProtocol):
+    """Send every datagram back to where it came from."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the socket to answer on."""
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
+        """Answer."""
+        self._transport.sendto(data, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """Ignore ICMP errors: clients stop while answers are under way."""
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send every byte of a connection back until its end."""
+    try:
+        while data := await asyncio.wait_for(reader.read(65536), IDLE_S):
+            writer.write(data)
+            await writer.drain()
+    except (OSError, TimeoutError):
+        pass
+    finally:
+        writer.close()
+
+
+def http_answer(name: str) -> bytes:
+    """Return a whole HTTP response whose body is the server's name."""
+    body = f"{name}\n".encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+async def serve(name: str, on_ready: Callable[[], None] | None) -> None:
+    """Serve all three protocols until SIGTERM."""
+    answer = http_answer(name)
+
+    async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            writer.write(answer)
+            await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        finally:
+            writer.close()
+
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    # A namespace of its own: "every address" is this one host.
+    await loop.create_datagram_endpoint(UdpEcho, local_addr=("0.0.0.0", UDP_PORT))  # noqa: S104
+    await asyncio.start_server(echo, "0.0.0.0", TCP_PORT, backlog=BACKLOG)  # noqa: S104
+    await asyncio.start_server(http, "0.0.0.0", HTTP_PORT, backlog=BACKLOG)  # noqa: S104
+    if on_ready is not None:
+        on_ready()
+    await ended.wait()
+
+
+def main() -> None:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(prog="python -m chaos.servers", description=__doc__)
+    parser.add_argument("name", help="what to answer over HTTP")
+    parser.add_argument("--ready", type=Path, help="file to create when all ports are open")
+    options = parser.parse_args()
+    asyncio.run(serve(options.name, options.ready.touch if options.ready else None))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""A command that takes hanat's place where a test is about the lab and not about hanat.
+
+``keygen FILE`` and ``run --config node.toml``. With ``die`` in the node's folder, `run`
+ends at once; otherwise it starts a child, as the supervisor does, and both sleep.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    command, *rest = sys.argv[1:]
+    if command == "keygen":
+        Path(rest[0]).write_text("key\n")
+        return 0
+    folder = Path(rest[1]).parent
+    if (folder / "die").exists():
+        sys.stderr.write("no such interface: eth7\n")
+        return 5
+    if os.fork() == 0:
+        os.setsid()  # even a child that left the session belongs to the lab
+        signal.pause()
+    (folder / "started").touch()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
