@@ -1,0 +1,31 @@
+"""Apply rulesets: one transaction each, in our own tables only."""
+
+from __future__ import annotations
+
+from hanat.errors import AbsentObjectError
+from hanat.kernel.nft import NftLibrary
+
+
+class KernelFirewall:
+    """Implements `ports.Firewall` over libnftables."""
+
+    def __init__(self) -> None:
+        self._nft = NftLibrary()
+
+    def close(self) -> None:
+        """Release the library's context; the next call opens another."""
+        self._nft.close()
+
+    def apply(self, script: str) -> None:
+        """See `ports.Firewall.apply`."""
+        self._nft.run(script, operation="apply the ruleset", target="nftables")
+
+    def table(self, family: str, name: str) -> str | None:
+        """See `ports.Firewall.table`."""
+        try:
+            return self._nft.run(
+                f"list table {family} {name}", operation=f"list table {family} {name}",
+                target="nftables",
+            )  # fmt: skip
+        except AbsentObjectError:
+            return None

@@ -1,0 +1,104 @@
+"""Grant and withdraw the two rights that make a node the holder.
+
+The rights are members of nftables sets whose elements time out in the kernel:
+if nobody grants them anew, the node falls silent without any process of ours
+having to run. Who asks, and for how long, is the lease's matter (lease.md).
+
+Granting empties the sets and fills them in one transaction, since adding an
+element that is there already does not extend it. No packet sees the sets empty:
+the kernel switches from the old members to the new at once. Deleting single
+elements instead was tried; it costs the same (0.15 ms for two devices) and
+fails when one of them expires in the middle of the transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from hanat.core.ruleset import GATE_TABLE
+from hanat.errors import AbsentObjectError
+from hanat.kernel.nft import NftLibrary
+from hanat.kernel.ports import Rights
+
+_ANSWERS = (f"inet {GATE_TABLE} answers", f"arp {GATE_TABLE} answers")
+_CARRIES = (f"inet {GATE_TABLE} carries",)
+
+# E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
+_MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
+_PART = re.compile(r"(\d+)(ms|s|m|h|d)")
+_MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+class KernelGate:
+    """Implements `ports.Gate` over libnftables."""
+
+    def __init__(self) -> None:
+        self._nft = NftLibrary()
+
+    def close(self) -> None:
+        """Release the library's context; the next call opens another."""
+        self._nft.close()
+
+    def install(self, script: str) -> None:
+        """See `ports.Gate.install`."""
+        self._nft.run(script, operation="install the gate", target="nftables")
+
+    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+        """See `ports.Gate.arm`."""
+        answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
+        assert 1 <= answers_ms <= carries_ms, (answers_s, carries_s)
+        named = sorted(set(devices))
+        commands = []
+        for sets, duration_ms in ((_ANSWERS, answers_ms), (_CARRIES, carries_ms)):
+            members = ", ".join(f'"{device}" timeout {duration_ms}ms' for device in named)
+            for name in sets:
+                commands.append(f"flush set {name}")
+                if members:
+                    commands.append(f"add element {name} {{ {members} }}")
+        self._run("\n".join(commands), operation="grant rights", target=", ".join(named))
+
+    def withdraw(self) -> None:
+        """See `ports.Gate.withdraw`."""
+        commands = "\n".join(f"flush set {name}" for name in _ANSWERS)
+        self._run(commands, operation="withdraw answers", target="all interfaces")
+
+    def shut(self) -> None:
+        """See `ports.Gate.shut`."""
+        commands = "\n".join(f"flush set {name}" for name in (*_ANSWERS, *_CARRIES))
+        self._run(commands, operation="shut the gate", target="all interfaces")
+
+    def rights(self) -> Mapping[str, Rights]:
+        """See `ports.Gate.rights`."""
+        inet, arp = (self._members(name) for name in _ANSWERS)
+        carries = self._members(_CARRIES[0])
+        return {
+            device: Rights(
+                # Half an answer is none: only what both tables allow counts.
+                answers_s=min(inet.get(device, 0.0), arp.get(device, 0.0)),
+                carries_s=carries.get(device, 0.0),
+            )
+            for device in sorted(inet.keys() | carries.keys())
+        }
+
+    def _members(self, name: str) -> dict[str, float]:
+        """Return how many seconds are left to each member of a set."""
+        listing = self._run(f"list set {name}", operation="list rights", target=name)
+        return {
+            member["device"]: sum(
+                int(number) * _MILLISECONDS[unit] for number, unit in _PART.findall(member["left"])
+            )
+            / 1000
+            for member in _MEMBER.finditer(listing)
+        }
+
+    def _run(self, commands: str, *, operation: str, target: str) -> str:
+        try:
+            return self._nft.run(commands, operation=operation, target=target)
+        except AbsentObjectError as error:
+            raise AbsentObjectError(
+                operation=operation,
+                target=target,
+                found="the gate's tables are missing",
+                to_do="install the gate first",
+            ) from error

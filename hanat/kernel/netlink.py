@@ -1,0 +1,181 @@
+"""Talk netlink on a socket of our own: the frame of messages and of attributes.
+
+pyroute2's `IPRoute` starts an event loop inside and refuses to work where one is
+running, as in the daemon. A netlink request is one send and a few receives, and
+the kernel has queued its whole answer when the send returns, so a plain socket
+is both synchronous and fast (60 us a request). What is inside a message of
+rtnetlink is left to pyroute2's message classes.
+
+Source: RFC 3549; ``include/uapi/linux/netlink.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+from hanat.kernel.refusals import refused
+
+HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
+ATTRIBUTE = struct.Struct("=HH")  # length, type
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_DUMP_INTR = 0x10
+
+ATTRIBUTE_NESTED = 0x8000
+ATTRIBUTE_TYPE_MASK = 0x3FFF
+
+# From <linux/netlink.h> and <asm-generic/socket.h>; the socket module lacks them.
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK = 1, 10
+SO_ATTACH_FILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 26, 32, 33
+
+RECEIVE_BYTES = 1 << 18
+
+# The kernel answers before the send returns; this only bounds a broken kernel.
+ANSWER_S_MAX = 2.0
+
+
+def aligned(length: int) -> int:
+    """Round up to the four bytes netlink aligns everything to."""
+    return (length + 3) & ~3
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Return one attribute, padded."""
+    length = ATTRIBUTE.size + len(payload)
+    return ATTRIBUTE.pack(length, kind) + payload + bytes(-length & 3)
+
+
+def nested(kind: int, payload: bytes) -> bytes:
+    """Return one attribute that holds attributes."""
+    return attribute(kind | ATTRIBUTE_NESTED, payload)
+
+
+def attributes(buffer: bytes | memoryview, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield type, first offset and end offset of the payload of each attribute."""
+    while start + ATTRIBUTE.size <= end:
+        length, kind = ATTRIBUTE.unpack_from(buffer, start)
+        if length < ATTRIBUTE.size or start + length > end:
+            return
+        yield kind & ATTRIBUTE_TYPE_MASK, start + ATTRIBUTE.size, start + length
+        start += aligned(length)
+
+
+def messages(buffer: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """Yield type, offset and end offset of each message, header included."""
+    start = 0
+    while start + HEADER.size <= len(buffer):
+        length, kind = struct.unpack_from("=IH", buffer, start)
+        if length < HEADER.size or start + length > len(buffer):
+            return
+        yield kind, start, start + length
+        start += aligned(length)
+
+
+def error_of(buffer: bytes | memoryview, start: int) -> int:
+    """Return the positive errno in an NLMSG_ERROR or NLMSG_DONE message, 0 for none."""
+    (number,) = struct.unpack_from("=i", buffer, start + HEADER.size)
+    return -int(number)
+
+
+def open_socket(protocol: int, *, groups: int = 0) -> socket.socket:
+    """Return a bound netlink socket.
+
+    Args:
+        protocol: E.g. `socket.NETLINK_ROUTE`.
+        groups: Mask of the legacy multicast groups to join.
+    """
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        opened.bind((0, groups))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+class NetlinkClient:
+    """Requests and answers on one socket, opened at the first request.
+
+    Opened late so that it belongs to the network namespace of whoever uses it.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        self._protocol = protocol
+        self._socket: socket.socket | None = None
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Release the descriptor; the next request opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def request(self, kind: int, flags: int, body: bytes, *, operation: str, target: str) -> None:
+        """Send one request and wait for its acknowledgement.
+
+        Raises:
+            KernelError: What the kernel answered instead.
+        """
+        number = self._exchange(kind, flags | NLM_F_ACK, body, None)
+        if number:
+            raise refused(number, operation=operation, target=target)
+
+    def dump(self, kind: int, body: bytes, *, operation: str, target: str) -> list[bytes]:
+        """Return all messages that answer a dump.
+
+        A dump the kernel says was torn by a change is taken again, three times
+        at most: changes come singly here.
+        """
+        number = errno.EINTR
+        for _ in range(3):
+            found: list[bytes] = []
+            number = self._exchange(kind, NLM_F_DUMP, body, found)
+            if number == 0:
+                return found
+            if number != errno.EINTR:
+                break
+        raise refused(number, operation=operation, target=target)
+
+    def get(self, kind: int, body: bytes, *, operation: str, target: str) -> bytes:
+        """Return the one message that answers a request."""
+        found: list[bytes] = []
+        number = self._exchange(kind, NLM_F_ACK, body, found)
+        if number or not found:
+            raise refused(number or errno.ENOENT, operation=operation, target=target)
+        return found[0]
+
+    def _exchange(self, kind: int, flags: int, body: bytes, found: list[bytes] | None) -> int:
+        """Send a request, collect what answers it, return the errno that ends it."""
+        try:
+            if self._socket is None:
+                self._socket = open_socket(self._protocol)
+                self._socket.settimeout(ANSWER_S_MAX)
+            self._sequence += 1
+            header = HEADER.pack(
+                HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0
+            )
+            self._socket.send(header + body)
+            return self._collect(self._socket, found)
+        except OSError as error:
+            self.close()  # an answer that comes later must not meet another request
+            return error.errno or errno.ETIMEDOUT
+
+    def _collect(self, opened: socket.socket, found: list[bytes] | None) -> int:
+        torn = False
+        while True:
+            buffer = opened.recv(RECEIVE_BYTES)
+            for kind, start, end in messages(buffer):
+                _, _, flags, sequence, _ = HEADER.unpack_from(buffer, start)
+                if sequence != self._sequence:
+                    continue
+                torn = torn or bool(flags & NLM_F_DUMP_INTR)
+                if kind in {NLMSG_ERROR, NLMSG_DONE}:
+                    return error_of(buffer, start) or (errno.EINTR if torn else 0)
+                if found is not None:
+                    found.append(buffer[start:end])
