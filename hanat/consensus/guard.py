@@ -177,6 +177,10 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
                 message["transfer"] = self._transfer_term == self.term - 1
             case "timeout_now":
                 self.lease.give_up(self.term)
+            case "apply_command" | "apply_command_response":
+                # Leadership was lost between proposal and tick. Commands are not
+                # forwarded: the proposer hears of it and decides anew.
+                return False
             case _:
                 pass
         return self.wire.send(peer, message)
@@ -278,7 +282,7 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         self.lease.give_up(self.term)
         if self.leading:
             self._stand_at = self.clock() + self.profile.lease_s + self._patience()
-            self._raise_term(next(iter(self.nodes.values())), self.term + 1)
+            self._raise_term(LibraryNode(0), self.term + 1)  # nobody's id: the vote is invented
             self._settle()
 
     def _on_next(self, node: LibraryNode, message: Message) -> None:

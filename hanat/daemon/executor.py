@@ -69,36 +69,46 @@ class Callbacks:
     finish: Callable[[], None]
 
 
-class NodeExecutor:
-    """Actions of one node.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where actions are carried out.
 
-    Args:
+    Attributes:
         node_id: This node.
         interfaces: Logical name to kernel device.
-        kernel: The adapters.
-        replica: The replicated log.
-        worker: The flow worker.
-        callbacks: See there.
         configuration_text: This node's own cluster file, for an empty cluster.
         clock: Seconds of CLOCK_BOOTTIME.
     """
 
+    node_id: int
+    interfaces: Mapping[str, str]
+    configuration_text: str
+    clock: Callable[[], float]
+
+
+class NodeExecutor:
+    """Actions of one node.
+
+    Args:
+        place: Which node, which devices.
+        kernel: The adapters.
+        replica: The replicated log.
+        worker: The flow worker.
+        callbacks: Whom to tell.
+    """
+
     def __init__(
         self,
+        place: Place,
         *,
-        node_id: int,
-        interfaces: Mapping[str, str],
         kernel: Kernel,
         replica: Replica,
         worker: FlowWorker,
         callbacks: Callbacks,
-        configuration_text: str,
-        clock: Callable[[], float],
     ) -> None:
-        self._node_id, self._interfaces, self._kernel = node_id, interfaces, kernel
+        self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
-        self._text, self._clock = configuration_text, clock
-        self._devices = tuple(sorted(set(interfaces.values())))
+        self._devices = tuple(sorted(set(place.interfaces.values())))
 
     def execute(self, action: Action) -> str | None:
         """Carry out one action; return why it failed, None if it did not."""
@@ -116,14 +126,14 @@ class NodeExecutor:
             case ShutGate():
                 self._if_installed(self._kernel.gate.shut)
             case AddAddresses(vips):
-                self._kernel.addresses.add(placements(vips, self._interfaces))
+                self._kernel.addresses.add(placements(vips, self._place.interfaces))
             case RemoveAddresses(vips):
-                self._kernel.addresses.remove(placements(vips, self._interfaces))
+                self._kernel.addresses.remove(placements(vips, self._place.interfaces))
             case Announce(vips):
-                self._kernel.announcer.announce(placements(vips, self._interfaces))
+                self._kernel.announcer.announce(placements(vips, self._place.interfaces))
             case InstallRuleset(configuration):
-                self._kernel.gate.install(render_gate(configuration, self._interfaces))
-                self._kernel.firewall.apply(render_ruleset(configuration, self._interfaces))
+                self._kernel.gate.install(render_gate(configuration, self._place.interfaces))
+                self._kernel.firewall.apply(render_ruleset(configuration, self._place.interfaces))
             case StartCapture(term):
                 self._worker.start_capture(term)
             case StopCapture():
@@ -131,11 +141,13 @@ class NodeExecutor:
             case FlushFlows():
                 self._worker.flush(self._callbacks.flushed)
             case ProposeBarrier(term):
-                self._replica.propose(Barrier(term, self._node_id))
+                self._replica.propose(Barrier(term, self._place.node_id))
             case ProposeHolder(term):
-                self._replica.propose(Holder(term, self._node_id))
+                self._replica.propose(Holder(term, self._place.node_id))
             case ProposeConfiguration():
-                self._replica.propose(NewConfiguration(self._replica.state.revision, self._text))
+                self._replica.propose(
+                    NewConfiguration(self._replica.state.revision, self._place.configuration_text)
+                )
             case TransferLeadership(to):
                 self._callbacks.transfer(to)
             case StepDown():
@@ -152,12 +164,12 @@ class NodeExecutor:
         The kernel counts from the call. A process frozen between computing the rest
         and the call would grant too long; it then finds the lease over and shuts.
         """
-        now = self._clock()
+        now = self._place.clock()
         answers_s, carries_s = answers_until - now, carries_until - now
         if answers_s < ARM_S_MIN:
             return None  # too late to renew: the right ends by itself
         self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
-        if self._clock() >= answers_until:
+        if self._place.clock() >= answers_until:
             self._kernel.gate.shut()
             return "the lease ended while the gate was armed"
         return None

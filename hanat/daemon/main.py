@@ -1,0 +1,299 @@
+"""Build a node out of its parts and run it until it is told to stop.
+
+The only module that names concrete adapters. Everything runs on one asyncio
+loop in one thread; calls into the kernel are synchronous and short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random  # noqa: TID251 - the one place where randomness comes from outside
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hanat.api.server import serve
+from hanat.config import parse_cluster
+from hanat.config.settings import NodeSettings
+from hanat.consensus import library
+from hanat.consensus.guard import Guard
+from hanat.consensus.journal import open_journal
+from hanat.consensus.replica import Replica
+from hanat.consensus.session import Identity
+from hanat.consensus.state import Command, Flows, NewConfiguration
+from hanat.consensus.transport import RaftTransport
+from hanat.core.actions import TransferLeadership
+from hanat.core.configuration import Configuration
+from hanat.core.inputs import (
+    ActionFailed,
+    CarrierObserved,
+    ConfigurationApplied,
+    FlowsFlushed,
+    Input,
+    ShutdownRequested,
+)
+from hanat.core.node import Node
+from hanat.daemon import realtime
+from hanat.daemon.backend import DaemonBackend, Parts
+from hanat.daemon.driver import Driver
+from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
+from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, StartupError
+from hanat.flowsync.worker import FlowWorker
+from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.announcer import KernelAnnouncer
+from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from hanat.kernel.links import KernelLinks
+from hanat.kernel.ports import CarrierChanged
+
+log = logging.getLogger(__name__)
+
+TRANSFER_ATTEMPTS = 25  # one a beacon: by then the log of a live peer is complete
+LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
+
+
+def clock() -> float:
+    """Return seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def run(
+    settings: NodeSettings, *, key: bytes, configuration: Configuration, configuration_text: str
+) -> int:
+    """Run a node until SIGTERM or SIGINT; return the exit code.
+
+    Args:
+        settings: This node's own file.
+        key: The cluster key, 32 bytes.
+        configuration: The cluster file, parsed.
+        configuration_text: The same, as text: proposed if the cluster has none yet.
+
+    Raises:
+        StartupError: This machine lacks something, or something is taken.
+        KernelError: The kernel refused what every node needs.
+    """
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S"
+    )
+    realtime.prepare()
+    daemon = Daemon(settings, key=key, configuration=configuration, text=configuration_text)
+    return asyncio.run(daemon.run())
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapters:
+    addresses: KernelAddresses
+    links: KernelLinks
+    kernel: Kernel
+    conntrack: KernelConntrack
+
+
+class Daemon:
+    """One running node."""
+
+    def __init__(
+        self, settings: NodeSettings, *, key: bytes, configuration: Configuration, text: str
+    ) -> None:
+        self._settings, self._configuration, self._text = settings, configuration, text
+        self._identity = Identity(key, configuration.name, settings.node_id)
+        self._incarnation = secrets.randbits(64)
+        self._stopped = asyncio.Event()
+        self._crash: BaseException | None = None
+        addresses = KernelAddresses()
+        self._adapters = _Adapters(
+            addresses=addresses,
+            links=KernelLinks(),
+            kernel=Kernel(addresses, KernelAnnouncer(), KernelFirewall(), KernelGate()),
+            conntrack=KernelConntrack(),
+        )
+        self._paths = self._check_machine()
+        self._build()
+
+    # ----------------------------------------------------------------- building
+
+    def _check_machine(self) -> Mapping[str, int]:
+        """Return which path runs over which device; complain before anything is touched."""
+        names = self._adapters.links.names()
+        for logical, device in self._settings.interfaces.items():
+            if device not in names:
+                raise StartupError(
+                    tried=f"use {device} as interface {logical!r}",
+                    found=f"no such interface; interfaces are {', '.join(names)}",
+                    to_do="correct [interfaces] in node.toml",
+                )
+        paths: dict[str, int] = {}
+        for path, address in enumerate(self._settings.myself.addresses):
+            for device in names:
+                present = self._adapters.addresses.present(device)
+                if any(interface.ip == address for interface in present):
+                    paths[device] = path
+        return paths
+
+    def _build(self) -> None:
+        settings, profile = self._settings, self._configuration.profile
+        rng = random.Random(secrets.randbits(64))  # noqa: S311 - timers, not secrets
+        library.prepare(clock=clock, uniform=rng.random)
+        others = {p.node_id: p.addresses for p in settings.peers if p.node_id != settings.node_id}
+        self._guard = Guard(
+            node_id=settings.node_id,
+            peer_ids=others,
+            profile=profile,
+            journal=open_journal(settings.data_dir),
+            clock=clock,
+            rng=rng,
+        )
+        self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
+        self._replica = Replica(self._guard, on_input=self._feed, on_command=self._command)
+        self._transport = RaftTransport(
+            identity=self._identity,
+            own=settings.myself.addresses,
+            peers=others,
+            port=settings.raft_port,
+            guard=self._guard,
+            kick=self._kick,
+        )
+        self._guard.bind(self._replica.machine, self._transport)
+        self._worker = FlowWorker(self._adapters.conntrack, propose=self._propose, clock=clock)
+        self._kicked = False
+
+    # ------------------------------------------------------------------ running
+
+    async def run(self) -> int:
+        """Run until told to stop; return the exit code."""
+        loop = self._loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._broken)
+        self._start_driver(loop)
+        await self._transport.listen()
+        backend = self._backend = DaemonBackend(
+            Parts(
+                self._settings, self._driver, self._replica, self._transport, self._worker,
+                clock, clock(),
+            )
+        )  # fmt: skip
+        server = await serve(self._settings.api_listen, backend)
+        watch = self._adapters.links.watch()
+        loop.add_reader(watch.fileno(), lambda: self._carriers(watch.read))
+        for device in sorted(set(self._settings.interfaces.values())):
+            self._carrier(device, carrier=self._adapters.links.carrier(device))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
+        log.info("node=%s id=%d started", self._settings.node, self._settings.node_id)
+        dialling = loop.create_task(self._transport.dial())
+        realtime.settle()
+        self._tick()
+        await self._stopped.wait()
+        dialling.cancel()
+        loop.remove_reader(watch.fileno())
+        watch.close()
+        await server.close()
+        await self._transport.close()
+        self._driver.close()
+        if self._crash is not None:
+            log.critical("stopped reason=%r", self._crash, exc_info=self._crash)
+            return EXIT_FAILED
+        log.info("stopped")
+        return EXIT_OK
+
+    def _start_driver(self, loop: asyncio.AbstractEventLoop) -> None:
+        executor = NodeExecutor(
+            Place(self._settings.node_id, self._settings.interfaces, self._text, clock),
+            kernel=self._adapters.kernel,
+            replica=self._replica,
+            worker=self._worker,
+            callbacks=Callbacks(
+                flushed=lambda: self._feed(FlowsFlushed()),
+                transfer=self._transfer,
+                finish=self._stopped.set,
+            ),
+        )
+        self._driver = Driver(self._node, executor, clock=clock, loop=loop)
+        self._driver.begin()
+
+    def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """An exception nobody expected: fence and end, rather than guess."""
+        error = context.get("exception")
+        self._crash = (
+            error if isinstance(error, BaseException) else RuntimeError(str(context["message"]))
+        )
+        try:
+            self._adapters.kernel.gate.shut()
+        finally:
+            self._stopped.set()
+
+    def _tick(self) -> None:
+        self._transport.tick()
+        self._replica.tick()
+        self._loop.call_later(self._guard.profile.beacon_s / 2, self._tick)
+
+    def _kick(self) -> None:
+        """Tick once after all messages that arrived together."""
+        if not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self._kick_now)
+
+    def _kick_now(self) -> None:
+        self._kicked = False
+        self._replica.tick()
+
+    # ----------------------------------------------------------------- plumbing
+
+    def _feed(self, item: Input) -> None:
+        self._driver.feed(item)
+
+    def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
+        proposed = self._replica.propose(Flows(term, self._incarnation, batch), done)
+        if proposed:
+            self._kick()
+        return proposed
+
+    def _command(self, command: Command) -> None:
+        if isinstance(command, Flows):
+            if command.origin != self._incarnation:
+                self._worker.install(command.batch)
+            return
+        if isinstance(command, NewConfiguration):
+            self._configuration_applied(command.text)
+        self._backend.wake()
+
+    def _configuration_applied(self, text: str) -> None:
+        revision = self._replica.state.revision
+        try:
+            configuration = parse_cluster(text, file=f"revision {revision}")
+        except ConfigError as error:
+            log.error("configuration revision=%d found=%r", revision, str(error))  # noqa: TRY400 - the text says it all
+            return
+        if configuration != self._configuration:
+            log.warning(
+                "configuration revision=%d differs_from=%s in_force=replicated",
+                revision,
+                self._settings.cluster_file,
+            )
+        self._feed(ConfigurationApplied(revision, configuration))
+
+    def _transfer(self, to: int | None, attempts: int = TRANSFER_ATTEMPTS) -> None:
+        """Hand leadership on as soon as a peer has the whole log."""
+        if not self._replica.leading or self._replica.transfer(to):
+            return
+        if attempts == 0:
+            found = "no connected peer has the whole log"
+            self._feed(ActionFailed(TransferLeadership(to), found))
+            return
+        self._loop.call_later(
+            self._guard.profile.beacon_s, lambda: self._transfer(to, attempts - 1)
+        )
+
+    def _carriers(self, read: Callable[[], list[CarrierChanged]]) -> None:
+        for change in read():
+            self._carrier(change.device, carrier=change.carrier)
+
+    def _carrier(self, device: str, *, carrier: bool) -> None:
+        if device in self._paths:
+            self._transport.path_changed(self._paths[device], usable=carrier)
+        for logical, mapped in self._settings.interfaces.items():
+            if mapped == device:
+                self._feed(CarrierObserved(logical, carrier))

@@ -1,0 +1,274 @@
+"""The role table: what a node does with the floating addresses, in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+
+import pytest
+
+from hanat.core import actions as do
+from hanat.core import inputs as told
+from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
+from hanat.core.node import ANNOUNCE_OFFSETS_S, ANNOUNCE_REFRESH_S, Node, Reason
+from hanat.core.status import Role
+
+ME, PEER = 1, 2
+PROFILE = PROFILES["default"]
+VIPS = (
+    FloatingAddress("public", "public", (ip_interface("203.0.113.10/24"),)),
+    FloatingAddress("private", "private", (ip_interface("10.11.12.1/24"),)),
+)
+CONFIGURATION = Configuration("test", PROFILE, VIPS, (), ())
+BOTH = do.RemoveAddresses(VIPS)
+
+
+def test_start_shuts_the_gate_and_removes_what_a_predecessor_left() -> None:
+    assert Harness().node.start() == (do.ShutGate(), BOTH, do.InstallRuleset(CONFIGURATION))
+
+
+def test_elected_node_opens_only_after_its_barrier() -> None:
+    h = Harness()
+    assert h.elect() == [do.ProposeBarrier(1)]
+    assert h.lease(until=0.09) == []
+    assert h.role is Role.TAKEOVER
+    assert do.AddAddresses(VIPS) in h.tell(told.BarrierApplied(1))
+    assert h.role is Role.ACTIVE
+
+
+def test_elected_node_opens_only_with_a_lease() -> None:
+    h = Harness()
+    h.elect()
+    assert h.tell(told.BarrierApplied(1)) == []
+    assert h.role is Role.TAKEOVER
+
+
+def test_takeover_installs_state_first_and_announces_last() -> None:
+    h = Harness()
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    assert h.lease(until=0.09) == [
+        do.StartCapture(1),
+        do.AddAddresses(VIPS),
+        do.ArmGate(0.09, 0.09 + PROFILE.grace_s),
+        do.Announce(VIPS),
+        do.ProposeHolder(1),
+    ]
+
+
+def test_first_leader_of_an_empty_cluster_proposes_its_configuration() -> None:
+    h = Harness(revision=0)
+    h.elect()
+    h.lease(until=0.09)
+    assert h.tell(told.BarrierApplied(1)) == [do.ProposeConfiguration()]
+    assert h.role is Role.TAKEOVER
+    h.tell(told.ConfigurationApplied(1, CONFIGURATION))
+    assert h.role is Role.ACTIVE
+
+
+def test_each_renewal_rearms_the_gate() -> None:
+    h = Harness().active(until=0.09)
+    assert h.lease(until=0.11) == [do.ArmGate(0.11, 0.11 + PROFILE.grace_s)]
+
+
+def test_renewal_that_gains_less_than_half_a_beacon_does_not_rearm() -> None:
+    h = Harness().active(until=0.09)
+    assert h.lease(until=0.09 + 0.4 * PROFILE.beacon_s) == []
+
+
+def test_holder_fences_when_the_lease_ends_although_nobody_told_it() -> None:
+    h = Harness().active(until=0.09)
+    assert h.node.deadline is not None
+    h.now = 0.09
+    assert h.tell(told.TimerDue()) == [do.WithdrawGate(), do.StopCapture(), BOTH]
+    assert (h.role, h.reason) == (Role.FENCED, Reason.LEASE_EXPIRED)
+
+
+def test_fenced_leader_takes_over_again_when_the_lease_comes_back() -> None:
+    h = Harness().active(until=0.09)
+    h.now = 0.09
+    h.tell(told.TimerDue())
+    h.now = 0.12
+    assert do.ArmGate(0.2, 0.2 + PROFILE.grace_s) in h.lease(until=0.2)
+    assert h.role is Role.ACTIVE
+
+
+def test_fenced_leader_steps_down_after_two_leases() -> None:
+    h = Harness().active(until=0.09)
+    h.now = 0.09
+    h.tell(told.TimerDue())
+    assert h.node.deadline == pytest.approx(0.09 + 2 * PROFILE.lease_s)
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.StepDown()]
+
+
+def test_lost_leadership_stops_answering_before_the_addresses_go() -> None:
+    h = Harness().active(until=0.09)
+    actions = h.tell(told.LeaderObserved(2, PEER))
+    assert actions == [do.WithdrawGate(), do.StopCapture(), BOTH]
+    assert (h.role, h.reason) == (Role.BACKUP, Reason.LEADERSHIP_LOST)
+
+
+def test_switchover_drains_then_removes_then_hands_over() -> None:
+    h = Harness().active(until=0.09)
+    assert h.tell(told.SwitchoverRequested(PEER)) == [do.WithdrawGate(), do.FlushFlows()]
+    assert h.tell(told.FlowsFlushed()) == [do.StopCapture(), BOTH, do.TransferLeadership(PEER)]
+    assert h.tell(told.LeaderObserved(2, PEER)) == []
+    assert (h.role, h.reason) == (Role.BACKUP, Reason.HANDED_OVER)
+
+
+def test_switchover_whose_flows_do_not_drain_is_aborted() -> None:
+    h = Harness().active(until=0.09)
+    h.tell(told.SwitchoverRequested(None))
+    h.now = 0.2
+    h.lease(until=0.29)
+    assert h.node.deadline is not None
+    actions = h.tell(told.TimerDue())
+    assert do.ArmGate(0.29, 0.29 + PROFILE.grace_s) in actions
+    assert h.role is Role.ACTIVE
+
+
+def test_switchover_that_nobody_takes_ends_in_stepping_down() -> None:
+    h = Harness().active(until=0.09)
+    h.tell(told.SwitchoverRequested(None))
+    h.tell(told.FlowsFlushed())
+    failed = told.ActionFailed(do.TransferLeadership(None), "nobody has the whole log")
+    assert h.tell(failed) == [do.StepDown()]
+
+
+@pytest.mark.parametrize("interface", ["public", "private"])
+def test_holder_that_loses_either_carrier_gives_up_both_addresses(interface: str) -> None:
+    h = Harness().active(until=0.09)
+    actions = h.tell(told.CarrierObserved(interface, carrier=False))
+    assert actions == [do.SetEligible(eligible=False), do.WithdrawGate(), do.FlushFlows()]
+    h.now = 0.02
+    assert h.tell(told.TimerDue()) == [do.StopCapture(), BOTH, do.TransferLeadership(None)]
+
+
+def test_elected_node_without_carrier_hands_on_at_once() -> None:
+    h = Harness()
+    h.tell(told.CarrierObserved("public", carrier=False))
+    h.elect()
+    assert h.tell(told.BarrierApplied(1)) == [do.WithdrawGate(), do.FlushFlows()]
+    assert h.role is Role.RELEASING
+
+
+def test_carrier_that_comes_back_makes_the_node_eligible() -> None:
+    h = Harness()
+    h.tell(told.CarrierObserved("public", carrier=False))
+    h.tell(told.CarrierObserved("private", carrier=False))
+    assert h.tell(told.CarrierObserved("public", carrier=True)) == []
+    assert h.tell(told.CarrierObserved("private", carrier=True)) == [do.SetEligible(eligible=True)]
+
+
+def test_shutdown_of_the_holder_hands_over_before_it_finishes() -> None:
+    h = Harness().active(until=0.09)
+    actions = h.tell(told.ShutdownRequested())
+    assert actions == [do.SetEligible(eligible=False), do.WithdrawGate(), do.FlushFlows()]
+    h.tell(told.FlowsFlushed())
+    assert h.tell(told.LeaderObserved(2, PEER))[-1] == do.Finish()
+
+
+def test_shutdown_of_a_backup_finishes_at_once() -> None:
+    assert Harness().tell(told.ShutdownRequested())[-1] == do.Finish()
+
+
+def test_shutdown_finishes_even_if_nobody_takes_over() -> None:
+    h = Harness().active(until=0.09)
+    h.tell(told.ShutdownRequested())
+    h.tell(told.FlowsFlushed())
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.StepDown(), do.Finish()]
+
+
+def test_refused_address_makes_the_node_ineligible_for_a_while() -> None:
+    h = Harness(failing=do.AddAddresses(VIPS))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    actions = h.lease(until=0.09)
+    assert do.SetEligible(eligible=False) in actions
+    assert do.WithdrawGate() in actions
+    assert h.role is Role.RELEASING
+    assert h.node.snapshot().ineligible == ("kernel: refused",)
+
+
+def test_announcements_are_a_burst_two_repeats_and_a_refresh() -> None:
+    h = Harness().active(until=0.09)
+    sent = [0.0]
+    while len(sent) < len(ANNOUNCE_OFFSETS_S) + 1:
+        h.lease(until=h.now + 1000.0)
+        assert h.node.deadline is not None
+        h.now = h.node.deadline
+        assert do.Announce(VIPS) in h.tell(told.TimerDue())
+        sent.append(h.now)
+    refresh = ANNOUNCE_OFFSETS_S[-1] + ANNOUNCE_REFRESH_S
+    assert sent == pytest.approx([*ANNOUNCE_OFFSETS_S, refresh])
+
+
+def test_lease_of_another_term_is_ignored() -> None:
+    h = Harness()
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    assert h.tell(told.LeaseObserved(0, 0.09)) == []
+    assert h.role is Role.TAKEOVER
+
+
+def test_changed_addresses_move_while_active() -> None:
+    h = Harness().active(until=0.09)
+    extra = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
+    changed = Configuration("test", PROFILE, (*VIPS[1:], extra), (), ())
+    assert h.tell(told.ConfigurationApplied(2, changed)) == [
+        do.InstallRuleset(changed),
+        do.RemoveAddresses(VIPS[:1]),
+        do.AddAddresses((extra,)),
+        do.Announce((extra,)),
+    ]
+
+
+@dataclass
+class Harness:
+    """A node whose every action succeeds at once, except one."""
+
+    revision: int = 1
+    failing: do.Action | None = None
+    now: float = 0.0
+    node: Node = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.node = Node(node_id=ME, configuration=CONFIGURATION, now=self.now)
+        if self.revision:
+            self.tell(told.ConfigurationApplied(self.revision, CONFIGURATION))
+
+    @property
+    def role(self) -> Role:
+        return self.node.snapshot().role
+
+    @property
+    def reason(self) -> Reason:
+        return self.node.snapshot().reason
+
+    def tell(self, item: told.Input) -> list[do.Action]:
+        """Feed an input and the outcomes of what follows; return all actions."""
+        done: list[do.Action] = []
+        inputs = [item]
+        while inputs:
+            for action in self.node.step(inputs.pop(0), self.now):
+                done.append(action)
+                if action == self.failing:
+                    inputs.append(told.ActionFailed(action, "refused"))
+                    break
+                inputs.append(told.ActionDone(action))
+        return done
+
+    def elect(self) -> list[do.Action]:
+        return self.tell(told.LeaderObserved(1, ME))
+
+    def lease(self, *, until: float) -> list[do.Action]:
+        return self.tell(told.LeaseObserved(1, until))
+
+    def active(self, *, until: float) -> Harness:
+        self.elect()
+        self.tell(told.BarrierApplied(1))
+        self.lease(until=until)
+        assert self.role is Role.ACTIVE
+        return self

@@ -1,0 +1,60 @@
+"""Batches of flow changes: nothing is lost, nothing damaged is believed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanat.core.flows import Change, ChangeKind, coalesce
+from hanat.errors import WireError
+from hanat.flowsync.batch import CHANGES_MAX, decode, encode
+from tests.strategies import flows
+
+changes = st.builds(
+    Change, st.sampled_from(ChangeKind), st.builds(lambda flow: flow.to_record(), flows())
+)
+
+
+@given(st.lists(changes, max_size=40))
+def test_batch_carries_every_change(some: list[Change]) -> None:
+    some = coalesce(some)
+    assert set(decode(encode(some))) == set(some)
+
+
+@given(st.lists(changes, min_size=1, max_size=5), st.data())
+def test_damaged_batch_is_refused_or_read_never_worse(
+    some: list[Change], data: st.DataObject
+) -> None:
+    batch = bytearray(encode(coalesce(some)))
+    position = data.draw(st.integers(0, len(batch) - 1))
+    batch[position] ^= data.draw(st.integers(1, 255))
+    try:
+        found = decode(bytes(batch))
+    except WireError:
+        return
+    assert all(len(change.record) in {48, 96} for change in found)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused(garbage: bytes) -> None:
+    if garbage[:2] == b"\x01\x00":
+        return  # the empty batch
+    with pytest.raises(WireError):
+        decode(garbage)
+
+
+def test_batch_that_unpacks_to_more_than_it_announces_is_refused() -> None:
+    some = [Change(ChangeKind.PUT, bytes(48)) for _ in range(2)]
+    batch = bytearray(encode(some[:1]))
+    bomb = encode(some)
+    with pytest.raises(WireError, match="announced"):
+        decode(bytes(batch[:6]) + bomb[6:])
+
+
+def test_batch_of_similar_flows_takes_about_ten_bytes_a_flow() -> None:
+    records = [
+        bytes([203, 0, 113, n % 250]) + bytes(20) + n.to_bytes(4, "big") + bytes(20)
+        for n in range(CHANGES_MAX)
+    ]
+    assert len(encode([Change(ChangeKind.PUT, record) for record in records])) < 16 * CHANGES_MAX

@@ -1,0 +1,1 @@
+"""Whole nodes in virtual time: the real core and the real Raft library, a simulated world."""

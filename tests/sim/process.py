@@ -1,0 +1,259 @@
+"""One node of the simulation: the real core, guard, library and state machine.
+
+The kernel is modelled by what matters to a packet: until when the gate lets this
+node answer, in true time, whatever the process does; and whether it has the
+addresses.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from ipaddress import ip_interface
+from random import Random
+from typing import Any
+
+from hanat.consensus.guard import Guard
+from hanat.consensus.journal import VolatileJournal
+from hanat.consensus.replica import Replica
+from hanat.consensus.state import Barrier, Command, Flows, Holder, NewConfiguration
+from hanat.core import actions as do
+from hanat.core import inputs as told
+from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
+from hanat.core.node import Node
+from hanat.core.status import Role
+from tests.sim.world import World
+
+TRANSFER_ATTEMPTS = 25
+
+
+def configuration(profile: str) -> Configuration:
+    """Return a configuration with a public and a private floating address."""
+    vips = (
+        FloatingAddress("public", "public", (ip_interface("203.0.113.10/24"),)),
+        FloatingAddress("private", "private", (ip_interface("10.11.12.1/24"),)),
+    )
+    return Configuration("sim", PROFILES[profile], vips, (), ())
+
+
+class Process:
+    """A node that can be killed, paused and restarted; its journal survives."""
+
+    def __init__(self, world: World, node_id: int, *, profile: str, rate: float) -> None:
+        self.world, self.node_id, self.rate = world, node_id, rate
+        self.offset = world.rng.uniform(0, 1000)
+        self.configuration = configuration(profile)
+        self.journal: Any = VolatileJournal()
+        self.alive = self.paused = False
+        self.answers_until = 0.0  # true time; the kernel keeps it when the process dies
+        self.has_addresses = False
+        self.applied: list[int] = []
+        self.incarnation = 0
+        world.processes[node_id] = self
+
+    @property
+    def busy(self) -> bool:
+        """Whether the process does not run, so that nothing is read."""
+        return self.paused
+
+    def clock(self) -> float:
+        """Seconds of this node's clock."""
+        return self.world.now * self.rate + self.offset
+
+    @property
+    def role(self) -> Role | None:
+        """The node's role, None when it does not run."""
+        return self.core.snapshot().role if self.alive else None
+
+    # ---------------------------------------------------------------- life
+
+    def start(self) -> None:
+        """Start, or start again with what the journal kept."""
+        self.alive, self.paused = True, False
+        self.incarnation += 1
+        self.applied = []
+        self.queue: deque[told.Input] = deque()
+        self.stepping = False
+        self.timer = 0
+        self.world.on(self, self._build)
+        self.world.tell(f"{self.node_id} start")
+        for link in self.world.links.values():
+            if self.node_id in link.ends:
+                self.world.after(0.01, self.world.connect, link)
+        self._tick(self.incarnation)
+
+    def _build(self) -> None:
+        profile = self.configuration.profile
+        self.guard = Guard(
+            node_id=self.node_id,
+            peer_ids=[i for i in self.world.node_ids if i != self.node_id],
+            profile=profile,
+            journal=self.journal,
+            clock=self.clock,
+            rng=Random(self.world.rng.random()),
+        )
+        self.core = Node(node_id=self.node_id, configuration=self.configuration, now=self.clock())
+        self.replica = Replica(self.guard, on_input=self.feed, on_command=self._command)
+        self.guard.bind(self.replica.machine, self)
+        for action in self.core.start():
+            self._execute(action)
+
+    def kill(self) -> None:
+        """End the process at once; the kernel keeps gate and addresses."""
+        self.world.tell(f"{self.node_id} killed")
+        self.alive = False
+        for link in self.world.links.values():
+            if self.node_id in link.ends:
+                link.believes[self.node_id] = 0
+                self.world.break_link(link)
+
+    def pause(self, duration_s: float) -> None:
+        """Let the process stand still for a while."""
+        self.world.tell(f"{self.node_id} paused for {duration_s:.3f}")
+        self.paused = True
+        self.world.after(duration_s, self._resume, self.incarnation)
+
+    def _resume(self, incarnation: int) -> None:
+        if self.alive and incarnation == self.incarnation:
+            self.paused = False
+            self._tick(incarnation)
+            self.world.flush(self.node_id)
+
+    # ------------------------------------------------------------- the loop
+
+    def _tick(self, incarnation: int) -> None:
+        if not self.alive or self.paused or incarnation != self.incarnation:
+            return
+        self.world.on(self, self._tick_now)
+        beacon_s = self.configuration.profile.beacon_s
+        self.world.after(beacon_s / 2 / self.rate, self._tick, incarnation)
+
+    def _tick_now(self) -> None:
+        self.replica.tick()
+        self._check()
+
+    def send(self, peer: int, message: dict[str, Any]) -> bool:
+        """Send a message: the guard's wire."""
+        return self.world.send(self.node_id, peer, message)
+
+    def receive(self, peer: int, message: dict[str, Any]) -> None:
+        """Take a message and let it take effect."""
+        self.guard.receive(peer, message)
+        self._tick_now()
+
+    def propose(self, uid: int) -> bool:
+        """Propose a numbered command; the world notes when it is acknowledged."""
+
+        def done(committed: bool) -> None:
+            if committed:
+                self.world.acknowledged.add(uid)
+
+        command = Flows(self.replica.term, 0, uid.to_bytes(8, "big"))
+        return bool(self.world.on(self, self.replica.propose, command, done))
+
+    def _command(self, command: Command) -> None:
+        match command:
+            case Flows(_, _, batch):
+                self.applied.append(int.from_bytes(batch, "big"))
+            case NewConfiguration():
+                revision = self.replica.state.revision
+                self.feed(told.ConfigurationApplied(revision, self.configuration))
+            case Barrier() | Holder():
+                pass
+
+    def feed(self, item: told.Input) -> None:
+        """Let the core take an input and carry out what it wants."""
+        self.queue.append(item)
+        if self.stepping:
+            return
+        self.stepping = True
+        while self.queue:
+            was = self.core.snapshot()
+            todo = self.core.step(self.queue.popleft(), self.clock())
+            now = self.core.snapshot()
+            if was.role is not now.role:
+                self.world.tell(
+                    f"{self.node_id} {was.role.value}→{now.role.value} "
+                    f"term={now.term} reason={now.reason.value}"
+                )
+            for action in todo:
+                self._execute(action)
+                self.queue.append(told.ActionDone(action))
+        self.stepping = False
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        self.timer += 1
+        deadline = self.core.deadline
+        if deadline is not None:
+            delay_s = max(0.0, deadline - self.clock()) / self.rate
+            self.world.after(delay_s, self._due, self.timer, self.incarnation)
+
+    def _due(self, timer: int, incarnation: int) -> None:
+        if not self.alive or incarnation != self.incarnation or timer != self.timer:
+            return
+        if self.paused:
+            self.world.after(0.01, self._due, timer, incarnation)
+            return
+        self.world.on(self, self.feed, told.TimerDue())
+
+    # ------------------------------------------------------------- the kernel
+
+    def _execute(self, action: do.Action) -> None:  # noqa: C901 - one arm an action
+        match action:
+            case do.ArmGate(until, _):
+                left_s = until - self.clock()
+                if left_s > 0:
+                    self.answers_until = self.world.now + left_s / self.rate
+                    self._check_alone()
+            case do.WithdrawGate() | do.ShutGate():
+                self.answers_until = min(self.answers_until, self.world.now)
+            case do.AddAddresses():
+                self.has_addresses = True
+            case do.RemoveAddresses():
+                self.has_addresses = False
+            case do.FlushFlows():
+                self.queue.append(told.FlowsFlushed())
+            case do.ProposeBarrier(term):
+                self.replica.propose(Barrier(term, self.node_id))
+            case do.ProposeHolder(term):
+                self.replica.propose(Holder(term, self.node_id))
+            case do.ProposeConfiguration():
+                self.replica.propose(NewConfiguration(self.replica.state.revision, "text"))
+            case do.TransferLeadership(to):
+                self._transfer(to, TRANSFER_ATTEMPTS, self.incarnation)
+            case do.StepDown():
+                self.replica.step_down()
+            case do.SetEligible(eligible):
+                self.replica.set_eligible(eligible=eligible)
+            case _:
+                pass
+
+    def _transfer(self, to: int | None, attempts: int, incarnation: int) -> None:
+        if not self.alive or incarnation != self.incarnation or not self.replica.leading:
+            return
+        if self.world.on(self, self.replica.transfer, to):
+            return
+        if attempts == 0:
+            failed = told.ActionFailed(do.TransferLeadership(to), "nobody has the whole log")
+            self.world.on(self, self.feed, failed)
+            return
+        delay_s = self.configuration.profile.beacon_s
+        self.world.after(delay_s, self._transfer, to, attempts - 1, incarnation)
+
+    # ------------------------------------------------------------- invariants
+
+    def _check_alone(self) -> None:
+        for other in self.world.processes.values():
+            if other is not self and other.answers_until > self.world.now + 1e-9:
+                both_s = min(other.answers_until, self.answers_until) - self.world.now
+                self.world.violate(
+                    f"two answer: {self.node_id} and {other.node_id} for {both_s * 1000:.2f} ms"
+                )
+
+    def _check(self) -> None:
+        if self.replica.leading:
+            first = self.world.leaders.setdefault(self.replica.term, self.node_id)
+            if first != self.node_id:
+                self.world.violate(
+                    f"two leaders in term {self.replica.term}: {first} and {self.node_id}"
+                )

@@ -1,0 +1,199 @@
+"""One seed: faults for a while, then peace, then judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hanat.core import inputs as told
+from hanat.core.status import Role
+from tests.sim.process import Process
+from tests.sim.world import World
+
+CLOCK_RATE_ERROR = 0.01
+FAULTS_S = 8.0
+PEACE_S_MAX = 10.0
+FAULT_EVERY_S = 0.5
+COMMAND_EVERY_S = 0.01
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one seed showed."""
+
+    seed: int
+    violations: tuple[str, ...]
+    story: tuple[str, ...]
+    commands: int
+    terms: int
+
+    @property
+    def valid(self) -> bool:
+        """Whether every invariant held."""
+        return not self.violations
+
+
+def cluster(*, seed: int, profile: str = "default") -> World:
+    """Return a started cluster of three nodes whose clocks differ in rate."""
+    world = World(seed=seed)
+    for node_id in world.node_ids:
+        rate = 1 + world.rng.uniform(-CLOCK_RATE_ERROR, CLOCK_RATE_ERROR) / 2
+        Process(world, node_id, profile=profile, rate=rate)
+    for process in world.processes.values():
+        process.start()
+    return world
+
+
+def holders(world: World) -> list[int]:
+    """Return who is ACTIVE."""
+    return [i for i, p in world.processes.items() if p.role is Role.ACTIVE]
+
+
+def converged(world: World) -> bool:
+    """Say whether all run, follow one holder and have applied the same."""
+    processes = world.processes.values()
+    if not all(p.alive and not p.paused for p in processes) or len(holders(world)) != 1:
+        return False
+    return (
+        len({(p.replica.term, p.replica.leader, p.replica.applied_index) for p in processes}) == 1
+    )
+
+
+def run_seed(seed: int, *, profile: str = "default", faults_s: float = FAULTS_S) -> Result:
+    """Run one seed and judge it."""
+    world = cluster(seed=seed, profile=profile)
+    client = _Client(world)
+    nemesis = _Nemesis(world)
+    world.after(0.0, client.go)
+    world.after(1.0, nemesis.go)
+    world.run(1.0 + faults_s)
+    nemesis.stop()
+    client.stop()
+    if not world.run_until(lambda: converged(world), within_s=PEACE_S_MAX):
+        roles = {i: p.role and p.role.value for i, p in world.processes.items()}
+        world.violate(f"not converged {PEACE_S_MAX:.0f} s after the faults ended: {roles}")
+    world.run(1.0)
+    _judge(world)
+    return Result(
+        seed, tuple(world.violations), tuple(world.story), len(client.sent), len(world.leaders)
+    )
+
+
+def _judge(world: World) -> None:
+    applied = [tuple(p.applied) for p in world.processes.values()]
+    if len(set(applied)) != 1:
+        world.violate(f"applied commands differ: {[len(a) for a in applied]}")
+    for process in world.processes.values():
+        lost = world.acknowledged - set(process.applied)
+        if lost:
+            world.violate(f"{process.node_id} lacks acknowledged commands {sorted(lost)[:5]}")
+        if process.has_addresses != (process.role is Role.ACTIVE):
+            world.violate(f"{process.node_id} has addresses={process.has_addresses}")
+
+
+class _Client:
+    """Proposes numbered commands to whoever leads."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._on = world, True
+        self.sent: list[int] = []
+
+    def go(self) -> None:
+        if not self._on:
+            return
+        self._world.after(self._world.rng.expovariate(1 / COMMAND_EVERY_S), self.go)
+        for process in self._world.processes.values():
+            if process.alive and not process.paused and process.replica.leading:
+                self.sent.append(len(self.sent))
+                process.propose(self.sent[-1])
+
+    def stop(self) -> None:
+        self._on = False
+
+
+class _Nemesis:
+    """Induces faults, and ends all of them when it stops."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._on = world, True
+        self._undo: dict[int, Callable[[], None]] = {}
+        self._number = 0
+
+    def go(self) -> None:
+        if not self._on:
+            return
+        rng = self._world.rng
+        self._world.after(rng.expovariate(1 / FAULT_EVERY_S), self.go)
+        node_id = rng.choice(self._world.node_ids)
+        fault = rng.choice(
+            [self.kill, self.pause, self.isolate, self.deafen, self.sever, self.unplug, self.move]
+        )
+        fault(self._world.processes[node_id])
+
+    def stop(self) -> None:
+        self._on = False
+        for number in list(self._undo):
+            self._end(number)
+
+    def _for(self, seconds: float, undo: Callable[[], None]) -> None:
+        self._number += 1
+        self._undo[self._number] = undo
+        self._world.after(seconds, self._end, self._number)
+
+    def _end(self, number: int) -> None:
+        undo = self._undo.pop(number, None)
+        if undo is not None:
+            undo()
+
+    def kill(self, process: Process) -> None:
+        if process.alive:
+            process.kill()
+            self._for(self._world.rng.uniform(0.05, 2.0), process.start)
+
+    def pause(self, process: Process) -> None:
+        if process.alive and not process.paused:
+            process.pause(self._world.rng.choice([0.02, 0.08, 0.15, 0.5, 1.5]))
+
+    def _block(self, pairs: list[tuple[int, int]]) -> None:
+        undos = [self._world.block(*pair) for pair in pairs]
+        self._for(self._world.rng.uniform(0.05, 2.0), lambda: [undo() for undo in undos] and None)
+
+    def isolate(self, process: Process) -> None:
+        me = process.node_id
+        others = [i for i in self._world.node_ids if i != me]
+        self._world.tell(f"{me} isolated")
+        self._block([(me, o) for o in others] + [(o, me) for o in others])
+
+    def deafen(self, process: Process) -> None:
+        me = process.node_id
+        pairs = [(o, me) for o in self._world.node_ids if o != me]
+        if self._world.rng.random() < 0.5:
+            pairs = [(me, o) for _, me in pairs[:1] for o in self._world.node_ids if o != me]
+        self._world.tell(f"one way: {pairs} blocked")
+        self._block(pairs)
+
+    def sever(self, process: Process) -> None:
+        other = self._world.rng.choice([i for i in self._world.node_ids if i != process.node_id])
+        self._world.tell(f"{process.node_id}-{other} connection broken")
+        self._world.break_link(self._world.link(process.node_id, other))
+
+    def unplug(self, process: Process) -> None:
+        if not process.alive or process.paused:
+            return
+        self._world.tell(f"{process.node_id} public carrier lost")
+        incarnation = process.incarnation
+        self._carrier(process, incarnation, carrier=False)
+        self._for(
+            self._world.rng.uniform(0.2, 2.0),
+            lambda: self._carrier(process, incarnation, carrier=True),
+        )
+
+    def _carrier(self, process: Process, incarnation: int, *, carrier: bool) -> None:
+        if process.alive and process.incarnation == incarnation:
+            observed = told.CarrierObserved("public", carrier)
+            self._world.on(process, process.feed, observed)
+
+    def move(self, process: Process) -> None:
+        if process.role is Role.ACTIVE and not process.paused:
+            self._world.tell(f"{process.node_id} switchover requested")
+            self._world.on(process, process.feed, told.SwitchoverRequested(None))

@@ -1,0 +1,69 @@
+"""Random faults over many seeds; a failing seed prints the command that replays it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from hanat.consensus import guard
+from hanat.core.configuration import PROFILES
+from hanat.core.lease import Lease
+from tests.sim.run import Result, run_seed
+
+SEEDS_QUICK = 12
+SEEDS_SWARM = 150
+
+
+def verdict(result: Result, profile: str) -> str:
+    story = "\n".join(result.story)
+    replay = f"python -m tests.sim --first {result.seed} --seeds 1 --profile {profile} --story"
+    return f"seed={result.seed}: {result.violations}\n{story}\nreplay: {replay}"
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_invariants_hold_under_random_faults(profile: str) -> None:
+    for seed in range(1, 1 + SEEDS_QUICK):
+        result = run_seed(seed, profile=profile)
+        assert result.valid, verdict(result, profile)
+
+
+@pytest.mark.swarm
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_invariants_hold_for_many_seeds(profile: str) -> None:
+    for seed in range(1000, 1000 + SEEDS_SWARM):
+        result = run_seed(seed, profile=profile)
+        assert result.valid, verdict(result, profile)
+
+
+def test_the_same_seed_gives_the_same_story() -> None:
+    assert run_seed(7).story == run_seed(7).story
+
+
+class _GreedyLease(Lease):
+    """A lease that outlives the promises it rests on."""
+
+    def __init__(self, *, duration_s: float, margin_s: float, quorum: int) -> None:
+        super().__init__(duration_s=3 * duration_s, margin_s=margin_s, quorum=quorum)
+
+
+@pytest.fixture
+def greedy_lease() -> Iterator[None]:
+    guard.Lease = _GreedyLease  # type: ignore[misc]
+    yield
+    guard.Lease = Lease  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("greedy_lease")
+def test_a_lease_longer_than_the_promise_is_caught() -> None:
+    results = [run_seed(seed) for seed in range(1, 31)]
+    assert any("two answer" in text for result in results for text in result.violations)
+
+
+def test_profiles_leave_room_for_three_beacons_in_a_lease() -> None:
+    for profile in PROFILES.values():
+        assert profile.lease_s >= 3 * profile.beacon_s + profile.margin_s
+        with pytest.raises(AssertionError):
+            replace(profile, lease_s=3 * profile.beacon_s)
