@@ -31,7 +31,7 @@ def test_elected_node_opens_only_after_its_barrier() -> None:
     h = Harness()
     assert h.elect() == [do.ProposeBarrier(1)]
     assert h.lease(until=0.09) == []
-    assert h.role is Role.TAKEOVER
+    assert h.waits
     assert do.AddAddresses(VIPS) in h.tell(told.BarrierApplied(1))
     assert h.role is Role.ACTIVE
 
@@ -61,7 +61,7 @@ def test_first_leader_of_an_empty_cluster_proposes_its_configuration() -> None:
     h.elect()
     h.lease(until=0.09)
     assert h.tell(told.BarrierApplied(1)) == [do.ProposeConfiguration()]
-    assert h.role is Role.TAKEOVER
+    assert h.waits
     h.tell(told.ConfigurationApplied(1, CONFIGURATION))
     assert h.role is Role.ACTIVE
 
@@ -242,6 +242,11 @@ class Harness:
     @property
     def role(self) -> Role:
         return self.node.snapshot().role
+
+    @property
+    def waits(self) -> bool:
+        """Whether the node is elected and its gate still shut."""
+        return self.role is Role.TAKEOVER
 
     @property
     def reason(self) -> Reason:

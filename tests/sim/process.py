@@ -143,7 +143,7 @@ class Process:
     def propose(self, uid: int) -> bool:
         """Propose a numbered command; the world notes when it is acknowledged."""
 
-        def done(committed: bool) -> None:
+        def done(committed: bool) -> None:  # noqa: FBT001 - called by the log
             if committed:
                 self.world.acknowledged.add(uid)
 
@@ -198,7 +198,7 @@ class Process:
 
     # ------------------------------------------------------------- the kernel
 
-    def _execute(self, action: do.Action) -> None:  # noqa: C901 - one arm an action
+    def _execute(self, action: do.Action) -> None:  # noqa: C901, PLR0912 - one arm an action
         match action:
             case do.ArmGate(until, _):
                 left_s = until - self.clock()

@@ -91,6 +91,11 @@ def _judge(world: World) -> None:
             world.violate(f"{process.node_id} has addresses={process.has_addresses}")
 
 
+def _all(undos: list[Callable[[], None]]) -> None:
+    for undo in undos:
+        undo()
+
+
 class _Client:
     """Proposes numbered commands to whoever leads."""
 
@@ -156,7 +161,7 @@ class _Nemesis:
 
     def _block(self, pairs: list[tuple[int, int]]) -> None:
         undos = [self._world.block(*pair) for pair in pairs]
-        self._for(self._world.rng.uniform(0.05, 2.0), lambda: [undo() for undo in undos] and None)
+        self._for(self._world.rng.uniform(0.05, 2.0), lambda: _all(undos))
 
     def isolate(self, process: Process) -> None:
         me = process.node_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -49,15 +48,8 @@ class _GreedyLease(Lease):
         super().__init__(duration_s=3 * duration_s, margin_s=margin_s, quorum=quorum)
 
 
-@pytest.fixture
-def greedy_lease() -> Iterator[None]:
-    guard.Lease = _GreedyLease  # type: ignore[misc]
-    yield
-    guard.Lease = Lease  # type: ignore[misc]
-
-
-@pytest.mark.usefixtures("greedy_lease")
-def test_a_lease_longer_than_the_promise_is_caught() -> None:
+def test_a_lease_longer_than_the_promise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "Lease", _GreedyLease)
     results = [run_seed(seed) for seed in range(1, 31)]
     assert any("two answer" in text for result in results for text in result.violations)
 

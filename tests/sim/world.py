@@ -18,13 +18,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations, count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hanat.consensus import library
 from hanat.consensus.codec import decode, encode
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
+
+T = TypeVar("T")
 
 DELAY_S = (0.0002, 0.004)
 GIVE_UP_S = 1.0
@@ -62,7 +64,7 @@ class World:
         self.seed = seed
         self.now = 100.0
         self.node_ids = node_ids
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[object, ...]]] = []
         self._order = count()
         self.processes: dict[int, Process] = {}
         self.links = {pair: Link(pair) for pair in combinations(node_ids, 2)}
@@ -77,7 +79,7 @@ class World:
         assert self._running is not None, "the library asked for the time outside a node"
         return self._running.clock()
 
-    def on(self, process: Process, call: Callable[..., Any], *args: Any) -> Any:
+    def on(self, process: Process, call: Callable[..., T], *args: object) -> T:
         """Call something of a node: the library then reads that node's clock."""
         was, self._running = self._running, process
         try:
@@ -96,11 +98,11 @@ class World:
 
     # --------------------------------------------------------------------- time
 
-    def at(self, when: float, call: Callable[..., None], *args: Any) -> None:
+    def at(self, when: float, call: Callable[..., object], *args: object) -> None:
         """Call later, at a time."""
         heapq.heappush(self._heap, (when, next(self._order), call, args))
 
-    def after(self, delay_s: float, call: Callable[..., None], *args: Any) -> None:
+    def after(self, delay_s: float, call: Callable[..., object], *args: object) -> None:
         """Call later, after a while."""
         self.at(self.now + delay_s, call, *args)
 
