@@ -11,15 +11,22 @@ What we know of the library holds for one version; any other is refused.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
-from pysyncobj import SyncObj, SyncObjConf, replicated, syncobj
-from pysyncobj.journal import FileJournal, MemoryJournal
-from pysyncobj.node import Node as LibraryNode
-from pysyncobj.transport import Transport
-from pysyncobj.version import VERSION
+# The library replaces two functions of the standard library by versions that only
+# work on Windows, for the whole process; put them back at once.
+_inet_pton, _inet_ntop = socket.inet_pton, socket.inet_ntop
 
-from hanat.errors import StartupError
+from pysyncobj import SyncObj, SyncObjConf, replicated, syncobj  # noqa: E402 - see above
+from pysyncobj.journal import FileJournal, MemoryJournal  # noqa: E402 - see above
+from pysyncobj.node import Node as LibraryNode  # noqa: E402 - see above
+from pysyncobj.transport import Transport  # noqa: E402 - see above
+from pysyncobj.version import VERSION  # noqa: E402 - see above
+
+from hanat.errors import StartupError  # noqa: E402 - see above
+
+socket.inet_pton, socket.inet_ntop = _inet_pton, _inet_ntop
 
 PINNED = "0.3.17"
 

@@ -1,0 +1,109 @@
+"""What must not disturb a cluster, and what a node says when it cannot start."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from pathlib import Path
+
+import pytest
+
+from chaos.lab import Lab
+from chaos.netns import entered
+
+pytestmark = pytest.mark.cluster
+
+RAFT_PORT = 7411
+
+
+def test_garbage_on_the_raft_port_disturbs_nobody(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    term = (lab.status(holder) or {})["term"]
+    seed = 1
+    rng = random.Random(seed)
+    with entered(lab.topology.namespace("c1")):
+        sockets = [socket.create_connection(("203.0.113.11", RAFT_PORT), 5) for _ in range(20)]
+    for stranger in sockets:
+        stranger.settimeout(5)
+        stranger.sendall(rng.randbytes(400))
+        assert stranger.recv(1) == b"", f"seed={seed}"  # cut, nothing said
+        stranger.close()
+    assert "no hello" in lab.log("r1") or "a frame of" in lab.log("r1")
+    assert lab.wait_for_holder() == holder
+    assert (lab.status(holder) or {})["term"] == term
+
+
+def test_node_with_another_key_stays_out_and_is_named(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    outsider = next(name for name in lab.nodes if name != holder)
+    lab.stop_node(outsider)
+    key = lab.folder / "cluster.key"
+    other = lab.folder / "other.key"
+    other.write_text(os.urandom(32).hex() + "\n")
+    other.chmod(0o600)
+    file = lab.folder / outsider / "node.toml"
+    file.write_text(file.read_text().replace(str(key), str(other)))
+    lab.start_node(outsider)
+    said = "has another cluster key"
+    lab.wait_for(lambda: said in lab.log(holder) or said in lab.log(outsider), 10, "the complaint")
+    assert lab.holder() == holder
+
+
+def test_node_of_another_cluster_stays_out_and_is_named(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    outsider = next(name for name in lab.nodes if name != holder)
+    lab.stop_node(outsider)
+    ours = lab.folder / "cluster.toml"
+    theirs = lab.folder / "theirs.toml"
+    theirs.write_text(ours.read_text().replace('name = "lab"', 'name = "elsewhere"'))
+    file = lab.folder / outsider / "node.toml"
+    file.write_text(file.read_text().replace(str(ours), str(theirs)))
+    lab.start_node(outsider)
+    said = "belongs to another cluster"
+    lab.wait_for(lambda: said in lab.log(holder) or said in lab.log(outsider), 10, "the complaint")
+    assert lab.holder() == holder
+
+
+def test_second_daemon_on_a_node_says_that_the_place_is_taken(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    done = lab.exec_in(holder, [*lab.hanat, "run", "--config", _config(lab, holder)], 20)
+    assert done.returncode == 1
+    assert "another hanat" in done.stderr
+    assert lab.wait_for_holder() == holder
+
+
+def test_missing_interface_is_named_before_anything_is_touched(lab: Lab) -> None:
+    name = next(name for name in lab.nodes if name != lab.wait_for_holder())
+    lab.stop_node(name)
+    file = Path(_config(lab, name))
+    file.write_text(file.read_text().replace('"eth1"', '"eth9"'))
+    done = lab.exec_in(name, [*lab.hanat, "run", "--config", str(file)], 20)
+    assert done.returncode == 1
+    assert "eth9" in done.stderr
+    assert "interfaces are" in done.stderr
+
+
+def test_address_of_no_interface_is_named(lab: Lab) -> None:
+    name = next(name for name in lab.nodes if name != lab.wait_for_holder())
+    lab.stop_node(name)
+    own = {"r1": "203.0.113.11", "r2": "203.0.113.12", "r3": "203.0.113.13"}[name]
+    file = Path(_config(lab, name))
+    file.write_text(file.read_text().replace(own, "203.0.113.77"))
+    done = lab.exec_in(name, [*lab.hanat, "run", "--config", str(file)], 20)
+    assert done.returncode == 1
+    assert "203.0.113.77" in done.stderr
+
+
+def test_wrong_file_ends_with_its_own_exit_code(lab: Lab) -> None:
+    name = next(name for name in lab.nodes if name != lab.wait_for_holder())
+    lab.stop_node(name)
+    file = Path(_config(lab, name))
+    file.write_text(file.read_text().replace("data_dir", "datadir"))
+    done = lab.exec_in(name, [*lab.hanat, "run", "--config", str(file)], 20)
+    assert done.returncode == 5
+    assert "data_dir" in done.stderr
+
+
+def _config(lab: Lab, name: str) -> str:
+    return str(lab.folder / name / "node.toml")

@@ -1,0 +1,128 @@
+"""Three real daemons: who holds the addresses, and do connections survive."""
+
+from __future__ import annotations
+
+import pytest
+
+from chaos.lab import Lab
+from tests.cluster.conftest import BOTH, Echo, replicated
+
+pytestmark = pytest.mark.cluster
+
+
+def test_one_node_has_both_addresses_and_the_others_none(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    for name in lab.nodes:
+        assert lab.addresses(name) == (BOTH if name == holder else set())
+        status = lab.status(name)
+        assert status is not None
+        assert (status["leader"], status["holder"]) == (holder, holder)
+
+
+def test_connections_survive_the_death_of_the_holder(
+    lab: Lab, inbound: Echo, outbound: Echo
+) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    lab.kill_node(first)
+    second = lab.wait_for(lambda: _other_holder(lab, first), 10, "another holder")
+    inbound.exchange()
+    outbound.exchange()
+    assert lab.addresses(second) == BOTH
+
+
+def test_restarted_node_cleans_what_it_left_before_it_joins(lab: Lab) -> None:
+    first = lab.wait_for_holder()
+    lab.kill_node(first)
+    lab.wait_for(lambda: _other_holder(lab, first), 10, "another holder")
+    assert lab.addresses(first) == BOTH  # nobody was there to remove them; the gate is shut
+    lab.start_node(first)
+    lab.wait_for_holder()
+    assert lab.addresses(first) == set()
+
+
+def test_connections_survive_a_switchover_and_the_way_back(
+    lab: Lab, inbound: Echo, outbound: Echo
+) -> None:
+    first = lab.wait_for_holder()
+    target = next(name for name in lab.nodes if name != first)
+    for to in (target, first):
+        lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+        assert lab.switchover(to) == (200, {"holder": to})
+        inbound.exchange()
+        outbound.exchange()
+        assert lab.wait_for_holder() == to
+        assert lab.addresses(to) == BOTH
+
+
+def test_connections_survive_the_death_and_the_return_to_a_restarted_node(
+    lab: Lab, inbound: Echo, outbound: Echo
+) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    lab.kill_node(first)
+    lab.wait_for(lambda: _other_holder(lab, first), 10, "another holder")
+    for _ in range(50):  # the windows move on, so what the dead node remembers is stale
+        inbound.exchange()
+        outbound.exchange()
+    lab.start_node(first)
+    lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    assert lab.switchover(first)[0] == 200
+    inbound.exchange()
+    outbound.exchange()
+
+
+@pytest.mark.parametrize("interface", ["public", "private"])
+def test_holder_that_loses_a_carrier_hands_both_addresses_on(
+    lab: Lab, inbound: Echo, interface: str
+) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    lab.set_carrier(first, interface, up=False)
+    second = lab.wait_for(lambda: _other_holder(lab, first), 10, "another holder")
+    lab.wait_for(lambda: lab.addresses(first) == set(), 5, "both addresses gone")
+    assert lab.addresses(second) == BOTH
+    inbound.exchange()
+    status = lab.status(first)
+    assert status is not None
+    assert status["ineligible"] == [f"{interface}: no carrier"]
+    lab.set_carrier(first, interface, up=True)
+    lab.wait_for(lambda: (lab.status(first) or {}).get("ineligible") == [], 5, "eligible again")
+    assert lab.wait_for_holder() == second
+
+
+def test_stopped_holder_ends_well_and_keeps_nothing(lab: Lab, inbound: Echo) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    assert lab.stop_node(first) == 0
+    assert lab.addresses(first) == set()
+    assert _other_holder(lab, first)
+    inbound.exchange()
+
+
+def test_backup_that_dies_changes_nothing(lab: Lab, inbound: Echo) -> None:
+    holder = lab.wait_for_holder()
+    term = (lab.status(holder) or {})["term"]
+    backup = next(name for name in lab.nodes if name != holder)
+    lab.kill_node(backup)
+    inbound.exchange()
+    lab.start_node(backup)
+    lab.wait_for_holder()
+    status = lab.status(holder)
+    assert status is not None
+    assert (status["role"], status["term"]) == ("ACTIVE", term)
+
+
+def test_majority_lost_means_nobody_answers(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    for name in lab.nodes:
+        if name != holder:
+            lab.kill_node(name)
+    lab.wait_for(lambda: lab.addresses(holder) == set(), 5, "the addresses gone")
+    assert (lab.status(holder) or {})["role"] != "ACTIVE"
+
+
+def _other_holder(lab: Lab, first: str) -> str | None:
+    holder = lab.holder()
+    return holder if holder not in {None, first} else None
