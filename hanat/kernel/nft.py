@@ -45,7 +45,7 @@ class NftLibrary:
         """Run commands as one transaction and return what they print.
 
         Raises:
-            KernelError: With the first complaint; nothing was changed. It lacks the line it is about:
+            KernelError: With the first complaint, nothing was changed. The line is unknown:
                 given a text instead of a file, nft 1.0.6 quotes the first line whatever is wrong.
         """
         code, output, complaints = self._context.cmd(script)
