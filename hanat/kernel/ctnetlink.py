@@ -8,7 +8,7 @@ event makes an entry that translates nothing. All of it was measured (flows.md,
 section 2): 96 of 96 combinations of family, protocol, NAT, mark and zone came
 out equal to the original.
 
-Cost: 6 us to parse, 9 us to build. A parser that knows the layout of common
+Cost: 5 us to parse, 8 us to build. A parser that knows the layout of whole
 messages needs 2 us and can take this one's place, see `Parser`.
 
 Sources: ``include/uapi/linux/netfilter/nfnetlink_conntrack.h``,
@@ -31,6 +31,8 @@ from hanat.core.flows import (
     layout_of,
 )
 from hanat.kernel.netlink import (
+    ATTRIBUTE,
+    ATTRIBUTE_NESTED,
     HEADER,
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -54,7 +56,8 @@ CTA_PROTOINFO_TCP = 1
 CTA_NAT_PROTO = 3
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
-PROTOCOLS = frozenset({TCP, UDP, ICMP, ICMPV6})
+PORT_PROTOCOLS = frozenset({TCP, UDP})
+PROTOCOLS = PORT_PROTOCOLS | {ICMP, ICMPV6}
 
 # Attributes of id, type and code.
 ICMP_ATTRIBUTES = {ICMP: (4, 5, 6), ICMPV6: (7, 8, 9)}
@@ -76,6 +79,18 @@ TIMEOUT_S_MIN = 86_400
 # Takes a buffer, the start and the end of one message.
 Parser = Callable[[bytes, int, int], bytes | None]
 
+# The tuple of a TCP or UDP flow, which is nearly every one; in this order since the
+# kernel has ctnetlink. Reading and writing it at once makes both twice as fast.
+_PORTS_LAYOUT = "HH HHB3x HH2s2x HH2s2x"
+_TUPLE_V4 = struct.Struct("=HH HH4s HH4s " + _PORTS_LAYOUT)
+_TUPLE_V6 = struct.Struct("=HH HH16s HH16s " + _PORTS_LAYOUT)
+_PARTS_V4 = struct.Struct("=4x 4x4s 4x4s 4x 4xB3x 4x2s2x 4x2s2x")
+_PARTS_V6 = struct.Struct("=4x 4x16s 4x16s 4x 4xB3x 4x2s2x 4x2s2x")
+_TUPLE_LAYOUTS = {4: (_TUPLE_V4, 1), 16: (_TUPLE_V6, 3)}  # first address attribute
+_PARTS_LAYOUTS = {_PARTS_V4.size: _PARTS_V4, _PARTS_V6.size: _PARTS_V6}
+
+_PROTOINFO = struct.Struct("=HH HH HHB3x HHB3x HHB3x HHBB2x HHBB2x")
+
 _U32 = struct.Struct(">I")
 _U16 = struct.Struct(">H")
 _NO_TCP = bytes(5)
@@ -89,10 +104,10 @@ def record_of(buffer: bytes, start: int, end: int) -> bytes | None:
     reply = _tuple_of(found.get(CTA_TUPLE_REPLY, b""))
     if original is None or reply is None:
         return None
-    ident, status, timeout_s, mark, zone = (
+    ident, status, timeout_s, mark, zone = [
         int.from_bytes(found.get(kind, b""), "big")
         for kind in (CTA_ID, CTA_STATUS, CTA_TIMEOUT, CTA_MARK, CTA_ZONE)
-    )
+    ]
     tcp = _tcp_of(found[CTA_PROTOINFO]) if CTA_PROTOINFO in found else _NO_TCP
     layout = RECORD_V4 if len(original[0]) == 4 else RECORD_V6
     return layout.pack(
@@ -108,6 +123,11 @@ def _values(buffer: bytes, start: int, end: int) -> dict[int, bytes]:
 
 def _tuple_of(payload: bytes) -> _TupleParts | None:
     """Return source, destination, protocol and both ports as they stand in a record."""
+    fixed = _PARTS_LAYOUTS.get(len(payload))
+    if fixed is not None:
+        source, destination, protocol, source_port, destination_port = fixed.unpack(payload)
+        if protocol in PORT_PROTOCOLS:
+            return source, destination, protocol, source_port + destination_port
     parts = _values(payload, 0, len(payload))
     addresses, proto = parts.get(CTA_TUPLE_IP, b""), parts.get(CTA_TUPLE_PROTO, b"")
     ip = _values(addresses, 0, len(addresses))
@@ -126,10 +146,10 @@ def _tuple_of(payload: bytes) -> _TupleParts | None:
 
 
 def _tcp_of(payload: bytes) -> bytes:
-    """Return state, both window scales and both flags; short in a DESTROY event."""
+    """Return state, both window scales and both flags; all but the first are optional."""
     tcp = _values(payload, 0, len(payload)).get(CTA_PROTOINFO_TCP, b"")
     found = _values(tcp, 0, len(tcp))
-    return b"".join(found.get(kind, b"\0")[:1] for kind in range(1, 6))
+    return b"".join([found.get(kind, b"\0")[:1] for kind in (1, 2, 3, 4, 5)])
 
 
 def create_message(record: bytes, sequence: int) -> bytes | None:
@@ -209,29 +229,35 @@ def _inverse(protocol: int, ports: bytes) -> bytes | None:
 def _tuple_attribute(
     kind: int, source: bytes, destination: bytes, protocol: int, ports: bytes
 ) -> bytes:
-    first = 1 if len(source) == 4 else 3  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+    size = len(source)
+    layout, first = _TUPLE_LAYOUTS[size]
+    if protocol in PORT_PROTOCOLS:
+        body = layout.pack(
+            2 * size + 12, CTA_TUPLE_IP | ATTRIBUTE_NESTED,
+            size + 4, first, source, size + 4, first + 1, destination,
+            28, CTA_TUPLE_PROTO | ATTRIBUTE_NESTED, 5, CTA_PROTO_NUM, protocol,
+            6, CTA_PROTO_SRC_PORT, ports[:2], 6, CTA_PROTO_DST_PORT, ports[2:],
+        )  # fmt: skip
+        return ATTRIBUTE.pack(len(body) + 4, kind | ATTRIBUTE_NESTED) + body
+    ident, icmp_type, icmp_code = ICMP_ATTRIBUTES[protocol]
     addresses = attribute(first, source) + attribute(first + 1, destination)
-    proto = attribute(CTA_PROTO_NUM, bytes((protocol,)))
-    if protocol in ICMP_ATTRIBUTES:
-        ident, icmp_type, icmp_code = ICMP_ATTRIBUTES[protocol]
-        proto += attribute(ident, ports[:2])
-        proto += attribute(icmp_type, ports[2:3]) + attribute(icmp_code, ports[3:])
-    else:
-        proto += attribute(CTA_PROTO_SRC_PORT, ports[:2]) + attribute(CTA_PROTO_DST_PORT, ports[2:])
+    proto = (
+        attribute(CTA_PROTO_NUM, bytes((protocol,)))
+        + attribute(ident, ports[:2])
+        + attribute(icmp_type, ports[2:3])
+        + attribute(icmp_code, ports[3:])
+    )
     return nested(kind, nested(CTA_TUPLE_IP, addresses) + nested(CTA_TUPLE_PROTO, proto))
 
 
 def _protoinfo(tcp: list[int]) -> bytes:
     state, scale, reply_scale, flags, reply_flags = tcp
     # Flags travel with a mask of those that count; an event lacks it.
-    inner = (
-        attribute(1, bytes((state,)))
-        + attribute(2, bytes((scale,)))
-        + attribute(3, bytes((reply_scale,)))
-        + attribute(4, bytes((flags | TCP_BE_LIBERAL, 0xFF)))
-        + attribute(5, bytes((reply_flags | TCP_BE_LIBERAL, 0xFF)))
-    )
-    return nested(CTA_PROTOINFO, nested(CTA_PROTOINFO_TCP, inner))
+    return _PROTOINFO.pack(
+        48, CTA_PROTOINFO | ATTRIBUTE_NESTED, 44, CTA_PROTOINFO_TCP | ATTRIBUTE_NESTED,
+        5, 1, state, 5, 2, scale, 5, 3, reply_scale,
+        6, 4, flags | TCP_BE_LIBERAL, 0xFF, 6, 5, reply_flags | TCP_BE_LIBERAL, 0xFF,
+    )  # fmt: skip
 
 
 def _nat(kind: int, address: bytes, port: bytes) -> bytes:
