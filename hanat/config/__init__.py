@@ -1,1 +1,25 @@
-"""The two TOML files: parse, validate, turn into the values of `core.configuration`."""
+"""The two TOML files: parse, validate, turn into the values of `core.configuration`.
+
+``node.toml`` is one node's own (`load_node`), ``cluster.toml`` is one text for
+all (`load_cluster`, `parse_cluster`); `check` reads any number of either and
+holds them against each other, `cross_check` does so for a pair. All raise or
+return every problem at once, with its path in the file. pydantic does the work
+and does not leave this package.
+"""
+
+from hanat.config.check import check, cross_check
+from hanat.config.cluster import load_cluster, parse_cluster
+from hanat.config.document import read_text
+from hanat.config.key import generate_key, read_key
+from hanat.config.node import load_node
+
+__all__ = [
+    "check",
+    "cross_check",
+    "generate_key",
+    "load_cluster",
+    "load_node",
+    "parse_cluster",
+    "read_key",
+    "read_text",
+]
