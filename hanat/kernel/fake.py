@@ -1,0 +1,319 @@
+"""A kernel in memory, for simulations and tests: same Protocols, same refusals.
+
+One `FakeKernel` is one node's kernel; the adapters beside it share its state.
+Time is the caller's: rights in the gate end when `now` says so. What only the
+outside world does (packets, cables, other programs) are methods of `FakeKernel`.
+
+`tests/contract` holds these and the real adapters to one behaviour. Limits: a
+script for nft is only followed as far as tables go, so a wrong rule passes here;
+`tests/core` gives every rendered script to the real nft.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from hanat.core.configuration import Interface
+from hanat.core.flows import STATUS_ASSURED, Change, ChangeKind, is_translated, status_of
+from hanat.core.ruleset import GATE_TABLE
+from hanat.errors import AbsentObjectError, KernelError
+from hanat.kernel.fake_flows import FlowTable
+from hanat.kernel.fake_nft import Tables, after
+from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
+from hanat.kernel.ports import CarrierChanged, Installed, Placement, Rights
+from hanat.kernel.refusals import refused
+
+LABEL_BYTES_MAX = 15
+
+
+@dataclass(slots=True)
+class FakeDevice:
+    """A device; `addresses` maps each address to its label."""
+
+    up: bool = True
+    carrier: bool = True
+    addresses: dict[Interface, str] = field(default_factory=dict)
+
+
+class FakeKernel:
+    """One node's kernel.
+
+    Args:
+        devices: Names of the devices it starts with, up and with carrier.
+        now: Seconds of any clock that does not go back.
+
+    Attributes:
+        announced: Time and placement of every announcement, oldest first.
+        faults: What the next call of an adapter's method raises, by names like
+            ``addresses.add``; forgotten once raised.
+    """
+
+    def __init__(self, devices: Iterable[str], now: Callable[[], float]) -> None:
+        self.now = now
+        self.devices = {name: FakeDevice() for name in devices}
+        self.tables: Tables = {}
+        self.answers_until: dict[str, float] = {}
+        self.carries_until: dict[str, float] = {}
+        self.announced: list[tuple[float, Placement]] = []
+        self.flows = FlowTable()
+        self.faults: dict[str, KernelError] = {}
+        self._captures: list[FakeCapture] = []
+        self._watches: list[FakeLinkWatch] = []
+
+    def may_answer(self, device: str) -> bool:
+        """Say whether the gate grants *answers* on a device at this moment."""
+        return self.answers_until.get(device, 0.0) > self.now()
+
+    def may_carry(self, device: str) -> bool:
+        """Say whether the gate grants *carries* on a device at this moment."""
+        return self.carries_until.get(device, 0.0) > self.now()
+
+    def set_carrier(self, device: str, *, carrier: bool) -> None:
+        """Plug or unplug a cable."""
+        found = self.device(device, operation="set the carrier")
+        if found.carrier != carrier:
+            found.carrier = carrier
+            self._tell_watches(CarrierChanged(device=device, carrier=carrier))
+
+    def add_device(self, name: str) -> None:
+        """Let a device appear, up and with carrier."""
+        assert name not in self.devices, f"{name} is there already"
+        self.devices[name] = FakeDevice()
+        self._tell_watches(CarrierChanged(device=name, carrier=True))
+
+    def remove_device(self, name: str) -> None:
+        """Let a device vanish with its addresses."""
+        gone = self.devices.pop(name)
+        if gone.carrier:
+            self._tell_watches(CarrierChanged(device=name, carrier=False))
+
+    def track(self, record: bytes) -> None:
+        """Do what packets do that make a flow, or change it."""
+        self.flows.put(record)
+        self.tell_captures(ChangeKind.PUT, record)
+
+    def end_flow(self, record: bytes) -> None:
+        """Do what the end of a flow, or its timeout, does; nothing if it is absent."""
+        gone = self.flows.pop(record)
+        if gone is not None:
+            self.tell_captures(ChangeKind.DELETE, gone)
+
+    def device(self, name: str, *, operation: str) -> FakeDevice:
+        """Return a device. Raises AbsentObjectError: there is none of that name."""
+        if name not in self.devices:
+            raise AbsentObjectError(
+                operation=operation, target=name, found="ENODEV: no such interface",
+                to_do=f"interfaces are {', '.join(sorted(self.devices))}",
+            )  # fmt: skip
+        return self.devices[name]
+
+    def apply(self, script: str, *, operation: str) -> None:
+        """Run a script for nft; rights do not outlive the gate they were granted in."""
+        self.tables = after(self.tables, script, operation=operation)
+        if ("inet", GATE_TABLE) not in self.tables:
+            self.answers_until, self.carries_until = {}, {}
+
+    def meet_fault(self, name: str) -> None:
+        """Raise the fault laid for a method, if any."""
+        fault = self.faults.pop(name, None)
+        if fault is not None:
+            raise fault
+
+    def open_capture(self) -> FakeCapture:
+        """Return a capture that is told of what follows."""
+        opened = FakeCapture()
+        self._captures = [capture for capture in self._captures if not capture.closed]
+        self._captures.append(opened)
+        return opened
+
+    def open_watch(self) -> FakeLinkWatch:
+        """Return a watch that is told of what follows."""
+        opened = FakeLinkWatch()
+        self._watches = [watch for watch in self._watches if not watch.closed]
+        self._watches.append(opened)
+        return opened
+
+    def tell_captures(self, kind: ChangeKind, record: bytes) -> None:
+        """Tell of a change, as far as the real filter lets it pass."""
+        if status_of(record) & STATUS_ASSURED and is_translated(record):
+            for capture in self._captures:
+                capture.tell(Change(kind, record))
+
+    def _tell_watches(self, event: CarrierChanged) -> None:
+        for watch in self._watches:
+            watch.tell(event)
+
+
+class FakeAddresses:
+    """Implements `ports.Addresses`."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def present(self, device: str) -> frozenset[Interface]:
+        """See `ports.Addresses.present`."""
+        self._kernel.meet_fault("addresses.present")
+        return frozenset(self._kernel.device(device, operation="list addresses").addresses)
+
+    def add(self, placements: Iterable[Placement]) -> None:
+        """See `ports.Addresses.add`."""
+        self._kernel.meet_fault("addresses.add")
+        for placement in placements:
+            operation = f"add {placement.address}"
+            device = self._kernel.device(placement.device, operation=operation)
+            if len(placement.label.encode()) > LABEL_BYTES_MAX:
+                raise refused(errno.ERANGE, operation=operation, target=placement.device)
+            device.addresses.setdefault(placement.address, placement.label)
+
+    def remove(self, placements: Iterable[Placement]) -> None:
+        """See `ports.Addresses.remove`."""
+        self._kernel.meet_fault("addresses.remove")
+        for placement in placements:
+            if placement.device in self._kernel.devices:
+                self._kernel.devices[placement.device].addresses.pop(placement.address, None)
+
+
+class FakeAnnouncer:
+    """Implements `ports.Announcer`."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def announce(self, placements: Iterable[Placement]) -> int:
+        """See `ports.Announcer.announce`."""
+        self._kernel.meet_fault("announcer.announce")
+        sent = 0
+        for placement in placements:
+            operation = f"announce {placement.address.ip}"
+            if not self._kernel.device(placement.device, operation=operation).up:
+                raise refused(errno.ENETDOWN, operation=operation, target=placement.device)
+            self._kernel.announced.append((self._kernel.now(), placement))
+            sent += 2 if placement.address.version == 4 else 1
+        return sent
+
+
+class FakeFirewall:
+    """Implements `ports.Firewall`, as far as tables go."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def apply(self, script: str) -> None:
+        """See `ports.Firewall.apply`."""
+        self._kernel.meet_fault("firewall.apply")
+        self._kernel.apply(script, operation="apply the ruleset")
+
+    def table(self, family: str, name: str) -> str | None:
+        """See `ports.Firewall.table`."""
+        self._kernel.meet_fault("firewall.table")
+        body = self._kernel.tables.get((family, name))
+        return None if body is None else f"table {family} {name} {{\n{body}\n}}\n"
+
+
+class FakeGate:
+    """Implements `ports.Gate`; rights end as `FakeKernel.now` goes on."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def install(self, script: str) -> None:
+        """See `ports.Gate.install`."""
+        self._kernel.meet_fault("gate.install")
+        self._kernel.apply(script, operation="install the gate")
+
+    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+        """See `ports.Gate.arm`."""
+        assert 0.001 <= answers_s <= carries_s, (answers_s, carries_s)
+        self._demand("gate.arm", operation="grant rights")
+        now, named = self._kernel.now(), sorted(set(devices))
+        self._kernel.answers_until = dict.fromkeys(named, now + int(answers_s * 1000) / 1000)
+        self._kernel.carries_until = dict.fromkeys(named, now + int(carries_s * 1000) / 1000)
+
+    def withdraw(self) -> None:
+        """See `ports.Gate.withdraw`."""
+        self._demand("gate.withdraw", operation="withdraw answers")
+        self._kernel.answers_until = {}
+
+    def shut(self) -> None:
+        """See `ports.Gate.shut`."""
+        self._demand("gate.shut", operation="shut the gate")
+        self._kernel.answers_until = {}
+        self._kernel.carries_until = {}
+
+    def rights(self) -> Mapping[str, Rights]:
+        """See `ports.Gate.rights`."""
+        self._demand("gate.rights", operation="list rights")
+        kernel, now = self._kernel, self._kernel.now()
+        return {
+            device: Rights(
+                answers_s=max(kernel.answers_until.get(device, 0.0) - now, 0.0),
+                carries_s=max(kernel.carries_until.get(device, 0.0) - now, 0.0),
+            )
+            for device in sorted(kernel.answers_until.keys() | kernel.carries_until.keys())
+            if kernel.may_answer(device) or kernel.may_carry(device)
+        }
+
+    def _demand(self, name: str, *, operation: str) -> None:
+        self._kernel.meet_fault(name)
+        if ("inet", GATE_TABLE) not in self._kernel.tables:
+            raise AbsentObjectError(
+                operation=operation, target="all interfaces",
+                found="the gate's tables are missing", to_do="install the gate first",
+            )  # fmt: skip
+
+
+class FakeConntrack:
+    """Implements `ports.Conntrack`."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def capture(self) -> FakeCapture:
+        """See `ports.Conntrack.capture`."""
+        self._kernel.meet_fault("conntrack.capture")
+        return self._kernel.open_capture()
+
+    def install(self, records: Iterable[bytes]) -> Installed:
+        """See `ports.Conntrack.install`."""
+        self._kernel.meet_fault("conntrack.install")
+        return self._kernel.flows.install(records)
+
+    def delete(self, records: Iterable[bytes]) -> int:
+        """See `ports.Conntrack.delete`."""
+        self._kernel.meet_fault("conntrack.delete")
+        return sum(self._kernel.flows.pop(record) is not None for record in records)
+
+    def dump(self) -> list[bytes]:
+        """See `ports.Conntrack.dump`."""
+        self._kernel.meet_fault("conntrack.dump")
+        return [record for record in self._kernel.flows.records() if is_translated(record)]
+
+    def count(self) -> int:
+        """See `ports.Conntrack.count`."""
+        self._kernel.meet_fault("conntrack.count")
+        return len(self._kernel.flows.records())
+
+
+class FakeLinks:
+    """Implements `ports.Links`."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def names(self) -> tuple[str, ...]:
+        """See `ports.Links.names`."""
+        self._kernel.meet_fault("links.names")
+        return tuple(sorted(self._kernel.devices))
+
+    def carrier(self, device: str) -> bool:
+        """See `ports.Links.carrier`."""
+        self._kernel.meet_fault("links.carrier")
+        found = self._kernel.device(device, operation="ask for the carrier")
+        return found.up and found.carrier
+
+    def watch(self) -> FakeLinkWatch:
+        """See `ports.Links.watch`."""
+        self._kernel.meet_fault("links.watch")
+        return self._kernel.open_watch()

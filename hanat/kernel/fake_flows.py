@@ -1,0 +1,101 @@
+"""The fakes' connection-tracking table: entries, and what the kernel makes of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from itertools import count
+
+from hanat.core.flows import STATUS_DST_NAT, STATUS_SRC_NAT, Flow, Tuple5
+from hanat.kernel.ctnetlink import STATUS_SENT, TCP, TCP_BE_LIBERAL, TIMEOUT_S_MIN, create_message
+from hanat.kernel.ports import Installed
+
+Key = tuple[int, int, IPv4Address | IPv6Address, IPv4Address | IPv6Address, int, int]
+
+# IPS_SRC_NAT_DONE and IPS_DST_NAT_DONE: the kernel has decided on both.
+STATUS_NAT_DONE = 0x180
+
+
+class FlowTable:
+    """Entries by both their tuples; no two entries share one."""
+
+    def __init__(self) -> None:
+        self._flows: dict[Key, Flow] = {}
+        self._originals: dict[Key, Key] = {}
+        self._idents = count(1)
+
+    def records(self) -> list[bytes]:
+        """Return all entries, oldest first."""
+        return [flow.to_record() for flow in self._flows.values()]
+
+    def put(self, record: bytes) -> None:
+        """Take an entry as it is, in place of one of the same original tuple."""
+        flow = Flow.from_record(record)
+        self.pop(record)
+        self._insert(flow)
+
+    def pop(self, record: bytes) -> bytes | None:
+        """Remove by original tuple; return what was there."""
+        flow = Flow.from_record(record)
+        gone = self._flows.pop(_key(flow, flow.original), None)
+        if gone is None:
+            return None
+        for key in _keys(gone):
+            self._originals.pop(key, None)
+        return gone.to_record()
+
+    def install(self, records: Iterable[bytes]) -> Installed:
+        """Do what `ports.Conntrack.install` says."""
+        counts = {"created": 0, "replaced": 0, "clashed": 0, "failed": 0}
+        for record in records:
+            counts[self._install(record)] += 1
+        return Installed(**counts)
+
+    def _install(self, record: bytes) -> str:
+        if create_message(record, 0) is None:
+            return "failed"
+        flow = Flow.from_record(record)
+        outcome = "created"
+        if any(key in self._originals for key in _keys(flow)):
+            outcome = "replaced"
+            self.pop(record)
+        if any(key in self._originals for key in _keys(flow)):
+            return "clashed"
+        self._insert(_as_installed(flow, next(self._idents)))
+        return outcome
+
+    def _insert(self, flow: Flow) -> None:
+        original = _key(flow, flow.original)
+        self._flows[original] = flow
+        for key in _keys(flow):
+            self._originals[key] = original
+
+
+def _key(flow: Flow, side: Tuple5) -> Key:
+    return (
+        flow.protocol, flow.zone, side.source, side.destination,
+        side.source_port, side.destination_port,
+    )  # fmt: skip
+
+
+def _keys(flow: Flow) -> tuple[Key, Key]:
+    return _key(flow, flow.original), _key(flow, flow.reply)
+
+
+def _as_installed(flow: Flow, ident: int) -> Flow:
+    nat = flow.status & (STATUS_SRC_NAT | STATUS_DST_NAT)
+    is_tcp = flow.protocol == TCP
+    return replace(
+        flow,
+        ident=ident,
+        status=flow.status & STATUS_SENT | nat | STATUS_NAT_DONE,
+        timeout_s=max(flow.timeout_s, TIMEOUT_S_MIN),
+        tcp_state=flow.tcp_state if is_tcp else 0,
+        tcp_scale=flow.tcp_scale if is_tcp else (0, 0),
+        tcp_flags=(
+            (flow.tcp_flags[0] | TCP_BE_LIBERAL, flow.tcp_flags[1] | TCP_BE_LIBERAL)
+            if is_tcp
+            else (0, 0)
+        ),
+    )
