@@ -6,14 +6,17 @@ Exit codes: 0 done, 1 something failed, 2 this machine or the command line is no
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from chaos.errors import LabError
+from chaos import demo, report
+from chaos.errors import LabError, UsageError
 from chaos.lab import Lab
 from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
 
@@ -55,6 +58,16 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", parents=[common, building], help="build a lab, leave it running")
     up.set_defaults(run=_up)
+    demo = commands.add_parser(
+        "demo", parents=[common, building], help="kill the holder under traffic and judge it"
+    )
+    demo.add_argument("--keep", action="store_true", help="leave the lab running afterwards")
+    demo.add_argument("--json", type=Path, help="also write the result to this file")
+    demo.add_argument("--save", type=Path, help="keep histories and logs in this new folder")
+    demo.add_argument(
+        "--outage-limit-ms", type=float, default=2000, help="more fails (default: %(default)s)"
+    )
+    demo.set_defaults(run=_demo)
     down = commands.add_parser("down", parents=[common], help="remove a lab, also after a crash")
     down.add_argument("--force", action="store_true", help="even if a program is using it")
     down.set_defaults(run=_down)
@@ -79,6 +92,54 @@ def _up(options: argparse.Namespace) -> int:
     print(f"The lab is up, {holder} holds the floating addresses. To look inside:\n")
     print(_how_to_look(lab, holder))
     return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
+
+    lab = _lab(options)
+    for file in (options.json, options.save):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise UsageError(f"cannot write {file}: there is no folder {file.resolve().parent}")
+    lab.build()
+    code = 1
+    try:
+        say("the network is built, the servers listen; starting hanat on r1, r2, r3")
+        run = demo.Run(say)
+        demo.perform(lab, run)
+        result = demo.judge(run, outage_limit_ms=options.outage_limit_ms)
+        print("\n".join(report.text(result, list(lab.nodes))))
+        if options.json:
+            options.json.write_text(json.dumps(report.document(result), indent=2) + "\n")
+        verdict, code = demo.last_line(result), 0 if result.valid is True else 1
+    except LabError as error:
+        verdict = f"demo: FAILED {error}".replace("\n", " | ")
+    except KeyboardInterrupt:
+        verdict = "demo: FAILED interrupted"
+    finally:
+        _finish(lab, options)
+    print(verdict, flush=True)
+    return code
+
+
+def _finish(lab: Lab, options: argparse.Namespace) -> None:
+    """Save what is to be saved, then remove the lab, or keep it."""
+    # A second Ctrl-C must not leave half a lab behind.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        if options.save:
+            lab.save(options.save)
+    finally:
+        if options.keep:
+            lab.keep()
+            print(f"The lab is left running, its folder is {lab.folder}. To look inside:\n")
+            print(_how_to_look(lab, lab.holder() or "r1") + "\n")
+        else:
+            lab.remove()
 
 
 def _down(options: argparse.Namespace) -> int:

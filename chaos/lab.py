@@ -144,6 +144,12 @@ class Lab:
         self._record.kept = True
         self._record.save()
 
+    def save(self, folder: Path) -> None:
+        """Copy histories, configurations and logs to a folder, which is created."""
+        shutil.copytree(
+            self.folder, folder, ignore=shutil.ignore_patterns("data", "*.sock", "*.key", "*.ready")
+        )
+
     def remove(self) -> None:
         """End all processes, delete namespaces and files. Does nothing the second time."""
         if self._record is not None:

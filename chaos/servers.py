@@ -11,6 +11,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 HTTP_PORT = 8080
 UDP_PORT = 5353
@@ -24,8 +25,7 @@ class UdpEcho(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket to answer on."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
         """Answer."""

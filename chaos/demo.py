@@ -1,0 +1,174 @@
+"""The demonstration: kill the holder, bring it back, switch over to it, under traffic.
+
+Half a minute, every stage with a deadline. The story is told while it happens; the
+judgement comes from the history afterwards, never from what the daemons said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from chaos import checkers
+from chaos.checkers import Verdict, Window, checked
+from chaos.errors import LabError
+from chaos.history import Fact, Fault, History
+from chaos.lab import Lab
+from chaos.topology import FLOATING
+from chaos.traffic import TCP, UDP, Traffic
+
+WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
+AFTER_KILL_S = 5.0
+AFTER_RESTART_S = 3.0
+AFTER_SWITCHOVER_S = 5.0
+TAKEOVER_S_MAX = 10.0
+REJOIN_S_MAX = 20.0
+
+NETWORKS = tuple(FLOATING)
+WORKLOADS = tuple(w.name for w in UDP)
+
+
+@dataclass(slots=True)
+class Run:
+    """What a demonstration has done and seen so far."""
+
+    say: Callable[[str], None]
+    faults: list[Fault] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    at_end: dict[str, set[str]] = field(default_factory=dict)
+    start_ns: int = 0
+    end_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The judged demonstration."""
+
+    history: History
+    windows: tuple[Window, ...]
+    verdicts: tuple[Verdict, ...]
+    holders: tuple[str, ...]
+    outage_ms: float
+    tcp_survived: int
+
+    @property
+    def valid(self) -> checkers.Valid:
+        """The worst verdict."""
+        return checkers.worst(self.verdicts)
+
+
+def perform(lab: Lab, run: Run) -> None:
+    """Do everything, from first start to the last probe, in a lab that was built."""
+    lab.start()
+    first = lab.wait_for_holder()
+    run.say(f"{first} holds the floating addresses, the others follow")
+    traffic = Traffic(lab)
+    traffic.start()
+    run.say("traffic: HTTP 50/s, UDP probes 1 kHz each way, 2 TCP connections each way")
+    traffic.run_for(WARM_UP_S)
+
+    second = _kill_holder(lab, run, first)
+    traffic.run_for(AFTER_KILL_S)
+
+    run.faults.append(Fault(time.monotonic_ns(), "restart", first, moves_holder=False))
+    lab.start_node(first)
+    lab.wait_for(_caught_up(lab, first, second), REJOIN_S_MAX, f"{first} to follow {second}")
+    run.say(f"{first} was started again, follows {second} and has caught up")
+    traffic.run_for(AFTER_RESTART_S)
+
+    _switch_over(lab, run, first)
+    traffic.run_for(AFTER_SWITCHOVER_S)
+
+    traffic.stop()
+    run.at_end = {name: lab.addresses(name) for name in lab.nodes}
+    run.facts = [*traffic.facts(), *run.faults]
+    run.start_ns, run.end_ns = traffic.start_ns, traffic.end_ns
+    run.say("traffic stopped")
+
+
+def _kill_holder(lab: Lab, run: Run, first: str) -> str:
+    instant_ns = lab.kill_node(first)
+    run.faults.append(Fault(instant_ns, "kill", first, moves_holder=True))
+    run.say(f"SIGKILL to all processes of {first}")
+    second = lab.wait_for(
+        lambda: (lab.holder() or "").replace(first, ""), TAKEOVER_S_MAX, "another node to be ACTIVE"
+    )
+    took_ms = (time.monotonic_ns() - instant_ns) / checkers.MS
+    run.say(f"{second} says it is ACTIVE, {took_ms:.0f} ms after the kill")
+    return second
+
+
+def _switch_over(lab: Lab, run: Run, to: str) -> None:
+    run.faults.append(Fault(time.monotonic_ns(), "switchover", to, moves_holder=True))
+    code, answer = lab.switchover(to)
+    took_ms = (time.monotonic_ns() - run.faults[-1].t_ns) / checkers.MS
+    if code != 200 or not isinstance(answer, dict) or answer.get("holder") != to:
+        raise LabError(f"the switchover to {to} was refused: {code} {answer}")
+    run.say(f"switchover to {to} answered after {took_ms:.0f} ms")
+    lab.wait_for(lambda: lab.holder() == to, TAKEOVER_S_MAX, f"{to} to be the one ACTIVE node")
+
+
+def _caught_up(lab: Lab, name: str, holder: str) -> Callable[[], bool]:
+    """Return a condition: the node follows the holder and has applied what that had then."""
+    target: list[int] = []
+
+    def condition() -> bool:
+        of_holder, own = lab.status(holder), lab.status(name)
+        if not of_holder or not own:
+            return False
+        connected = any(p["name"] == name and p["connected"] for p in of_holder["peers"])
+        if own["role"] != "BACKUP" or own["leader"] != holder or not connected:
+            return False
+        if not target:
+            # A fixed mark: the holder's own index runs ahead as long as there is traffic.
+            target.append(of_holder["log"]["commit_index"])
+        return own["log"]["applied_index"] >= target[0] and not own["ineligible"]
+
+    return condition
+
+
+def judge(run: Run, *, outage_limit_ms: float) -> Result:
+    """Apply all checkers to what was seen."""
+    history = History.of(run.facts)
+    cut = checkers.windows(history, run.start_ns, run.end_ns)
+    floating = [address.partition("/")[0] for address in FLOATING.values()]
+    verdicts = (
+        checked("one-holder", checkers.one_speaker, history, cut),
+        checked("holder-moved", checkers.holder_moved, history, cut, "public"),
+        checked("addresses-together", checkers.addresses_together, history, cut, NETWORKS),
+        checked("announced", checkers.announced, history, cut, NETWORKS),
+        checked("addresses-at-end", checkers.addresses_at_end, run.at_end, floating),
+        checked("outage", checkers.outage_bounded, history, cut, WORKLOADS, outage_limit_ms),
+        checked("connections", checkers.connections_survived, history, cut, len(TCP)),
+        checked("http", checkers.requests_recovered, history, cut),
+    )
+    moves = [w for w in cut if w.moves_holder]
+    found = [o.outage_ms for o in checkers.outages(history, moves) if o.workload in WORKLOADS]
+    survived = next(v.evidence.get("survived", 0) for v in verdicts if v.name == "connections")
+    return Result(
+        history=history,
+        windows=cut,
+        verdicts=verdicts,
+        holders=tuple(checkers.holders(history, cut, "public")),
+        outage_ms=max(found, default=0.0),
+        tcp_survived=survived,
+    )
+
+
+def last_line(result: Result) -> str:
+    """Return the one line that scripts read."""
+    failed = _names(result.verdicts, valid=False)
+    unknown = _names(result.verdicts, valid="unknown")
+    figures = (
+        f"holder={'→'.join(result.holders)} outage_ms={result.outage_ms:.0f} "
+        f"tcp_survived={result.tcp_survived}/{len(TCP)}"
+    )
+    if not failed and not unknown:
+        return f"demo: ok {figures}"
+    words = [*failed, *(f"{name} (unknown)" for name in unknown)]
+    return f"demo: FAILED {', '.join(words)}; {figures}"
+
+
+def _names(verdicts: Sequence[Verdict], *, valid: checkers.Valid) -> list[str]:
+    return [v.name for v in verdicts if v.valid == valid]

@@ -1,0 +1,115 @@
+"""Tell what happened: pictures, figures and verdicts as text, and all of it as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chaos import checkers, timeline
+from chaos.checkers import MS, Outage, Window
+from chaos.demo import WORKLOADS, Result
+from chaos.timeline import Scale
+from chaos.traffic import HTTP, TCP
+
+COLUMNS = 90
+ZOOM_BEFORE_MS = 100
+ZOOM_COLUMN_MS = 10  # no finer than the observer asks: there would be gaps that are none
+
+
+def text(result: Result, routers: list[str]) -> list[str]:
+    """Return the report, one line each."""
+    start_ns, end_ns = result.windows[0].start_ns, result.windows[-1].end_ns
+    whole = Scale(start_ns, end_ns, COLUMNS)
+    lines = ["", "Who held the floating addresses:", ""]
+    lines += _picture(result, routers, whole, zero_ns=start_ns)
+    lines += ["", f"  {timeline.LEGEND}", f"  {timeline.PROBE_LEGEND}"]
+    for window in result.windows[1:]:
+        if window.moves_holder:
+            lines += ["", f"Around {window.label}, {ZOOM_COLUMN_MS} ms a column:", ""]
+            zoom_ns = window.start_ns - ZOOM_BEFORE_MS * MS
+            scale = Scale(zoom_ns, zoom_ns + COLUMNS * ZOOM_COLUMN_MS * MS, COLUMNS)
+            lines += _picture(result, routers, scale, zero_ns=window.start_ns)
+    lines += ["", *_outage_table(result), "", *_connections(result), "", "Checks:", ""]
+    marks = {True: "ok  ", False: "FAIL", "unknown": "?   "}
+    lines += [f"  {marks[v.valid]} {v.name:<19} {v.summary}" for v in result.verdicts]
+    return [*lines, ""]
+
+
+def _picture(result: Result, routers: list[str], scale: Scale, *, zero_ns: int) -> list[str]:
+    return timeline.draw(result.history, routers, WORKLOADS, scale, zero_ns=zero_ns)
+
+
+def _outage_table(result: Result) -> list[str]:
+    head = f"  {'':<18} {'nobody answers ARP':>20} {'UDP in':>20} {'UDP out':>20}"
+    lines = ["Longest time without an answer:", "", head + f" {'TCP':>9} {'HTTP':>9}"]
+    for window in result.windows:
+        found = _outages_of(result, window)
+        silent_ms = checkers.silence(result.history.arp, window)
+        cells = f"{'-' if silent_ms is None else f'{silent_ms:.0f} ms':>20}"
+        for name in WORKLOADS:
+            outage = found.get(name)
+            cells += f" {f'{outage.outage_ms:.0f} ms, {outage.lost} lost' if outage else '?':>20}"
+        tcp_ms = max((found[w.name].outage_ms for w in TCP if w.name in found), default=0)
+        cells += f" {f'{tcp_ms:.0f} ms':>9} {found[HTTP.name].outage_ms:6.0f} ms"
+        lines.append(f"  {window.label:<18} {cells}")
+    return [*lines, '  ("before" is the noise of this machine)']
+
+
+def _outages_of(result: Result, window: Window) -> dict[str, Outage]:
+    requests = checkers.as_probes(result.history.requests, round(HTTP.period_ms * MS))
+    streams = [*result.history.probes, requests]
+    return {p.workload: checkers.outage(p, window) for p in streams}
+
+
+def _connections(result: Result) -> list[str]:
+    lines = ["Established TCP connections, payload checked in lock step:", ""]
+    streams = {p.workload: p for p in result.history.probes}
+    for connection in result.history.connections:
+        stream = streams.get(connection.workload)
+        problem = checkers.connection_problem(connection, stream, result.windows)
+        lines.append(
+            f"  {connection.workload:<10} {connection.exchanges:5} exchanges, "
+            f"{connection.payload_errors} payload errors, {problem or 'alive to the end'}"
+        )
+    return lines
+
+
+def document(result: Result) -> dict[str, Any]:
+    """Return everything that was found out, JSON-ready."""
+    return {
+        "valid": result.valid,
+        "holders": list(result.holders),
+        "outage_ms": round(result.outage_ms, 3),
+        "tcp_survived": result.tcp_survived,
+        "tcp_expected": len(TCP),
+        "verdicts": [
+            {
+                "name": v.name,
+                "valid": v.valid,
+                "summary": v.summary,
+                "evidence": dict(v.evidence),
+            }
+            for v in result.verdicts
+        ],
+        "windows": [
+            {
+                "label": w.label,
+                "seconds": round((w.end_ns - w.start_ns) / 1e9, 3),
+                "arp_silence_ms": checkers.silence(result.history.arp, w),
+                "outages": {
+                    name: {"outage_ms": round(o.outage_ms, 3), "lost": o.lost}
+                    for name, o in _outages_of(result, w).items()
+                },
+            }
+            for w in result.windows
+        ],
+        "servers": _servers(result),
+    }
+
+
+def _servers(result: Result) -> dict[str, int]:
+    """Return how many HTTP requests each real server answered."""
+    counts: dict[str, int] = {}
+    for request in result.history.requests:
+        if request.server is not None:
+            counts[request.server] = counts.get(request.server, 0) + 1
+    return counts

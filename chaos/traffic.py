@@ -1,0 +1,127 @@
+"""The traffic of a run: which client runs where, and the observer that watches it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.errors import LabError
+from chaos.history import Fact, History, read
+from chaos.lab import Lab
+from chaos.processes import Child, python_module, send_signal, wait_gone
+from chaos.topology import FLOATING
+
+PUBLIC = FLOATING["public"].partition("/")[0]
+OUTSIDE = "203.0.113.100"  # c1, where outbound traffic goes
+STOP_S = 10.0  # answers still under way, then writing the history
+LIMIT_S = 120  # every client ends by itself after this, even if the run is killed
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A client: what it does, from where, to where."""
+
+    name: str
+    kind: str
+    host: str
+    target: str
+    period_ms: float
+    source_port: int = 0
+
+
+UDP = (
+    Workload("udp-in", "udp", "c1", f"{PUBLIC}:53", 1, source_port=40053),
+    Workload("udp-out", "udp", "s1", f"{OUTSIDE}:5353", 1, source_port=40054),
+)
+TCP = (
+    Workload("tcp-in-1", "tcp", "c1", f"{PUBLIC}:7", 15),
+    Workload("tcp-in-2", "tcp", "c1", f"{PUBLIC}:7", 15),
+    Workload("tcp-out-1", "tcp", "s1", f"{OUTSIDE}:9000", 15),
+    Workload("tcp-out-2", "tcp", "s2", f"{OUTSIDE}:9000", 15),
+)
+HTTP = Workload("http", "http", "c1", f"{PUBLIC}:80", 20)
+EVERYTHING = (*UDP, *TCP, HTTP)
+
+
+class Traffic:
+    """Clients and observer of one lab; their histories go to ``<folder>/history``."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._folder = lab.folder / "history"
+        self._children: dict[str, Child] = {}
+        self.start_ns = 0
+        self.end_ns = 0
+
+    def start(self) -> None:
+        """Start the observer, then all clients."""
+        self._folder.mkdir()
+        observer = python_module(
+            "chaos.observer", "--prefix", self._lab.prefix, "--seconds", str(LIMIT_S),
+            "--out", str(self._file("observer")),
+        )  # fmt: skip
+        # It runs on the switch for want of a better place; it enters all namespaces itself.
+        self._children["observer"] = self._lab.spawn_in("sw", "observer", observer)
+        for workload in EVERYTHING:
+            self._children[workload.name] = self._lab.spawn_in(
+                workload.host, workload.name, self._command(workload)
+            )
+
+    def run_for(self, seconds: float) -> None:
+        """Let the traffic flow.
+
+        Raises:
+            LabError: A client has ended: whatever comes, it would not be measured.
+        """
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(0.2, left_s))
+        self.check()
+
+    def check(self) -> None:
+        """Raise a LabError if a client has ended before its time."""
+        for name, child in self._children.items():
+            if child.running:
+                continue
+            why = child.log.read_text(errors="replace").strip().rpartition("\n")[2]
+            if not why and self._file(name).exists():
+                why = "; ".join(
+                    str(fact.error) for fact in History.of(read(self._file(name))).connections
+                )
+            raise LabError(f"client {name} ended before its time: {why or 'without a word'}")
+
+    def stop(self) -> None:
+        """Stop clients, then the observer; what was under way is still awaited.
+
+        Raises:
+            LabError: One of them did not end.
+        """
+        self.end_ns = time.monotonic_ns()
+        clients = [c for name, c in self._children.items() if name != "observer"]
+        for group in (clients, [self._children["observer"]]):
+            for child in group:
+                send_signal(child.identity, signal.SIGTERM)
+            if not wait_gone([c.identity for c in group], STOP_S):
+                raise LabError(f"a client did not end within {STOP_S:.0f} s of SIGTERM")
+        for child in self._children.values():
+            child.popen.wait(STOP_S)
+
+    def facts(self) -> list[Fact]:
+        """Read what all of them wrote; sets `start_ns` to when all streams were flowing."""
+        facts = [fact for name in self._children for fact in read(self._file(name))]
+        first = [probes.sent[0] for probes in History.of(facts).probes if probes.sent]
+        self.start_ns = max(first, default=self.end_ns)
+        return facts
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.jsonl"
+
+    def _command(self, workload: Workload) -> list[str]:
+        return python_module(
+            "chaos.client", workload.kind, workload.name, workload.target,
+            "--period-ms", str(workload.period_ms), "--seconds", str(LIMIT_S),
+            "--source-port", str(workload.source_port), "--out", str(self._file(workload.name)),
+        )  # fmt: skip

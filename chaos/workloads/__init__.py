@@ -1,0 +1,1 @@
+"""Clients that generate operations and record each with its outcome."""

@@ -1,0 +1,62 @@
+"""HTTP requests at a fixed rate, each over a new connection: are new flows admitted?
+
+Requests do not wait for each other. The timeout is longer than the first retransmission
+of a SYN (1 s, RFC 6298), so a request that was begun in a short outage can still succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from chaos.history import Outcome, Request
+from chaos.workloads.stop import Stop
+
+TIMEOUT_S = 2.5
+UNDER_WAY_MAX = 200  # 4 s of requests at 50/s: more than can be waiting at once
+
+
+async def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> list[Request]:
+    """Request until told to stop; return when the last one has ended."""
+    done: list[Request] = []
+    next_s = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        under_way: set[asyncio.Task[None]] = set()
+        while not stop:
+            if len(under_way) < UNDER_WAY_MAX:
+                task = tasks.create_task(_request(name, target, done))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+            next_s = max(next_s + period_s, time.monotonic())
+            await asyncio.sleep(next_s - time.monotonic())
+    return done
+
+
+async def _request(name: str, target: tuple[str, int], done: list[Request]) -> None:
+    t_ns = time.monotonic_ns()
+    outcome: Outcome
+    server: str | None = None
+    error: str | None = None
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            server = await _get(target)
+        outcome = "ok"
+    except TimeoutError:
+        outcome, error = "info", f"no answer for {TIMEOUT_S} s"
+    except (OSError, ValueError) as problem:
+        outcome, error = "fail", repr(problem)
+    done.append(Request(name, t_ns, time.monotonic_ns(), outcome, server, error))
+
+
+async def _get(target: tuple[str, int]) -> str:
+    """Return which server answered."""
+    reader, writer = await asyncio.open_connection(*target)
+    try:
+        writer.write(f"GET / HTTP/1.1\r\nHost: {target[0]}\r\nConnection: close\r\n\r\n".encode())
+        answer = (await reader.read()).decode()
+    finally:
+        writer.close()
+    head, _, body = answer.partition("\r\n\r\n")
+    if not head.startswith("HTTP/1.1 200 ") or not body:
+        raise ValueError(f"unexpected answer {answer[:60]!r}")
+    return body.strip()

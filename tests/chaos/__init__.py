@@ -1,0 +1,1 @@
+"""Tests of the lab, its clients, observers and checkers."""

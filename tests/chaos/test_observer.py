@@ -1,0 +1,65 @@
+"""The observer reads the wire as the standards write it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import IPv4Address
+
+from scapy.layers.l2 import ARP, Ether
+
+from chaos.observer import parse_addresses, parse_arp
+
+MAC = "02:68:6e:01:00:0b"
+
+
+def frame(**fields: object) -> bytes:
+    # scapy is the second implementation here; the observer reads the bytes itself.
+    return bytes(Ether(src=MAC, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=MAC, **fields))
+
+
+def test_reply_for_a_floating_address_is_read() -> None:
+    data = frame(op=2, psrc="203.0.113.10", pdst="203.0.113.100")
+    seen = parse_arp(data, router="r1", network="public", t_ns=7)
+    assert seen is not None
+    assert (seen.router, seen.address, seen.mac, seen.gratuitous) == (
+        "r1",
+        "203.0.113.10",
+        MAC,
+        False,
+    )
+
+
+def test_announcement_is_told_from_an_answer_in_both_forms() -> None:
+    # RFC 5227 §3: request or reply, sender and target address equal.
+    for op in (1, 2):
+        data = frame(op=op, psrc="10.11.12.1", pdst="10.11.12.1")
+        seen = parse_arp(data, router="r1", network="private", t_ns=7)
+        assert seen is not None
+        assert seen.gratuitous
+
+
+def test_arp_about_other_addresses_is_not_recorded() -> None:
+    own = frame(op=1, psrc="203.0.113.11", pdst="203.0.113.10")
+    probe = frame(op=1, psrc=str(IPv4Address(0)), pdst="203.0.113.10")
+    for data in (own, probe, own[:30], b"", bytes(60)):
+        assert parse_arp(data, router="r1", network="public", t_ns=7) is None
+
+
+def netlink(kind: int, address: str, attribute: int = 2) -> bytes:
+    """A message as rtnetlink(7) describes it: header, ifaddrmsg, IFA_LOCAL."""
+    body = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, 2)
+    body += struct.pack("=HH4s", 8, attribute, socket.inet_aton(address))
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+
+
+def test_addresses_that_come_and_go_are_read() -> None:
+    data = netlink(20, "203.0.113.10") + netlink(20, "203.0.113.11") + netlink(21, "10.11.12.1")
+    seen = parse_addresses(data, router="r2", t_ns=7)
+    assert [(s.address, s.present) for s in seen] == [("203.0.113.10", True), ("10.11.12.1", False)]
+
+
+def test_broken_netlink_is_survived() -> None:
+    good = netlink(20, "203.0.113.10")
+    for data in (b"", good[:10], struct.pack("=IHHII", 3, 20, 0, 0, 0), good[:20], bytes(64)):
+        assert parse_addresses(data, router="r2", t_ns=7) == []
