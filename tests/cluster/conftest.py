@@ -92,5 +92,5 @@ def replicated(lab: Lab) -> bool:
         len(applied) == 1
         and len(holder) == 1
         and holder[0]["flows"]["pending"] == 0
-        and holder[0]["flows"]["captured"] > 0
+        and holder[0]["flows"]["captured"] + holder[0]["flows"]["received"] > 0
     )
