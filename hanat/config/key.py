@@ -78,7 +78,7 @@ def read_key(path: Path) -> bytes:
 
 
 def _unusable(path: Path, found: str, to_do: str) -> StartupError:
-    return StartupError(tried=f"read the cluster key {path}", found=found, to_do=to_do)
+    return StartupError(tried=f"cannot read the cluster key {path}", found=found, to_do=to_do)
 
 
 def _cannot(verb: str, path: Path, error: OSError | ValueError) -> StartupError:
@@ -87,4 +87,4 @@ def _cannot(verb: str, path: Path, error: OSError | ValueError) -> StartupError:
         "read": f'run as root, or make the first node\'s key with "hanat keygen {path}"',
         "write": "choose a directory that exists and that you can write to",
     }[verb]
-    return StartupError(tried=f"{verb} the cluster key {path}", found=found, to_do=to_do)
+    return StartupError(tried=f"cannot {verb} the cluster key {path}", found=found, to_do=to_do)

@@ -1,0 +1,1 @@
+"""The two files and the key, read from real directories."""

@@ -1,0 +1,56 @@
+"""The command ``hanat`` itself: which commands there are, and how errors end."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from hanat import __version__
+from hanat.cli.errors import CommandError
+from hanat.errors import HanatError
+
+# Name to where it is and what it does; the sentence is here so that help imports nothing.
+COMMANDS = {
+    "config": ("hanat.cli.config:config", "Check configuration files."),
+    "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
+    "run": ("hanat.cli.run:run", "Run this node."),
+    "status": ("hanat.cli.status:status", "Show what a node knows."),
+    "switchover": ("hanat.cli.switchover:switchover", "Hand the addresses to another node."),
+}
+
+
+class _Commands(click.Group):
+    """A group that imports a command when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  what click says
+        """Run a command; what hanat raises on purpose becomes a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (HanatError, CommandError) as error:
+            click.echo(f"hanat: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hanat", message="%(prog)s %(version)s")
+def main() -> None:
+    """High-availability NAT router and layer-4 load balancer.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 no quorum, 4 refused, 5 configuration invalid.
+    """

@@ -1,0 +1,174 @@
+"""The status document as lines of text.
+
+It may come from another version of hanat, so whatever is missing is shown as
+``-`` and nothing that is there can break the page. Text that came over the
+network is printed without its control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+ROLE_COLOURS = {"ACTIVE": "green", "FENCED": "red", "TAKEOVER": "yellow", "RELEASING": "yellow"}
+GAP = "  "
+
+Row = Sequence[str]
+
+
+def status_lines(status: Mapping[str, Any]) -> list[str]:
+    """Return a node's status, one screen; the role is the only thing in colour."""
+    role = text(status.get("role"))
+    title = (
+        f"{text(status.get('node'))} (id {text(status.get('node_id'))}) of cluster "
+        f"{text(status.get('cluster'))}"
+        f"   hanat {text(status.get('version'))}   up {duration(status.get('uptime_s'))}"
+    )
+    coloured = click.style(role, fg=ROLE_COLOURS.get(role), bold=True)
+    ineligible = _items(status.get("ineligible"))
+    facts = [
+        ("role", f"{coloured} for {duration(status.get('role_s'))}, {text(status.get('reason'))}"),
+        ("term", text(status.get("term"))),
+        ("leader", text(status.get("leader"))),
+        ("holder", text(status.get("holder"))),
+        (
+            "lease",
+            f"{duration(status.get('lease_left_s'))} left, profile {text(status.get('profile'))}",
+        ),
+        ("quorum", text(status.get("quorum"))),
+        ("revision", text(status.get("revision"))),
+    ]
+    if status.get("lease_left_s") is None:
+        facts[4] = ("lease", f"not this node's, profile {text(status.get('profile'))}")
+    if ineligible:
+        facts.append(("ineligible", "; ".join(map(text, ineligible))))
+    return [
+        title,
+        *(f"{name:<10} {value}" for name, value in facts),
+        *_section(("VIP", "ADDRESS", "DEVICE", "HELD"), _vips(status)),
+        *_section(("PEER", "ID", "ADDRESS", "CONNECTED", "HEARD"), _peers(status)),
+        *_section(("SERVICE", "LISTEN", "SCHEDULER", "FLOWS"), _services(status)),
+        *_section(("SERVER", "SERVICE", "ADDRESS", "WEIGHT", "FLOWS"), _servers(status)),
+        "",
+        *_flows(status),
+    ]
+
+
+def text(value: object) -> str:
+    """Return a value for people: ``-`` for None, ``yes`` and ``no``, no control characters."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "".join(c for c in str(value) if c.isprintable())
+
+
+def duration(seconds: object) -> str:
+    """Return a duration in its two largest units, ``-`` if it is none."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return "-"
+    if not 0 <= seconds < 1e10:
+        return text(seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for size, unit, smaller, smaller_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // smaller} {smaller_unit}"
+    raise AssertionError(f"{seconds} s is at least a minute")
+
+
+def table(head: Row, rows: Iterable[Row]) -> list[str]:
+    """Return rows under a head, columns as wide as their widest entry."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return [
+        GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def _section(head: Row, rows: list[Row]) -> list[str]:
+    return ["", *table(head, rows)] if rows else []
+
+
+def _items(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _tables(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in _items(value) if isinstance(item, Mapping)]
+
+
+def _vips(status: Mapping[str, Any]) -> list[Row]:
+    return [
+        [text(vip.get(key)) for key in ("name", "address", "device", "held")]
+        for vip in _tables(status.get("vips"))
+    ]
+
+
+def _peers(status: Mapping[str, Any]) -> list[Row]:
+    return [
+        [
+            *(text(peer.get(key)) for key in ("name", "node_id", "address", "connected")),
+            "never" if peer.get("heard_s") is None else f"{duration(peer['heard_s'])} ago",
+        ]
+        for peer in _tables(status.get("peers"))
+    ]
+
+
+def _services(status: Mapping[str, Any]) -> list[Row]:
+    return [
+        [
+            text(service.get("name")),
+            text(", ".join(map(str, _items(service.get("listen"))))),
+            text(service.get("scheduler")),
+            text(service.get("flows")),
+        ]
+        for service in _tables(status.get("services"))
+    ]
+
+
+def _servers(status: Mapping[str, Any]) -> list[Row]:
+    return [
+        [
+            text(server.get("name")),
+            text(service.get("name")),
+            *(text(server.get(key)) for key in ("address", "weight", "flows")),
+        ]
+        for service in _tables(status.get("services"))
+        for server in _tables(service.get("servers"))
+    ]
+
+
+def _flows(status: Mapping[str, Any]) -> list[str]:
+    found = status.get("flows")
+    flows: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    found = status.get("log")
+    log: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    trouble = [
+        f"{name} {text(flows[name])}"
+        for name in ("clashed", "failed", "dropped", "overruns")
+        if flows.get(name)
+    ]
+
+    def counts(*names: str) -> str:
+        return ", ".join(f"{name} {text(flows.get(name))}" for name in names)
+
+    lag = duration(flows.get("lag_s"))
+    lines = [
+        f"flows out  {counts('captured', 'committed', 'pending')}, lag {lag}",
+        f"flows in   {counts('received', 'installed', 'deleted')}",
+        f"conntrack  {text(flows.get('kernel_entries'))} entries",
+        f"log        commit {text(log.get('commit_index'))}, applied "
+        f"{text(log.get('applied_index'))}, last {text(log.get('last_index'))}",
+    ]
+    return [*lines[:2], f"trouble    {', '.join(trouble)}", *lines[2:]] if trouble else lines

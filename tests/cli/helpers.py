@@ -1,0 +1,130 @@
+"""A node's API in a thread that says what it is told, and commands against it."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from hanat.cli import main
+from hanat.core.status import (
+    FlowStatus,
+    LogStatus,
+    NodeStatus,
+    PeerStatus,
+    Role,
+    ServerStatus,
+    ServiceStatus,
+    VipStatus,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+
+HOLDER = NodeStatus(
+    node="r1",
+    node_id=1,
+    cluster="edge1",
+    version="0.1.0",
+    profile="default",
+    role=Role.ACTIVE,
+    role_s=12.5,
+    reason="elected",
+    term=7,
+    leader="r1",
+    holder="r1",
+    quorum=True,
+    lease_left_s=0.075,
+    ineligible=(),
+    revision=3,
+    uptime_s=7260.0,
+    vips=(VipStatus("public", "203.0.113.10/24", "eth0", held=True),),
+    peers=(
+        PeerStatus("r2", 2, connected=True, heard_s=0.012, address="10.11.12.12"),
+        PeerStatus("r3", 3, connected=False, heard_s=None, address=None),
+    ),
+    services=(
+        ServiceStatus(
+            "web",
+            ("203.0.113.10 tcp/80",),
+            "wrr",
+            5,
+            (ServerStatus("web1", "10.11.12.101:8080", 2, 3),),
+        ),
+    ),
+    flows=FlowStatus(captured=100, committed=90, pending=10, lag_s=0.003, kernel_entries=123),
+    log=LogStatus(commit_index=55, applied_index=54, last_index=56),
+)
+
+
+@dataclass
+class Node:
+    """What the API answers, and what it was asked."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+    api: str = ""
+
+    def answers(self, document: object, *, status: int = 200) -> None:
+        """Answer this document from now on."""
+        self.status, self.body = status, json.dumps(document).encode()
+
+
+@contextmanager
+def node_at(path: Path) -> Iterator[Node]:
+    """Serve a node's API on a Unix socket."""
+    node = Node(api=f"unix:{path}")
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length)) if length else None
+            node.asked.append((self.command, self.path, body))
+            self.send_response(node.status)
+            self.send_header("Content-Length", str(len(node.body)))
+            self.end_headers()
+            self.wfile.write(node.body)
+
+        do_GET = do_POST = _answer  # noqa: N815  http.server's names
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with socketserver.UnixStreamServer(str(path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield node
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def call(*arguments: str, environment: dict[str, str] | None = None) -> Result:
+    """Run a command in this process; an exception it does not handle is raised here."""
+    result = CliRunner().invoke(main, arguments, env=environment)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "hanat", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
