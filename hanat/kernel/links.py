@@ -6,6 +6,10 @@ the loss of a carrier is an event, not something to be polled for.
 Carrier means the kernel's ``RUNNING`` and ``LOWER_UP`` together: the first is
 false while a bond or bridge member still negotiates (RFC 2863), the second
 while the medium is missing.
+
+The kernel looks at carriers when they change, but at most once a second unless
+somebody would lose packets (``net/core/link_watch.c``): a cable that is out for
+less may never be told of.
 """
 
 from __future__ import annotations

@@ -1,0 +1,216 @@
+"""Read how this machine is set up, without changing anything.
+
+`gather` takes a picture of what ``hanat doctor`` judges: switches under
+``/proc/sys``, capabilities, devices, addresses, bound ports, processes and
+nftables chains, all of this process's network namespace. What cannot be read is
+absent from the picture, or has its reason beside it; nothing here raises for it.
+
+`who_answers` is the one question that needs the wire: which machines claim an
+address. It sends ARP probes (RFC 5227, section 2.1.1), which no neighbour stores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import nftables
+
+from hanat.core.configuration import Interface
+from hanat.errors import KernelError
+from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.links import KernelLinks
+
+# Bits of CapEff: linux/capability.h
+CAPABILITIES = {
+    "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13,
+    "CAP_IPC_LOCK": 14,
+    "CAP_SYS_NICE": 23,
+}
+TCP_LISTEN = "0A"  # include/net/tcp_states.h
+ETH_P_ARP = 0x0806
+ARP_REQUEST, ARP_REPLY = 1, 2
+ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826, for Ethernet and IPv4
+PROBE_WAIT_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class NftFacts:
+    """What libnftables says.
+
+    Attributes:
+        version: Of the library; None when it cannot be loaded or asked.
+        problem: Why not; empty when all is well.
+        chains: Every chain of every table, as in libnftables' JSON.
+    """
+
+    version: str | None = None
+    problem: str = ""
+    chains: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """This machine as seen from this process's network namespace.
+
+    Attributes:
+        sysctls: Path below ``/proc/sys`` to value, those that were asked for and exist.
+        capabilities: Of `CAPABILITIES`, what this process has.
+        carriers: Every device, and whether it is up with a carrier.
+        addresses: On each device.
+        processes: Command lines of the processes of this network namespace.
+        ports: Bound ones, ``("tcp", 7411)``.
+    """
+
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    capabilities: frozenset[str] = frozenset()
+    carriers: Mapping[str, bool] = field(default_factory=dict)
+    addresses: Mapping[str, frozenset[Interface]] = field(default_factory=dict)
+    nft: NftFacts = NftFacts()
+    processes: tuple[tuple[str, ...], ...] = ()
+    ports: frozenset[tuple[str, int]] = frozenset()
+
+
+def gather(*, sysctls: Iterable[str], proc: Path = Path("/proc")) -> Machine:
+    """Take a picture of this machine.
+
+    Args:
+        sysctls: Paths below ``/proc/sys`` to read.
+        proc: Where procfs is.
+    """
+    carriers, addresses = _devices()
+    return Machine(
+        sysctls=_sysctls(proc / "sys", sysctls),
+        capabilities=_capabilities(proc),
+        carriers=carriers,
+        addresses=addresses,
+        nft=_nft(),
+        processes=_processes(proc),
+        ports=_ports(proc / "net"),
+    )
+
+
+def _read(path: Path) -> str:
+    """Return a small file's text, empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _sysctls(root: Path, names: Iterable[str]) -> dict[str, str]:
+    found = {name: _read(root / name).strip() for name in names}
+    return {name: value for name, value in found.items() if value}
+
+
+def _capabilities(proc: Path) -> frozenset[str]:
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _read(proc / "self" / "status"), re.MULTILINE)
+    effective = int(match[1], 16) if match else 0
+    return frozenset(name for name, bit in CAPABILITIES.items() if effective >> bit & 1)
+
+
+def _devices() -> tuple[dict[str, bool], dict[str, frozenset[Interface]]]:
+    links, addresses = KernelLinks(), KernelAddresses()
+    carriers: dict[str, bool] = {}
+    present: dict[str, frozenset[Interface]] = {}
+    try:
+        for name in links.names():
+            try:
+                carriers[name] = links.carrier(name)
+                present[name] = addresses.present(name)
+            except KernelError:  # it vanished while we looked
+                continue
+    finally:
+        links.close()
+        addresses.close()
+    return carriers, present
+
+
+def _nft() -> NftFacts:
+    try:
+        library = nftables.Nftables()
+    except OSError as error:
+        return NftFacts(problem=f"cannot be loaded: {error}")
+    library.set_json_output(True)  # noqa: FBT003  its signature
+    code, output, complaints = library.cmd("list chains")
+    if code:
+        return NftFacts(problem=str(complaints).strip().partition("\n")[0] or "gave no reason")
+    try:
+        objects = json.loads(output)["nftables"]
+    except (ValueError, KeyError, TypeError):
+        return NftFacts(problem="gave an answer that is not its JSON")
+    meta = next((o["metainfo"] for o in objects if "metainfo" in o), {})
+    chains = tuple(o["chain"] for o in objects if "chain" in o)
+    return NftFacts(version=str(meta.get("version", "unknown")), chains=chains)
+
+
+def _processes(proc: Path) -> tuple[tuple[str, ...], ...]:
+    here = _namespace(proc / "self")
+    found = []
+    for folder in sorted(proc.glob("[0-9]*")):
+        command = tuple(_read(folder / "cmdline").rstrip("\0").split("\0"))
+        if command != ("",) and _namespace(folder) == here is not None:
+            found.append(command)
+    return tuple(found)
+
+
+def _namespace(folder: Path) -> str | None:
+    try:
+        return str((folder / "ns" / "net").readlink())
+    except OSError:
+        return None
+
+
+def _ports(net: Path) -> frozenset[tuple[str, int]]:
+    ports = set()
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        protocol = name.removesuffix("6")
+        for line in _read(net / name).splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 3 and (protocol == "udp" or fields[3] == TCP_LISTEN):
+                ports.add((protocol, int(fields[1].rpartition(":")[2], 16)))
+    return frozenset(ports)
+
+
+def who_answers(
+    device: str, addresses: Iterable[IPv4Address], *, wait_s: float = PROBE_WAIT_S
+) -> dict[IPv4Address, frozenset[str]]:
+    """Ask a network who has each address; return the link-layer addresses that answered.
+
+    This machine does not hear itself. Without CAP_NET_RAW, or on a device that is
+    down or not Ethernet, nobody is asked and the result is empty.
+    """
+    wanted = {address.packed: address for address in addresses}
+    answers: dict[IPv4Address, set[str]] = {address: set() for address in wanted.values()}
+    try:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ARP)) as wire:
+            wire.bind((device, ETH_P_ARP))
+            own = wire.getsockname()[4]
+            if len(own) != 6:
+                return {}
+            for target in wanted:
+                probe = ARP.pack(1, 0x0800, 6, 4, ARP_REQUEST, own, bytes(4), bytes(6), target)
+                wire.sendto(probe, (device, ETH_P_ARP, 0, 0, b"\xff" * 6))
+            deadline = time.monotonic() + wait_s
+            while (left_s := deadline - time.monotonic()) > 0:
+                wire.settimeout(left_s)
+                frame = wire.recv(ARP.size)
+                if len(frame) < ARP.size:
+                    continue
+                *_, kind, sender, claimed, _, _ = ARP.unpack(frame)
+                if kind == ARP_REPLY and claimed in wanted:
+                    answers[wanted[claimed]].add(sender.hex(":"))
+    except TimeoutError:
+        pass
+    except OSError:
+        return {}
+    return {address: frozenset(found) for address, found in answers.items()}

@@ -1,0 +1,1 @@
+"""One suite for the real adapters and their fakes."""

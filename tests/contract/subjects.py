@@ -1,0 +1,168 @@
+"""What the contract suite judges: the adapters of one kernel, and that kernel's outside.
+
+Both subjects offer the same: six adapters and what only the outside world does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from hanat.core.flows import Flow
+from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.announcer import KernelAnnouncer
+from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.fake import (
+    FakeAddresses,
+    FakeAnnouncer,
+    FakeConntrack,
+    FakeFirewall,
+    FakeGate,
+    FakeKernel,
+    FakeLinks,
+)
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from hanat.kernel.links import KernelLinks
+from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Gate, Links
+from tests.kernel.namespaces import run, until
+
+DEVICES = ("eth0", "eth1")
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """All six, by the names of their Protocols."""
+
+    addresses: Addresses
+    announcer: Announcer
+    firewall: Firewall
+    gate: Gate
+    conntrack: Conntrack
+    links: Links
+
+
+class Outside(Protocol):
+    """What happens to a kernel without hanat."""
+
+    def set_carrier(self, device: str, *, carrier: bool) -> None:
+        """Plug or unplug the cable."""
+
+    def vanish(self, device: str) -> None:
+        """Remove a device."""
+
+    def track(self, record: bytes) -> None:
+        """Let packets make an assured flow."""
+
+    def end_flow(self, record: bytes) -> None:
+        """Let a flow end."""
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Let time pass until a condition holds."""
+
+
+class FakeOutside:
+    """Moves the fake kernel's clock instead of waiting."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.kernel = FakeKernel(("lo", *DEVICES), lambda: self.now)
+
+    def adapters(self) -> Adapters:
+        """Return the fakes."""
+        return Adapters(
+            addresses=FakeAddresses(self.kernel),
+            announcer=FakeAnnouncer(self.kernel),
+            firewall=FakeFirewall(self.kernel),
+            gate=FakeGate(self.kernel),
+            conntrack=FakeConntrack(self.kernel),
+            links=FakeLinks(self.kernel),
+        )
+
+    def set_carrier(self, device: str, *, carrier: bool) -> None:
+        """See `Outside`."""
+        self.kernel.set_carrier(device, carrier=carrier)
+
+    def vanish(self, device: str) -> None:
+        """See `Outside`."""
+        self.kernel.remove_device(device)
+
+    def track(self, record: bytes) -> None:
+        """See `Outside`."""
+        self.kernel.track(record)
+
+    def end_flow(self, record: bytes) -> None:
+        """See `Outside`."""
+        self.kernel.end_flow(record)
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """See `Outside`."""
+        for _ in range(10_000):
+            if condition():
+                return
+            self.now += 0.001
+        raise AssertionError(f"waited 10 s for: {what}")
+
+
+class KernelOutside:
+    """Acts on the namespace this thread is in.
+
+    Args:
+        namespace: Its name; the far ends of its cables are in `far`.
+        far: Name of the other namespace.
+    """
+
+    def __init__(self, namespace: str, far: str) -> None:
+        self._namespace = namespace
+        self._far = far
+        self._addresses = KernelAddresses()
+        self._announcer = KernelAnnouncer()
+        self._firewall = KernelFirewall()
+        self._gate = KernelGate()
+        self._conntrack = KernelConntrack()
+        self._links = KernelLinks()
+        self._stranger = KernelConntrack()
+
+    def adapters(self) -> Adapters:
+        """Return the real ones."""
+        return Adapters(
+            addresses=self._addresses,
+            announcer=self._announcer,
+            firewall=self._firewall,
+            gate=self._gate,
+            conntrack=self._conntrack,
+            links=self._links,
+        )
+
+    def close(self) -> None:
+        """Release all descriptors."""
+        for adapter in (self._addresses, self._announcer, self._firewall, self._gate,
+                        self._conntrack, self._links, self._stranger):  # fmt: skip
+            adapter.close()
+
+    def set_carrier(self, device: str, *, carrier: bool) -> None:
+        """See `Outside`."""
+        run(f"ip link set far-{device} {'up' if carrier else 'down'}", self._far)
+
+    def vanish(self, device: str) -> None:
+        """See `Outside`."""
+        run(f"ip link del {device}", self._namespace)
+
+    def track(self, record: bytes) -> None:
+        """See `Outside`; a change by another program makes the event a packet would."""
+        self._stranger.install([record])
+        flow = Flow.from_record(record)
+        command = (
+            f"conntrack -U -p tcp -s {flow.original.source} -d {flow.original.destination} "
+            f"--sport {flow.original.source_port} --dport {flow.original.destination_port}"
+        )
+        run(f"{command} -t 600", self._namespace)
+
+    def end_flow(self, record: bytes) -> None:
+        """See `Outside`."""
+        self._stranger.delete([record])
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """See `Outside`."""
+        until(condition, what)

@@ -1,0 +1,218 @@
+"""What `ports.Conntrack` and `ports.Capture` promise."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from hanat.core.flows import Change, ChangeKind, Flow, Tuple5
+from hanat.kernel.ports import Capture, Installed
+from tests.contract.conftest import Subject
+from tests.contract.flows import ICMP, ICMPV6, SCTP, SETTLED, TCP, UDP, inbound, outbound
+
+EVERY_KIND = [
+    make(40000 + place, protocol=protocol, version=version)
+    for place, (protocol, version) in enumerate(
+        [(TCP, 4), (TCP, 6), (UDP, 4), (UDP, 6), (ICMP, 4), (ICMPV6, 6)]
+    )
+    for make in (inbound, outbound)
+]
+
+
+@pytest.fixture
+def capture(subject: Subject) -> Iterator[Capture]:
+    opened = subject.adapters.conntrack.capture()
+    yield opened
+    opened.close()
+
+
+def test_installed_flows_are_dumped_as_they_were(subject: Subject) -> None:
+    flows = [replace(flow, mark=7) for flow in EVERY_KIND]
+
+    done = subject.adapters.conntrack.install(flow.to_record() for flow in flows)
+
+    assert done == Installed(created=len(flows))
+    assert _essence(subject.adapters.conntrack.dump()) == _essence(f.to_record() for f in flows)
+    assert subject.adapters.conntrack.count() == len(flows)
+
+
+def test_installed_flow_does_not_time_out_within_a_day(subject: Subject) -> None:
+    subject.adapters.conntrack.install([inbound().to_record()])
+
+    (record,) = subject.adapters.conntrack.dump()
+    assert Flow.from_record(record).timeout_s > 86_000
+
+
+def test_installing_nothing_does_nothing(subject: Subject) -> None:
+    assert subject.adapters.conntrack.install([]) == Installed()
+
+
+def test_same_original_tuple_is_replaced(subject: Subject) -> None:
+    first = inbound()
+    moved = replace(first, reply=replace(first.reply, source=ip_address("10.11.12.102")))
+    subject.adapters.conntrack.install([first.to_record()])
+
+    done = subject.adapters.conntrack.install([moved.to_record()])
+
+    assert done == Installed(replaced=1)
+    (record,) = subject.adapters.conntrack.dump()
+    assert Flow.from_record(record).reply == moved.reply
+
+
+def test_flow_whose_translated_tuple_is_taken_clashes(subject: Subject) -> None:
+    first = inbound()
+    second = replace(
+        first, original=replace(first.original, destination=ip_address("203.0.113.11"))
+    )
+    subject.adapters.conntrack.install([first.to_record()])
+
+    done = subject.adapters.conntrack.install([second.to_record()])
+
+    assert done == Installed(clashed=1)
+    (record,) = subject.adapters.conntrack.dump()
+    assert Flow.from_record(record).original == first.original
+
+
+def test_unknown_protocol_fails_and_the_rest_is_installed(subject: Subject) -> None:
+    strange = replace(inbound(), protocol=SCTP)
+    flows = [inbound(40001), strange, inbound(40002)]
+
+    done = subject.adapters.conntrack.install(flow.to_record() for flow in flows)
+
+    assert done == Installed(created=2, failed=1)
+
+
+def test_flows_that_differ_by_zone_are_two(subject: Subject) -> None:
+    records = [replace(inbound(), zone=zone).to_record() for zone in (0, 9)]
+
+    assert subject.adapters.conntrack.install(records) == Installed(created=2)
+    assert subject.adapters.conntrack.delete(records[:1]) == 1
+    assert [Flow.from_record(r).zone for r in subject.adapters.conntrack.dump()] == [9]
+
+
+def test_delete_counts_what_was_there(subject: Subject) -> None:
+    records = [inbound(port).to_record() for port in range(40000, 40010)]
+    subject.adapters.conntrack.install(records[:4])
+
+    assert subject.adapters.conntrack.delete(records) == 4
+    assert subject.adapters.conntrack.count() == 0
+
+
+def test_delete_needs_only_the_original_tuple(subject: Subject) -> None:
+    subject.adapters.conntrack.install([inbound().to_record()])
+    key = replace(inbound(), reply=outbound().reply, ident=99)
+
+    assert subject.adapters.conntrack.delete([key.to_record()]) == 1
+
+
+def test_thousands_of_flows_in_one_call(subject: Subject) -> None:
+    records = [inbound(port).to_record() for port in range(30000, 35000)]
+    subject.adapters.conntrack.install(records[:1000])
+
+    done = subject.adapters.conntrack.install(records)
+
+    assert done == Installed(created=4000, replaced=1000)
+    assert len(subject.adapters.conntrack.dump()) == 5000
+
+
+def test_capture_tells_of_an_assured_flow_and_of_its_end(
+    subject: Subject, capture: Capture
+) -> None:
+    flow = inbound()
+    subject.outside.track(flow.to_record())
+    subject.outside.end_flow(flow.to_record())
+
+    put, delete = _read(subject, capture, 2)
+
+    assert (put.kind, delete.kind) == (ChangeKind.PUT, ChangeKind.DELETE)
+    for change in (put, delete):
+        found = Flow.from_record(change.record)
+        assert (found.protocol, found.original, found.reply) == (TCP, flow.original, flow.reply)
+    assert Flow.from_record(put.record).status & SETTLED == SETTLED
+
+
+def test_capture_tells_of_the_end_of_a_flow_from_before(subject: Subject) -> None:
+    subject.outside.track(inbound().to_record())
+    opened = subject.adapters.conntrack.capture()
+
+    subject.outside.end_flow(inbound().to_record())
+
+    assert [change.kind for change in _read(subject, opened, 1)] == [ChangeKind.DELETE]
+    opened.close()
+
+
+def test_capture_is_silent_about_our_own_changes(subject: Subject, capture: Capture) -> None:
+    record = inbound(40001).to_record()
+    subject.adapters.conntrack.install([record])
+    subject.adapters.conntrack.install([record])
+    subject.adapters.conntrack.delete([record])
+    subject.outside.track(inbound(40002).to_record())
+
+    found = _read(subject, capture, 1)
+
+    assert [Flow.from_record(c.record).original.source_port for c in found] == [40002]
+
+
+def test_capture_is_silent_about_untranslated_flows(subject: Subject, capture: Capture) -> None:
+    plain = inbound(40001)
+    plain = replace(
+        plain,
+        status=SETTLED,
+        reply=Tuple5(plain.original.destination, plain.original.source, 80, 40001),
+    )
+    subject.outside.track(plain.to_record())
+    subject.outside.track(inbound(40002).to_record())
+
+    found = _read(subject, capture, 1)
+
+    assert [Flow.from_record(c.record).original.source_port for c in found] == [40002]
+    assert [
+        Flow.from_record(r).original.source_port for r in subject.adapters.conntrack.dump()
+    ] == [40002]
+
+
+def test_capture_is_readable_while_changes_wait(subject: Subject, capture: Capture) -> None:
+    assert not _is_readable(capture)
+
+    subject.outside.track(inbound().to_record())
+
+    subject.outside.wait(lambda: _is_readable(capture), "a change")
+    capture.read()
+    assert not _is_readable(capture)
+    assert capture.overruns == 0
+
+
+def test_closed_capture_returns_nothing(subject: Subject, capture: Capture) -> None:
+    capture.close()
+
+    subject.outside.track(inbound().to_record())
+
+    assert capture.read() == []
+
+
+def _essence(records: Iterator[bytes] | list[bytes]) -> set[tuple[object, ...]]:
+    """Return what must be the same in two kernels."""
+    return {
+        (flow.protocol, flow.original, flow.reply, flow.status & 0x3E, flow.mark, flow.zone,
+         flow.tcp_state, flow.tcp_scale)
+        for flow in map(Flow.from_record, records)
+    }  # fmt: skip
+
+
+def _is_readable(capture: Capture) -> bool:
+    return bool(select.select([capture.fileno()], [], [], 0)[0])
+
+
+def _read(subject: Subject, capture: Capture, count: int) -> list[Change]:
+    found: list[Change] = []
+
+    def enough() -> bool:
+        found.extend(capture.read())
+        return len(found) >= count
+
+    subject.outside.wait(enough, f"{count} changes")
+    return found

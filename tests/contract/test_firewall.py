@@ -1,0 +1,56 @@
+"""What `ports.Firewall` promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from hanat.errors import AbsentObjectError, KernelError
+from tests.contract.conftest import Subject
+
+SCRIPT = """add table inet hanat
+delete table inet hanat
+table inet hanat {
+    chain input {
+        type filter hook input priority filter; policy accept;
+        ip daddr 203.0.113.10 drop
+    }
+}
+"""
+
+
+def test_absent_table_is_none(subject: Subject) -> None:
+    assert subject.adapters.firewall.table("inet", "hanat") is None
+
+
+def test_applied_table_can_be_read(subject: Subject) -> None:
+    subject.adapters.firewall.apply(SCRIPT)
+
+    text = subject.adapters.firewall.table("inet", "hanat")
+    assert text is not None
+    assert "ip daddr 203.0.113.10 drop" in text
+
+
+def test_applying_again_replaces(subject: Subject) -> None:
+    subject.adapters.firewall.apply(SCRIPT)
+    once = subject.adapters.firewall.table("inet", "hanat")
+
+    subject.adapters.firewall.apply(SCRIPT)
+
+    assert subject.adapters.firewall.table("inet", "hanat") == once
+
+
+def test_refused_script_changes_nothing(subject: Subject) -> None:
+    with pytest.raises(KernelError):
+        subject.adapters.firewall.apply("add table inet hanat\nopen the gates\n")
+
+    assert subject.adapters.firewall.table("inet", "hanat") is None
+
+
+def test_rule_in_an_absent_table_is_refused(subject: Subject) -> None:
+    with pytest.raises(AbsentObjectError, match="No such file or directory"):
+        subject.adapters.firewall.apply("add rule inet hanat input accept")
+
+
+def test_deleting_an_absent_table_is_refused(subject: Subject) -> None:
+    with pytest.raises(AbsentObjectError):
+        subject.adapters.firewall.apply("delete table inet hanat")

@@ -1,0 +1,134 @@
+"""What `ports.Gate` promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hanat.core.ruleset import render_gate
+from hanat.errors import AbsentObjectError
+from tests.contract.conftest import Subject
+from tests.core.examples import DEVICES, EDGE
+
+SCRIPT = render_gate(EDGE, DEVICES)
+BOTH = ("eth0", "eth1")
+
+
+def test_new_gate_grants_nothing(subject: Subject) -> None:
+    subject.adapters.gate.install(SCRIPT)
+
+    assert subject.adapters.gate.rights() == {}
+
+
+def test_armed_devices_have_both_rights(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+
+    rights = gate.rights()
+    assert sorted(rights) == ["eth0", "eth1"]
+    for right in rights.values():
+        assert 29.0 < right.answers_s <= 30.0
+        assert 59.0 < right.carries_s <= 60.0
+
+
+def test_arming_again_grants_anew(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+
+    gate.arm(BOTH, answers_s=90.0, carries_s=120.0)
+
+    assert gate.rights()["eth0"].answers_s > 60.0
+
+
+def test_arming_one_device_ends_the_rights_of_others(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+
+    gate.arm(["eth1"], answers_s=30.0, carries_s=60.0)
+
+    assert sorted(gate.rights()) == ["eth1"]
+
+
+def test_rights_end_by_themselves_answers_first(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=0.1, carries_s=0.3)
+
+    subject.outside.wait(
+        lambda: all(right.answers_s == 0.0 for right in gate.rights().values()), "answers to end"
+    )
+    assert sorted(gate.rights()) == ["eth0", "eth1"]
+    subject.outside.wait(lambda: gate.rights() == {}, "carries to end")
+
+
+def test_withdrawing_leaves_carries(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+
+    gate.withdraw()
+
+    assert gate.rights()["eth0"].answers_s == 0.0
+    assert gate.rights()["eth0"].carries_s > 0.0
+
+
+def test_shutting_ends_both(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+
+    gate.shut()
+
+    assert gate.rights() == {}
+
+
+def test_withdrawing_and_shutting_a_shut_gate_is_no_error(subject: Subject) -> None:
+    subject.adapters.gate.install(SCRIPT)
+
+    subject.adapters.gate.withdraw()
+    subject.adapters.gate.shut()
+
+    assert subject.adapters.gate.rights() == {}
+
+
+def test_installing_again_leaves_the_rights(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+
+    gate.install(SCRIPT)
+
+    assert gate.rights()["eth1"].answers_s > 0.0
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda gate: gate.arm(BOTH, answers_s=1.0, carries_s=1.0),
+        lambda gate: gate.withdraw(),
+        lambda gate: gate.shut(),
+        lambda gate: gate.rights(),
+    ],
+    ids=["arm", "withdraw", "shut", "rights"],
+)
+def test_gate_that_is_not_installed_is_refused(
+    subject: Subject, use: Callable[[object], object]
+) -> None:
+    with pytest.raises(AbsentObjectError, match="install the gate first"):
+        use(subject.adapters.gate)
+
+
+def test_rights_do_not_outlive_the_table(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    subject.adapters.firewall.apply("delete table inet hanat_gate\ndelete table arp hanat_gate\n")
+
+    gate.install(SCRIPT)
+
+    assert gate.rights() == {}

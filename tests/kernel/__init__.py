@@ -1,0 +1,1 @@
+"""The real adapters on this kernel, in network namespaces."""
