@@ -14,6 +14,7 @@ from hanat.errors import HanatError
 # Name to where it is and what it does; the sentence is here so that help imports nothing.
 COMMANDS = {
     "config": ("hanat.cli.config:config", "Check configuration files."),
+    "doctor": ("hanat.cli.doctor:doctor", "Say what on this machine is in hanat's way."),
     "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
     "run": ("hanat.cli.run:run", "Run this node."),
     "status": ("hanat.cli.status:status", "Show what a node knows."),

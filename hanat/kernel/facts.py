@@ -24,7 +24,7 @@ from typing import Any
 
 import nftables
 
-from hanat.core.configuration import Interface
+from hanat.core.configuration import Address, Interface
 from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.links import KernelLinks
@@ -140,7 +140,7 @@ def _nft() -> NftFacts:
         library = nftables.Nftables()
     except OSError as error:
         return NftFacts(problem=f"cannot be loaded: {error}")
-    library.set_json_output(True)  # noqa: FBT003  its signature
+    library.set_json_output(True)
     code, output, complaints = library.cmd("list chains")
     if code:
         return NftFacts(problem=str(complaints).strip().partition("\n")[0] or "gave no reason")
@@ -148,9 +148,9 @@ def _nft() -> NftFacts:
         objects = json.loads(output)["nftables"]
     except (ValueError, KeyError, TypeError):
         return NftFacts(problem="gave an answer that is not its JSON")
-    meta = next((o["metainfo"] for o in objects if "metainfo" in o), {})
+    versions = [str(o["metainfo"].get("version")) for o in objects if "metainfo" in o]
     chains = tuple(o["chain"] for o in objects if "chain" in o)
-    return NftFacts(version=str(meta.get("version", "unknown")), chains=chains)
+    return NftFacts(version=versions[0] if versions else "unknown", chains=chains)
 
 
 def _processes(proc: Path) -> tuple[tuple[str, ...], ...]:
@@ -183,7 +183,7 @@ def _ports(net: Path) -> frozenset[tuple[str, int]]:
 
 def who_answers(
     device: str, addresses: Iterable[IPv4Address], *, wait_s: float = PROBE_WAIT_S
-) -> dict[IPv4Address, frozenset[str]]:
+) -> dict[Address, frozenset[str]]:
     """Ask a network who has each address; return the link-layer addresses that answered.
 
     This machine does not hear itself. Without CAP_NET_RAW, or on a device that is

@@ -1,0 +1,337 @@
+"""Judge whether this machine is fit to be a node, and say what to do about it.
+
+`examine` is the judgement, from a picture of the machine to findings; it reads
+nothing. `diagnose` reads the files, takes the picture and asks the networks.
+Each finding is ok, a warning (a guarantee is weaker, or something may get in the
+way) or a failure (hanat will not work), with the command that helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from hanat.config import cross_check, load_cluster, load_node, read_key
+from hanat.config.settings import NodeSettings, TcpListen
+from hanat.core.configuration import Address, Configuration
+from hanat.core.ruleset import GATE_TABLE, TABLE
+from hanat.errors import ConfigError, Problem, StartupError
+from hanat.kernel.facts import Machine, gather, who_answers
+
+IP_FORWARD = "net/ipv4/ip_forward"
+IP6_FORWARD = "net/ipv6/conf/all/forwarding"
+EVENTS = "net/netfilter/nf_conntrack_events"
+LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
+CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
+RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
+PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")
+
+OTHER_MANAGERS = {
+    "keepalived": "it moves addresses too",
+    "conntrackd": "it installs flows too",
+}
+
+
+class Level(Enum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        check: What was looked at, e.g. ``net.ipv4.ip_forward``.
+        found: What it is, and why that matters if it is not ok.
+        fix: The command that helps; empty when ok.
+    """
+
+    level: Level
+    check: str
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the node is meant to be; nothing is known of it without its file."""
+
+    settings: NodeSettings | None = None
+    configuration: Configuration | None = None
+    answers: Mapping[Address, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices the node is told to use, each once."""
+        return tuple(dict.fromkeys(self.settings.interfaces.values())) if self.settings else ()
+
+
+def diagnose(node_file: Path | None) -> tuple[Finding, ...]:
+    """Examine this machine, for a node's file or in general."""
+    findings: list[Finding] = []
+    site = _read_files(node_file, findings) if node_file is not None else Site()
+    machine = gather(sysctls=sysctl_names(site.devices))
+    site = Site(site.settings, site.configuration, _ask_networks(site, machine))
+    return (*findings, *examine(machine, site))
+
+
+def sysctl_names(devices: Iterable[str]) -> tuple[str, ...]:
+    """Return the switches `examine` wants to see."""
+    conf = [f"net/ipv4/conf/{where}/{name}" for where in ("all", *devices) for name in PER_DEVICE]
+    return (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, CONNTRACK_MAX, *conf)
+
+
+def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
+    """Judge a machine; in the order in which one would repair it."""
+    return (
+        *_capabilities(machine),
+        *_modules(machine),
+        *_switches(machine, site),
+        *_device_switches(machine, site),
+        *_interfaces(machine, site),
+        *_floating_addresses(machine, site),
+        *_ports(machine, site),
+        *_foreign_chains(machine),
+        *_foreign_processes(machine),
+    )
+
+
+def _read_files(node_file: Path, findings: list[Finding]) -> Site:
+    try:
+        settings = load_node(node_file)
+    except ConfigError as error:
+        findings.extend(_wrong(error.problems, node_file))
+        return Site()
+    findings.append(Finding(Level.OK, "node file", str(node_file)))
+    try:
+        read_key(settings.key_file)
+    except StartupError as error:
+        findings.append(Finding(Level.FAIL, f"key {settings.key_file}", error.found, error.to_do))
+    else:
+        findings.append(Finding(Level.OK, "key", str(settings.key_file)))
+    try:
+        configuration = load_cluster(settings.cluster_file)
+    except ConfigError as error:
+        findings.extend(_wrong(error.problems, node_file))
+        return Site(settings)
+    if problems := cross_check(settings, configuration, file=str(node_file)):
+        findings.extend(_wrong(problems, node_file))
+        return Site(settings)
+    findings.append(Finding(Level.OK, "cluster file", str(settings.cluster_file)))
+    return Site(settings, configuration)
+
+
+def _wrong(problems: Iterable[Problem], node_file: Path) -> Iterator[Finding]:
+    for problem in problems:
+        where = f"{problem.path}: " if problem.path else ""
+        fix = f'correct it, then run "hanat config check {node_file}"'
+        yield Finding(Level.FAIL, f"file {problem.file}", where + problem.text, fix)
+
+
+def _ask_networks(site: Site, machine: Machine) -> dict[Address, frozenset[str]]:
+    answers: dict[Address, frozenset[str]] = {}
+    for device, addresses in _floating(site).items():
+        wanted = [address for address in addresses if isinstance(address, IPv4Address)]
+        if wanted and machine.carriers.get(device):
+            answers.update(who_answers(device, wanted))
+    return answers
+
+
+def _floating(site: Site) -> dict[str, list[Address]]:
+    """Return the floating addresses by the device that would carry them here."""
+    found: dict[str, list[Address]] = {}
+    if site.settings is not None and site.configuration is not None:
+        for vip in site.configuration.vips:
+            device = site.settings.interfaces[vip.interface]
+            found.setdefault(device, []).extend(address.ip for address in vip.addresses)
+    return found
+
+
+def _hanat_runs(machine: Machine) -> bool:
+    return any(
+        "run" in command
+        and any(Path(word).name == "hanat" for word in command[: command.index("run")])
+        for command in machine.processes
+    )
+
+
+def _capabilities(machine: Machine) -> Iterator[Finding]:
+    needs = {
+        "CAP_NET_ADMIN": (Level.FAIL, "without it no address, rule or flow can be set"),
+        "CAP_NET_RAW": (Level.FAIL, "without it a takeover cannot be announced"),
+        "CAP_SYS_NICE": (
+            Level.WARN,
+            "without real-time priority a busy machine may cost the lease",
+        ),
+        "CAP_IPC_LOCK": (Level.WARN, "without locked memory swapping may cost the lease"),
+    }
+    for name, (level, why) in needs.items():
+        if name in machine.capabilities:
+            yield Finding(Level.OK, name, "present")
+        else:
+            fix = f"run as root, or add {name} to AmbientCapabilities= of the service"
+            yield Finding(level, name, f"missing: {why}", fix)
+
+
+def _modules(machine: Machine) -> Iterator[Finding]:
+    if machine.nft.version is not None:
+        yield Finding(Level.OK, "libnftables", f"version {machine.nft.version}, nf_tables answers")
+    else:
+        loadable = not machine.nft.problem.startswith("cannot be loaded")
+        fix = "modprobe nf_tables, as root" if loadable else "apt-get install nftables"
+        yield Finding(Level.FAIL, "libnftables", machine.nft.problem, fix)
+    if CONNTRACK_MAX in machine.sysctls:
+        yield Finding(Level.OK, "nf_conntrack", f"at most {machine.sysctls[CONNTRACK_MAX]} entries")
+    else:
+        found = "the module is not loaded, or not for this network namespace"
+        yield Finding(Level.FAIL, "nf_conntrack", found, "modprobe nf_conntrack")
+
+
+def _switches(machine: Machine, site: Site) -> Iterator[Finding]:
+    yield _switch(machine, IP_FORWARD, why="this machine does not forward")
+    yield _switch(machine, EVENTS, why=_events_reason(machine))
+    yield _switch(machine, LIBERAL, why="after a takeover windows are unknown and packets dropped")
+    configuration = site.configuration
+    if configuration is not None and any(vip.of_version(6) for vip in configuration.vips):
+        yield _switch(machine, IP6_FORWARD, why="there are IPv6 vips and it does not forward IPv6")
+
+
+def _events_reason(machine: Machine) -> str:
+    if machine.sysctls.get(EVENTS) == "2":
+        return "flows that begin or are installed while nobody listens never report their end"
+    return "the kernel reports no flows, so none can be replicated"
+
+
+def _switch(machine: Machine, name: str, *, why: str) -> Finding:
+    value = machine.sysctls.get(name)
+    if value == "1":
+        return Finding(Level.OK, _dotted(name), "1")
+    found = f"{'absent' if value is None else value}: {why}"
+    return Finding(Level.FAIL, _dotted(name), found, f"sysctl -w {_dotted(name)}=1")
+
+
+def _device_switches(machine: Machine, site: Site) -> Iterator[Finding]:
+    for device in ("all", *site.devices):
+        for name, why in (
+            ("rp_filter", "strict: replies that come in by another interface are dropped"),
+            ("send_redirects", "hosts are told to go around the node"),
+            ("proxy_arp", "this machine answers for addresses of others, whoever holds them"),
+        ):
+            path = f"net/ipv4/conf/{device}/{name}"
+            value = machine.sysctls.get(path)
+            if value is None:
+                continue  # the device is absent, which is reported as such
+            # The kernel takes the larger of both values for this one: 2 in "all" wins.
+            loose = name == "rp_filter" and machine.sysctls.get(RP_FILTER_ALL) == "2"
+            if value == "1" and not loose:
+                fix = f"sysctl -w {_dotted(path)}=0"
+                yield Finding(Level.WARN, _dotted(path), f"1: {why}", fix)
+            else:
+                yield Finding(Level.OK, _dotted(path), value)
+
+
+def _dotted(path: str) -> str:
+    """Return a switch's usual name; with slashes if a device's name has a dot in it."""
+    return path if "." in path else path.replace("/", ".")
+
+
+def _interfaces(machine: Machine, site: Site) -> Iterator[Finding]:
+    if site.settings is None:
+        return
+    for name, device in site.settings.interfaces.items():
+        check = f"interface {name} = {device}"
+        if device not in machine.carriers:
+            found = f"no such interface; they are {', '.join(machine.carriers)}"
+            yield Finding(Level.FAIL, check, found, "correct [interfaces] in the node file")
+        elif not machine.carriers[device]:
+            found = "down or without a carrier: the node is not eligible"
+            fix = f"ip link set {device} up, then check the cable"
+            yield Finding(Level.FAIL, check, found, fix)
+        else:
+            yield Finding(Level.OK, check, "up, with a carrier")
+    places = {a.ip: device for device, found in machine.addresses.items() for a in found}
+    for address in site.settings.myself.addresses:
+        if address in places:
+            yield Finding(Level.OK, f"own address {address}", f"on {places[address]}")
+        else:
+            fix = f"ip address add {address}/PREFIX dev DEVICE, or correct [[peer]]"
+            yield Finding(Level.FAIL, f"own address {address}", "on no interface", fix)
+
+
+def _floating_addresses(machine: Machine, site: Site) -> Iterator[Finding]:
+    runs = _hanat_runs(machine)
+    places = {a.ip: (a, device) for device, found in machine.addresses.items() for a in found}
+    for addresses in _floating(site).values():
+        for address in addresses:
+            check = f"floating address {address}"
+            answering = sorted(site.answers.get(address, ()))
+            claimed = " and ".join(answering)
+            if address in places and not runs:
+                entry, device = places[address]
+                found = f"on {device} although hanat does not run here"
+                yield Finding(Level.FAIL, check, found, f"ip address del {entry} dev {device}")
+            elif len(answering) + (address in places) > 1:
+                here = "this machine and " if address in places else ""
+                fix = f'find them with "arping -D {address}", take it away from all but the holder'
+                yield Finding(Level.FAIL, check, f"two holders: {here}{claimed} answer", fix)
+            elif address in places:
+                yield Finding(Level.OK, check, f"on {places[address][1]}, held by this node")
+            else:
+                found = f"not here, {claimed} answers" if claimed else "not here"
+                yield Finding(Level.OK, check, found)
+
+
+def _ports(machine: Machine, site: Site) -> Iterator[Finding]:
+    if site.settings is None:
+        return
+    wanted = [
+        ("raft", "tcp", site.settings.raft_port),
+        ("mesh", "udp", site.settings.mesh_port),
+        *(("api", "tcp", x.port) for x in site.settings.api_listen if isinstance(x, TcpListen)),
+    ]
+    runs = _hanat_runs(machine)
+    for name, protocol, port in wanted:
+        check = f"{name} port {port}/{protocol}"
+        if (protocol, port) not in machine.ports:
+            yield Finding(Level.OK, check, "free")
+        elif runs:
+            yield Finding(Level.OK, check, "in use, and hanat runs")
+        else:
+            fix = f"ss -ln{protocol[0]}p 'sport = :{port}' names it; stop it or choose another port"
+            yield Finding(Level.FAIL, check, "taken by another program", fix)
+
+
+def _foreign_chains(machine: Machine) -> Iterator[Finding]:
+    clean = True
+    for chain in machine.nft.chains:
+        family, table, hook = chain.get("family"), str(chain.get("table")), chain.get("hook")
+        if table in {TABLE, GATE_TABLE} or family not in {"ip", "ip6", "inet"}:
+            continue
+        name = f"nft chain {family} {table} {chain.get('name')}"
+        fix = f"nft list table {family} {table}, then remove it or let hanat's traffic pass"
+        if chain.get("type") == "nat" and hook in {"prerouting", "postrouting"}:
+            clean = False
+            found = f"translates at {hook} too: the first rule that matches decides"
+            yield Finding(Level.WARN, name, found, fix)
+        elif hook == "forward" and chain.get("policy") == "drop":
+            clean = False
+            found = "drops what it does not accept, also what hanat forwards"
+            yield Finding(Level.WARN, name, found, fix)
+    if clean and machine.nft.version is not None:
+        yield Finding(Level.OK, "other nft tables", "none translates or drops what is forwarded")
+
+
+def _foreign_processes(machine: Machine) -> Iterator[Finding]:
+    names = {Path(command[0]).name for command in machine.processes}
+    for name, why in OTHER_MANAGERS.items():
+        if name in names:
+            yield Finding(Level.WARN, name, f"running: {why}", f"systemctl disable --now {name}")
+        else:
+            yield Finding(Level.OK, name, "not running")
