@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 import sys
@@ -15,10 +14,7 @@ from tests.cli.helpers import REPOSITORY
 ADDRESS = "192.0.2.10"
 MACS = ("02:00:00:00:00:0a", "02:00:00:00:00:0b")
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
-]
+pytestmark = pytest.mark.kernel
 
 
 def ip(*words: str) -> None:
@@ -26,7 +22,7 @@ def ip(*words: str) -> None:
 
 
 @pytest.fixture
-def namespaces() -> Iterator[tuple[str, str]]:
+def namespaces(_needs_root: None) -> Iterator[tuple[str, str]]:
     """A namespace that asks and one with two devices that answer, all on one bridge."""
     tag = secrets.token_hex(3)
     asking, answering = f"hanat-{tag}-q", f"hanat-{tag}-a"
