@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from chaos import demo, report
 from chaos.errors import LabError, UsageError
-from chaos.lab import Lab
+from chaos.lab import Lab, require_machine
 from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
 
 
@@ -81,12 +81,13 @@ def _lab(options: argparse.Namespace) -> Lab:
 
 def _up(options: argparse.Namespace) -> int:
     lab = _lab(options)
-    lab.build()
     try:
+        lab.build()
         lab.start()
         holder = lab.wait_for_holder()
         lab.keep()
     except BaseException:
+        _ignore_signals()
         lab.remove()
         raise
     print(f"The lab is up, {holder} holds the floating addresses. To look inside:\n")
@@ -101,12 +102,10 @@ def _demo(options: argparse.Namespace) -> int:
         print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
 
     lab = _lab(options)
-    for file in (options.json, options.save):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise UsageError(f"cannot write {file}: there is no folder {file.resolve().parent}")
-    lab.build()
+    _check_outputs(options)
     code = 1
     try:
+        lab.build()
         say("the network is built, the servers listen; starting hanat on r1, r2, r3")
         run = demo.Run(say)
         demo.perform(lab, run)
@@ -115,6 +114,8 @@ def _demo(options: argparse.Namespace) -> int:
         if options.json:
             options.json.write_text(json.dumps(report.document(result), indent=2) + "\n")
         verdict, code = demo.last_line(result), 0 if result.valid is True else 1
+    except UsageError:
+        raise
     except LabError as error:
         verdict = f"demo: FAILED {error}".replace("\n", " | ")
     except KeyboardInterrupt:
@@ -125,16 +126,28 @@ def _demo(options: argparse.Namespace) -> int:
     return code
 
 
-def _finish(lab: Lab, options: argparse.Namespace) -> None:
-    """Save what is to be saved, then remove the lab, or keep it."""
-    # A second Ctrl-C must not leave half a lab behind.
+def _check_outputs(options: argparse.Namespace) -> None:
+    for file in (options.json, options.save):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise UsageError(f"cannot write {file}: there is no folder {file.resolve().parent}")
+    if options.save is not None and options.save.exists():
+        raise UsageError(f"cannot save to {options.save}: it exists; choose a new folder")
+
+
+def _ignore_signals() -> None:
+    """Keep a second Ctrl-C from leaving half a lab behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _finish(lab: Lab, options: argparse.Namespace) -> None:
+    """Save what is to be saved, then remove the lab, or keep it."""
+    _ignore_signals()
     try:
-        if options.save:
+        if options.save and lab.built:
             lab.save(options.save)
     finally:
-        if options.keep:
+        if options.keep and lab.built:
             lab.keep()
             print(f"The lab is left running, its folder is {lab.folder}. To look inside:\n")
             print(_how_to_look(lab, lab.holder() or "r1") + "\n")
@@ -143,6 +156,7 @@ def _finish(lab: Lab, options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> int:
+    require_machine()
     done = remove_lab(options.prefix, force=options.force)
     for line in done or ["nothing to remove"]:
         print(line)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chaos import history
 from chaos.workloads import http, tcp, udp
+from chaos.workloads.priority import prefer
 from chaos.workloads.stop import Stop
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--source-port", type=int, default=0, help="udp only")
     options = parser.parse_args()
+    prefer()
     facts = _run(options, Stop(options.seconds))
     draft = options.out.with_suffix(".part")
     with draft.open("w") as file:

@@ -31,7 +31,12 @@ WORKLOADS = tuple(w.name for w in UDP)
 
 @dataclass(slots=True)
 class Run:
-    """What a demonstration has done and seen so far."""
+    """What a demonstration has done and seen so far.
+
+    Attributes:
+        at_end: By node, the floating addresses on its devices after the last probe.
+        problem: What kept it from going on to the end.
+    """
 
     say: Callable[[str], None]
     faults: list[Fault] = field(default_factory=list)
@@ -39,6 +44,7 @@ class Run:
     at_end: dict[str, set[str]] = field(default_factory=dict)
     start_ns: int = 0
     end_ns: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +65,33 @@ class Result:
 
 
 def perform(lab: Lab, run: Run) -> None:
-    """Do everything, from first start to the last probe, in a lab that was built."""
+    """Do everything, from first start to the last probe, in a lab that was built.
+
+    What fails once the traffic flows ends the acts but not the run: it is told together
+    with what was seen up to then.
+
+    Raises:
+        LabError: The cluster did not come up, or the traffic could not be measured.
+    """
     lab.start()
     first = lab.wait_for_holder()
     run.say(f"{first} holds the floating addresses, the others follow")
     traffic = Traffic(lab)
     traffic.start()
     run.say("traffic: HTTP 50/s, UDP probes 1 kHz each way, 2 TCP connections each way")
+    try:
+        _act(lab, run, traffic, first)
+    except LabError as error:
+        run.problem = str(error)
+        run.say(run.problem)
+    traffic.stop()
+    run.at_end = {name: lab.addresses(name) for name in lab.nodes}
+    run.facts = [*traffic.facts(), *run.faults]
+    run.start_ns, run.end_ns = traffic.start_ns, traffic.end_ns
+    run.say("traffic stopped")
+
+
+def _act(lab: Lab, run: Run, traffic: Traffic, first: str) -> None:
     traffic.run_for(WARM_UP_S)
 
     second = _kill_holder(lab, run, first)
@@ -79,12 +105,6 @@ def perform(lab: Lab, run: Run) -> None:
 
     _switch_over(lab, run, first)
     traffic.run_for(AFTER_SWITCHOVER_S)
-
-    traffic.stop()
-    run.at_end = {name: lab.addresses(name) for name in lab.nodes}
-    run.facts = [*traffic.facts(), *run.faults]
-    run.start_ns, run.end_ns = traffic.start_ns, traffic.end_ns
-    run.say("traffic stopped")
 
 
 def _kill_holder(lab: Lab, run: Run, first: str) -> str:
@@ -133,7 +153,9 @@ def judge(run: Run, *, outage_limit_ms: float) -> Result:
     history = History.of(run.facts)
     cut = checkers.windows(history, run.start_ns, run.end_ns)
     floating = [address.partition("/")[0] for address in FLOATING.values()]
+    went = Verdict("procedure", run.problem is None, run.problem or "every step was done")
     verdicts = (
+        went,
         checked("one-holder", checkers.one_speaker, history, cut),
         checked("holder-moved", checkers.holder_moved, history, cut, "public"),
         checked("addresses-together", checkers.addresses_together, history, cut, NETWORKS),

@@ -41,6 +41,7 @@ from chaos.removal import DEFAULT_PREFIX, default_folder, make_folder, prefix_op
 T = TypeVar("T")
 
 POLL_S = 0.02
+SOCKET_PATH_BYTES_MAX = 107  # unix(7): 108 with the closing zero
 
 
 def require_machine() -> None:
@@ -110,6 +111,11 @@ class Lab:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.remove()
+
+    @property
+    def built(self) -> bool:
+        """Whether it is there, and this program built it."""
+        return self._record is not None
 
     def build(self) -> None:
         """Create folder, files, network and servers; start no daemon.
@@ -335,6 +341,12 @@ class Lab:
         )
 
     def _write_files(self) -> None:
+        longest = max(len(os.fsencode(node.socket)) for node in self.nodes.values())
+        if longest > SOCKET_PATH_BYTES_MAX:
+            raise UsageError(
+                f"cannot use folder {self.folder}: Unix sockets in it would have names of "
+                f"{longest} bytes, {SOCKET_PATH_BYTES_MAX} are possible; choose a shorter one"
+            )
         make_folder(self.folder, self.prefix)
         (self.folder / "cluster.toml").write_text(self._cluster_toml)
         for router in self.topology.routers:
@@ -355,16 +367,19 @@ class Lab:
 
     def _make_key(self) -> None:
         command = [*self.hanat, "keygen", str(self.folder / "cluster.key")]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment(self.prefix, "keygen"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=environment(self.prefix, "keygen"),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise LabError(f"cannot make a cluster key: {error}") from error
         if done.returncode != 0:
             raise LabError(
                 f"cannot make a cluster key: {' '.join(command)} ended with "

@@ -31,6 +31,7 @@ from chaos.history import AddressSeen, ArpSeen, Fact
 from chaos.netns import entered
 from chaos.topology import BRIDGES, FLOATING, SUBNET, SWITCH, Topology, three_routers
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
+from chaos.workloads.priority import prefer
 from chaos.workloads.stop import Stop
 
 ASK_PERIOD_S = 0.008  # so that every 10 ms of a picture has an answer in it
@@ -216,6 +217,7 @@ def main() -> None:
         "--seconds", type=float, default=120.0, help="at most (default: %(default)s)"
     )
     options = parser.parse_args()
+    prefer()
     facts: list[Fact] = []
     stop = Stop(options.seconds)
     Observer(three_routers(options.prefix), facts.append).run(stop)

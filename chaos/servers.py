@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from chaos.workloads.priority import prefer
+
 HTTP_PORT = 8080
 UDP_PORT = 5353
 TCP_PORT = 9000
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("name", help="what to answer over HTTP")
     parser.add_argument("--ready", type=Path, help="file to create when all ports are open")
     options = parser.parse_args()
+    prefer(collect=True)
     asyncio.run(serve(options.name, options.ready.touch if options.ready else None))
 
 

@@ -19,11 +19,12 @@ route to the private network: a packet that was not translated is lost, and noti
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from chaos.errors import LabError
+from chaos.errors import LabError, UsageError
 from chaos.netns import NETNS_DIR, write_sysctls
 
 BRIDGES = {"public": "br-pub", "private": "br-priv"}
@@ -125,7 +126,16 @@ def _port(host: str, network: str, device: str, number: int) -> Port:
 
 
 def three_routers(prefix: str = "hanat") -> Topology:
-    """Return the lab drawn above."""
+    """Return the lab drawn above.
+
+    Raises:
+        UsageError: The prefix cannot be part of a file name.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,39}", prefix):
+        raise UsageError(
+            f'"{prefix}" cannot be a prefix: a letter, then letters, digits, - and _, '
+            "40 characters at most"
+        )
     routers = tuple(
         Host(
             name=f"r{i}",

@@ -110,8 +110,9 @@ class Traffic:
             child.popen.wait(STOP_S)
 
     def facts(self) -> list[Fact]:
-        """Read what all of them wrote; sets `start_ns` to when all streams were flowing."""
-        facts = [fact for name in self._children for fact in read(self._file(name))]
+        """Read what they wrote, if they did; sets `start_ns` to when all streams were flowing."""
+        files = [self._file(name) for name in self._children]
+        facts = [fact for file in files if file.exists() for fact in read(file)]
         first = [probes.sent[0] for probes in History.of(facts).probes if probes.sent]
         self.start_ns = max(first, default=self.end_ns)
         return facts

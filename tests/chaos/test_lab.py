@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ def traces(prefix: str) -> list[object]:
     """Everything of a lab that can be left on the machine."""
     files = [f for f in (record.path_of(prefix), default_folder(prefix)) if f.exists()]
     return [*three_routers(prefix).present(), *marked(prefix), *files]
+
+
+def poll(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Ask until it is true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
 
 
 def run_chaos(*arguments: str, prefix: str) -> subprocess.CompletedProcess[str]:
@@ -176,8 +186,23 @@ def test_folder_of_somebody_else_is_left_alone(prefix: str, tmp_path: Path) -> N
     assert not traces(prefix)
 
 
+@pytest.mark.parametrize("prefix", ["", "a/b", "../x", "-n", "x" * 41])
+def test_prefix_that_is_no_name_is_refused(prefix: str) -> None:
+    with pytest.raises(UsageError, match="cannot be a prefix"):
+        remove_lab(prefix)
+
+
+@pytest.mark.kernel
+def test_folder_too_long_for_a_socket_is_refused(prefix: str) -> None:
+    with pytest.raises(UsageError, match="choose a shorter one"):
+        Lab(prefix, folder=default_folder("x" * 99), hanat=STAND_IN).build()
+    assert not traces(prefix)
+
+
 @pytest.mark.kernel
 def test_failing_build_leaves_nothing(prefix: str) -> None:
     with pytest.raises(LabError, match="cannot make a cluster key"):
         Lab(prefix, hanat=["false"]).build()
+    with pytest.raises(LabError, match="No such file"):
+        Lab(prefix, hanat=["/nonexistent/hanat"]).build()
     assert not traces(prefix)

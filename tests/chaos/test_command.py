@@ -1,0 +1,96 @@
+"""``python -m chaos``: what it prints, how it exits, and that it cleans up after itself."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from chaos.processes import environment, python_module
+from chaos.removal import default_folder
+from chaos.topology import three_routers
+from tests.chaos.test_lab import STAND_IN, poll, run_chaos, traces
+
+HANAT = ["--hanat", shlex.join(STAND_IN)]
+
+
+@contextmanager
+def running(*arguments: str, prefix: str) -> Iterator[subprocess.Popen[str]]:
+    """A chaos command under way; killed at the end if need be."""
+    command = python_module("chaos", arguments[0], "--prefix", prefix, *arguments[1:])
+    with subprocess.Popen(
+        command,
+        env=environment("none", "test"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    done = subprocess.run(
+        python_module("chaos", "explode"),
+        env=environment("none", "test"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "explode" in done.stderr
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_removes_everything(prefix: str, number: signal.Signals) -> None:
+    with running("demo", *HANAT, prefix=prefix) as demo:
+        started = default_folder(prefix) / "r3" / "started"
+        poll(started.exists)
+        os.killpg(demo.pid, number)
+        out, _ = demo.communicate(timeout=30)
+    assert out.splitlines()[-1] == "demo: FAILED interrupted"
+    assert demo.returncode == 1
+    assert not traces(prefix)
+
+
+@pytest.mark.kernel
+def test_up_interrupted_while_building_removes_everything(prefix: str) -> None:
+    with running("up", *HANAT, prefix=prefix) as up:
+        poll(lambda: bool(three_routers(prefix).present()))
+        os.killpg(up.pid, signal.SIGINT)
+        up.communicate(timeout=30)
+    assert up.returncode == 130
+    assert not traces(prefix)
+
+
+@pytest.mark.kernel
+def test_demo_without_a_working_daemon_fails_in_its_last_line(prefix: str) -> None:
+    command = f"{sys.executable} -c 'import sys; sys.exit(sys.argv[1] != \"keygen\")'"
+    done = run_chaos("demo", "--hanat", command, prefix=prefix)
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("demo: FAILED r")
+    assert "ended with exit code 1" in last
+    assert not traces(prefix)
+
+
+@pytest.mark.kernel
+def test_demo_does_not_begin_what_it_cannot_write_down(prefix: str, tmp_path: Path) -> None:
+    for option in (["--json", "/nonexistent/x.json"], ["--save", str(tmp_path)]):
+        done = run_chaos("demo", *HANAT, *option, prefix=prefix)
+        assert done.returncode == 2
+        assert done.stderr.startswith("chaos: cannot")
+    assert not traces(prefix)
