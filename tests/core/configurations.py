@@ -1,0 +1,68 @@
+"""Random configurations that `config check` would pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+from hypothesis import strategies as st
+
+from hanat.core.configuration import (
+    PROFILES,
+    Address,
+    Configuration,
+    FloatingAddress,
+    Listen,
+    Masquerade,
+    Protocol,
+    RealServer,
+    Scheduler,
+    VirtualService,
+)
+from tests.core.examples import EDGE
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Configuration:
+    """Return configurations with up to five services, for the devices of `examples`."""
+    vips = draw(st.sampled_from([EDGE.vips, EDGE.vips[:1], tuple(map(_only_v4, EDGE.vips))]))
+    addresses = [address.ip for vip in vips for address in vip.addresses]
+    count = draw(st.integers(0, 5))
+    # Ports of services do not overlap: service n has the n-th thousand.
+    services = tuple(draw(_services(f"s-{n}.x", addresses, 1000 * (n + 1))) for n in range(count))
+    return Configuration(
+        name="any",
+        profile=PROFILES["default"],
+        vips=vips,
+        masquerades=draw(st.sampled_from([EDGE.masquerades, (), (_overlapping(),)])),
+        services=services,
+    )
+
+
+def _only_v4(vip: FloatingAddress) -> FloatingAddress:
+    return replace(vip, addresses=tuple(a for a in vip.addresses if a.version == 4))
+
+
+def _overlapping() -> Masquerade:
+    networks = tuple(map(ip_network, ("10.0.0.0/8", "10.11.12.0/24", "10.11.13.0/24")))
+    return Masquerade(networks, (ip_interface("203.0.113.10/24").ip,), "public")
+
+
+@st.composite
+def _services(draw: st.DrawFn, name: str, addresses: list[Address], base: int) -> VirtualService:
+    asked = draw(st.sets(st.tuples(st.sampled_from(addresses), st.sampled_from(Protocol))))
+    length = draw(st.sampled_from([0, 0, 99]))
+    listens = tuple(Listen(a, p, base, base + length) for a, p in sorted(asked, key=str))
+    versions = sorted({address.version for address, _ in asked})
+    servers = tuple(
+        RealServer(
+            name=f"r{place}",
+            address=ip_address(f"10.11.12.{place + 1}" if version == 4 else f"fd00:12::{place}"),
+            port=draw(st.sampled_from([None, 80, 65535])),
+            weight=draw(st.integers(0, 300)),
+        )
+        for place, version in enumerate(
+            draw(st.lists(st.sampled_from(versions), max_size=8)) if versions else []
+        )
+    )
+    return VirtualService(name, listens, draw(st.sampled_from(Scheduler)), servers)

@@ -1,0 +1,207 @@
+"""The rendered scripts: their text and the share of each server. nft judges in tests/kernel."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanat.core.configuration import (
+    Configuration,
+    RealServer,
+    Scheduler,
+)
+from hanat.core.ruleset import SLOTS_INTERLEAVED_MAX, render_gate, render_ruleset, shares
+from tests.core.configurations import configurations
+from tests.core.examples import DEVICES, EDGE, OFF, WEB
+
+GOLDEN = """\
+# hanat: ruleset of cluster edge1
+add table inet hanat
+delete table inet hanat
+table inet hanat {
+    chain service/web/v4 {
+        # wrr: web1 weight 2, web2 weight 1, web3 weight 0
+        meta l4proto tcp dnat ip to numgen inc mod 3 map \
+{ 0 : 10.11.12.101 . 8080, 1 : 10.11.12.102 . 8080, 2 : 10.11.12.101 . 8080 }
+    }
+
+    chain service/web/v6 {
+        # wrr: web6 weight 1
+        meta l4proto tcp dnat ip6 to [fd00:12::101]:8080
+    }
+
+    chain service/off/v4 {
+        # rr: old weight 0
+        counter drop
+    }
+
+    map listens_v4 {
+        type ipv4_addr . inet_proto . inet_service : verdict
+        elements = {
+            203.0.113.10 . tcp . 80 : goto service/web/v4,
+            203.0.113.10 . udp . 9 : goto service/off/v4,
+        }
+    }
+
+    map listens_v6 {
+        type ipv6_addr . inet_proto . inet_service : verdict
+        elements = {
+            2001:db8:1::10 . tcp . 80 : goto service/web/v6,
+        }
+    }
+
+    chain prerouting {
+        type nat hook prerouting priority dstnat; policy accept;
+        iifname != { "eth0", "eth1" } accept
+        ip daddr . meta l4proto . th dport vmap @listens_v4
+        ip6 daddr . meta l4proto . th dport vmap @listens_v6
+    }
+
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        iifname != { "eth0", "eth1" } accept
+        # a client beside the server: the answer has to come back through here
+        iifname "eth0" oifname "eth0" ip saddr 203.0.113.0/24 ct status dnat \
+snat ip to 203.0.113.10
+        iifname "eth0" oifname "eth0" ip6 saddr 2001:db8:1::/64 ct status dnat \
+snat ip6 to 2001:db8:1::10
+        iifname "eth1" oifname "eth1" ip saddr 10.11.12.0/24 ct status dnat \
+snat ip to 10.11.12.1
+        iifname "eth1" oifname "eth1" ip6 saddr fd00:12::/64 ct status dnat \
+snat ip6 to fd00:12::1
+        ct status dnat accept
+        oifname "eth0" ip saddr { 10.11.12.0/24 } snat ip to 203.0.113.10
+        oifname "eth0" ip6 saddr { fd00:12::/64 } snat ip6 to 2001:db8:1::10
+    }
+
+    chain events {
+        type filter hook prerouting priority -150; policy accept;
+        iifname { "eth0", "eth1" } ct state new ct event set assured,destroy
+    }
+
+    chain floating {
+        ct state established,related accept
+        icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept
+        icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, \
+parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
+        counter drop
+    }
+
+    chain input {
+        type filter hook input priority filter; policy accept;
+        ip daddr { 10.11.12.1, 203.0.113.10 } goto floating
+        ip6 daddr { 2001:db8:1::10, fd00:12::1 } goto floating
+    }
+}
+"""
+
+
+def test_small_configuration_reads_like_this() -> None:
+    small = replace(EDGE, services=(WEB, OFF))
+
+    assert render_ruleset(small, DEVICES) == GOLDEN
+
+
+def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
+    text = render_ruleset(EDGE, DEVICES)
+
+    assert (
+        "    chain server/media/any/v4 {\n"
+        "        meta l4proto { tcp, udp } dnat ip to 10.11.12.101\n"
+        "    }\n"
+    ) in text
+    assert (
+        "        jhash ip saddr mod 5 seed 0x68616e61 vmap "
+        "{ 0-1 : goto server/media/any/v4, 2-4 : goto server/media/one/v4 }\n"
+    ) in text
+
+
+def test_port_ranges_have_a_map_of_their_own() -> None:
+    text = render_ruleset(EDGE, DEVICES)
+
+    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4" in text
+    assert text.index("vmap @listens_v4") < text.index("vmap @ranges_v4")
+
+
+def test_source_is_never_masqueraded() -> None:
+    assert "masquerade" not in render_ruleset(EDGE, DEVICES)
+
+
+def test_rights_survive_the_gate_s_script() -> None:
+    flushed = re.findall(r"flush set (\S+ \S+ \S+)", render_gate(EDGE, DEVICES))
+
+    assert sorted(flushed) == [
+        "arp hanat_gate ports",
+        "arp hanat_gate vips",
+        "inet hanat_gate ports",
+        "inet hanat_gate vips_v4",
+        "inet hanat_gate vips_v6",
+    ]
+
+
+def test_floating_address_without_a_device_is_a_bug() -> None:
+    with pytest.raises(AssertionError, match="private"):
+        render_ruleset(EDGE, {"public": "eth0"})
+
+
+def test_turns_of_a_weighted_service_are_interleaved() -> None:
+    # nginx's example: weights 5, 1, 1.
+    servers = [_server(name, weight) for name, weight in (("a", 5), ("b", 1), ("c", 1))]
+
+    assert "".join(_turns(Scheduler.WRR, servers)) == "aabacaa"
+
+
+weights = st.lists(st.integers(0, 1000), max_size=12)
+
+
+@given(scheduler=st.sampled_from(Scheduler), weights=weights)
+def test_each_server_gets_the_share_of_its_weight(scheduler: Scheduler, weights: list[int]) -> None:
+    servers = [_server(f"s{place}", weight) for place, weight in enumerate(weights)]
+
+    turns = Counter(_turns(scheduler, servers))
+
+    counted = {s.name: (1 if scheduler is Scheduler.RR else s.weight) for s in servers if s.weight}
+    assert turns.keys() == counted.keys()
+    total, weight_total = turns.total(), sum(counted.values())
+    for name, count in turns.items():
+        assert count * weight_total == counted[name] * total
+
+
+@given(weights=weights)
+def test_interleaved_turns_never_lag_by_more_than_one_round(weights: list[int]) -> None:
+    servers = [_server(f"s{place}", weight) for place, weight in enumerate(weights)]
+    turns = _turns(Scheduler.WRR, servers)
+    if len(turns) > SLOTS_INTERLEAVED_MAX:
+        return
+
+    for length in range(len(turns) + 1):
+        seen = Counter(turns[:length])
+        for name, count in Counter(turns).items():
+            due = length * count / len(turns)
+            assert abs(seen[name] - due) < len(servers)
+
+
+def _turns(scheduler: Scheduler, servers: list[RealServer]) -> list[str]:
+    """Play the turns one by one, as the kernel looks them up in the map."""
+    parts = shares(scheduler, servers)
+    count = parts[-1].last + 1 if parts else 0
+    return [
+        next(part.server.name for part in parts if part.first <= turn <= part.last)
+        for turn in range(count)
+    ]
+
+
+def _server(name: str, weight: int) -> RealServer:
+    return RealServer(name, ip_address("10.11.12.101"), None, weight)
+
+
+@given(configuration=configurations())
+def test_same_configuration_same_text(configuration: Configuration) -> None:
+    for render in (render_ruleset, render_gate):
+        assert render(configuration, DEVICES) == render(configuration, dict(DEVICES))

@@ -1,0 +1,261 @@
+"""Two routers between a client and a server: what a takeover is about.
+
+    client ── public bridge ── r1, r2 ── private bridge ── server
+
+Nothing of the daemon runs here: the tests do by hand what it would do.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+
+from chaos.netns import entered
+from hanat.core.configuration import Listen, Protocol, RealServer, Scheduler, VirtualService
+from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.announcer import KernelAnnouncer
+from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from hanat.kernel.ports import Placement
+from tests.core.examples import DEVICES, EDGE
+from tests.kernel.namespaces import cable, run
+
+CLIENT, CLIENT_V6 = "203.0.113.2", "2001:db8:1::2"
+SERVER, SERVER_V6 = "10.11.12.101", "fd00:12::101"
+VIP, VIP_V6 = "203.0.113.10", "2001:db8:1::10"
+INSIDE_VIP, INSIDE_VIP_V6 = "10.11.12.1", "fd00:12::1"
+SERVICE_PORT, SERVER_PORT = 80, 8080
+ANSWER_S_MAX = 5.0
+
+_VIPS = (ip_address(VIP), ip_address(VIP_V6))
+CONFIGURATION = replace(
+    EDGE,
+    services=(
+        VirtualService(
+            name="echo",
+            listens=tuple(
+                Listen(vip, protocol, SERVICE_PORT, SERVICE_PORT)
+                for vip in _VIPS
+                for protocol in Protocol
+            ),
+            scheduler=Scheduler.RR,
+            servers=(
+                RealServer("one", ip_address(SERVER), SERVER_PORT, weight=1),
+                RealServer("six", ip_address(SERVER_V6), SERVER_PORT, weight=1),
+            ),
+        ),
+    ),
+)
+PLACEMENTS = tuple(
+    Placement(DEVICES[vip.interface], address, f"{DEVICES[vip.interface]}:1")
+    for vip in CONFIGURATION.vips
+    for address in vip.addresses
+)
+
+
+@dataclass(frozen=True)
+class Router:
+    """A router's namespace and the adapters that live in it."""
+
+    namespace: str
+    addresses: KernelAddresses
+    announcer: KernelAnnouncer
+    firewall: KernelFirewall
+    gate: KernelGate
+    conntrack: KernelConntrack
+
+    @contextmanager
+    def entered(self) -> Iterator[Router]:
+        """Be on this router."""
+        with entered(self.namespace):
+            yield self
+
+    def prepare(self) -> None:
+        """Install gate and ruleset, as at the start of a node."""
+        with self.entered():
+            self.gate.install(render_gate(CONFIGURATION, DEVICES))
+            self.firewall.apply(render_ruleset(CONFIGURATION, DEVICES))
+
+    def take_over(self, *, answers_s: float = 60.0, carries_s: float = 60.0) -> None:
+        """Add the addresses, open the gate, announce."""
+        with self.entered():
+            self.addresses.add(PLACEMENTS)
+            self.gate.arm(DEVICES.values(), answers_s=answers_s, carries_s=carries_s)
+            self.announcer.announce(PLACEMENTS)
+
+    def close(self) -> None:
+        """Release all descriptors."""
+        for adapter in (self.addresses, self.announcer, self.firewall, self.gate, self.conntrack):
+            adapter.close()
+
+
+class Network:
+    """The namespaces, cabled.
+
+    Args:
+        made: Names as the system knows them, by ``client``, ``server``, ``r1``,
+            ``r2`` and ``switch``.
+    """
+
+    def __init__(self, made: Mapping[str, str]) -> None:
+        self.made = made
+        self.r1, self.r2 = (
+            Router(
+                namespace=made[name],
+                addresses=KernelAddresses(),
+                announcer=KernelAnnouncer(),
+                firewall=KernelFirewall(),
+                gate=KernelGate(),
+                conntrack=KernelConntrack(),
+            )
+            for name in ("r1", "r2")
+        )
+        self._sockets: list[socket.socket] = []
+
+    def build(self) -> None:
+        """Cable everything and prepare both routers."""
+        switch = self.made["switch"]
+        for bridge in ("public", "private"):
+            run(f"ip link add {bridge} type bridge", switch)
+            run(f"ip link set {bridge} up", switch)
+        # Where the module is loaded, bridges would ask the switch's own tables.
+        for path in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
+            with entered(switch):
+                path.write_text("0")
+        self._port("client", "eth0", "public", (f"{CLIENT}/24", f"{CLIENT_V6}/64"))
+        self._port("server", "eth0", "private", (f"{SERVER}/24", f"{SERVER_V6}/64"))
+        for number, router in ((11, "r1"), (12, "r2")):
+            public = (f"203.0.113.{number}/24", f"2001:db8:1::{number}/64")
+            private = (f"10.11.12.{number}/24", f"fd00:12::{number}/64")
+            self._port(router, "eth0", "public", public)
+            self._port(router, "eth1", "private", private)
+            namespace = self.made[router]
+            run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1", namespace)
+        run(f"ip route add default via {INSIDE_VIP}", self.made["server"])
+        run(f"ip -6 route add default via {INSIDE_VIP_V6}", self.made["server"])
+        self.r1.prepare()
+        self.r2.prepare()
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        for opened in self._sockets:
+            opened.close()
+        self.r1.close()
+        self.r2.close()
+
+    def pull(self, router: Router) -> None:
+        """Unplug both cables of a router."""
+        name = next(name for name, known in self.made.items() if known == router.namespace)
+        for device in DEVICES.values():
+            run(f"ip link set {name}-{device} down", self.made["switch"])
+
+    def open_socket(self, place: str, family: int, kind: int) -> socket.socket:
+        """Return a socket that lives in a namespace, with a time limit."""
+        with entered(self.made[place]):
+            opened = socket.socket(family, kind)
+        opened.settimeout(ANSWER_S_MAX)
+        self._sockets.append(opened)
+        return opened
+
+    def listener(self, place: str, address: str, port: int) -> socket.socket:
+        """Return a listening TCP socket."""
+        opened = self.open_socket(place, family_of(address), socket.SOCK_STREAM)
+        opened.bind((address, port))
+        opened.listen()
+        return opened
+
+    def connection(
+        self, listener: socket.socket, place: str, to: tuple[str, int]
+    ) -> tuple[socket.socket, socket.socket]:
+        """Connect from a namespace; return both ends."""
+        near = self.open_socket(place, family_of(to[0]), socket.SOCK_STREAM)
+        near.connect(to)
+        far, _ = listener.accept()
+        far.settimeout(ANSWER_S_MAX)
+        self._sockets.append(far)
+        return near, far
+
+    def _port(self, place: str, device: str, bridge: str, addresses: tuple[str, ...]) -> None:
+        namespace, switch = self.made[place], self.made["switch"]
+        cable((namespace, device), (switch, f"{place}-{device}"))
+        run(f"ip link set {place}-{device} master {bridge}", switch)
+        for address in addresses:
+            flags = "nodad" if ":" in address else ""
+            run(f"ip addr add {address} dev {device} {flags}", namespace)
+
+
+def family_of(address: str) -> int:
+    """Return the socket family of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def talk(near: socket.socket, far: socket.socket) -> None:
+    """Send a line each way and check that it arrives."""
+    for sender, receiver, text in ((near, far, b"there"), (far, near, b"back!")):
+        sender.sendall(text)
+        assert receiver.recv(len(text), socket.MSG_WAITALL) == text
+
+
+class Probe:
+    """One UDP flow through the service, asked again and again.
+
+    Args:
+        network: Where it runs.
+        echo: The server's socket.
+        vip: Floating address to ask.
+    """
+
+    def __init__(self, network: Network, echo: socket.socket, vip: str = VIP) -> None:
+        self._echo = echo
+        self._socket = network.open_socket("client", family_of(vip), socket.SOCK_DGRAM)
+        self._to = (vip, SERVICE_PORT)
+        self._asked = 0
+
+    def answers(self) -> bool:
+        """Ask once; say whether the answer came back, waiting 20 ms each way."""
+        self._asked += 1
+        question = f"{id(self)} {self._asked}".encode()
+        try:
+            self._socket.sendto(question, self._to)
+            peer = self._await(self._echo, question)
+            self._echo.sendto(question, peer)
+            self._await(self._socket, question)
+        except (TimeoutError, OSError):
+            return False
+        return True
+
+    def _await(self, receiver: socket.socket, text: bytes) -> tuple[str, int]:
+        receiver.settimeout(0.02)
+        while True:
+            found, peer = receiver.recvfrom(64)
+            if found == text:  # an older question may have waited for a neighbour
+                return peer[0], peer[1]
+
+
+def echo_socket(network: Network, address: str = SERVER) -> socket.socket:
+    """Return the server's UDP socket."""
+    opened = network.open_socket("server", family_of(address), socket.SOCK_DGRAM)
+    opened.bind((address, SERVER_PORT))
+    return opened
+
+
+def answers_echo(network: Network, place: str, address: str) -> bool:
+    """Ping once from a namespace; say whether an answer came within two seconds."""
+    run("sysctl -qw net.ipv4.ping_group_range='0 0'", network.made[place])
+    v6 = ":" in address
+    protocol = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
+    with entered(network.made[place]):
+        asking = socket.socket(family_of(address), socket.SOCK_DGRAM, protocol)
+    with asking:
+        asking.settimeout(2.0)
+        try:
+            asking.sendto(bytes((128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1)) + b"hanat", (address, 0))
+            return asking.recv(64)[8:] == b"hanat"
+        except OSError:
+            return False

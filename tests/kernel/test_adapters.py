@@ -1,0 +1,157 @@
+"""What of the real adapters has no counterpart in a fake."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from ipaddress import ip_interface
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from hanat.core.configuration import Configuration
+from hanat.core.flows import ChangeKind
+from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.kernel import conntrack
+from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from hanat.kernel.links import KernelLinks
+from hanat.kernel.ports import Placement
+from tests.contract.flows import inbound
+from tests.core.configurations import configurations
+from tests.core.examples import DEVICES, EDGE
+from tests.kernel.namespaces import cable, run
+
+pytestmark = pytest.mark.kernel
+
+PUBLIC = Placement("eth0", ip_interface("203.0.113.10/24"), "eth0:1")
+
+
+async def test_adapters_work_inside_a_running_event_loop(inside: str) -> None:
+    """pyroute2's own client does not: it starts a loop of its own."""
+    cable((inside, "eth0"), (inside, "far"))
+    run("ip link set far down", inside)
+    addresses, links = KernelAddresses(), KernelLinks()
+
+    addresses.add([PUBLIC])
+
+    assert PUBLIC.address in addresses.present("eth0")
+    assert not links.carrier("eth0")
+    addresses.close()
+    links.close()
+
+
+def test_ipv4_address_has_its_label_and_ipv6_is_usable_at_once(inside: str) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    addresses = KernelAddresses()
+
+    addresses.add([PUBLIC, Placement("eth0", ip_interface("2001:db8:1::10/64"))])
+    addresses.close()
+
+    listing = run("ip addr show eth0", inside)
+    assert "inet 203.0.113.10/24 scope global eth0:1" in listing
+    assert "tentative" not in listing.partition("2001:db8:1::10/64")[2].partition("\n")[0]
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as bound:
+        bound.bind(("2001:db8:1::10", 0))
+
+
+def test_calls_leave_no_descriptors_open(inside: str) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    addresses, gate, links, flows = (
+        KernelAddresses(),
+        KernelGate(),
+        KernelLinks(),
+        KernelConntrack(),
+    )
+    gate.install(render_gate(EDGE, DEVICES))
+
+    def once() -> None:
+        addresses.add([PUBLIC])
+        addresses.present("eth0")
+        addresses.remove([PUBLIC])
+        gate.arm(["eth0"], answers_s=1.0, carries_s=1.0)
+        gate.rights()
+        links.carrier("eth0")
+        links.watch().close()
+        flows.install([inbound().to_record()])
+        flows.dump()
+        flows.capture().close()
+
+    once()
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names suffice
+    for _ in range(3):
+        once()
+    after = os.listdir("/proc/self/fd")  # noqa: PTH208
+
+    for adapter in (addresses, gate, links, flows):
+        adapter.close()
+    assert len(after) == len(before)
+
+
+def test_adding_a_placed_address_beside_others_leaves_them(inside: str) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    run("ip -6 addr flush dev eth0", inside)
+    run("ip addr add 203.0.113.11/24 dev eth0", inside)
+    addresses = KernelAddresses()
+
+    addresses.add([PUBLIC])
+    addresses.remove([PUBLIC])
+
+    assert addresses.present("eth0") == {ip_interface("203.0.113.11/24")}
+    addresses.close()
+
+
+def test_overrun_is_counted_and_what_was_queued_is_read(
+    inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert inside
+    monkeypatch.setattr(conntrack, "CAPTURE_BUFFER_BYTES", 16 << 10)
+    flows, stranger = KernelConntrack(), KernelConntrack()
+    records = [inbound(port).to_record() for port in range(30000, 31000)]
+    stranger.install(records)
+    capture = flows.capture()
+
+    stranger.delete(records)
+    first = capture.read()
+    overruns = capture.overruns
+    stranger.install(records[:1])
+    stranger.delete(records[:1])
+    later = capture.read()
+
+    assert overruns == 1
+    assert 0 < len(first) < len(records)
+    assert [change.kind for change in later] == [ChangeKind.DELETE]
+    for opened in (capture, flows, stranger):
+        opened.close()
+
+
+def test_entries_tell_of_their_end_although_nobody_listened(inside: str) -> None:
+    assert inside
+    flows = KernelConntrack()
+
+    flows.install([inbound().to_record()])
+    flows.close()
+
+    setting = Path("/proc/sys/net/netfilter/nf_conntrack_events")
+    assert setting.read_text().strip() == "1"
+
+
+@given(configuration=configurations())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_nft_takes_every_script_over_every_other(inside: str, configuration: Configuration) -> None:
+    assert inside
+    firewall, gate = KernelFirewall(), KernelGate()
+
+    firewall.apply(render_ruleset(configuration, DEVICES))
+    gate.install(render_gate(configuration, DEVICES))
+    firewall.apply(render_ruleset(replace(configuration, name="again"), DEVICES))
+
+    assert firewall.table("inet", "hanat") is not None
+    firewall.close()
+    gate.close()
