@@ -50,9 +50,10 @@ class DaemonBackend:
         self._names = {peer.node_id: peer.name for peer in parts.settings.peers}
         self._changed = asyncio.Event()
         self._switching = False
-        parts.driver.watch(self._wake)
+        parts.driver.watch(lambda _snapshot: self.wake())
 
-    def _wake(self, _snapshot: NodeSnapshot) -> None:
+    def wake(self) -> None:
+        """Let a switchover that waits look again: role or holder may have changed."""
         self._changed.set()
 
     # ------------------------------------------------------------------- status
