@@ -51,7 +51,7 @@ class Addresses(Protocol):
         ...
 
     def remove(self, placements: Iterable[Placement]) -> None:
-        """Remove all; what is absent already is no error.
+        """Remove all; what is absent already is no error, a missing device neither.
 
         Every placement is tried, then the first error is raised.
         """
@@ -113,6 +113,8 @@ class Gate(Protocol):
 
     def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
         """Grant both rights anew, in one transaction for all devices and families.
+
+        Rights of devices that are not named end.
 
         Args:
             devices: Kernel names.
@@ -180,7 +182,11 @@ class Conntrack(Protocol):
         ...
 
     def install(self, records: Iterable[bytes]) -> Installed:
-        """Create entries with their NAT; an entry with the same original tuple is replaced."""
+        """Create entries with their NAT; an entry with the same original tuple is replaced.
+
+        Entries time out after a day at the earliest: who installs sees no packets. A
+        record whose translated tuple another entry has is counted as clashed and left out.
+        """
         ...
 
     def delete(self, records: Iterable[bytes]) -> int:

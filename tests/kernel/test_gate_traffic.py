@@ -49,6 +49,19 @@ def test_without_rights_nothing_is_forwarded(network: Network, vip: str, server:
     assert not any(Probe(network, echo, vip).answers() for _ in range(5))
 
 
+def test_without_answers_no_new_flow_leaves_for_the_outside(network: Network) -> None:
+    network.r1.take_over()
+    outside = network.open_socket("client", socket.AF_INET, socket.SOCK_DGRAM)
+    outside.bind((CLIENT, 7000))
+    # The first makes the server know its gateway's link-layer address.
+    assert _arrives(network, outside)
+
+    with network.r1.entered() as router:
+        router.gate.withdraw()
+
+    assert not any(_arrives(network, outside) for _ in range(5))
+
+
 def test_without_rights_the_node_s_own_address_answers(network: Network) -> None:
     assert answers_echo(network, "client", "203.0.113.11")
     assert answers_echo(network, "client", "2001:db8:1::11")
@@ -174,6 +187,17 @@ def test_node_without_rights_learns_where_the_address_went(network: Network) -> 
         lambda: "02:00:00:00:00:77" in run(f"ip neigh show {VIP}", network.r2.namespace),
         f"another neighbour than {before}",
     )
+
+
+def _arrives(network: Network, outside: socket.socket) -> bool:
+    """Send one datagram from the server by a new flow; say whether it came out."""
+    inside = network.open_socket("server", socket.AF_INET, socket.SOCK_DGRAM)
+    inside.sendto(b"out", outside.getsockname())
+    outside.settimeout(0.05)
+    try:
+        return outside.recv(16) == b"out"
+    except TimeoutError:
+        return False
 
 
 def _know_neighbour(network: Network, vip: str) -> None:
