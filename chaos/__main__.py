@@ -65,7 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", type=Path, help="also write the result to this file")
     demo.add_argument("--save", type=Path, help="keep histories and logs in this new folder")
     demo.add_argument(
-        "--outage-limit-ms", type=float, default=2000, help="more fails (default: %(default)s)"
+        "--outage-limit-ms",
+        type=float,
+        default=500,  # five leases of the default profile; a change takes about one
+        help="a longer UDP outage fails (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
     down = commands.add_parser("down", parents=[common], help="remove a lab, also after a crash")

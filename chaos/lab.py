@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +36,10 @@ from chaos.processes import (
     spawn,
 )
 from chaos.removal import DEFAULT_PREFIX, default_folder, make_folder, prefix_option, remove_lab
+from chaos.waiting import wait_until
 
 T = TypeVar("T")
 
-POLL_S = 0.02
 SOCKET_PATH_BYTES_MAX = 107  # unix(7): 108 with the closing zero
 
 
@@ -279,20 +278,9 @@ class Lab:
             LabTimeoutError: Not true within `timeout_s`.
             NodeDiedError: A daemon ended meanwhile that was meant to run.
         """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            answer = condition()
-            if answer:
-                return answer
-            for node in self.nodes.values():
-                if node.died:
-                    raise NodeDiedError(
-                        f"{node.name} ended with exit code {node.exit_code} while waiting for "
-                        f"{what}; the end of its log:\n{node.log_tail()}"
-                    )
-            if time.monotonic() >= deadline:
-                raise LabTimeoutError(f"waited {timeout_s:g} s for {what}; {self.describe()}")
-            time.sleep(POLL_S)
+        return wait_until(
+            condition, timeout_s, what, meanwhile=self._check_daemons, details=self.describe
+        )
 
     def wait_for_holder(self, timeout_s: float = 15.0) -> str:
         """Wait until one node is ACTIVE and all running others follow it; return its name."""
@@ -307,6 +295,14 @@ class Lab:
             else:
                 words.append(f"{name} {status.get('role')} reason={status.get('reason')}")
         return ", ".join(words)
+
+    def _check_daemons(self) -> None:
+        for node in self.nodes.values():
+            if node.died:
+                raise NodeDiedError(
+                    f"{node.name} ended with exit code {node.exit_code}, which nobody asked for; "
+                    f"the end of its log:\n{node.log_tail()}"
+                )
 
     def _agreed_holder(self) -> str | None:
         running = {n: s for n, s in self.statuses().items() if self.nodes[n].wanted}

@@ -17,7 +17,7 @@ from chaos.errors import LabError
 from chaos.processes import (
     Child,
     Identity,
-    kill_all,
+    kill_marked,
     marked,
     send_signal,
     spawn,
@@ -116,12 +116,10 @@ class Node:
     def kill(self) -> int:
         """SIGKILL the daemon and all its children; return the instant before, monotonic ns."""
         self.wanted = False
-        # The parent first: it must not see a child die and act on it.
-        victims = sorted(self._processes(), key=lambda p: (p.started, p.pid))
-        instant_ns = time.monotonic_ns()
-        kill_all(victims)
+        started = [self._child.identity] if self._child else []
+        killed = kill_marked(self._prefix, self.name, also=started)
         self.reap()
-        return instant_ns
+        return killed.instant_ns
 
     def pause(self) -> int:
         """SIGSTOP the daemon and all its children; return the instant before, monotonic ns."""

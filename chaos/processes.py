@@ -26,6 +26,7 @@ from pathlib import Path
 from chaos.errors import LabError
 
 MARK = "CHAOS_LAB"
+KILL_ROUNDS_MAX = 10
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +36,14 @@ class Identity:
 
     pid: int
     started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """How many processes were killed, and the instant before the first, monotonic ns."""
+
+    count: int
+    instant_ns: int
 
 
 @dataclass(slots=True)
@@ -133,6 +142,32 @@ def kill_all(identities: Sequence[Identity], timeout_s: float = 5.0) -> None:
         send_signal(identity, signal.SIGKILL)
     if not wait_gone(identities, timeout_s):
         raise LabError(f"killed processes did not end within {timeout_s:.0f} s: {identities}")
+
+
+def kill_marked(prefix: str, name: str | None = None, *, also: Iterable[Identity] = ()) -> Killed:
+    """SIGKILL all processes of a lab or of one part of it.
+
+    Parents before children: a supervisor must not see its child die and act on it. Then it
+    looks again, for what a process forked between being found and being killed.
+
+    Args:
+        prefix: Of the lab.
+        name: Of the part, None for all.
+        also: Processes that were recorded; those that have ended are left out.
+
+    Raises:
+        LabError: They multiply faster than they die.
+    """
+    victims = set(marked(prefix, name)) | {p for p in also if identify(p.pid) == p}
+    instant_ns = time.monotonic_ns()
+    count = 0
+    for _ in range(KILL_ROUNDS_MAX):
+        if not victims:
+            return Killed(count, instant_ns)
+        kill_all(sorted(victims, key=lambda p: (p.started, p.pid)))
+        count += len(victims)
+        victims = set(marked(prefix, name))
+    raise LabError(f"processes of {prefix}/{name or ''} come back however often they are killed")
 
 
 def environment(prefix: str, name: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chaos import record, topology
 from chaos.errors import LabError
-from chaos.processes import identify, kill_all, marked
+from chaos.processes import kill_marked
 
 DEFAULT_PREFIX = "hanat"
 FOLDER_MARK = ".hanat-lab"  # a file that tells a lab's folder from anybody else's
@@ -50,11 +50,9 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
             f'or run "python -m chaos down{prefix_option(prefix)} --force"'
         )
     done = []
-    recorded = found.processes if found else []
-    processes = {p for p in recorded if identify(p.pid) == p} | set(marked(prefix))
-    if processes:
-        kill_all(sorted(processes, key=lambda p: (p.started, p.pid)))
-        done.append(f"ended {len(processes)} processes")
+    killed = kill_marked(prefix, also=found.processes if found else ())
+    if killed.count:
+        done.append(f"ended {killed.count} processes")
     network = topology.three_routers(prefix)
     if present := network.present():
         topology.remove(network)

@@ -16,7 +16,8 @@ import pytest
 from chaos.processes import environment, python_module
 from chaos.removal import default_folder
 from chaos.topology import three_routers
-from tests.chaos.test_lab import STAND_IN, poll, run_chaos, traces
+from chaos.waiting import wait_until
+from tests.chaos.test_lab import STAND_IN, run_chaos, traces
 
 HANAT = ["--hanat", shlex.join(STAND_IN)]
 
@@ -58,7 +59,7 @@ def test_unknown_command_is_a_usage_error() -> None:
 def test_interrupted_demo_removes_everything(prefix: str, number: signal.Signals) -> None:
     with running("demo", *HANAT, prefix=prefix) as demo:
         started = default_folder(prefix) / "r3" / "started"
-        poll(started.exists)
+        wait_until(started.exists, 20, "the daemons")
         os.killpg(demo.pid, number)
         out, _ = demo.communicate(timeout=30)
     assert out.splitlines()[-1] == "demo: FAILED interrupted"
@@ -69,7 +70,7 @@ def test_interrupted_demo_removes_everything(prefix: str, number: signal.Signals
 @pytest.mark.kernel
 def test_up_interrupted_while_building_removes_everything(prefix: str) -> None:
     with running("up", *HANAT, prefix=prefix) as up:
-        poll(lambda: bool(three_routers(prefix).present()))
+        wait_until(three_routers(prefix).present, 20, "a namespace")
         os.killpg(up.pid, signal.SIGINT)
         up.communicate(timeout=30)
     assert up.returncode == 130

@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,14 +26,6 @@ def traces(prefix: str) -> list[object]:
     """Everything of a lab that can be left on the machine."""
     files = [f for f in (record.path_of(prefix), default_folder(prefix)) if f.exists()]
     return [*three_routers(prefix).present(), *marked(prefix), *files]
-
-
-def poll(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Ask until it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def run_chaos(*arguments: str, prefix: str) -> subprocess.CompletedProcess[str]:
