@@ -132,3 +132,14 @@ Action = (
     | SetEligible
     | Finish
 )
+
+# These are tried whatever failed before: they make the node hold less, or let it go.
+CLEANUP: tuple[type[Action], ...] = (
+    ShutGate,
+    WithdrawGate,
+    StopCapture,
+    RemoveAddresses,
+    SetEligible,
+    StepDown,
+    Finish,
+)

@@ -40,6 +40,14 @@ class ConfigurationApplied:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurationRefused:
+    """A configuration was committed that this node cannot read or use."""
+
+    revision: int
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
 class CarrierObserved:
     """A logical interface has, or lacks, its carrier."""
 
@@ -89,6 +97,7 @@ Input = (
     | BarrierApplied
     | LeaseObserved
     | ConfigurationApplied
+    | ConfigurationRefused
     | CarrierObserved
     | SwitchoverRequested
     | ShutdownRequested

@@ -54,6 +54,7 @@ from hanat.core.inputs import (
     BarrierApplied,
     CarrierObserved,
     ConfigurationApplied,
+    ConfigurationRefused,
     FlowsFlushed,
     Input,
     LeaderObserved,
@@ -70,8 +71,12 @@ ANNOUNCE_OFFSETS_S = (0.0, 0.02, 0.04, 0.06, 0.08, 1.0, 5.0)
 ANNOUNCE_REFRESH_S = 60.0
 
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
-TRANSFER_S_MAX = 1.0
+TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
 KERNEL_RETRY_S = 5.0  # after the kernel refused something, before standing again
+# A node that is elected although it may not hold: perhaps nobody may. It waits before
+# it hands on, or leadership would go round as fast as messages do.
+INELIGIBLE_LEASES = 10
+LATE_S = 0.005  # a gate armed with less than this left was armed too late
 
 
 class Reason(Enum):
@@ -124,12 +129,16 @@ class Node:
         self._barrier_term = -1
         self._lease_until = 0.0
         self._armed_until = 0.0
-        self._ineligible: dict[str, float | None] = {}  # why → until when, None: until told
+        self._carriers: dict[str, bool] = {}  # logical interface → as last observed
+        self._faults: dict[str, float | None] = {}  # why → until when, None: until told
+        self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
+        self._gate_until = 0.0  # until when the kernel may let this node answer
         self._opening = False
         self._release_to: int | None = None
         self._release_due: float | None = None
         self._handing_over = False
         self._step_down_due: float | None = None
+        self._hand_on_due: float | None = None
         self._announce_due: list[float] = []
         self._finishing = False
         self._transitions: dict[str, int] = {}
@@ -141,15 +150,23 @@ class Node:
     @property
     def deadline(self) -> float | None:
         """When to call `step(TimerDue())`, None: not before the next input."""
-        dues = [due for due in self._ineligible.values() if due is not None]
+        dues = [due for due in self._faults.values() if due is not None]
         if self._role is Role.ACTIVE:
             dues.append(self._lease_until)
             dues.extend(self._announce_due[:1])
-        if self._release_due is not None:
-            dues.append(self._release_due)
-        if self._step_down_due is not None:
-            dues.append(self._step_down_due)
+        timers = (self._release_due, self._step_down_due, self._hand_on_due)
+        dues += [due for due in timers if due is not None]
         return min(dues, default=None)
+
+    @property
+    def ineligible(self) -> tuple[str, ...]:
+        """Why this node must not hold the addresses; empty when it may."""
+        dark = [
+            f"{interface}: no carrier"
+            for interface in self._configuration.interfaces
+            if not self._carriers.get(interface, True)
+        ]
+        return (*dark, *self._faults)
 
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
@@ -160,7 +177,7 @@ class Node:
             term=self._term,
             leader=self._leader,
             lease_until=self._lease_until,
-            ineligible=tuple(self._ineligible),
+            ineligible=self.ineligible,
             revision=self._revision,
             configuration=self._configuration,
             transitions=tuple(sorted(self._transitions.items())),
@@ -192,6 +209,9 @@ class Node:
                 return self._lease_observed(item, now)
             case ConfigurationApplied():
                 return self._configuration_applied(item, now)
+            case ConfigurationRefused(revision, found):
+                self._revision = revision
+                return self._hinder(f"configuration revision {revision}: {found}", None, now)
             case CarrierObserved():
                 return self._carrier_observed(item, now)
             case SwitchoverRequested():
@@ -222,7 +242,7 @@ class Node:
         self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
         self._opening = False
         self._announce_due = []
-        self._step_down_due = None
+        self._step_down_due = self._hand_on_due = None
         if role is not Role.RELEASING:
             self._release_due, self._release_to, self._handing_over = None, None, False
 
@@ -246,11 +266,16 @@ class Node:
         finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
         reason = Reason.HANDED_OVER if handed_over else Reason.LEADERSHIP_LOST
         self._enter(Role.BACKUP, reason, now)
-        return () if handed_over and not finish else (*self._retreat(), *finish)
+        return (*self._retreat(), *finish)
 
     def _retreat(self) -> tuple[Action, ...]:
         """Stop answering, then stop the capture, then give the addresses back."""
-        return (WithdrawGate(), StopCapture(), RemoveAddresses(self._configuration.vips))
+        return (WithdrawGate(), StopCapture(), *self._clear())
+
+    def _clear(self) -> tuple[Action, ...]:
+        """Remove what may be on the devices."""
+        vips = tuple(dict.fromkeys((*self._held, *self._configuration.vips)))
+        return (RemoveAddresses(vips),)
 
     def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
         if not self._leading or item.term != self._term:
@@ -273,7 +298,7 @@ class Node:
         return self._open(now)
 
     def _arm(self) -> ArmGate:
-        self._armed_until = self._lease_until
+        self._armed_until = self._gate_until = self._lease_until
         grace_s = self._configuration.profile.grace_s
         return ArmGate(self._lease_until, self._lease_until + grace_s)
 
@@ -285,13 +310,17 @@ class Node:
             return ()
         if self._barrier_term != self._term or self._revision == 0:
             return ()
-        if self._ineligible:
-            return self._release(Reason.INELIGIBLE, now)
+        if self.ineligible:
+            if self._hand_on_due is None:
+                delay_s = INELIGIBLE_LEASES * self._configuration.profile.lease_s
+                self._hand_on_due = now + delay_s
+            return ()
+        self._hand_on_due = None
         if self._lease_until <= now:
             return ()
         self._opening = True
-        vips = self._configuration.vips
-        return (StartCapture(self._term), AddAddresses(vips), self._arm())
+        self._held = self._configuration.vips
+        return (StartCapture(self._term), AddAddresses(self._held), self._arm())
 
     def _opened(self, now: float) -> tuple[Action, ...]:
         if self._lease_until <= now:  # the kernel call took longer than the lease
@@ -319,15 +348,21 @@ class Node:
         return (WithdrawGate(), FlushFlows())
 
     def _hand_over(self, now: float) -> tuple[Action, ...]:
+        if self._gate_until > now:  # the kernel did not withdraw: it ends the right by itself
+            self._release_due = self._gate_until
+            return ()
         self._handing_over = True
         self._lease_until = self._armed_until = 0.0
-        self._release_due = now + TRANSFER_S_MAX
-        vips = self._configuration.vips
-        return (StopCapture(), RemoveAddresses(vips), TransferLeadership(self._release_to))
+        self._release_due = now + self._transfer_s
+        return (StopCapture(), *self._clear(), TransferLeadership(self._release_to))
+
+    @property
+    def _transfer_s(self) -> float:
+        return TRANSFER_LEASES * self._configuration.profile.lease_s
 
     def _release_overdue(self, now: float) -> tuple[Action, ...]:
         if self._handing_over:
-            self._release_due = now + TRANSFER_S_MAX
+            self._release_due = now + self._transfer_s
             finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
             return (StepDown(), *finish)
         if self._reason is Reason.SWITCHOVER:
@@ -338,7 +373,7 @@ class Node:
 
     def _shutdown(self, now: float) -> tuple[Action, ...]:
         self._finishing = True
-        self._ineligible["shutdown"] = None
+        self._faults["shutdown"] = None
         eligible = SetEligible(eligible=False)
         if self._role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
             return (eligible, *self._release(Reason.SHUTDOWN, now))
@@ -349,45 +384,48 @@ class Node:
     # ------------------------------------------------------------- circumstances
 
     def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
-        was = self._configuration.vips
+        was, hindered = self._configuration.vips, bool(self.ineligible)
         self._configuration, self._revision = item.configuration, item.revision
         actions: list[Action] = [InstallRuleset(item.configuration)]
         if self._role is Role.ACTIVE:
+            self._held = tuple(dict.fromkeys((*self._held, *item.configuration.vips)))
             actions += _moved(was, item.configuration.vips)
-            return tuple(actions)
-        return (*actions, *self._open(now))
+        elif not self._opening:
+            # Also what a killed predecessor held under this revision.
+            self._held = tuple(dict.fromkeys((*self._held, *was)))
+            actions += self._clear()
+        return (*actions, *self._eligibility(now, hindered=hindered))
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
-        why = f"{item.interface}: no carrier"
-        if item.interface not in self._configuration.interfaces:
-            return ()
-        if item.carrier:
-            if why not in self._ineligible:
-                return ()
-            return self._eligible_again(why, now)
-        if why in self._ineligible:
-            return ()
-        return self._hinder(why, None, now)
+        hindered = bool(self.ineligible)
+        self._carriers[item.interface] = item.carrier
+        return self._eligibility(now, hindered=hindered)
 
     def _hinder(self, why: str, until: float | None, now: float) -> tuple[Action, ...]:
-        self._ineligible[why] = until
-        actions: tuple[Action, ...] = (SetEligible(eligible=False),)
-        if self._role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
-            actions += self._release(Reason.INELIGIBLE, now)
-        return actions
+        hindered = bool(self.ineligible)
+        self._faults[why] = until
+        return self._eligibility(now, hindered=hindered)
 
-    def _eligible_again(self, why: str, now: float) -> tuple[Action, ...]:
-        del self._ineligible[why]
-        if self._ineligible:
-            return ()
-        return (SetEligible(eligible=True), *self._open(now))
+    def _eligibility(self, now: float, *, hindered: bool) -> tuple[Action, ...]:
+        """Say whether the node may hold, if that changed, and act on it."""
+        if not self.ineligible:
+            change: tuple[Action, ...] = (SetEligible(eligible=True),) if hindered else ()
+            return (*change, *self._open(now))
+        change = () if hindered else (SetEligible(eligible=False),)
+        if self._role is Role.ACTIVE or self._opening:
+            return (*change, *self._release(Reason.INELIGIBLE, now))
+        return (*change, *self._open(now))
 
     # -------------------------------------------------------------- time, outcomes
 
     def _timer_due(self, now: float) -> tuple[Action, ...]:
         actions: list[Action] = []
-        for why in [w for w, due in self._ineligible.items() if due is not None and due <= now]:
-            actions += [InstallRuleset(self._configuration), *self._eligible_again(why, now)]
+        over = [why for why, due in self._faults.items() if due is not None and due <= now]
+        if over:
+            for why in over:
+                del self._faults[why]
+            actions += [InstallRuleset(self._configuration)]
+            actions += self._eligibility(now, hindered=True)
         if self._role is Role.ACTIVE and self._lease_until <= now:
             return (*actions, *self._fence(now))
         if self._announce_due and self._announce_due[0] <= now:
@@ -400,15 +438,27 @@ class Node:
         if self._step_down_due is not None and self._step_down_due <= now:
             self._step_down_due = None
             actions.append(StepDown())
+        if self._hand_on_due is not None and self._hand_on_due <= now:
+            actions += self._release(Reason.INELIGIBLE, now)
         return tuple(actions)
 
     def _action_done(self, action: Action, now: float) -> tuple[Action, ...]:
-        if isinstance(action, ArmGate) and self._role is Role.TAKEOVER and self._opening:
-            return self._opened(now)
+        match action:
+            case WithdrawGate() | ShutGate():
+                self._gate_until = 0.0
+            case RemoveAddresses(vips):
+                self._held = tuple(vip for vip in self._held if vip not in vips)
+            case ArmGate() if self._role is Role.TAKEOVER and self._opening:
+                return self._opened(now)
+            case _:
+                pass
         return ()
 
     def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
         match action:
+            case ArmGate() if self._lease_until <= now + LATE_S:
+                # Not the kernel's fault: the lease was over before, or while, it was armed.
+                return self._fence(now) if self._role in {Role.ACTIVE, Role.TAKEOVER} else ()
             case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture():
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
             case TransferLeadership() if self._handing_over:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from hanat.core.actions import Action
+from hanat.core.actions import CLEANUP, Action
 from hanat.core.inputs import ActionDone, ActionFailed, Input, TimerDue
 from hanat.core.node import Node, NodeSnapshot
 
@@ -89,9 +89,10 @@ class Driver:
         actions = self._node.step(item, self._clock())
         self._snapshot = self._node.snapshot()
         self._log_role(was, self._snapshot)
+        failed = False
         for action in actions:
-            if not self._carry_out(action):
-                break
+            if not failed or isinstance(action, CLEANUP):
+                failed |= not self._carry_out(action)
 
     def _carry_out(self, action: Action) -> bool:
         found = self._executor.execute(action)

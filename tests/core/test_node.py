@@ -10,7 +10,13 @@ import pytest
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
-from hanat.core.node import ANNOUNCE_OFFSETS_S, ANNOUNCE_REFRESH_S, Node, Reason
+from hanat.core.node import (
+    ANNOUNCE_OFFSETS_S,
+    ANNOUNCE_REFRESH_S,
+    INELIGIBLE_LEASES,
+    Node,
+    Reason,
+)
 from hanat.core.status import Role
 
 ME, PEER = 1, 2
@@ -21,6 +27,7 @@ VIPS = (
 )
 CONFIGURATION = Configuration("test", PROFILE, VIPS, (), ())
 BOTH = do.RemoveAddresses(VIPS)
+RETREAT = [do.WithdrawGate(), do.StopCapture(), BOTH]
 
 
 def test_start_shuts_the_gate_and_removes_what_a_predecessor_left() -> None:
@@ -113,7 +120,7 @@ def test_switchover_drains_then_removes_then_hands_over() -> None:
     h = Harness().active(until=0.09)
     assert h.tell(told.SwitchoverRequested(PEER)) == [do.WithdrawGate(), do.FlushFlows()]
     assert h.tell(told.FlowsFlushed()) == [do.StopCapture(), BOTH, do.TransferLeadership(PEER)]
-    assert h.tell(told.LeaderObserved(2, PEER)) == []
+    assert h.tell(told.LeaderObserved(2, PEER)) == RETREAT
     assert (h.role, h.reason) == (Role.BACKUP, Reason.HANDED_OVER)
 
 
@@ -145,12 +152,77 @@ def test_holder_that_loses_either_carrier_gives_up_both_addresses(interface: str
     assert h.tell(told.TimerDue()) == [do.StopCapture(), BOTH, do.TransferLeadership(None)]
 
 
-def test_elected_node_without_carrier_hands_on_at_once() -> None:
+def test_elected_node_without_carrier_waits_before_it_hands_on() -> None:
+    # Perhaps no node has a carrier: leadership must not go round at full speed.
     h = Harness()
     h.tell(told.CarrierObserved("public", carrier=False))
     h.elect()
-    assert h.tell(told.BarrierApplied(1)) == [do.WithdrawGate(), do.FlushFlows()]
-    assert h.role is Role.RELEASING
+    assert h.tell(told.BarrierApplied(1)) == []
+    assert h.node.deadline == pytest.approx(INELIGIBLE_LEASES * PROFILE.lease_s)
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.WithdrawGate(), do.FlushFlows()]
+    assert h.tell(told.FlowsFlushed())[-1] == do.TransferLeadership(None)
+
+
+def test_elected_node_whose_carrier_comes_back_takes_the_addresses() -> None:
+    h = Harness()
+    h.tell(told.CarrierObserved("public", carrier=False))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    h.lease(until=0.09)
+    actions = h.tell(told.CarrierObserved("public", carrier=True))
+    assert actions[:2] == [do.SetEligible(eligible=True), do.StartCapture(1)]
+    assert h.role is Role.ACTIVE
+
+
+def test_leadership_is_not_handed_on_while_the_kernel_may_still_answer() -> None:
+    h = Harness(failing=do.WithdrawGate()).active(until=0.09)
+    h.tell(told.SwitchoverRequested(PEER))
+    assert h.tell(told.FlowsFlushed()) == []
+    assert h.node.deadline == pytest.approx(0.09)
+
+
+def test_carrier_of_an_interface_that_a_configuration_adds_counts() -> None:
+    h = Harness()
+    assert h.tell(told.CarrierObserved("dmz", carrier=False)) == []
+    extra = FloatingAddress("extra", "dmz", (ip_interface("192.0.2.1/24"),))
+    changed = Configuration("test", PROFILE, (*VIPS, extra), (), ())
+    assert do.SetEligible(eligible=False) in h.tell(told.ConfigurationApplied(2, changed))
+    assert h.node.ineligible == ("dmz: no carrier",)
+
+
+def test_carrier_of_an_interface_that_a_configuration_drops_counts_no_more() -> None:
+    h = Harness()
+    h.tell(told.CarrierObserved("private", carrier=False))
+    changed = Configuration("test", PROFILE, VIPS[:1], (), ())
+    assert do.SetEligible(eligible=True) in h.tell(told.ConfigurationApplied(2, changed))
+    assert h.node.ineligible == ()
+
+
+def test_addresses_of_an_older_configuration_are_removed_too() -> None:
+    h = Harness().active(until=0.09)
+    h.tell(told.SwitchoverRequested(None))
+    changed = Configuration("test", PROFILE, VIPS[:1], (), ())
+    removed = [a for a in h.tell(told.ConfigurationApplied(2, changed)) if a == BOTH]
+    assert removed == [BOTH]
+
+
+def test_refused_configuration_makes_the_node_ineligible() -> None:
+    h = Harness().active(until=0.09)
+    actions = h.tell(told.ConfigurationRefused(2, "cluster.profile: unknown"))
+    assert actions[:2] == [do.SetEligible(eligible=False), do.WithdrawGate()]
+    assert h.node.snapshot().revision == 2
+
+
+def test_gate_that_was_armed_too_late_fences_without_a_fault() -> None:
+    late = do.ArmGate(0.09, 0.09 + PROFILE.grace_s)
+    h = Harness(failing=late)
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    h.now = 0.088
+    h.lease(until=0.09)
+    assert h.role is Role.FENCED
+    assert h.node.ineligible == ()
 
 
 def test_carrier_that_comes_back_makes_the_node_eligible() -> None:
@@ -257,12 +329,16 @@ class Harness:
         done: list[do.Action] = []
         inputs = [item]
         while inputs:
+            failed = False
             for action in self.node.step(inputs.pop(0), self.now):
+                if failed and not isinstance(action, do.CLEANUP):
+                    continue
                 done.append(action)
                 if action == self.failing:
+                    failed = True
                     inputs.append(told.ActionFailed(action, "refused"))
-                    break
-                inputs.append(told.ActionDone(action))
+                else:
+                    inputs.append(told.ActionDone(action))
         return done
 
     def elect(self) -> list[do.Action]:
