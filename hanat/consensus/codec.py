@@ -126,6 +126,7 @@ def _unpack_append(data: bytes) -> Message:
 
 def _pack_next(m: Message) -> bytes:
     flags = bool(m["reset"]) | bool(m["success"]) << 1 | (m["ts"] is not None) << 2
+    flags |= bool(m["eligible"]) << 3
     return _NEXT.pack(m["next_node_idx"], flags, m["term"], m["gen"] or 0, m["ts"] or 0.0)
 
 
@@ -134,6 +135,7 @@ def _unpack_next(data: bytes) -> Message:
     return {
         "next_node_idx": index, "reset": bool(flags & 1), "success": bool(flags & 2),
         "term": term, "gen": gen or None, "ts": _finite(ts) if flags & 4 else None,
+        "eligible": bool(flags & 8),
     }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING, Protocol
 
 from hanat.consensus.library import LibraryNode, Transport
-from hanat.core.configuration import Profile
+from hanat.core.configuration import PROFILES, Profile
 from hanat.core.lease import Lease, Promise
 from hanat.errors import WireError
 
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 SLICE_ENTRIES_MAX = 1000
 SLICE_BYTES_MAX = 256 * 1024
 WINDOW_SLICES = 4
-CAMPAIGN_S = 0.05  # how long the library may see its peers after a won pre-vote
-TRANSFER_CAMPAIGN_S = 0.1
+# How long the library may see its peers, in leases: after a won pre-vote long enough for
+# one campaign (its own timer is 0.80 to 0.85), after a transfer for a repeated one.
+CAMPAIGN_LEASES = 0.8
+TRANSFER_LEASES = 1.7
 INELIGIBLE_DELAY = 10  # in leases: an ineligible node stands only when nobody else does
 
 
@@ -111,12 +113,15 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         self.raft: RaftView
         self.wire: Wire
         now = clock()
-        self.promise = Promise(duration_s=profile.lease_s, now=now)
+        # Before this start the node may have promised under another profile.
+        quiet_s = max(known.lease_s for known in PROFILES.values())
+        self.promise = Promise(duration_s=profile.lease_s, quiet_s=quiet_s, now=now)
         self.lease = Lease(
             duration_s=profile.lease_s, margin_s=profile.margin_s, quorum=self.quorum
         )
         self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
         self.eligible = True
+        self.eligible_peers: set[int] = set()  # as they said in their newest reply
         self._held_until = 0.0
         self._numbers = count(1)
         self._connections: dict[int, int] = {}  # peer → number of its connection
@@ -128,7 +133,8 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         self._voters_term = -1
         self._round, self._round_voters = 0, {node_id}
         self._transfer_term: int | None = None
-        self._stand_at = now + profile.lease_s + self._patience()
+        self._patience_s = self._draw_patience()
+        self._stand_at = now + profile.lease_s + self._patience_s
 
     def bind(self, raft: RaftView, wire: Wire) -> None:
         """Connect the guard to the library's object and to what carries messages."""
@@ -154,11 +160,20 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         """Peers with a connection."""
         return self._connections.keys()
 
-    def _patience(self) -> float:
-        """How long to hear no leader before asking for pre-votes."""
-        lease_s = self.profile.lease_s
-        extra_s = 0.0 if self.eligible else INELIGIBLE_DELAY * lease_s
-        return self.rng.uniform(0.1, 1.0) * lease_s + extra_s
+    def _draw_patience(self) -> float:
+        """Return how long after a promise's end to ask for pre-votes.
+
+        Drawn once a leader and once a round: a draw at each heartbeat, with the latest
+        kept, would make all nodes late and alike.
+        """
+        return self.rng.uniform(0.1, 1.0) * self.profile.lease_s
+
+    def _wait(self, now: float, leases: float) -> None:
+        """Do not stand for election before that time and this node's patience."""
+        if not self.eligible:
+            leases += INELIGIBLE_DELAY
+        due = now + leases * self.profile.lease_s + self._patience_s
+        self._stand_at = max(self._stand_at, due)
 
     # ------------------------------------------------------------------- sending
 
@@ -173,6 +188,7 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
             case "next_node_idx":
                 generation, sent_at = self._answering or (None, None)
                 message |= {"term": self.term, "gen": generation, "ts": sent_at}
+                message["eligible"] = self.eligible
             case "request_vote":
                 message["transfer"] = self._transfer_term == self.term - 1
             case "timeout_now":
@@ -266,7 +282,7 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         if self.lease.until:
             # The gate may be open until then: nobody is helped before, not even by
             # a vote that arrives in the same burst as the news of the higher term.
-            self._held_until = self.lease.until
+            self._held_until = max(self._held_until, self.lease.until)
             self.lease.revoke()
         if self._peers_visible and self.clock() > self._campaign_until:
             self._show_peers(visible=False)
@@ -279,9 +295,10 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
 
     def step_down(self) -> None:
         """Stop leading; the next term belongs to whoever is elected."""
+        self._held_until = max(self._held_until, self.lease.until)
         self.lease.give_up(self.term)
         if self.leading:
-            self._stand_at = self.clock() + self.profile.lease_s + self._patience()
+            self._wait(self.clock(), 1)
             self._raise_term(LibraryNode(0), self.term + 1)  # nobody's id: the vote is invented
             self._settle()
 
@@ -289,6 +306,9 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         if message["term"] != self.term or not self.leading:
             self._raise_term(node, message["term"])
             return
+        self.eligible_peers.discard(node.id)
+        if message["eligible"]:
+            self.eligible_peers.add(node.id)
         outgoing = self._outgoing_to(node.id, message["next_node_idx"] - 1)
         if message["reset"]:
             if message["gen"] != outgoing.generation:
@@ -322,9 +342,11 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
             self.wire.send(node.id, {"type": "stale_term", "term": self.term})
             return
         now = self.clock()
+        if node.id != self.promise.leader:
+            self._patience_s = self._draw_patience()
         promised = self.promise.heard(leader=node.id, term=message["term"], now=now)
         self._answering = (message["gen"], message["ts"] if promised else None)
-        self._stand_at = max(self._stand_at, now + self.profile.lease_s + self._patience())
+        self._wait(now, 1)
         if self._peers_visible:
             self._show_peers(visible=False)
         try:
@@ -378,7 +400,7 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         if message["term"] < self.term:
             self.wire.send(node.id, {"type": "stale_term", "term": self.term})
             return
-        self._stand_at = max(self._stand_at, self.clock() + self._patience())
+        self._wait(self.clock(), 0)
         self._onMessageReceived(node, message)
 
     def _released_for(self, term: int) -> bool:
@@ -397,9 +419,14 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         self._onMessageReceived(node, message)
 
     def _on_timeout_now(self, node: LibraryNode, message: Message) -> None:
+        # A late one, of a holder long replaced, must not make voters break the promise
+        # that they gave to the next.
+        promise = self.promise
+        if (message["term"], node.id) != (self.term, promise.leader) or promise.term != self.term:
+            return
         self._onMessageReceived(node, message)
         self._transfer_term = self.term
-        self._campaign(TRANSFER_CAMPAIGN_S)
+        self._campaign(TRANSFER_LEASES)
 
     def _on_pre_vote(self, node: LibraryNode, message: Message) -> None:
         if message["term"] < self.term or (message["term"] == self.term and self.leading):
@@ -416,10 +443,10 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
             return
         self._round_voters.add(node.id)
         if len(self._round_voters) >= self.quorum:
-            self._campaign(CAMPAIGN_S)
+            self._campaign(CAMPAIGN_LEASES)
 
-    def _campaign(self, seconds: float) -> None:
-        self._campaign_until = self.clock() + seconds
+    def _campaign(self, leases: float) -> None:
+        self._campaign_until = self.clock() + leases * self.profile.lease_s
         self._show_peers(visible=True)
 
     def _show_peers(self, *, visible: bool) -> None:
@@ -435,13 +462,15 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         now = self.clock()
         self._settle()
         if self.leading:
-            self._stand_at = now + self.profile.lease_s + self._patience()
+            self._stand_at = 0.0
+            self._wait(now, 1)
             if not self.nodes and self.lease.alone(term=self.term, now=now):
                 self.lease_changed(self.term, self.lease.until)
             return
         if now <= self._stand_at or self._refuses(self.node_id):
             return
-        self._stand_at = now + self._patience()
+        self._patience_s = self._draw_patience()
+        self._wait(now, 0)
         self._round = next(self._numbers)
         self._round_voters = {self.node_id}
         _, index, term = self.journal[-1]

@@ -19,7 +19,9 @@ from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
 from hanat.consensus.state import Command, State
 from hanat.core.inputs import BarrierApplied, Input, LeaderObserved, LeaseObserved
+from hanat.errors import ConsensusError
 
+ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 FALLBACK_LEASES = 3  # a leader that hears no majority for this long gives up by itself
 
 
@@ -113,11 +115,17 @@ class Replica:
 
         Returns:
             False if this node does not lead; then `done` is not called.
+
+        Raises:
+            ConsensusError: The command is too large for an entry.
         """
         if not self.leading:
             return False
+        data = entries.encode(command)
+        if len(data) > ENTRY_BYTES_MAX:
+            raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
         callback = None if done is None else lambda _result, error: done(error == 0)
-        self._machine._applyCommand(wrap(entries.encode(command)), callback)  # noqa: SLF001 - without the decorator's pickling
+        self._machine._applyCommand(wrap(data), callback)  # noqa: SLF001 - without the decorator's pickling
         return True
 
     def tick(self) -> None:
@@ -133,17 +141,20 @@ class Replica:
             self._on_input(LeaderObserved(*observed))
 
     def transfer(self, to: int | None) -> bool:
-        """Hand leadership to a peer (None: the one with the longest log).
+        """Hand leadership to a peer (None: an eligible one if there is any).
 
         Returns:
             False if nobody suitable has the whole log; then the lease goes on.
         """
-        candidates = sorted(self._guard.connected) if to is None else [to]
+        fit = self._guard.eligible_peers
+        candidates = [to]
+        if to is None:
+            candidates = sorted(self._guard.connected, key=lambda peer: (peer not in fit, peer))
         return any(self._transfer_to(peer) for peer in candidates)
 
-    def _transfer_to(self, peer: int) -> bool:
+    def _transfer_to(self, peer: int | None) -> bool:
         accepted: list[bool] = []
-        node = self._guard.nodes.get(peer)
+        node = None if peer is None else self._guard.nodes.get(peer)
         if node is None or not self.leading:
             return False
         self._machine.transferLeadership(node, lambda _result, error: accepted.append(error == 0))

@@ -22,18 +22,20 @@ class Promise:
     """The follower's side: whom this node may help to become leader.
 
     After a start a node does not know what it promised before, so it counts as
-    having promised itself to nobody for one full duration.
+    having promised itself to nobody for `quiet_s`.
 
     Args:
         duration_s: How long a promise lasts, from the receipt of a message.
+        quiet_s: How long an earlier promise, forgotten by the start, may still last.
         now: Seconds of this node's clock.
     """
 
-    def __init__(self, *, duration_s: float, now: float) -> None:
+    def __init__(self, *, duration_s: float, quiet_s: float, now: float) -> None:
+        assert quiet_s >= duration_s, (quiet_s, duration_s)
         self.duration_s = duration_s
         self.leader: int | None = None
         self.term = -1
-        self.until = now + duration_s
+        self.until = now + quiet_s
 
     def quiet(self, now: float) -> bool:
         """Say whether the node must not give promises yet, because it just started."""

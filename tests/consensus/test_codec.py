@@ -47,6 +47,7 @@ messages = st.one_of(
         term=number,
         gen=st.one_of(st.none(), st.integers(1, 2**64 - 1)),
         ts=st.one_of(st.none(), seconds),
+        eligible=st.booleans(),
     ),
     typed(
         "request_vote",
