@@ -347,12 +347,20 @@ class Guard(Transport):  # type: ignore[misc] # the library is untyped
         promised = self.promise.heard(leader=node.id, term=message["term"], now=now)
         self._answering = (message["gen"], message["ts"] if promised else None)
         self._wait(now, 1)
-        if self._peers_visible:
+        if not self._ordered:
             self._show_peers(visible=False)
         try:
             self._append(node, message)
         finally:
             self._answering = None
+
+    @property
+    def _ordered(self) -> bool:
+        """Whether the leader of this term ordered this node to campaign just now.
+
+        Its heartbeats go on until it is deposed; they must not call the order off.
+        """
+        return self._transfer_term == self.term and self.clock() <= self._campaign_until
 
     def _append(self, node: LibraryNode, message: Message) -> None:
         first: int = self.journal[0][1]

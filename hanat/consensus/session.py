@@ -12,7 +12,7 @@ gives no more against a stranger on the segment, while the key is needed anyway
 for the datagrams of the lease.
 
 Frame: 4 bytes length of what follows, 16 bytes code, content.
-Hello: magic, version, cluster id, sender, receiver, nonce.
+Hello: magic, version, cluster id, sender, receiver, lease in microseconds, nonce.
 
 Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing).
 """
@@ -34,7 +34,7 @@ FRAME_BYTES_MAX = 8 << 20  # a slice is 256 KiB; one entry may be larger than a 
 HELLO_BYTES_MAX = 256
 
 _LENGTH = Struct("!I")
-_HELLO = Struct(f"!{len(MAGIC)}sB8sBB{NONCE_BYTES}s")
+_HELLO = Struct(f"!{len(MAGIC)}sB8sBBI{NONCE_BYTES}s")
 _NUMBER = Struct("!Q")
 
 
@@ -45,11 +45,14 @@ class Identity:
     Attributes:
         key: The cluster key, 32 bytes.
         cluster: The cluster's name; nodes of another cluster are refused by it.
+        lease_s: Length of the promises this node gives; a peer that counts on another
+            length is refused, or two nodes could believe in a lease.
         node_id: This node.
     """
 
     key: bytes
     cluster: str
+    lease_s: float
     node_id: int
 
     @property
@@ -93,7 +96,10 @@ class Session:
 
     def _hello(self, peer: int) -> bytes:
         me = self._identity
-        content = _HELLO.pack(MAGIC, VERSION, me.cluster_id, me.node_id, peer, self._nonce)
+        lease_us = round(me.lease_s * 1e6)
+        content = _HELLO.pack(
+            MAGIC, VERSION, me.cluster_id, me.node_id, peer, lease_us, self._nonce
+        )
         return _frame(code(me.key, b"hello", content), content)
 
     def seal(self, content: bytes) -> bytes:
@@ -155,7 +161,7 @@ class Session:
         me = self._identity
         if len(content) != _HELLO.size or not content.startswith(MAGIC):
             raise WireError("no hello of a hanat node")
-        _, version, cluster_id, sender, receiver, nonce = _HELLO.unpack(content)
+        _, version, cluster_id, sender, receiver, lease_us, nonce = _HELLO.unpack(content)
         if version != VERSION:
             raise WireError(f"node {sender} speaks version {version}, this node {VERSION}")
         if cluster_id != me.cluster_id:
@@ -166,6 +172,11 @@ class Session:
             raise WireError(
                 f"node {sender} called node {receiver}, this is node {me.node_id}"
                 "; compare id and addresses of the peers in both node files"
+            )
+        if lease_us != round(me.lease_s * 1e6):
+            raise WireError(
+                f"node {sender} has a lease of {lease_us / 1000:g} ms, this node of "
+                f"{me.lease_s * 1000:g} ms; cluster.profile must be the same in all cluster files"
             )
         if nonce == self._nonce:
             raise WireError(f"the hello of node {sender} is a reflection")

@@ -2,11 +2,12 @@
 
 Each pair of nodes keeps one connection on every path (public, private), dialled
 by the node with the lower id from its address on that path. Messages go over
-one of them, the *current* one: the path the peer spoke on last. When that path
-goes silent, or its interface loses its carrier, another takes over at once. A
-change of path counts as a new connection for the guard, because what was in
-flight may be lost; order across two paths is not needed, the guard checks every
-message by term, generation and prefix.
+one of them, the *current* one. The dialling end chooses it and keeps it until it
+goes silent or its interface loses its carrier; the other end follows, unless its
+own interface is down. (Both following each other never settled: 5000 changes a
+second under load.) A change of path counts as a new connection for the guard,
+because what was in flight may be lost; order across two paths is not needed, the
+guard checks every message by term, generation and prefix.
 
 Idle paths carry a keepalive, so that both ends know which are good before they
 need one.
@@ -33,8 +34,8 @@ DIAL_S_MAX = 1.0
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 HELLO_S_MAX = 2.0
 KEEPALIVE = b""
-KEEPALIVE_BEACONS = 4  # period of keepalives on idle paths
-SILENT_BEACONS = 12  # a path this silent is passed over
+KEEPALIVE_BEACONS = 1  # period of keepalives on idle paths
+SILENT_BEACONS = 3  # a path this silent is left: before the lease, five beacons, is over
 DEAD_BEACONS = 100  # a path this silent is dialled anew
 BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
 STRANGERS_MAX = 64  # connections that have not proved anything yet
@@ -46,16 +47,16 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: RaftTransport, *, path: int, peer: int | None) -> None:
         self.owner, self.path, self.dialled = owner, path, peer
         self.session = Session(owner.identity, nonce=secrets.token_bytes(NONCE_BYTES), peer=peer)
-        self.heard_at = owner.clock()
+        self.opened_at = self.heard_at = owner.clock()
         self.up = False
         self.settled = asyncio.Event()  # up, or closed before it was
         self.remote = "?"
-        self._wire: asyncio.Transport
+        self.wire: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Speak first if we dialled."""
         assert isinstance(transport, asyncio.Transport)
-        self._wire = transport
+        self.wire = transport
         address = transport.get_extra_info("peername")
         self.remote = str(address[0]) if address else "?"
         transport.get_extra_info("socket").setsockopt(
@@ -64,7 +65,7 @@ class Connection(asyncio.Protocol):
             True,  # noqa: FBT003 - the socket API's own
         )
         if not self.owner.admit(self):
-            transport.abort()
+            self.abort()
         elif self.dialled is not None:
             transport.write(self.session.opening())
 
@@ -74,18 +75,20 @@ class Connection(asyncio.Protocol):
             was_keyed = self.session.keyed
             contents, reply = self.session.receive(data)
             if reply:
-                self._wire.write(reply)
+                self.wire.write(reply)
             if self.session.keyed and not was_keyed:
-                self._wire.write(self.session.seal(KEEPALIVE))
-            self.heard_at = self.owner.clock()
+                self.wire.write(self.session.seal(KEEPALIVE))
             if self.session.established and not self.up:
                 self.up = self.owner.established(self)
                 self.settled.set()
             if self.up:
+                self.heard_at = self.owner.clock()
                 self.owner.frames(self, contents)
         except WireError as error:
             self.owner.refused(self, error)
             self.abort()
+        except Exception as error:  # noqa: BLE001 - asyncio would hide an OSError from here
+            self.owner.broken(error)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Tell the owner."""
@@ -95,20 +98,20 @@ class Connection(asyncio.Protocol):
 
     def write(self, content: bytes) -> bool:
         """Send one frame; False if the connection is closing or its peer too slow."""
-        if self._wire.is_closing():
+        if self.wire.is_closing():
             return False
-        if self._wire.get_write_buffer_size() > BUFFER_BYTES_MAX:
+        if self.wire.get_write_buffer_size() > BUFFER_BYTES_MAX:
             log.warning(
                 "raft peer=%s path=%d action=cut reason=too_slow", self.session.peer, self.path
             )
             self.abort()
             return False
-        self._wire.write(self.session.seal(content))
+        self.wire.write(self.session.seal(content))
         return True
 
     def abort(self) -> None:
         """Close without waiting for anything."""
-        self._wire.abort()
+        self.wire.abort()
 
 
 class RaftTransport:
@@ -143,6 +146,7 @@ class RaftTransport:
         self._current: dict[int, Connection] = {}
         self._down: set[int] = set()
         self._servers: list[asyncio.Server] = []
+        self._known_addresses = {str(a) for addresses in peers.values() for a in addresses}
         self._keepalive_at = 0.0
         self._complained: dict[str, float] = {}
         self._closing = False
@@ -229,11 +233,12 @@ class RaftTransport:
             return
         self._keepalive_at = now + KEEPALIVE_BEACONS * self._beacon_s
         for connection in list(self._open):
-            silent_s = now - connection.heard_at
-            hopeless_s = DEAD_BEACONS * self._beacon_s if connection.up else HELLO_S_MAX
-            if silent_s > hopeless_s:
+            if not connection.up:
+                if now - connection.opened_at > HELLO_S_MAX:
+                    connection.abort()
+            elif now - connection.heard_at > DEAD_BEACONS * self._beacon_s:
                 connection.abort()
-            elif connection.up:
+            else:
                 connection.write(KEEPALIVE)
         for peer, current in list(self._current.items()):
             if now - current.heard_at > SILENT_BEACONS * self._beacon_s:
@@ -252,10 +257,17 @@ class RaftTransport:
     # ------------------------------------------------------- from the connections
 
     def admit(self, connection: Connection) -> bool:
-        """Take a new connection, unless too many strangers wait already."""
-        strangers = sum(not known.up for known in self._open)
-        if self._closing or (connection.dialled is None and strangers >= STRANGERS_MAX):
+        """Take a new connection; False when it can only be a stranger's."""
+        if self._closing:
             return False
+        if connection.dialled is None:
+            if connection.remote not in self._known_addresses:
+                self.refused(connection, WireError("no peer has this address"))
+                return False
+            # Of connections that prove nothing, the newest is the likeliest to be real.
+            strangers = [c for c in self._open if not c.up and c.dialled is None]
+            if len(strangers) >= STRANGERS_MAX:
+                min(strangers, key=lambda c: c.opened_at).abort()
         self._open.add(connection)
         return True
 
@@ -279,11 +291,26 @@ class RaftTransport:
         messages = [decode(content) for content in contents if content != KEEPALIVE]
         if not messages or self._paths[peer].get(connection.path) is not connection:
             return
-        if self._current.get(peer) is not connection and connection.path not in self._down:
+        if self._current.get(peer) is not connection and self._follows(peer, connection):
             self._switch(peer, connection)
         for message in messages:
             self._guard.receive(peer, message)
         self._kick()
+
+    def _follows(self, peer: int, connection: Connection) -> bool:
+        """Say whether to change to the path that a message of the peer came on."""
+        if connection.path in self._down:
+            return False
+        if connection.dialled is None:
+            return True
+        current = self._current.get(peer)
+        silent_s = SILENT_BEACONS * self._beacon_s
+        return current is None or self.clock() - current.heard_at > silent_s
+
+    def broken(self, error: Exception) -> None:
+        """Pass on an exception nobody expected: the node must not go on."""
+        context = {"message": "while a message took effect", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
 
     def refused(self, connection: Connection, error: WireError) -> None:
         """Note why a connection is cut; say each reason once a minute."""

@@ -34,7 +34,7 @@ from hanat.core.actions import (
 )
 from hanat.core.configuration import FloatingAddress
 from hanat.core.ruleset import render_gate, render_ruleset
-from hanat.errors import AbsentObjectError, KernelError
+from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Addresses, Announcer, Firewall, Gate, Placement
 
@@ -114,7 +114,7 @@ class NodeExecutor:
         """Carry out one action; return why it failed, None if it did not."""
         try:
             return self._execute(action)
-        except KernelError as error:
+        except (KernelError, ConsensusError, OSError) as error:
             return str(error)
 
     def _execute(self, action: Action) -> str | None:  # noqa: C901, PLR0912 - one arm an action
@@ -132,6 +132,9 @@ class NodeExecutor:
             case Announce(vips):
                 self._kernel.announcer.announce(placements(vips, self._place.interfaces))
             case InstallRuleset(configuration):
+                missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))
+                if missing:
+                    return f"no device for interface {missing[0]!r}; add it to [interfaces]"
                 self._kernel.gate.install(render_gate(configuration, self._place.interfaces))
                 self._kernel.firewall.apply(render_ruleset(configuration, self._place.interfaces))
             case StartCapture(term):
@@ -167,7 +170,7 @@ class NodeExecutor:
         now = self._place.clock()
         answers_s, carries_s = answers_until - now, carries_until - now
         if answers_s < ARM_S_MIN:
-            return None  # too late to renew: the right ends by itself
+            return f"only {answers_s * 1000:.1f} ms of the lease were left"
         self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
         if self._place.clock() >= answers_until:
             self._kernel.gate.shut()
@@ -187,7 +190,9 @@ def placements(vips: tuple[FloatingAddress, ...], interfaces: Mapping[str, str])
     found: list[Placement] = []
     numbers: dict[str, int] = {}
     for vip in vips:
-        device = interfaces[vip.interface]
+        device = interfaces.get(vip.interface)
+        if device is None:
+            continue  # InstallRuleset says so, and the node is not eligible
         for address in vip.addresses:
             label = ""
             if address.version == 4:

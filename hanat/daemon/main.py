@@ -32,6 +32,7 @@ from hanat.core.inputs import (
     ActionFailed,
     CarrierObserved,
     ConfigurationApplied,
+    ConfigurationRefused,
     FlowsFlushed,
     Input,
     ShutdownRequested,
@@ -40,7 +41,7 @@ from hanat.core.node import Node
 from hanat.daemon import realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.driver import Driver
-from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
+from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, StartupError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.addresses import KernelAddresses
@@ -53,7 +54,7 @@ from hanat.kernel.ports import CarrierChanged
 
 log = logging.getLogger(__name__)
 
-TRANSFER_ATTEMPTS = 25  # one a beacon: by then the log of a live peer is complete
+TRANSFER_ATTEMPTS = 15  # one a beacon, three leases: by then a live peer has the whole log
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
 
 
@@ -89,6 +90,7 @@ def run(
 class _Adapters:
     addresses: KernelAddresses
     links: KernelLinks
+    announcer: KernelAnnouncer
     kernel: Kernel
     conntrack: KernelConntrack
 
@@ -100,15 +102,18 @@ class Daemon:
         self, settings: NodeSettings, *, key: bytes, configuration: Configuration, text: str
     ) -> None:
         self._settings, self._configuration, self._text = settings, configuration, text
-        self._identity = Identity(key, configuration.name, settings.node_id)
+        self._identity = Identity(
+            key, configuration.name, configuration.profile.lease_s, settings.node_id
+        )
         self._incarnation = secrets.randbits(64)
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
-        addresses = KernelAddresses()
+        addresses, announcer = KernelAddresses(), KernelAnnouncer()
         self._adapters = _Adapters(
             addresses=addresses,
             links=KernelLinks(),
-            kernel=Kernel(addresses, KernelAnnouncer(), KernelFirewall(), KernelGate()),
+            announcer=announcer,
+            kernel=Kernel(addresses, announcer, KernelFirewall(), KernelGate()),
             conntrack=KernelConntrack(),
         )
         self._paths = self._check_machine()
@@ -184,6 +189,10 @@ class Daemon:
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
         log.info("node=%s id=%d started", self._settings.node, self._settings.node_id)
         dialling = loop.create_task(self._transport.dial())
+        dialling.add_done_callback(self._dialling_ended)
+        self._adapters.announcer.prepare(
+            placements(self._configuration.vips, self._settings.interfaces)
+        )
         realtime.settle()
         self._tick()
         await self._stopped.wait()
@@ -198,6 +207,10 @@ class Daemon:
             return EXIT_FAILED
         log.info("stopped")
         return EXIT_OK
+
+    def _dialling_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._broken(self._loop, {"message": "dialling ended", "exception": task.exception()})
 
     def _start_driver(self, loop: asyncio.AbstractEventLoop) -> None:
         executor = NodeExecutor(
@@ -217,15 +230,19 @@ class Daemon:
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody expected: fence and end, rather than guess."""
         error = context.get("exception")
+        if str(context["message"]).startswith("socket.accept()"):
+            log.error("api found=%r", str(error))  # out of descriptors: asyncio tries again
+            return
         self._crash = (
             error if isinstance(error, BaseException) else RuntimeError(str(context["message"]))
         )
-        try:
-            self._adapters.kernel.gate.shut()
-        finally:
-            self._stopped.set()
+        self._driver.close()
+        self._stopped.set()
+        self._adapters.kernel.gate.shut()
 
     def _tick(self) -> None:
+        if self._crash is not None:
+            return
         self._transport.tick()
         self._replica.tick()
         self._loop.call_later(self._guard.profile.beacon_s / 2, self._tick)
@@ -238,12 +255,14 @@ class Daemon:
 
     def _kick_now(self) -> None:
         self._kicked = False
-        self._replica.tick()
+        if self._crash is None:
+            self._replica.tick()
 
     # ----------------------------------------------------------------- plumbing
 
     def _feed(self, item: Input) -> None:
-        self._driver.feed(item)
+        if self._crash is None:
+            self._driver.feed(item)
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
         proposed = self._replica.propose(Flows(term, self._incarnation, batch), done)
@@ -266,6 +285,7 @@ class Daemon:
             configuration = parse_cluster(text, file=f"revision {revision}")
         except ConfigError as error:
             log.error("configuration revision=%d found=%r", revision, str(error))  # noqa: TRY400 - the text says it all
+            self._feed(ConfigurationRefused(revision, str(error)))
             return
         if configuration != self._configuration:
             log.warning(
@@ -275,16 +295,19 @@ class Daemon:
             )
         self._feed(ConfigurationApplied(revision, configuration))
 
-    def _transfer(self, to: int | None, attempts: int = TRANSFER_ATTEMPTS) -> None:
-        """Hand leadership on as soon as a peer has the whole log."""
-        if not self._replica.leading or self._replica.transfer(to):
+    def _transfer(self, to: int | None) -> None:
+        """Hand leadership on as soon as a peer has the whole log, in this term only."""
+        self._try_transfer(to, self._replica.term, TRANSFER_ATTEMPTS)
+
+    def _try_transfer(self, to: int | None, term: int, attempts: int) -> None:
+        if not self._replica.leading or self._replica.term != term or self._replica.transfer(to):
             return
         if attempts == 0:
             found = "no connected peer has the whole log"
             self._feed(ActionFailed(TransferLeadership(to), found))
             return
         self._loop.call_later(
-            self._guard.profile.beacon_s, lambda: self._transfer(to, attempts - 1)
+            self._guard.profile.beacon_s, lambda: self._try_transfer(to, term, attempts - 1)
         )
 
     def _carriers(self, read: Callable[[], list[CarrierChanged]]) -> None:

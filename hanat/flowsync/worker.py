@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from hanat.core.configuration import Protocol as Layer4
 from hanat.core.configuration import VirtualService
-from hanat.core.flows import Change, ChangeKind, FlowTable, ServerKey, coalesce
+from hanat.core.flows import Change, ChangeKind, FlowTable, ServerKey, key_of
 from hanat.core.status import FlowStatus
 from hanat.errors import KernelError, WireError
 from hanat.flowsync.batch import CHANGES_MAX, decode, encode
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 GATHER_S = 0.005
 WINDOW_BATCHES = 16
+READS_MAX = 16  # of some thousand events each; then the loop has its turn
 WAITING_CHANGES_MAX = 200_000
 PROTOCOL_NUMBERS: Mapping[Layer4, int] = {Layer4.TCP: 6, Layer4.UDP: 17}
 
@@ -61,7 +62,7 @@ class FlowWorker:
         self._capture: Capture | None = None
         self._term = 0
         self._generation = 0  # grows with each capture: late callbacks of an older one are ignored
-        self._waiting: deque[Change] = deque()
+        self._waiting: dict[bytes, Change] = {}  # by flow: a newer change replaces an older
         self._waiting_since = 0.0
         self._in_flight: dict[int, _InFlight] = {}
         self._sequence = 0
@@ -73,17 +74,23 @@ class FlowWorker:
     def start_capture(self, term: int) -> None:
         """Begin to read changes; they are proposed as batches of `term`.
 
+        What an interrupted capture of the same term has left waiting goes first.
+
         Raises:
             NotPermittedError: CAP_NET_ADMIN is missing.
         """
         self.stop_capture()
+        if term != self._term and self._waiting:
+            self._dropped(len(self._waiting))
+            self._waiting.clear()
         self._term = term
         self._generation += 1
         self._capture = self._conntrack.capture()
         self._wait_for_changes()
+        self._drain()
 
     def stop_capture(self) -> None:
-        """Stop reading; what is not proposed yet is dropped and counted."""
+        """Stop reading; what was proposed and is not committed counts as dropped."""
         if self._capture is None:
             return
         loop = asyncio.get_running_loop()
@@ -94,11 +101,8 @@ class FlowWorker:
         overruns = self._status.overruns + self._capture.overruns
         self._capture.close()
         self._capture = None
-        pending = len(self._waiting) + sum(f.changes for f in self._in_flight.values())
-        self._status = replace(
-            self._status, overruns=overruns, dropped=self._status.dropped + pending
-        )
-        self._waiting.clear()
+        lost = sum(batch.changes for batch in self._in_flight.values())
+        self._status = replace(self._status, overruns=overruns, dropped=self._status.dropped + lost)
         self._in_flight.clear()
         self._finish_flush()
 
@@ -130,25 +134,32 @@ class FlowWorker:
             return
         if not self._waiting:
             self._waiting_since = self._clock()
-        changes = self._capture.read()
-        for change in changes:
-            self._table.observe(change)
-        self._status = replace(self._status, captured=self._status.captured + len(changes))
-        self._waiting.extend(changes)
+        captured = 0
+        try:
+            for _ in range(READS_MAX):
+                changes = self._capture.read()
+                if not changes:
+                    break
+                captured += len(changes)
+                for change in changes:
+                    self._table.observe(change)
+                    key = key_of(change.record)
+                    self._waiting.pop(key, None)
+                    self._waiting[key] = change
+        except KernelError as error:
+            log.error("flowsync op=read found=%r", str(error))  # noqa: TRY400 - the text says it all
+        self._status = replace(self._status, captured=self._status.captured + captured)
         self._drain()
 
     def _drain(self) -> None:
         """Propose what waits, as far as the window allows."""
-        if len(self._waiting) > CHANGES_MAX:
-            self._waiting = deque(coalesce(self._waiting))
         while self._waiting and len(self._in_flight) < WINDOW_BATCHES:
-            count = min(CHANGES_MAX, len(self._waiting))
-            taken = coalesce(self._waiting.popleft() for _ in range(count))
-            self._send(taken)
+            keys = list(islice(self._waiting, CHANGES_MAX))
+            self._send([self._waiting.pop(key) for key in keys])
         excess = len(self._waiting) - WAITING_CHANGES_MAX
         if excess > 0:
-            for _ in range(excess):
-                self._waiting.popleft()
+            for key in list(islice(self._waiting, excess)):
+                del self._waiting[key]
             self._dropped(excess)
 
     def _send(self, changes: list[Change]) -> None:

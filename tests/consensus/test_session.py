@@ -12,8 +12,10 @@ from hanat.errors import WireError
 KEY = bytes(range(32))
 
 
-def identity(node_id: int, *, key: bytes = KEY, cluster: str = "edge1") -> Identity:
-    return Identity(key, cluster, node_id)
+def identity(
+    node_id: int, *, key: bytes = KEY, cluster: str = "edge1", lease_s: float = 0.1
+) -> Identity:
+    return Identity(key, cluster, lease_s, node_id)
 
 
 def pair(dialler: Identity, acceptor: Identity) -> tuple[Session, Session]:
@@ -67,6 +69,12 @@ def test_another_key_is_named_as_the_reason() -> None:
 def test_another_cluster_is_named_as_the_reason() -> None:
     a, b = pair(identity(1, cluster="edge2"), identity(2))
     with pytest.raises(WireError, match="belongs to another cluster than 'edge1'"):
+        b.receive(a.opening())
+
+
+def test_another_lease_is_named_as_the_reason() -> None:
+    a, b = pair(identity(1, lease_s=0.04), identity(2))
+    with pytest.raises(WireError, match="node 1 has a lease of 40 ms, this node of 100 ms"):
         b.receive(a.opening())
 
 

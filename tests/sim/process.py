@@ -23,7 +23,8 @@ from hanat.core.node import Node
 from hanat.core.status import Role
 from tests.sim.world import World
 
-TRANSFER_ATTEMPTS = 25
+TRANSFER_ATTEMPTS = 15
+BURST_S = 0.002  # how long a busy event loop may gather messages before it ticks
 
 
 def configuration(profile: str) -> Configuration:
@@ -72,7 +73,7 @@ class Process:
         self.incarnation += 1
         self.applied = []
         self.queue: deque[told.Input] = deque()
-        self.stepping = False
+        self.stepping = self.kicked = False
         self.timer = 0
         self.world.on(self, self._build)
         self.world.tell(f"{self.node_id} start")
@@ -110,6 +111,7 @@ class Process:
         """Let the process stand still for a while."""
         self.world.tell(f"{self.node_id} paused for {duration_s:.3f}")
         self.paused = True
+        self.kicked = False
         self.world.after(duration_s, self._resume, self.incarnation)
 
     def _resume(self, incarnation: int) -> None:
@@ -136,9 +138,19 @@ class Process:
         return self.world.send(self.node_id, peer, message)
 
     def receive(self, peer: int, message: dict[str, Any]) -> None:
-        """Take a message and let it take effect."""
+        """Take a message; a burst of them takes effect together, as in the daemon."""
         self.guard.receive(peer, message)
-        self._tick_now()
+        if not self.kicked:
+            self.kicked = True
+            delay_s = self.world.rng.uniform(0.0, BURST_S)
+            self.world.after(delay_s, self._kick, self.incarnation)
+
+    def _kick(self, incarnation: int) -> None:
+        if not self.alive or incarnation != self.incarnation:
+            return
+        self.kicked = False
+        if not self.paused:
+            self.world.on(self, self._tick_now)
 
     def propose(self, uid: int) -> bool:
         """Propose a numbered command; the world notes when it is acknowledged."""
@@ -220,7 +232,7 @@ class Process:
             case do.ProposeConfiguration():
                 self.replica.propose(NewConfiguration(self.replica.state.revision, "text"))
             case do.TransferLeadership(to):
-                self._transfer(to, TRANSFER_ATTEMPTS, self.incarnation)
+                self._transfer(to, TRANSFER_ATTEMPTS, (self.incarnation, self.replica.term))
             case do.StepDown():
                 self.replica.step_down()
             case do.SetEligible(eligible):
@@ -228,8 +240,8 @@ class Process:
             case _:
                 pass
 
-    def _transfer(self, to: int | None, attempts: int, incarnation: int) -> None:
-        if not self.alive or incarnation != self.incarnation or not self.replica.leading:
+    def _transfer(self, to: int | None, attempts: int, when: tuple[int, int]) -> None:
+        if not self.alive or when != (self.incarnation, self.replica.term):
             return
         if self.world.on(self, self.replica.transfer, to):
             return
@@ -238,7 +250,7 @@ class Process:
             self.world.on(self, self.feed, failed)
             return
         delay_s = self.configuration.profile.beacon_s
-        self.world.after(delay_s, self._transfer, to, attempts - 1, incarnation)
+        self.world.after(delay_s, self._transfer, to, attempts - 1, when)
 
     # ------------------------------------------------------------- invariants
 

@@ -1,0 +1,77 @@
+"""Short schedules, one for each thing that went wrong or must not."""
+
+from __future__ import annotations
+
+import pytest
+
+from hanat.core import inputs as told
+from tests.sim.run import cluster, converged, holders
+from tests.sim.world import World
+
+SEEDS = range(1, 13)
+SEEDS_BURST = range(50, 80)  # 52 is the first that showed the switchover called off
+
+
+@pytest.mark.parametrize("seed", SEEDS_BURST)
+def test_switchover_reaches_its_target_within_two_leases(seed: int) -> None:
+    # A heartbeat right behind the order to campaign used to call it off.
+    world, holder = settled(seed)
+    target = next(i for i in world.node_ids if i != holder)
+    world.on(
+        world.processes[holder], world.processes[holder].feed, told.SwitchoverRequested(target)
+    )
+    lease_s = world.processes[holder].configuration.profile.lease_s
+    assert world.run_until(lambda: holders(world) == [target], within_s=2 * lease_s), tell(world)
+    assert world.violations == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_late_order_to_campaign_does_not_break_a_promise(seed: int) -> None:
+    # The order of term 1 reaches its target in term 2, whose holder is alive.
+    world, first = settled(seed)
+    target, other = (i for i in world.node_ids if i != first)
+    processes = world.processes
+    late = [world.block(first, target)]
+    world.on(processes[first], processes[first].feed, told.SwitchoverRequested(target))
+    world.run(0.02)
+    late.append(world.block(target, first))
+    apart = world.block(target, other)
+    world.run_until(lambda: holders(world) == [other], within_s=5)
+    world.run(0.2)
+    apart()
+    world.run(0.3)
+    for pair in ((other, target), (target, other), (first, other)):
+        world.block(*pair)
+    world.run(0.03)
+    for end in late:
+        end()
+    world.run(0.3)
+    assert world.violations == [], tell(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_storm_of_elections_when_no_node_may_hold(seed: int) -> None:
+    world, _ = settled(seed)
+    for process in world.processes.values():
+        world.on(process, process.feed, told.CarrierObserved("public", carrier=False))
+    terms = len(world.leaders)
+    world.run(10.0)
+    # Ten leases of 0.1 s before leadership is handed on: about ten times in ten seconds.
+    assert len(world.leaders) - terms <= 15, tell(world)
+    world.on(
+        world.processes[1], world.processes[1].feed, told.CarrierObserved("public", carrier=True)
+    )
+    assert world.run_until(lambda: holders(world) == [1], within_s=10), tell(world)
+
+
+def settled(seed: int) -> tuple[World, int]:
+    """Return a cluster with one holder, and who that is."""
+    world = cluster(seed=seed)
+    assert world.run_until(lambda: converged(world), within_s=10), tell(world)
+    world.run(0.5)
+    (holder,) = holders(world)
+    return world, holder
+
+
+def tell(world: World) -> str:
+    return f"seed={world.seed}\n" + "\n".join(world.story)
