@@ -209,7 +209,7 @@ class Daemon:
         return EXIT_OK
 
     def _dialling_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
+        if not task.cancelled() and task.exception() is not None:
             self._broken(self._loop, {"message": "dialling ended", "exception": task.exception()})
 
     def _start_driver(self, loop: asyncio.AbstractEventLoop) -> None:

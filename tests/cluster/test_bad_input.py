@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,19 +18,22 @@ pytestmark = pytest.mark.cluster
 RAFT_PORT = 7411
 
 
-def test_garbage_on_the_raft_port_disturbs_nobody(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("host", "said"), [("c1", "no peer has this address"), ("r2", "a frame of")]
+)
+def test_garbage_on_the_raft_port_disturbs_nobody(lab: Lab, host: str, said: str) -> None:
     holder = lab.wait_for_holder()
     term = (lab.status(holder) or {})["term"]
     seed = 1
     rng = random.Random(seed)
-    with entered(lab.topology.namespace("c1")):
-        sockets = [socket.create_connection(("203.0.113.11", RAFT_PORT), 5) for _ in range(20)]
-    for stranger in sockets:
-        stranger.settimeout(5)
-        stranger.sendall(rng.randbytes(400))
-        assert stranger.recv(1) == b"", f"seed={seed}"  # cut, nothing said
-        stranger.close()
-    assert "no hello" in lab.log("r1") or "a frame of" in lab.log("r1")
+    for _ in range(20):
+        with entered(lab.topology.namespace(host)):
+            stranger = socket.create_connection(("203.0.113.11", RAFT_PORT), 5)
+        with stranger, suppress(ConnectionError):
+            stranger.settimeout(5)
+            stranger.sendall(b"\xff" + rng.randbytes(400))
+            assert stranger.recv(1) == b"", f"seed={seed}"  # cut, nothing said
+    lab.wait_for(lambda: said in lab.log("r1"), 5, "the complaint")
     assert lab.wait_for_holder() == holder
     assert (lab.status(holder) or {})["term"] == term
 
@@ -61,6 +65,21 @@ def test_node_of_another_cluster_stays_out_and_is_named(lab: Lab) -> None:
     file.write_text(file.read_text().replace(str(ours), str(theirs)))
     lab.start_node(outsider)
     said = "belongs to another cluster"
+    lab.wait_for(lambda: said in lab.log(holder) or said in lab.log(outsider), 10, "the complaint")
+    assert lab.holder() == holder
+
+
+def test_node_with_another_profile_stays_out_and_is_named(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    outsider = next(name for name in lab.nodes if name != holder)
+    lab.stop_node(outsider)
+    ours = lab.folder / "cluster.toml"
+    theirs = lab.folder / "calm.toml"
+    theirs.write_text(ours.read_text().replace('profile = "default"', 'profile = "calm"'))
+    file = lab.folder / outsider / "node.toml"
+    file.write_text(file.read_text().replace(str(ours), str(theirs)))
+    lab.start_node(outsider)
+    said = "cluster.profile must be the same"
     lab.wait_for(lambda: said in lab.log(holder) or said in lab.log(outsider), 10, "the complaint")
     assert lab.holder() == holder
 

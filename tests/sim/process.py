@@ -65,6 +65,11 @@ class Process:
         """The node's role, None when it does not run."""
         return self.core.snapshot().role if self.alive else None
 
+    @property
+    def ready(self) -> bool:
+        """Whether the node leads and has applied its barrier, so that it may propose."""
+        return self.replica.leading and self.replica.state.term == self.replica.term
+
     # ---------------------------------------------------------------- life
 
     def start(self) -> None:

@@ -14,7 +14,8 @@ CLOCK_RATE_ERROR = 0.01
 FAULTS_S = 8.0
 PEACE_S_MAX = 10.0
 FAULT_EVERY_S = 0.5
-COMMAND_EVERY_S = 0.01
+COMMAND_EVERY_S = (0.01, 3.0)  # busy or idle: only an idle cluster lets a lagging node stand
+TERMS_MAX = 60  # two faults a second for eight seconds explain no more
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def run_seed(seed: int, *, profile: str = "default", faults_s: float = FAULTS_S)
 
 
 def _judge(world: World) -> None:
+    if len(world.leaders) > TERMS_MAX:
+        world.violate(f"{len(world.leaders)} terms, at most {TERMS_MAX} are explained")
     applied = [tuple(p.applied) for p in world.processes.values()]
     if len(set(applied)) != 1:
         world.violate(f"applied commands differ: {[len(a) for a in applied]}")
@@ -101,14 +104,15 @@ class _Client:
 
     def __init__(self, world: World) -> None:
         self._world, self._on = world, True
+        self._every_s = world.rng.choice(COMMAND_EVERY_S)
         self.sent: list[int] = []
 
     def go(self) -> None:
         if not self._on:
             return
-        self._world.after(self._world.rng.expovariate(1 / COMMAND_EVERY_S), self.go)
+        self._world.after(self._world.rng.expovariate(1 / self._every_s), self.go)
         for process in self._world.processes.values():
-            if process.alive and not process.paused and process.replica.leading:
+            if process.alive and not process.paused and process.ready:
                 self.sent.append(len(self.sent))
                 process.propose(self.sent[-1])
 
@@ -131,7 +135,16 @@ class _Nemesis:
         self._world.after(rng.expovariate(1 / FAULT_EVERY_S), self.go)
         node_id = rng.choice(self._world.node_ids)
         fault = rng.choice(
-            [self.kill, self.pause, self.isolate, self.deafen, self.sever, self.unplug, self.move]
+            [
+                self.kill,
+                self.pause,
+                self.isolate,
+                self.deafen,
+                self.part,
+                self.sever,
+                self.unplug,
+                self.move,
+            ]
         )
         fault(self._world.processes[node_id])
 
@@ -176,6 +189,12 @@ class _Nemesis:
             pairs = [(me, o) for _, me in pairs[:1] for o in self._world.node_ids if o != me]
         self._world.tell(f"one way: {pairs} blocked")
         self._block(pairs)
+
+    def part(self, process: Process) -> None:
+        me = process.node_id
+        other = self._world.rng.choice([i for i in self._world.node_ids if i != me])
+        self._world.tell(f"{me} and {other} cut apart")
+        self._block([(me, other), (other, me)])
 
     def sever(self, process: Process) -> None:
         other = self._world.rng.choice([i for i in self._world.node_ids if i != process.node_id])

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from hanat.consensus import guard
+from hanat.consensus import elections
 from hanat.core.configuration import PROFILES
-from hanat.core.lease import Lease
+from hanat.core.lease import Lease, Promise
 from tests.sim.run import Result, run_seed
 
 SEEDS_QUICK = 12
@@ -49,9 +49,22 @@ class _GreedyLease(Lease):
 
 
 def test_a_lease_longer_than_the_promise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "Lease", _GreedyLease)
-    results = [run_seed(seed) for seed in range(1, 31)]
-    assert any("two answer" in text for result in results for text in result.violations)
+    monkeypatch.setattr(elections, "Lease", _GreedyLease)
+    assert two_answer(range(1, 31))
+
+
+def test_ignored_promises_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Promise, "binds", lambda _promise, **_: False)
+    assert two_answer(range(1, 61))
+
+
+def two_answer(seeds: range) -> bool:
+    """Say whether any seed shows two nodes that answer."""
+    return any(
+        text.partition(" ")[2].startswith("two answer")
+        for seed in seeds
+        for text in run_seed(seed).violations
+    )
 
 
 def test_profiles_leave_room_for_three_beacons_in_a_lease() -> None:
