@@ -95,7 +95,8 @@ class Guard(Elections):
             case "next_node_idx":
                 generation, sent_at = self._answering or (None, None)
                 message |= {"term": self.term, "gen": generation, "ts": sent_at}
-                message["eligible"] = self.eligible
+                # A node that just started must not stand: it may have promised before.
+                message["eligible"] = self.eligible and not self.promise.quiet(self.clock())
             case "request_vote":
                 message["transfer"] = self._transfer_term == self.term - 1
             case "timeout_now":

@@ -140,6 +140,11 @@ class Replica:
             self._observed = observed
             self._on_input(LeaderObserved(*observed))
 
+    @property
+    def eligible_peers(self) -> frozenset[int]:
+        """Connected peers that said in their newest reply that they may hold the addresses."""
+        return frozenset(self._guard.eligible_peers) & frozenset(self._guard.connected)
+
     def transfer(self, to: int | None) -> bool:
         """Hand leadership to a peer (None: an eligible one if there is any).
 

@@ -184,9 +184,10 @@ class DaemonBackend:
         if self._switching:
             raise RefusedError("switchover: one is under way; wait for it to end")
         connected = self._parts.transport.connected()
+        ready = self._parts.replica.eligible_peers
         if to is None:
-            if not connected:
-                raise RefusedError("switchover: no other node is connected")
+            if not ready:
+                raise RefusedError("switchover: no other node is connected and eligible")
             return None
         known = {name: node_id for node_id, name in self._names.items()}
         if to not in known:
@@ -195,6 +196,10 @@ class DaemonBackend:
             raise RefusedError(f"switchover: {to} holds the addresses already")
         if known[to] not in connected:
             raise RefusedError(f"switchover: {to} is not connected")
+        if known[to] not in ready:
+            raise RefusedError(
+                f"switchover: {to} is not eligible, or started just now; see its status"
+            )
         return known[to]
 
     async def _new_holder(self, to: str | None) -> str:
