@@ -34,8 +34,11 @@ DIAL_S_MAX = 1.0
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 HELLO_S_MAX = 2.0
 KEEPALIVE = b""
-KEEPALIVE_BEACONS = 1  # period of keepalives on idle paths
-SILENT_BEACONS = 3  # a path this silent is left: before the lease, five beacons, is over
+KEEPALIVE_BEACONS = 5  # period of keepalives, on every path
+# A path this silent is left. Between leader and follower something goes each beacon, and
+# the lease of five beacons must not end before; all others carry keepalives only.
+SILENT_BEACONS_BUSY = 3
+SILENT_BEACONS = 3 * KEEPALIVE_BEACONS
 DEAD_BEACONS = 100  # a path this silent is dialled anew
 BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
 STRANGERS_MAX = 64  # connections that have not proved anything yet
@@ -144,6 +147,7 @@ class RaftTransport:
         self._open: set[Connection] = set()
         self._paths: dict[int, dict[int, Connection]] = {peer: {} for peer in peers}
         self._current: dict[int, Connection] = {}
+        self._chosen_at: dict[int, float] = {}
         self._down: set[int] = set()
         self._servers: list[asyncio.Server] = []
         self._known_addresses = {str(a) for addresses in peers.values() for a in addresses}
@@ -229,9 +233,20 @@ class RaftTransport:
     def tick(self) -> None:
         """Keep idle paths alive, leave silent ones; call it about twice a beacon."""
         now = self.clock()
-        if now < self._keepalive_at:
-            return
-        self._keepalive_at = now + KEEPALIVE_BEACONS * self._beacon_s
+        for peer, current in list(self._current.items()):
+            # A path just chosen gets as long as it takes to call one silent.
+            since = max(current.heard_at, self._chosen_at.get(peer, 0.0))
+            if now - since > self._silent_s(peer):
+                self._choose(peer)
+        if now >= self._keepalive_at:
+            self._keepalive_at = now + KEEPALIVE_BEACONS * self._beacon_s
+            self._keep_alive(now)
+
+    def _silent_s(self, peer: int) -> float:
+        busy = self._guard.leading or self._guard.promise.leader == peer
+        return (SILENT_BEACONS_BUSY if busy else SILENT_BEACONS) * self._beacon_s
+
+    def _keep_alive(self, now: float) -> None:
         for connection in list(self._open):
             if not connection.up:
                 if now - connection.opened_at > HELLO_S_MAX:
@@ -240,9 +255,6 @@ class RaftTransport:
                 connection.abort()
             else:
                 connection.write(KEEPALIVE)
-        for peer, current in list(self._current.items()):
-            if now - current.heard_at > SILENT_BEACONS * self._beacon_s:
-                self._choose(peer)
 
     def path_changed(self, path: int, *, usable: bool) -> None:
         """Note that the interface of a path lost or got its carrier."""
@@ -304,8 +316,7 @@ class RaftTransport:
         if connection.dialled is None:
             return True
         current = self._current.get(peer)
-        silent_s = SILENT_BEACONS * self._beacon_s
-        return current is None or self.clock() - current.heard_at > silent_s
+        return current is None or self.clock() - current.heard_at > self._silent_s(peer)
 
     def broken(self, error: Exception) -> None:
         """Pass on an exception nobody expected: the node must not go on."""
@@ -334,16 +345,13 @@ class RaftTransport:
             self._choose(peer)
 
     def _choose(self, peer: int) -> None:
-        """Switch to the best other path: usable before not, then the one heard last."""
+        """Switch to the best other path, if it is better: usable, then heard not long ago."""
         current = self._current.get(peer)
         others = [c for c in self._paths[peer].values() if c is not current and c.up]
         best = max(others, key=lambda c: (c.path not in self._down, c.heard_at), default=None)
-        if best is not None and (
-            current is None
-            or not current.up
-            or best.heard_at > current.heard_at
-            or current.path in self._down
-        ):
+        gone = current is None or not current.up or current.path in self._down
+        recent = self.clock() - SILENT_BEACONS * self._beacon_s
+        if best is not None and (gone or best.heard_at > recent):
             self._switch(peer, best)
         elif current is not None and not current.up:
             del self._current[peer]
@@ -352,6 +360,7 @@ class RaftTransport:
 
     def _switch(self, peer: int, connection: Connection) -> None:
         self._current[peer] = connection
+        self._chosen_at[peer] = self.clock()
         self._guard.peer_connected(peer)
 
     # ------------------------------------------------------------------- status
