@@ -13,7 +13,6 @@ from random import Random
 from typing import Any
 
 from hanat.consensus.guard import Guard
-from hanat.consensus.journal import VolatileJournal
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Command, Flows, Holder, NewConfiguration
 from hanat.core import actions as do
@@ -21,6 +20,7 @@ from hanat.core import inputs as told
 from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
 from hanat.core.node import Node
 from hanat.core.status import Role
+from tests.sim.checks import CheckedJournal
 from tests.sim.world import World
 
 TRANSFER_ATTEMPTS = 15
@@ -37,13 +37,30 @@ def configuration(profile: str) -> Configuration:
 
 
 class Process:
-    """A node that can be killed, paused and restarted; its journal survives."""
+    """A node that can be killed, paused and restarted; its journal survives.
 
-    def __init__(self, world: World, node_id: int, *, profile: str, rate: float) -> None:
+    Args:
+        world: Where it lives.
+        node_id: Who it is.
+        profile: Name of its timing.
+        rate: Speed of its clock, 1 for true time.
+        guard: What repairs the library; a broken one shows what a repair is for.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        node_id: int,
+        *,
+        profile: str,
+        rate: float,
+        guard: type[Guard] = Guard,
+    ) -> None:
         self.world, self.node_id, self.rate = world, node_id, rate
         self.offset = world.rng.uniform(0, 1000)
         self.configuration = configuration(profile)
-        self.journal: Any = VolatileJournal()
+        self.guard_class = guard
+        self.journal: Any = CheckedJournal(world.checks, node_id)
         self.alive = self.paused = False
         self.answers_until = 0.0  # true time; the kernel keeps it when the process dies
         self.has_addresses = False
@@ -77,6 +94,7 @@ class Process:
         self.alive, self.paused = True, False
         self.incarnation += 1
         self.applied = []
+        self.checked_index = 0
         self.queue: deque[told.Input] = deque()
         self.stepping = self.kicked = False
         self.timer = 0
@@ -87,16 +105,18 @@ class Process:
                 self.world.after(0.01, self.world.connect, link)
         self._tick(self.incarnation)
 
-    def _build(self) -> None:
-        profile = self.configuration.profile
-        self.guard = Guard(
+    def _make_guard(self) -> Guard:
+        return self.guard_class(
             node_id=self.node_id,
             peer_ids=[i for i in self.world.node_ids if i != self.node_id],
-            profile=profile,
+            profile=self.configuration.profile,
             journal=self.journal,
             clock=self.clock,
             rng=Random(self.world.rng.random()),
         )
+
+    def _build(self) -> None:
+        self.guard = self._make_guard()
         self.core = Node(node_id=self.node_id, configuration=self.configuration, now=self.clock())
         self.replica = Replica(self.guard, on_input=self.feed, on_command=self._command)
         self.guard.bind(self.replica.machine, self)
@@ -268,7 +288,14 @@ class Process:
                 )
 
     def _check(self) -> None:
+        first_index = self.journal[0][1]
+        for index in range(self.checked_index + 1, self.replica.applied_index + 1):
+            entry = self.journal[index - first_index]
+            self.world.checks.applied(self.node_id, entry, term=self.replica.term)
+        self.checked_index = self.replica.applied_index
         if self.replica.leading:
+            if self.replica.term not in self.world.leaders:
+                self.world.checks.elected(self.node_id, self.journal, term=self.replica.term)
             first = self.world.leaders.setdefault(self.replica.term, self.node_id)
             if first != self.node_id:
                 self.world.violate(

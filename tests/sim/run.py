@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hanat.consensus.guard import Guard
 from hanat.core import inputs as told
 from hanat.core.status import Role
 from tests.sim.process import Process
@@ -34,12 +35,12 @@ class Result:
         return not self.violations
 
 
-def cluster(*, seed: int, profile: str = "default") -> World:
+def cluster(*, seed: int, profile: str = "default", guard: type[Guard] = Guard) -> World:
     """Return a started cluster of three nodes whose clocks differ in rate."""
     world = World(seed=seed)
     for node_id in world.node_ids:
         rate = 1 + world.rng.uniform(-CLOCK_RATE_ERROR, CLOCK_RATE_ERROR) / 2
-        Process(world, node_id, profile=profile, rate=rate)
+        Process(world, node_id, profile=profile, rate=rate, guard=guard)
     for process in world.processes.values():
         process.start()
     return world
@@ -60,9 +61,15 @@ def converged(world: World) -> bool:
     )
 
 
-def run_seed(seed: int, *, profile: str = "default", faults_s: float = FAULTS_S) -> Result:
+def run_seed(
+    seed: int,
+    *,
+    profile: str = "default",
+    faults_s: float = FAULTS_S,
+    guard: type[Guard] = Guard,
+) -> Result:
     """Run one seed and judge it."""
-    world = cluster(seed=seed, profile=profile)
+    world = cluster(seed=seed, profile=profile, guard=guard)
     client = _Client(world)
     nemesis = _Nemesis(world)
     world.after(0.0, client.go)

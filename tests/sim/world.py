@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hanat.consensus import library
 from hanat.consensus.codec import decode, encode
+from tests.sim.checks import Checks
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -71,7 +72,11 @@ class World:
         self.violations: list[str] = []
         self.story: list[str] = []
         self.leaders: dict[int, int] = {}  # term → who led it first
+        self.checks = Checks(self.violate)
         self.acknowledged: set[int] = set()  # numbers of commands whose proposer was told
+        # The test's hand on the wire: sees each message, and keeps it from the network
+        # by returning False; `deliver` may hand it over later, in any order.
+        self.tap: Callable[[int, int, dict[str, Any]], bool] = lambda *_: True
         self._running: Process | None = None
         library.prepare(clock=self._library_clock, uniform=self.rng.random)
 
@@ -138,12 +143,19 @@ class World:
             return False
         if link.believes[source] != link.number:
             return True  # written into a connection that is dead already
+        if not self.tap(source, target, message):
+            return True
         direction = link.directions[source]
         due = max(direction.newest, self.now + self.rng.uniform(*DELAY_S))
         direction.newest = due
         direction.queue.append((due, encode(message)))
         self.at(due, self._deliver, link, source, link.number)
         return True
+
+    def deliver(self, source: int, target: int, message: dict[str, Any]) -> None:
+        """Hand a message over at once, past network and order, but through the codec."""
+        process = self.processes[target]
+        self.on(process, process.receive, source, decode(encode(message)))
 
     def _deliver(self, link: Link, source: int, number: int) -> None:
         direction = link.directions[source]

@@ -1,0 +1,250 @@
+"""Guards with one repair broken: the library's plain behaviour in that one place.
+
+Each proves that a schedule is sharp: with the guard the schedule shows nothing, with
+the broken one it shows the fault. `python -m tests.sim --ablate NAME` runs random
+seeds with one of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from hanat.consensus.codec import Entry, Message
+from hanat.consensus.guard import Guard
+from hanat.consensus.library import LibraryNode
+from hanat.core.lease import Lease, Promise
+
+Variant = TypeVar("Variant", bound=type[Guard])
+
+BROKEN: dict[str, type[Guard]] = {}
+
+
+def _broken(variant: Variant) -> Variant:
+    assert variant.__doc__
+    name = "".join("-" + c.lower() if c.isupper() else c for c in variant.__name__)
+    BROKEN[name.removeprefix("-without-")] = variant
+    return variant
+
+
+# ------------------------------------------------------------------------- the log
+
+
+@_broken
+class WithoutClamp(Guard):
+    """The commit index follows the leader's, whatever the message verified."""
+
+    def _on_append(self, node: LibraryNode, message: Message) -> None:
+        self._told = message["commit_index"]
+        super()._on_append(node, message)
+
+    def _onMessageReceived(self, node: LibraryNode, message: Message) -> None:  # noqa: N802 - the library's name
+        if message["type"] == "append_entries":
+            message["commit_index"] = self._told
+        super()._onMessageReceived(node, message)
+
+
+@_broken
+class WithoutPrefix(Guard):
+    """Everything behind the point where a message starts is deleted first."""
+
+    def _append(self, node: LibraryNode, message: Message) -> None:
+        verified = message["prevLogIdx"] + len(message["entries"])
+        message["commit_index"] = min(message["commit_index"], verified)
+        self._onMessageReceived(node, message)
+
+
+@_broken
+class WithoutPacing(Guard):
+    """The library decides what is sent, and sends what is in flight again."""
+
+    def send(self, node: LibraryNode, message: Message) -> bool:
+        if message["type"] != "append_entries":
+            return super().send(node, message)
+        if message["prevLogIdx"] is None:
+            return False
+        sent = message["prevLogIdx"] + len(message["entries"])
+        outgoing = self._outgoing_to(node.id, sent)
+        added = {"gen": outgoing.generation, "ts": self.clock(), "last": self.last_index}
+        return self.wire.send(node.id, message | added)
+
+    def _continue(self, peer: int, outgoing: Any) -> None: ...  # noqa: ANN401
+
+
+@_broken
+class WithoutPacingAndPrefix(WithoutPacing, WithoutPrefix):
+    """The log as the library keeps it by itself."""
+
+
+@_broken
+class WithoutTermStamp(Guard):
+    """An acknowledgement counts whatever term it was given in."""
+
+    def _on_next(self, node: LibraryNode, message: Message) -> None:
+        if self.leading and message["term"] < self.term:
+            message["term"] = self.term
+        super()._on_next(node, message)
+
+
+@_broken
+class WithoutGenerations(Guard):
+    """Each reset rewinds, also one that answers what was sent before the last rewind."""
+
+    def _on_next(self, node: LibraryNode, message: Message) -> None:
+        outgoing = self._outgoing.get(node.id)
+        if message["reset"] and outgoing is not None:
+            message["gen"] = outgoing.generation
+        super()._on_next(node, message)
+
+
+@_broken
+class WithoutSlices(Guard):
+    """The whole rest of the log goes into one message."""
+
+    def _slice(self, first: int) -> list[Entry]:
+        return list(self.journal[first - self.journal[0][1] :])
+
+
+@_broken
+class WithoutWindow(Guard):
+    """Slices are sent however many are in flight."""
+
+    def _send_append(self, peer: int, library_previous: int | None) -> bool:
+        if peer in self._outgoing:
+            self._outgoing[peer].ends.clear()
+        return super()._send_append(peer, library_previous)
+
+
+# ------------------------------------------------------------------ leaders and votes
+
+
+@_broken
+class WithoutPreVote(Guard):
+    """The library sees its peers at all times, so that it stands by its own timer."""
+
+    def peer_connected(self, peer: int) -> None:
+        self._peers_visible = True
+        super().peer_connected(peer)
+
+    def _show_peers(self, *, visible: bool) -> None: ...
+
+
+@_broken
+class WithoutHiding(Guard):
+    """A node that stopped leading goes on seeing its peers."""
+
+    def _settle(self) -> None:
+        campaign_until, self._campaign_until = self._campaign_until, float("inf")
+        super()._settle()
+        self._campaign_until = campaign_until
+
+
+@_broken
+class WithoutStaleTerm(Guard):
+    """Who leads or stands in an older term is ignored."""
+
+    def receive(self, peer: int, message: Message) -> None:
+        if message["type"] != "stale_term":
+            super().receive(peer, message)
+
+
+@_broken
+class WithoutVoterDedup(Guard):
+    """Votes count, not voters."""
+
+    def _on_response_vote(self, node: LibraryNode, message: Message) -> None:
+        self._voters.discard(node.id)
+        super()._on_response_vote(node, message)
+
+
+@_broken
+class WithoutPromises(Guard):
+    """Votes and pre-votes are given although a leader was heard just now."""
+
+    def _refuses(self, candidate: int) -> bool:  # noqa: ARG002
+        return False
+
+
+@_broken
+class WithoutStickyVotes(Guard):
+    """A vote request is granted although a leader was heard just now."""
+
+    def _on_request_vote(self, node: LibraryNode, message: Message) -> None:
+        message["transfer"] = True
+        super()._on_request_vote(node, message)
+
+    def _released_for(self, term: int) -> bool:  # noqa: ARG002
+        return True
+
+
+@_broken
+class WithoutQuiet(Guard):
+    """A node promises and votes as soon as it has started."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.promise.until = self.clock()
+
+
+@_broken
+class WithoutHolding(Guard):
+    """A deposed leader helps others at once, while its own lease may still be in force."""
+
+    @property
+    def _held_until(self) -> float:
+        return 0.0
+
+    @_held_until.setter
+    def _held_until(self, until: float) -> None: ...
+
+
+class _KeptLease(Lease):
+    def give_up(self, term: int) -> None: ...
+
+
+@_broken
+class WithoutGivingUp(Guard):
+    """A leader that has sent its successor goes on renewing its lease."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        old = self.lease
+        self.lease = _KeptLease(duration_s=old.duration_s, margin_s=old.margin_s, quorum=old.quorum)
+
+
+class _LoosePromise(Promise):
+    def released_for(self, term: int) -> bool:
+        return term > self.term
+
+
+@_broken
+class WithoutNextTermOnly(Guard):
+    """A candidate once sent by a leader may stand in any later term."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        old, now = self.promise, self.clock()
+        self.promise = _LoosePromise(duration_s=old.duration_s, quiet_s=old.until - now, now=now)
+
+    def _released_for(self, term: int) -> bool:
+        return term > self.term if self.leading else super()._released_for(term)
+
+
+@_broken
+class WithoutOrderCheck(Guard):
+    """An order to campaign is obeyed whoever gave it in whatever term."""
+
+    def _on_timeout_now(self, node: LibraryNode, message: Message) -> None:
+        self._onMessageReceived(node, message)
+        self._transfer_term = self.term
+        self._campaign(1.7)
+
+
+@_broken
+class WithoutKinds(Guard):
+    """The library obeys any kind of message."""
+
+    def receive(self, peer: int, message: Message) -> None:
+        if message["type"] in ("apply_command", "apply_command_response"):
+            self._onMessageReceived(self.nodes[peer], message)
+        else:
+            super().receive(peer, message)

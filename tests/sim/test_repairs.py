@@ -1,0 +1,296 @@
+"""Each repair of the log, and what happens without it.
+
+A test gets the guard, for which the property holds, and a broken one, for which the
+same schedule must show the fault: a schedule that no longer can is no test.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hanat.consensus.codec import NO_OP, REGULAR, Entry, Message, decode, encode, wrap
+from hanat.consensus.guard import SLICE_BYTES_MAX, WINDOW_SLICES, Guard
+from hanat.consensus.state import Command, State
+from hanat.consensus.state import decode as decode_command
+from hanat.errors import WireError
+from tests.sim import repairs
+from tests.sim.bench import (
+    ME,
+    Bench,
+    command,
+    entries_of,
+    fill,
+    settled,
+    tell,
+    with_and_without,
+)
+from tests.sim.checks import CheckedJournal
+from tests.sim.process import Process
+from tests.sim.run import converged, holders
+from tests.sim.world import World
+
+WIRE_BYTES_MAX = 1.1  # for each useful byte
+
+
+@with_and_without(repairs.WithoutClamp)
+def test_commit_index_stays_within_what_the_message_verified(guard: type[Guard]) -> None:
+    # The tail of term 1 is nobody else's; the leader of term 2 speaks of index 1 only.
+    bench = Bench(guard, entries=entries_of(1, 2, 5), term=1)
+    bench.append(2, term=2, after=(1, 0), commit=5).tick()
+    assert (bench.node.replica.applied_index == 1) is (guard is Guard)
+
+
+@with_and_without(repairs.WithoutPrefix)
+def test_repeated_shorter_append_removes_nothing(guard: type[Guard]) -> None:
+    bench = Bench(guard)
+    entries = entries_of(1, 2, 6)
+    bench.append(2, term=1, after=(1, 0), entries=entries, commit=6).tick()
+    bench.append(2, term=1, after=(1, 0), entries=entries[:2], commit=6)
+    assert (bench.last == 6) is (guard is Guard)
+    assert bool(bench.world.violations) is (guard is not Guard)
+
+
+@pytest.mark.parametrize("after", [(1, 0), (3, 1)])
+def test_entries_in_conflict_are_replaced(after: tuple[int, int]) -> None:
+    bench = Bench(Guard, entries=entries_of(1, 2, 6), term=1)
+    new = entries_of(1, after[0] + 1, 3) + entries_of(2, 4, 5)
+    bench.append(2, term=2, after=after, entries=new)
+    assert [e[2] for e in bench.node.journal[1:]] == [1, 1, 2, 2]
+
+
+@with_and_without(repairs.WithoutPacing)
+def test_nothing_in_flight_is_sent_again(guard: type[Guard]) -> None:
+    useful, wire, _ = busy_cluster(guard)
+    assert (wire < WIRE_BYTES_MAX * useful) is (guard is Guard), (wire, useful)
+
+
+# Pacing alone hides it, and so does keeping the prefix alone: it takes both to be away.
+@with_and_without(repairs.WithoutPacingAndPrefix)
+def test_library_never_truncates_what_it_applied(
+    guard: type[Guard], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, world = busy_cluster(guard)
+    assert ("truncating already-applied" not in caplog.text) is (guard is Guard)
+    assert (world.violations == []) is (guard is Guard)
+
+
+def busy_cluster(guard: type[Guard]) -> tuple[int, int, World]:
+    """Keep 64 commands in flight for a while; return bytes proposed, bytes sent, the world."""
+    size, in_flight, total = 8000, 64, 300
+    world, leader = settled(guard)
+    process, wire, done = world.processes[leader], 0, 0
+
+    def tap(_source: int, _target: int, message: Message) -> bool:
+        nonlocal wire
+        wire += len(encode(message))
+        return True
+
+    def more(committed: bool = True) -> None:  # noqa: FBT001, FBT002 - called by the log
+        nonlocal done
+        assert committed
+        done += 1
+        if done + in_flight <= total + 1:
+            propose()
+
+    def propose() -> None:
+        process.replica.machine._applyCommand(
+            command(done, size=size), lambda _result, error: more(error == 0)
+        )
+
+    world.tap = tap
+    for _ in range(in_flight):
+        propose()
+    assert world.run_until(lambda: done >= total, within_s=20), done
+    return size * total * 2, wire, world
+
+
+@with_and_without(repairs.WithoutTermStamp)
+def test_acknowledgement_of_an_earlier_term_commits_nothing(guard: type[Guard]) -> None:
+    bench = Bench(guard, entries=entries_of(1, 2, 2), term=1).elect()
+    stale = {"prevLogIdx": 49, "entries": [], "term": 1, "gen": 1, "ts": None}
+    bench.acknowledge(2, stale)
+    acknowledged: list[bool] = []
+    bench.node.replica.machine._applyCommand(
+        command(7), lambda _result, error: acknowledged.append(error == 0)
+    )
+    bench.tick().tick()
+    assert (acknowledged == []) is (guard is Guard)
+
+
+@with_and_without(repairs.WithoutGenerations)
+def test_resets_on_their_way_together_rewind_once(guard: type[Guard]) -> None:
+    bench = Bench(guard, entries=entries_of(1, 2, 40), term=1).elect()
+    bench.run(0.1)
+    heartbeats = bench.take("append_entries", to=2)
+    assert len(heartbeats) >= 4
+    for heartbeat in heartbeats:
+        reset = {"reset": True, "success": False, "eligible": True, "next_node_idx": 2}
+        stamp = {key: heartbeat[key] for key in ("term", "gen", "ts")}
+        bench.say(2, "next_node_idx", **reset, **stamp)
+    sent = sum(len(m["entries"]) for m in bench.take("append_entries", to=2))
+    assert (sent == bench.last - 1) is (guard is Guard), sent
+
+
+class RememberingJournal(CheckedJournal):
+    """A journal that lost its tail with the power, but not the commit index."""
+
+    def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
+        return 20
+
+
+@pytest.mark.parametrize("journal", [CheckedJournal, RememberingJournal])
+def test_commit_index_of_before_a_restart_commits_nothing(journal: type[CheckedJournal]) -> None:
+    def prepare(process: Process) -> None:
+        process.journal = journal(process.world.checks, process.node_id)
+        fill(process, entries_of(1, 2, 3), term=1)
+
+    bench = Bench(Guard, prepare=prepare).elect()
+    acknowledged: list[bool] = []
+    bench.node.replica.machine._applyCommand(
+        command(7), lambda _result, error: acknowledged.append(error == 0)
+    )
+    bench.tick().tick()
+    assert (acknowledged == []) is (journal is CheckedJournal)
+
+
+# ------------------------------------------------------------------ what is accepted
+
+CHANGE_MEMBERS = b"\x02" + command(1)[1:]
+
+
+@with_and_without(repairs.WithoutKinds)
+def test_command_of_a_peer_is_refused(guard: type[Guard]) -> None:
+    # The library would append it to the log, whatever it does there.
+    bench = Bench(guard).elect()
+    before = bench.last
+    message = {"type": "apply_command", "command": CHANGE_MEMBERS}
+    if guard is Guard:
+        with pytest.raises(WireError, match="is not for a node"):
+            bench.guard.receive(2, message)
+    else:
+        bench.guard.receive(2, message)
+    bench.tick()
+    assert (bench.last == before) is (guard is Guard)
+
+
+@pytest.mark.parametrize("codec", [True, False])
+def test_entry_that_changes_members_cannot_be_sent(codec: bool) -> None:  # noqa: FBT001
+    # Without our codec, frames being pickles as the library has them, it is taken.
+    bench = Bench(Guard)
+    append: Message = {"type": "append_entries", "term": 1, "commit_index": 2, "prevLogIdx": 1}
+    append |= {"prevLogTerm": 0, "gen": 1, "ts": 0.0, "last": 2}
+    append["entries"] = [(CHANGE_MEMBERS, 2, 1)]
+    if codec:
+        with pytest.raises(AssertionError, match="log entry of unknown type"):
+            bench.world.deliver(2, ME, append)
+    else:
+        bench.world.on(bench.node, bench.guard.receive, 2, append)
+    assert (bench.last == 1) is codec
+
+
+def test_entry_from_the_wire_is_data_or_nothing_whatever_its_kind_byte_says() -> None:
+    append: Message = {"type": "append_entries", "term": 1, "commit_index": 1, "prevLogIdx": 1}
+    append |= {"prevLogTerm": 0, "gen": 1, "ts": 0.0, "last": 2}
+    empty = len(encode(append | {"entries": []}))
+    content = bytearray(encode(append | {"entries": [(command(1), 2, 1)]}))
+    for kind in range(256):
+        content[empty + 8] = kind  # behind the entry's term
+        try:
+            ((entry, _, _),) = decode(bytes(content))["entries"]
+        except WireError:
+            continue
+        assert entry[:1] in (REGULAR, NO_OP)
+
+
+class RaisingState(State):
+    """A state machine that raises where ours skips."""
+
+    def apply(self, data: bytes) -> Command | None:
+        decode_command(data)
+        return super().apply(data)
+
+
+@pytest.mark.parametrize("state", [State, RaisingState])
+def test_unreadable_entry_is_skipped_on_every_node_alike(state: type[State]) -> None:
+    world, holder = settled()
+    for process in world.processes.values():
+        process.replica.state, old = state(), process.replica.state
+        process.replica.state.term = old.term
+    process = world.processes[holder]
+    index = process.replica.last_index + 1
+    process.replica.machine._applyCommand(wrap(b"\xffjunk"), None)
+    process.propose(5)
+    if state is State:
+        world.run(0.5)
+        assert [p.applied[-1] for p in world.processes.values()] == [5, 5, 5]
+        assert [p.replica.state.unreadable for p in world.processes.values()] == [1, 1, 1]
+        return
+    for _ in range(3):  # the library tries the same entry at each tick
+        with pytest.raises(ValueError, match="unknown kind"):
+            world.run(0.5)
+    assert process.replica.applied_index == index - 1
+
+
+# ------------------------------------------------------------------ slices and window
+
+
+@with_and_without(repairs.WithoutSlices)
+def test_empty_follower_catches_up_many_small_entries_in_slices(guard: type[Guard]) -> None:
+    world, sizes = catching_up(guard, count=20_000, size=100)
+    assert behind(world, within_s=5) is (guard is not Guard)
+    assert all(s < 1.2 * SLICE_BYTES_MAX for s in sizes) is (guard is Guard), max(sizes)
+
+
+class WholeSlices(Guard):
+    """An entry that is larger than a slice is never sent."""
+
+    def _slice(self, first: int) -> list[Entry]:
+        return [e for e in super()._slice(first) if len(e[0]) <= SLICE_BYTES_MAX]
+
+
+@with_and_without(WholeSlices)
+def test_empty_follower_catches_up_entries_larger_than_a_slice(guard: type[Guard]) -> None:
+    world, sizes = catching_up(guard, count=40, size=300_000)
+    assert behind(world, within_s=2) is (guard is not Guard)
+    assert max(sizes, default=0) < 1.1 * 300_000
+
+
+@with_and_without(repairs.WithoutWindow)
+def test_deaf_leader_sends_no_more_than_the_window(guard: type[Guard]) -> None:
+    world, sizes = catching_up(guard, count=10_000, size=100)
+    leader = next(i for i in (1, 2) if world.processes[i].replica.leading)
+    world.run_until(lambda: max(sizes, default=0) > 1000, within_s=5)
+    world.block(3, leader)
+    world.run(0.2)
+    slices = [s for s in sizes if s > 1000]
+    assert (len(slices) == WINDOW_SLICES) is (guard is Guard), len(slices)
+
+
+def catching_up(guard: type[Guard], *, count: int, size: int) -> tuple[World, list[int]]:
+    """Return a cluster whose third node, empty, just came up; and what sizes it is sent."""
+    world = World(seed=1)
+    sizes: list[int] = []
+
+    def tap(_source: int, target: int, message: Message) -> bool:
+        if target == 3:
+            sizes.append(len(encode(message)))
+        return True
+
+    log = [(command(i, size=size), i, 1) for i in range(2, 2 + count)]
+    for node_id in world.node_ids:
+        process = Process(world, node_id, profile="default", rate=1.0, guard=guard)
+        if node_id != 3:
+            fill(process, log, term=1)
+            process.start()
+    assert world.run_until(lambda: len(holders(world)) == 1, within_s=5), tell(world)
+    world.tap = tap
+    world.processes[3].start()
+    return world, sizes
+
+
+def behind(world: World, *, within_s: float) -> bool:
+    """Say whether the third node still lacks entries after a while."""
+    try:
+        return not world.run_until(lambda: converged(world), within_s=within_s)
+    except WireError:  # a message that its receiver refuses
+        return True
