@@ -1,4 +1,8 @@
-"""Run many seeds: ``python -m tests.sim --seeds 1000 --profile default``."""
+"""Run many seeds: ``python -m tests.sim --seeds 1000 --profile default``.
+
+With ``--ablate NAME`` one repair of the library is broken; then it is said how many
+seeds caught that. What no random seed catches needs its schedule all the more.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import logging
 import sys
 import time
 
-from tests.sim.run import run_seed
+from hanat.errors import HanatError
+from tests.sim.repairs import BROKEN
+from tests.sim.run import Result, run_seed
 
 
 def main() -> int:
@@ -17,25 +23,52 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
     parser.add_argument("--profile", default="default", choices=("fast", "default", "calm"))
     parser.add_argument("--story", action="store_true", help="print what happened in each seed")
+    parser.add_argument("--ablate", choices=sorted(BROKEN), help="break one repair")
     arguments = parser.parse_args()
-    logging.getLogger("pysyncobj").setLevel(logging.CRITICAL)
+    logging.getLogger("pysyncobj").setLevel(logging.CRITICAL + 1)
+    return _ablate(arguments) if arguments.ablate else _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     bad = commands = terms = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         result = run_seed(seed, profile=arguments.profile)
         commands, terms = commands + result.commands, terms + result.terms
         bad += not result.valid
-        if arguments.story or not result.valid:
-            sys.stdout.write("\n".join(result.story) + "\n")
-        if not result.valid:
-            sys.stdout.write(f"seed={seed} profile={arguments.profile} {result.violations[0]}\n")
-            sys.stdout.flush()
+        _report(result, arguments, story=arguments.story or not result.valid)
     took_s = time.monotonic() - started
     sys.stdout.write(
         f"{arguments.seeds} seeds, {bad} with a violation, {commands} commands, {terms} terms, "
         f"{arguments.seeds / took_s:.1f} seeds/s\n"
     )
     return 1 if bad else 0
+
+
+def _ablate(arguments: argparse.Namespace) -> int:
+    """Break one repair; return 1 if no seed caught it."""
+    guard = BROKEN[arguments.ablate]
+    caught = 0
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        try:
+            result = run_seed(seed, profile=arguments.profile, guard=guard)
+        except (AssertionError, HanatError) as error:  # a node that crashes is caught as well
+            caught += 1
+            sys.stdout.write(f"seed={seed} profile={arguments.profile} crashed: {error!r}\n")
+            continue
+        caught += not result.valid
+        _report(result, arguments, story=arguments.story)
+    sys.stdout.write(f"without {arguments.ablate}: {caught} of {arguments.seeds} seeds caught it\n")
+    return 0 if caught else 1
+
+
+def _report(result: Result, arguments: argparse.Namespace, *, story: bool) -> None:
+    if story:
+        sys.stdout.write("\n".join(result.story) + "\n")
+    if not result.valid:
+        name = f"seed={result.seed} profile={arguments.profile}"
+        sys.stdout.write(f"{name} {result.violations[0]}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
