@@ -35,6 +35,8 @@ WIRE_BYTES_MAX = 1.1  # for each useful byte
 @with_and_without(repairs.WithoutClamp)
 def test_commit_index_stays_within_what_the_message_verified(guard: type[Guard]) -> None:
     # The tail of term 1 is nobody else's; the leader of term 2 speaks of index 1 only.
+    # The library would have cut the tail: as long as no snapshots are sent, it is keeping
+    # the prefix that makes this repair necessary.
     bench = Bench(guard, entries=entries_of(1, 2, 5), term=1)
     bench.append(2, term=2, after=(1, 0), commit=5).tick()
     assert (bench.node.replica.applied_index == 1) is (guard is Guard)
@@ -64,7 +66,7 @@ def test_nothing_in_flight_is_sent_again(guard: type[Guard]) -> None:
     assert (wire < WIRE_BYTES_MAX * useful) is (guard is Guard), (wire, useful)
 
 
-# Pacing alone hides it, and so does keeping the prefix alone: it takes both to be away.
+# Either of the two repairs suffices: what is not sent again removes nothing.
 @with_and_without(repairs.WithoutPacingAndPrefix)
 def test_library_never_truncates_what_it_applied(
     guard: type[Guard], caplog: pytest.LogCaptureFixture

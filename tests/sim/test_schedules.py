@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hanat.core import inputs as told
-from tests.sim.run import cluster, converged, holders
-from tests.sim.world import World
+from tests.sim.bench import settled, tell
+from tests.sim.run import holders
 
 SEEDS = range(1, 13)
 SEEDS_BURST = range(50, 80)  # 52 is the first that showed the switchover called off
@@ -15,7 +15,7 @@ SEEDS_BURST = range(50, 80)  # 52 is the first that showed the switchover called
 @pytest.mark.parametrize("seed", SEEDS_BURST)
 def test_switchover_reaches_its_target_within_two_leases(seed: int) -> None:
     # A heartbeat right behind the order to campaign used to call it off.
-    world, holder = settled(seed)
+    world, holder = settled(seed=seed)
     target = next(i for i in world.node_ids if i != holder)
     world.on(
         world.processes[holder], world.processes[holder].feed, told.SwitchoverRequested(target)
@@ -28,7 +28,7 @@ def test_switchover_reaches_its_target_within_two_leases(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_late_order_to_campaign_does_not_break_a_promise(seed: int) -> None:
     # The order of term 1 reaches its target in term 2, whose holder is alive.
-    world, first = settled(seed)
+    world, first = settled(seed=seed)
     target, other = (i for i in world.node_ids if i != first)
     processes = world.processes
     late = [world.block(first, target)]
@@ -51,7 +51,7 @@ def test_late_order_to_campaign_does_not_break_a_promise(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_storm_of_elections_when_no_node_may_hold(seed: int) -> None:
-    world, _ = settled(seed)
+    world, _ = settled(seed=seed)
     for process in world.processes.values():
         world.on(process, process.feed, told.CarrierObserved("public", carrier=False))
     terms = len(world.leaders)
@@ -62,16 +62,3 @@ def test_no_storm_of_elections_when_no_node_may_hold(seed: int) -> None:
         world.processes[1], world.processes[1].feed, told.CarrierObserved("public", carrier=True)
     )
     assert world.run_until(lambda: holders(world) == [1], within_s=10), tell(world)
-
-
-def settled(seed: int) -> tuple[World, int]:
-    """Return a cluster with one holder, and who that is."""
-    world = cluster(seed=seed)
-    assert world.run_until(lambda: converged(world), within_s=10), tell(world)
-    world.run(0.5)
-    (holder,) = holders(world)
-    return world, holder
-
-
-def tell(world: World) -> str:
-    return f"seed={world.seed}\n" + "\n".join(world.story)
