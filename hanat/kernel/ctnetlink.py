@@ -42,7 +42,6 @@ from hanat.kernel.netlink import (
     nested,
 )
 
-NETLINK_NETFILTER = 12
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
 GROUP_UPDATE, GROUP_DESTROY = 2, 3
 FAMILY_HEADER = struct.Struct(">BBH")  # nfgenmsg: family, version, resource

@@ -7,8 +7,8 @@ having to run. Who asks, and for how long, is the lease's matter (lease.md).
 Granting empties the sets and fills them in one transaction, since adding an
 element that is there already does not extend it. No packet sees the sets empty:
 the kernel switches from the old members to the new at once. Deleting single
-elements instead was tried; it costs the same (0.15 ms for two devices) and
-fails when one of them expires in the middle of the transaction.
+elements instead was tried; it costs the same and fails when one of them expires
+in the middle of the transaction.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Iterable, Mapping
 
 from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError
+from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
 from hanat.kernel.ports import Rights
 
-_ANSWERS = (f"inet {GATE_TABLE} answers", f"arp {GATE_TABLE} answers")
-_CARRIES = (f"inet {GATE_TABLE} carries",)
+_ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
+_CARRIES = (SetName("inet", GATE_TABLE, "carries"),)
 
 # E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
 _MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
@@ -31,14 +32,16 @@ _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_0
 
 
 class KernelGate:
-    """Implements `ports.Gate` over libnftables."""
+    """Implements `ports.Gate`: rights by netlink, the rest by libnftables."""
 
     def __init__(self) -> None:
         self._nft = NftLibrary()
+        self._sets = NfNetlink()
 
     def close(self) -> None:
-        """Release the library's context; the next call opens another."""
+        """Release the library's context and the socket; the next call opens others."""
         self._nft.close()
+        self._sets.close()
 
     def install(self, script: str) -> None:
         """See `ports.Gate.install`."""
@@ -48,25 +51,22 @@ class KernelGate:
         """See `ports.Gate.arm`."""
         answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
         assert 1 <= answers_ms <= carries_ms, (answers_s, carries_s)
-        named = sorted(set(devices))
-        commands = []
-        for sets, duration_ms in ((_ANSWERS, answers_ms), (_CARRIES, carries_ms)):
-            members = ", ".join(f'"{device}" timeout {duration_ms}ms' for device in named)
-            for name in sets:
-                commands.append(f"flush set {name}")
-                if members:
-                    commands.append(f"add element {name} {{ {members} }}")
-        self._run("\n".join(commands), operation="grant rights", target=", ".join(named))
+        named = tuple(sorted(set(devices)))
+        refills = [
+            *(Refill(name, named, answers_ms) for name in _ANSWERS),
+            *(Refill(name, named, carries_ms) for name in _CARRIES),
+        ]
+        self._refill(refills, operation="grant rights", target=", ".join(named))
 
     def withdraw(self) -> None:
         """See `ports.Gate.withdraw`."""
-        commands = "\n".join(f"flush set {name}" for name in _ANSWERS)
-        self._run(commands, operation="withdraw answers", target="all interfaces")
+        refills = [Refill(name) for name in _ANSWERS]
+        self._refill(refills, operation="withdraw answers", target="all interfaces")
 
     def shut(self) -> None:
         """See `ports.Gate.shut`."""
-        commands = "\n".join(f"flush set {name}" for name in (*_ANSWERS, *_CARRIES))
-        self._run(commands, operation="shut the gate", target="all interfaces")
+        refills = [Refill(name) for name in (*_ANSWERS, *_CARRIES)]
+        self._refill(refills, operation="shut the gate", target="all interfaces")
 
     def rights(self) -> Mapping[str, Rights]:
         """See `ports.Gate.rights`."""
@@ -81,9 +81,14 @@ class KernelGate:
             for device in sorted(inet.keys() | carries.keys())
         }
 
-    def _members(self, name: str) -> dict[str, float]:
+    def _members(self, name: SetName) -> dict[str, float]:
         """Return how many seconds are left to each member of a set."""
-        listing = self._run(f"list set {name}", operation="list rights", target=name)
+        words = f"{name.family} {name.table} {name.name}"
+        operation = "list rights"
+        try:
+            listing = self._nft.run(f"list set {words}", operation=operation, target=words)
+        except AbsentObjectError as error:
+            raise _not_installed(operation, words) from error
         return {
             member["device"]: sum(
                 int(number) * _MILLISECONDS[unit] for number, unit in _PART.findall(member["left"])
@@ -92,13 +97,17 @@ class KernelGate:
             for member in _MEMBER.finditer(listing)
         }
 
-    def _run(self, commands: str, *, operation: str, target: str) -> str:
+    def _refill(self, refills: list[Refill], *, operation: str, target: str) -> None:
         try:
-            return self._nft.run(commands, operation=operation, target=target)
+            self._sets.refill(refills, operation=operation, target=target)
         except AbsentObjectError as error:
-            raise AbsentObjectError(
-                operation=operation,
-                target=target,
-                found="the gate's tables are missing",
-                to_do="install the gate first",
-            ) from error
+            raise _not_installed(operation, target) from error
+
+
+def _not_installed(operation: str, target: str) -> AbsentObjectError:
+    return AbsentObjectError(
+        operation=operation,
+        target=target,
+        found="the gate's tables are missing",
+        to_do="install the gate first",
+    )
