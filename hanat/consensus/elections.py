@@ -142,6 +142,7 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
     def _settle(self) -> None:
         """After anything that may have changed the role."""
         if self.leading:
+            self._campaign_until = 0.0  # elected: what the campaign was allowed is over
             return
         if self.lease.until:
             # The gate may be open until then: nobody is helped before, not even by

@@ -49,12 +49,16 @@ class Outgoing:
         generation: Grows at each rewind; answers to older ones do not rewind again.
         sent: Highest index put on the wire since the last rewind.
         ends: Last index of each slice in flight, oldest first.
+        told: Index sent and commit index in the newest message.
+        told_at: When that was, seconds of CLOCK_BOOTTIME.
     """
 
     term: int
     generation: int
     sent: int
     ends: list[int] = field(default_factory=list)
+    told: tuple[int, int] = (-1, -1)
+    told_at: float = 0.0
 
 
 class Guard(Elections):
@@ -124,6 +128,10 @@ class Guard(Elections):
         entries: list[Entry] = []
         if previous < last and len(outgoing.ends) < WINDOW_SLICES:
             entries = self._slice(previous + 1)
+        now = self.clock()
+        told = (outgoing.sent, self.raft.raftCommitIndex)
+        if not entries and told == outgoing.told and now - outgoing.told_at < self._quiet_s:
+            return True  # the library asks once a command: nothing new, and no beacon is due
         message: Message = {
             "type": "append_entries",
             "term": self.term,
@@ -132,7 +140,7 @@ class Guard(Elections):
             "prevLogTerm": self._entry(previous)[2],
             "entries": entries,
             "gen": outgoing.generation,
-            "ts": self.clock(),
+            "ts": now,
             "last": last,
         }
         if not self.wire.send(peer, message):
@@ -140,7 +148,12 @@ class Guard(Elections):
         if entries:
             outgoing.sent = entries[-1][1]
             outgoing.ends.append(outgoing.sent)
+        outgoing.told, outgoing.told_at = (outgoing.sent, message["commit_index"]), now
         return True
+
+    @property
+    def _quiet_s(self) -> float:
+        return self.profile.beacon_s / 2
 
     def _slice(self, first: int) -> list[Entry]:
         start = first - self.journal[0][1]
@@ -198,6 +211,7 @@ class Guard(Elections):
                 outgoing.generation = next(self._numbers)
                 outgoing.sent = max(message["next_node_idx"] - 1, self.journal[0][1])
                 outgoing.ends.clear()
+                outgoing.told = (-1, -1)
         if message["success"] and message["gen"] is None:
             return
         outgoing.ends = [end for end in outgoing.ends if end >= message["next_node_idx"]]

@@ -78,7 +78,7 @@ def test_library_never_truncates_what_it_applied(
 
 def busy_cluster(guard: type[Guard]) -> tuple[int, int, World]:
     """Keep 64 commands in flight for a while; return bytes proposed, bytes sent, the world."""
-    size, in_flight, total = 8000, 64, 300
+    size, in_flight, total = 1000, 64, 300
     world, leader = settled(guard)
     process, wire, done = world.processes[leader], 0, 0
 

@@ -240,7 +240,6 @@ def test_order_of_the_leader_is_obeyed_at_once() -> None:
     assert [m["transfer"] for m in bench.take("request_vote", to=3)] == [True]
 
 
-@pytest.mark.xfail(strict=True, reason="the campaign's window outlives the election it was for")
 def test_leader_elected_by_order_and_deposed_soon_does_not_campaign() -> None:
     bench = follower(Guard)
     bench.say(2, "timeout_now", term=FOLLOWER_TERM).tick()
