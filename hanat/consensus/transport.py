@@ -154,6 +154,7 @@ class RaftTransport:
         self._keepalive_at = 0.0
         self._complained: dict[str, float] = {}
         self._closing = False
+        self.accepting = False  # until the owner is ready for messages
         self.refusals = 0
 
     # ------------------------------------------------------------------- running
@@ -270,7 +271,7 @@ class RaftTransport:
 
     def admit(self, connection: Connection) -> bool:
         """Take a new connection; False when it can only be a stranger's."""
-        if self._closing:
+        if self._closing or not self.accepting:
             return False
         if connection.dialled is None:
             if connection.remote not in self._known_addresses:

@@ -15,7 +15,7 @@ and code. Status bits are those of the kernel's ``nf_conntrack_common.h``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -142,20 +142,6 @@ def key_of(record: bytes) -> bytes:
     return record[:32] + record[64:68] + record[88:91]
 
 
-def coalesce(changes: Iterable[Change]) -> list[Change]:
-    """Keep only the newest change of each flow, in the order of those.
-
-    A PUT replaces whatever a backup has, so nothing is lost by dropping a DELETE
-    that came before it.
-    """
-    newest: dict[bytes, Change] = {}
-    for change in changes:
-        key = key_of(change.record)
-        newest.pop(key, None)
-        newest[key] = change
-    return list(newest.values())
-
-
 @dataclass(frozen=True, slots=True)
 class ServerKey:
     """What tells for which server of which service a flow counts.
@@ -194,15 +180,17 @@ class FlowTable:
         was = self._servers.pop(key, None)
         if was is not None:
             self._counts[was] -= 1
+            if not self._counts[was]:
+                del self._counts[was]
         if change.kind is ChangeKind.PUT:
             server = self._server_of(change.record)
             self._servers[key] = server
             if server is not None:
                 self._counts[server] += 1
 
-    def count(self, server: ServerKey) -> int:
-        """Return the number of flows of one server on one listen."""
-        return self._counts[server]
+    def counts(self) -> Mapping[ServerKey, int]:
+        """Return the number of flows of each server on each port that has any."""
+        return self._counts
 
     def _server_of(self, record: bytes) -> ServerKey | None:
         if not status_of(record) & STATUS_DST_NAT:

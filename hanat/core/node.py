@@ -125,7 +125,8 @@ class Node:
         self._configuration = configuration
         self._revision = 0
         self._role, self._reason, self._role_since = Role.BACKUP, Reason.STARTED, now
-        self._term, self._leader = 0, None
+        self._term = 0
+        self._leader: int | None = None
         self._barrier_term = -1
         self._lease_until = 0.0
         self._armed_until = 0.0
@@ -142,8 +143,6 @@ class Node:
         self._announce_due: list[float] = []
         self._finishing = False
         self._transitions: dict[str, int] = {}
-
-    _leader: int | None
 
     # ------------------------------------------------------------------ reading
 
@@ -459,7 +458,7 @@ class Node:
             case ArmGate() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was armed.
                 return self._fence(now) if self._role in {Role.ACTIVE, Role.TAKEOVER} else ()
-            case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture():
+            case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture() | Announce():
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
             case TransferLeadership() if self._handing_over:
                 return (StepDown(),)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import hanat
 from hanat.config.settings import NodeSettings
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Configuration, Listen, Protocol, RealServer, VirtualService
+from hanat.core.flows import ServerKey
 from hanat.core.inputs import SwitchoverRequested
 from hanat.core.node import NodeSnapshot
 from hanat.core.status import (
@@ -27,6 +29,7 @@ from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.worker import FlowWorker
 
 SWITCHOVER_S_MAX = 5.0
+PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +126,12 @@ class DaemonBackend:
         return tuple(found)
 
     def _services(self, configuration: Configuration) -> tuple[ServiceStatus, ...]:
+        flows = count_flows(configuration.services, self._parts.worker.counts())
         found: list[ServiceStatus] = []
         for service in configuration.services:
-            flows = self._parts.worker.flows_of(service)
             servers = tuple(
                 ServerStatus(
-                    server.name,
-                    str(server.address)
-                    if server.port is None
-                    else f"{server.address}:{server.port}"
-                    if server.address.version == 4
-                    else f"[{server.address}]:{server.port}",
-                    server.weight,
-                    flows[server.name],
+                    server.name, _endpoint(server), server.weight, flows[service.name, server.name]
                 )
                 for server in service.servers
             )
@@ -144,7 +140,7 @@ class DaemonBackend:
                     service.name,
                     tuple(map(str, service.listens)),
                     service.scheduler.value,
-                    sum(flows.values()),
+                    sum(server.flows for server in servers),
                     servers,
                 )
             )
@@ -177,6 +173,11 @@ class DaemonBackend:
         settings, snapshot = self._parts.settings, self._parts.driver.snapshot
         if snapshot.role is not Role.ACTIVE:
             holder = self._name(self._holder(snapshot)) or "unknown"
+            if holder == "unknown" and not self._quorum():
+                raise NoQuorumError(
+                    f"switchover: {settings.node} is {snapshot.role.value} and sees no majority; "
+                    "try again when it does"
+                )
             raise RefusedError(
                 f"switchover: {settings.node} is {snapshot.role.value}, not the holder; "
                 f"ask the holder, which is {holder}"
@@ -222,3 +223,32 @@ class DaemonBackend:
                 )
             self._changed.clear()
             await self._changed.wait()
+
+
+def _endpoint(server: RealServer) -> str:
+    if server.port is None:
+        return str(server.address)
+    host = f"[{server.address}]" if server.address.version == 6 else str(server.address)
+    return f"{host}:{server.port}"
+
+
+def count_flows(
+    services: Iterable[VirtualService], counts: Mapping[ServerKey, int]
+) -> Mapping[tuple[str, str], int]:
+    """Return the flows of each server, by names of service and server; absent ones are 0.
+
+    Takes time by what has flows, not by how many ports a service listens on.
+    """
+    listens: dict[tuple[int, bytes], list[tuple[Listen, VirtualService]]] = {}
+    for service in services:
+        for listen in service.listens:
+            key = (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed)
+            listens.setdefault(key, []).append((listen, service))
+    found: Counter[tuple[str, str]] = Counter()
+    for server_key, flows in counts.items():
+        for listen, service in listens.get((server_key.protocol, server_key.listen), ()):
+            if listen.first_port <= server_key.port <= listen.last_port:
+                for server in service.servers:
+                    if server.address.packed == server_key.server:
+                        found[service.name, server.name] += flows
+    return found

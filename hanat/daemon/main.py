@@ -13,7 +13,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hanat.api.server import serve
@@ -38,11 +38,11 @@ from hanat.core.inputs import (
     ShutdownRequested,
 )
 from hanat.core.node import Node
-from hanat.daemon import realtime
+from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
-from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, StartupError
+from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
@@ -116,28 +116,12 @@ class Daemon:
             kernel=Kernel(addresses, announcer, KernelFirewall(), KernelGate()),
             conntrack=KernelConntrack(),
         )
-        self._paths = self._check_machine()
+        self._paths = machine.check(
+            settings, configuration, links=self._adapters.links, addresses=addresses
+        )
         self._build()
 
     # ----------------------------------------------------------------- building
-
-    def _check_machine(self) -> Mapping[str, int]:
-        """Return which path runs over which device; complain before anything is touched."""
-        names = self._adapters.links.names()
-        for logical, device in self._settings.interfaces.items():
-            if device not in names:
-                raise StartupError(
-                    tried=f"use {device} as interface {logical!r}",
-                    found=f"no such interface; interfaces are {', '.join(names)}",
-                    to_do="correct [interfaces] in node.toml",
-                )
-        paths: dict[str, int] = {}
-        for path, address in enumerate(self._settings.myself.addresses):
-            for device in names:
-                present = self._adapters.addresses.present(device)
-                if any(interface.ip == address for interface in present):
-                    paths[device] = path
-        return paths
 
     def _build(self) -> None:
         settings, profile = self._settings, self._configuration.profile
@@ -172,15 +156,24 @@ class Daemon:
         """Run until told to stop; return the exit code."""
         loop = self._loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broken)
-        self._start_driver(loop)
-        await self._transport.listen()
+        await machine.check_neighbours(self._settings, self._configuration)
+        self._make_driver(loop)
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._worker,
                 clock, clock(),
             )
         )  # fmt: skip
-        server = await serve(self._settings.api_listen, backend)
+        try:
+            # Whatever can be taken is taken first: a second daemon must not clean up
+            # under the feet of the first.
+            await self._transport.listen()
+            server = await serve(self._settings.api_listen, backend)
+        except BaseException:
+            await self._transport.close()
+            raise
+        self._driver.begin()
+        self._transport.accepting = True
         watch = self._adapters.links.watch()
         loop.add_reader(watch.fileno(), lambda: self._carriers(watch.read))
         for device in sorted(set(self._settings.interfaces.values())):
@@ -212,7 +205,7 @@ class Daemon:
         if not task.cancelled() and task.exception() is not None:
             self._broken(self._loop, {"message": "dialling ended", "exception": task.exception()})
 
-    def _start_driver(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _make_driver(self, loop: asyncio.AbstractEventLoop) -> None:
         executor = NodeExecutor(
             Place(self._settings.node_id, self._settings.interfaces, self._text, clock),
             kernel=self._adapters.kernel,
@@ -225,7 +218,6 @@ class Daemon:
             ),
         )
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
-        self._driver.begin()
 
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody expected: fence and end, rather than guess."""

@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from hanat.core.configuration import Protocol as Layer4
-from hanat.core.configuration import VirtualService
 from hanat.core.flows import Change, ChangeKind, FlowTable, ServerKey, key_of
 from hanat.core.status import FlowStatus
 from hanat.errors import KernelError, WireError
@@ -32,7 +30,6 @@ GATHER_S = 0.005
 WINDOW_BATCHES = 16
 READS_MAX = 16  # of some thousand events each; then the loop has its turn
 WAITING_CHANGES_MAX = 200_000
-PROTOCOL_NUMBERS: Mapping[Layer4, int] = {Layer4.TCP: 6, Layer4.UDP: 17}
 
 Propose = Callable[[int, bytes, Callable[[bool], None]], bool]
 
@@ -90,9 +87,10 @@ class FlowWorker:
         self._drain()
 
     def stop_capture(self) -> None:
-        """Stop reading; what was proposed and is not committed counts as dropped."""
+        """Read what waits, then stop; what was proposed and not committed counts as dropped."""
         if self._capture is None:
             return
+        self._collect()
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._capture.fileno())
         if self._gathering is not None:
@@ -239,13 +237,6 @@ class FlowWorker:
         entries = self._conntrack.count()
         return replace(self._status, overruns=overruns, pending=pending, kernel_entries=entries)
 
-    def flows_of(self, service: VirtualService) -> dict[str, int]:
-        """Return the number of flows of each server of a service, by server name."""
-        counts = {server.name: 0 for server in service.servers}
-        for server in service.servers:
-            for listen in service.listens:
-                for port in range(listen.first_port, listen.last_port + 1):
-                    number = PROTOCOL_NUMBERS[listen.protocol]
-                    key = ServerKey(number, listen.address.packed, port, server.address.packed)
-                    counts[server.name] += self._table.count(key)
-        return counts
+    def counts(self) -> Mapping[ServerKey, int]:
+        """Return the number of flows of each server on each port that has any."""
+        return self._table.counts()

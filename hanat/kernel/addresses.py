@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
 from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
@@ -73,8 +74,10 @@ class KernelAddresses:
             operation = f"remove {placement.address}"
             try:
                 index = index_of(placement.device, operation=operation)
+                # Without the label: the kernel calls an address under another one absent.
+                unlabelled = replace(placement, label="")
                 self._netlink.request(
-                    RTM_DELADDR, 0, _body(_message(placement, index)),
+                    RTM_DELADDR, 0, _body(_message(unlabelled, index)),
                     operation=operation, target=placement.device,
                 )  # fmt: skip
             except AbsentObjectError:

@@ -90,7 +90,7 @@ def gather(*, sysctls: Iterable[str], proc: Path = Path("/proc")) -> Machine:
     carriers, addresses = _devices()
     return Machine(
         sysctls=_sysctls(proc / "sys", sysctls),
-        capabilities=_capabilities(proc),
+        capabilities=capabilities(proc),
         carriers=carriers,
         addresses=addresses,
         nft=_nft(),
@@ -112,7 +112,8 @@ def _sysctls(root: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _capabilities(proc: Path) -> frozenset[str]:
+def capabilities(proc: Path = Path("/proc")) -> frozenset[str]:
+    """Return the names, of those in `CAPABILITIES`, that this process has in effect."""
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _read(proc / "self" / "status"), re.MULTILINE)
     effective = int(match[1], 16) if match else 0
     return frozenset(name for name, bit in CAPABILITIES.items() if effective >> bit & 1)

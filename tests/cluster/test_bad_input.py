@@ -12,6 +12,7 @@ import pytest
 
 from chaos.lab import Lab
 from chaos.netns import entered
+from tests.cluster.conftest import BOTH
 
 pytestmark = pytest.mark.cluster
 
@@ -90,6 +91,57 @@ def test_second_daemon_on_a_node_says_that_the_place_is_taken(lab: Lab) -> None:
     assert done.returncode == 1
     assert "another hanat" in done.stderr
     assert lab.wait_for_holder() == holder
+
+
+def test_second_daemon_with_its_own_data_does_not_disturb_the_first(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    own = Path(_config(lab, holder))
+    other = own.with_name("other.toml")
+    other.write_text(own.read_text().replace('/data"', '/other-data"'))
+    done = lab.exec_in(holder, [*lab.hanat, "run", "--config", str(other)], 20)
+    assert done.returncode == 1
+    assert "another hanat" in done.stderr
+    assert lab.addresses(holder) == BOTH
+    assert lab.wait_for_holder() == holder
+
+
+def test_node_that_cannot_start_leaves_the_machine_as_it_was(lab: Lab) -> None:
+    # The client is no router: it has neither the interfaces' addresses nor any table.
+    file = lab.folder / "stray.toml"
+    text = Path(_config(lab, "r1")).read_text()
+    file.write_text(text.replace('private = "eth1"', 'private = "eth0"'))
+    done = lab.exec_in("c1", [*lab.hanat, "run", "--config", str(file)], 20)
+    assert done.returncode == 1
+    assert lab.exec_in("c1", ["nft", "list", "tables"]).stdout == ""
+
+
+def test_floating_address_of_a_stranger_is_named(lab: Lab) -> None:
+    for name in lab.nodes:
+        lab.stop_node(name)
+    lab.exec_in("c1", ["ip", "addr", "add", "203.0.113.10/24", "dev", "eth0"])
+    done = lab.exec_in("r1", [*lab.hanat, "run", "--config", _config(lab, "r1")], 20)
+    assert done.returncode == 1
+    assert "answers for it and is none of the peers" in done.stderr
+
+
+def test_floating_address_on_another_device_is_named(lab: Lab) -> None:
+    name = next(name for name in lab.nodes if name != lab.wait_for_holder())
+    lab.stop_node(name)
+    lab.exec_in(name, ["ip", "link", "add", "eth2", "type", "veth", "peer", "eth3"])
+    lab.exec_in(name, ["ip", "addr", "add", "203.0.113.10/32", "dev", "eth2"])
+    done = lab.exec_in(name, [*lab.hanat, "run", "--config", _config(lab, name)], 20)
+    assert done.returncode == 1
+    assert "it is on eth2 of this machine" in done.stderr
+
+
+@pytest.mark.parametrize("capability", ["net_admin", "net_raw"])
+def test_missing_capability_is_named(lab: Lab, capability: str) -> None:
+    name = next(name for name in lab.nodes if name != lab.wait_for_holder())
+    lab.stop_node(name)
+    without = ["setpriv", f"--bounding-set=-{capability}", f"--inh-caps=-{capability}"]
+    done = lab.exec_in(name, [*without, *lab.hanat, "run", "--config", _config(lab, name)], 20)
+    assert done.returncode == 1
+    assert f"lacks CAP_{capability.upper()}" in done.stderr
 
 
 def test_missing_interface_is_named_before_anything_is_touched(lab: Lab) -> None:

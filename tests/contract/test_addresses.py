@@ -48,6 +48,15 @@ def test_what_was_removed_is_not_present(subject: Subject) -> None:
     assert not {PUBLIC.address, PUBLIC_V6.address} & left
 
 
+@pytest.mark.parametrize("label", ["", "eth0:7"])
+def test_address_under_another_label_is_removed(subject: Subject, label: str) -> None:
+    subject.adapters.addresses.add([PUBLIC])
+
+    subject.adapters.addresses.remove([Placement("eth0", PUBLIC.address, label)])
+
+    assert PUBLIC.address not in subject.adapters.addresses.present("eth0")
+
+
 def test_removing_the_absent_is_no_error(subject: Subject) -> None:
     gone = Placement("eth9", PUBLIC.address)
 

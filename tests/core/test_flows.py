@@ -16,7 +16,6 @@ from hanat.core.flows import (
     FlowTable,
     ServerKey,
     Tuple5,
-    coalesce,
     is_translated,
     key_of,
 )
@@ -43,22 +42,16 @@ def test_key_is_the_original_tuple_protocol_and_zone(one: Flow, other: Flow) -> 
     assert (key_of(one.to_record()) == key_of(other.to_record())) is same
 
 
-def test_coalescing_keeps_the_newest_change_of_each_flow() -> None:
-    first, second = inbound(port=1000).to_record(), inbound(port=2000).to_record()
-    changes = [Change(PUT, first), Change(PUT, second), Change(DELETE, first)]
-    assert coalesce(changes) == [Change(PUT, second), Change(DELETE, first)]
-
-
 def test_table_counts_flows_of_each_server_once() -> None:
     table = FlowTable()
     record = inbound(port=1000).to_record()
     for change in (Change(PUT, record), Change(PUT, record)):
         table.observe(change)
     key = ServerKey(6, VIP.packed, 80, SERVER.packed)
-    assert (len(table), table.count(key)) == (1, 1)
+    assert (len(table), table.counts()) == (1, {key: 1})
     table.observe(Change(DELETE, record))
     table.observe(Change(DELETE, record))
-    assert (len(table), table.count(key)) == (0, 0)
+    assert (len(table), table.counts()) == (0, {})
 
 
 def inbound(*, port: int) -> Flow:

@@ -264,6 +264,15 @@ def test_refused_address_makes_the_node_ineligible_for_a_while() -> None:
     assert h.node.snapshot().ineligible == ("kernel: refused",)
 
 
+def test_refused_announcement_makes_the_node_give_the_addresses_up() -> None:
+    # Unheard, the neighbours would go on sending to the holder before.
+    h = Harness(failing=do.Announce(VIPS))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    assert do.WithdrawGate() in h.lease(until=0.09)
+    assert h.role is Role.RELEASING
+
+
 def test_announcements_are_a_burst_two_repeats_and_a_refresh() -> None:
     h = Harness().active(until=0.09)
     sent = [0.0]

@@ -1,0 +1,93 @@
+"""Is this machine fit to run a node? Asked before anything on it is touched.
+
+What is missing here would be missing at the first takeover: then it costs the
+addresses, now it costs a message. The doctor tells more; these are the things
+without which starting would do harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from hanat.config.settings import NodeSettings
+from hanat.core.configuration import Configuration
+from hanat.errors import StartupError
+from hanat.kernel.facts import capabilities, who_answers
+from hanat.kernel.ports import Addresses, Links
+
+NEEDED_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
+
+
+def check(
+    settings: NodeSettings, configuration: Configuration, *, links: Links, addresses: Addresses
+) -> Mapping[str, int]:
+    """Check capabilities, devices and addresses of this machine.
+
+    Returns:
+        Which path (index of this node's addresses) runs over which device.
+
+    Raises:
+        StartupError: Something is missing, or in the way.
+    """
+    missing = [name for name in NEEDED_CAPABILITIES if name not in capabilities()]
+    if missing:
+        raise StartupError(
+            tried="program the kernel",
+            found=f"this process lacks {' and '.join(missing)}",
+            to_do="run as root, or grant the capabilities (systemd: AmbientCapabilities=)",
+        )
+    names = links.names()
+    for logical, device in settings.interfaces.items():
+        if device not in names:
+            raise StartupError(
+                tried=f"use {device} as interface {logical!r}",
+                found=f"no such interface; interfaces are {', '.join(names)}",
+                to_do="correct [interfaces] in node.toml",
+            )
+    present = {name: {i.ip for i in addresses.present(name)} for name in names}
+    for vip in configuration.vips:
+        own = settings.interfaces.get(vip.interface)
+        for device in names:
+            taken = {a.ip for a in vip.addresses} & present[device]
+            if taken and device != own:
+                raise StartupError(
+                    tried=f"take the floating address {min(map(str, taken))} on {own}",
+                    found=f"it is on {device} of this machine",
+                    to_do=f"remove it: ip addr del {min(map(str, taken))} dev {device}",
+                )
+    return {
+        device: path
+        for path, address in enumerate(settings.myself.addresses)
+        for device in names
+        if address in present[device]
+    }
+
+
+async def check_neighbours(settings: NodeSettings, configuration: Configuration) -> None:
+    """Ask the networks whether a stranger has a floating address (IPv4).
+
+    A peer may have it, being the holder; it is known by answering for its own
+    address with the same link-layer address.
+
+    Raises:
+        StartupError: Somebody else answers for a floating address.
+    """
+    loop = asyncio.get_running_loop()
+    peers = {a for p in settings.peers for a in p.addresses if isinstance(a, IPv4Address)}
+    for vip in configuration.vips:
+        floating = [a.ip for a in vip.addresses if isinstance(a.ip, IPv4Address)]
+        device = settings.interfaces.get(vip.interface)
+        if not floating or device is None:
+            continue
+        answers = await loop.run_in_executor(None, who_answers, device, [*floating, *peers])
+        known = {mac for address in peers for mac in answers.get(address, ())}
+        for address in floating:
+            strangers = sorted(set(answers.get(address, ())) - known)
+            if strangers:
+                raise StartupError(
+                    tried=f"use the floating address {address} on {device}",
+                    found=f"{strangers[0]} answers for it and is none of the peers",
+                    to_do="take it from that machine, or choose another address",
+                )
