@@ -92,7 +92,7 @@ class Pair:
         )
         guard.received = []
         self.guards[node_id] = guard
-        return RaftTransport(
+        made = RaftTransport(
             identity=Identity(bytes(32), "edge1", PROFILE.lease_s, node_id),
             own=[ADDRESSES[node_id]],
             peers={peer: [ADDRESSES[peer]]},
@@ -100,6 +100,8 @@ class Pair:
             guard=guard,
             kick=lambda: None,
         )
+        made.accepting = True
+        return made
 
     def exchange(self) -> None:
         """Let each end read what the other wrote, unless the connection is gone."""
