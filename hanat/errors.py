@@ -5,6 +5,7 @@ HanatError
 ├── StartupError         the node cannot start here: port taken, interface missing, key unreadable
 ├── RefusedError         a guard said no: the command is valid, the moment is not
 ├── ConsensusError
+│   ├── JournalError     the log or the vote cannot be written: disk full, read-only, failing
 │   ├── NoQuorumError    no majority right now; try again later
 │   └── StaleRevisionError  based on an older configuration; read again, then try again
 ├── KernelError          operation, target, errno
@@ -87,6 +88,17 @@ class RefusedError(HanatError):
 
 class ConsensusError(HanatError):
     """Base of what the replicated log can refuse."""
+
+
+class JournalError(ConsensusError):
+    """The log, or term and vote, cannot be written; nothing was acknowledged."""
+
+    def __init__(self, *, tried: str, found: str, to_do: str) -> None:
+        super().__init__(tried, found, to_do)
+        self.tried, self.found, self.to_do = tried, found, to_do
+
+    def __str__(self) -> str:
+        return f"{self.tried}: {self.found}; {self.to_do}"
 
 
 class NoQuorumError(ConsensusError):

@@ -132,7 +132,9 @@ class Daemon:
             node_id=settings.node_id,
             peer_ids=others,
             profile=profile,
-            journal=open_journal(settings.data_dir),
+            journal=open_journal(
+                settings.data_dir, node_id=settings.node_id, cluster=self._configuration.name
+            ),
             clock=clock,
             rng=rng,
         )

@@ -1,0 +1,164 @@
+"""The files of one open journal, and the order in which they change.
+
+The bounds in `vote` say what of the log counts; they are saved first, files
+follow. A tail is cut from the newest segment backwards, each step durable before
+the next and before anything is appended, so that old and new entries never mix.
+
+Every method may raise OSError; what then holds is in its docstring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hanat.consensus import segments
+from hanat.consensus.codec import Entry
+from hanat.consensus.files import Files
+from hanat.consensus.segments import Header, Segment
+from hanat.consensus.vote import VoteFile
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a journal is.
+
+    Attributes:
+        lock: Descriptor of the lock, held.
+        segment_bytes_max: A segment that is longer takes no more entries.
+    """
+
+    directory: Path
+    files: Files
+    lock: int
+    segment_bytes_max: int
+
+
+class Disk:
+    """What the journal keeps on disk.
+
+    Attributes:
+        vote: What counts in this process; see `remember`.
+        durable: Highest index known to be synced.
+    """
+
+    def __init__(self, place: Place, vote_file: VoteFile, row: list[Segment]) -> None:
+        self._place, self._files = place, place.files
+        self._vote_file, self.vote = vote_file, vote_file.value
+        self._room = place.segment_bytes_max
+        self._unsaved = False
+        self._segments = row
+        self.durable = self.vote.durable
+        self._names_unsynced = True
+
+    def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
+        """Change facts durably.
+
+        After an error they count in this process, may be on disk or not, and `append`
+        saves them before it does anything else.
+        """
+        self.vote, self._unsaved = replace(self.vote, **changed, durable=self.durable), True
+        self._vote_file.save(self.vote)
+        self._unsaved = False
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry behind the last; after an error it was not written."""
+        if self._unsaved:
+            self.remember()
+        segment = self._segments[-1] if self._segments else None
+        if segment is None or segment.fd is None or segment.size >= self._room or not segment.ends:
+            segment = self._segment_for(entry[1])
+        assert entry[1] == segment.following, f"entry {entry[1]} follows {segment.following - 1}"
+        segment.append(self._files, entry, self.durable)
+
+    def sync(self) -> None:
+        """Make every entry durable; after an error nobody knows which are."""
+        for segment in self._segments:
+            if segment.unsynced:
+                self._files.sync(self._descriptor(segment))
+                segment.unsynced = False
+                if segment is not self._segments[-1]:
+                    self._release(segment)
+        if self._names_unsynced:
+            self._files.sync_names(self._place.directory)
+            self._names_unsynced = False
+        if self._segments:
+            self.durable = self._segments[-1].following - 1
+
+    def cut_tail(self, last: int) -> None:
+        """Drop, durably, what is behind entry `last`; not finished after an error."""
+        if last < self.durable:
+            self.durable = last
+            self.remember()
+        while self._segments[-1].header.first > last:
+            self._drop(self._segments.pop())
+            self._files.sync_names(self._place.directory)
+        tail = self._segments[-1]
+        tail.cut(self._files, last + 1 - tail.header.first)
+
+    def cut_head(self, start: int) -> None:
+        """Drop what is before entry `start`; what is left is synced first."""
+        self.sync()
+        self.remember(log_start=start)
+        while len(self._segments) > 1 and self._segments[1].header.first <= start:
+            self._drop(self._segments.pop(0))
+
+    def clear(self) -> None:
+        """Drop every entry; the next one may have any index."""
+        self.durable = 0
+        self.remember(epoch=self.vote.epoch + 1, log_start=0)
+        while self._segments:
+            self._drop(self._segments.pop())
+
+    def close(self) -> None:
+        """Close every file, the lock last."""
+        for segment in self._segments:
+            self._release(segment)
+        self._vote_file.close()
+        self._files.close(self._place.lock)
+
+    def _segment_for(self, index: int) -> Segment:
+        """Return the segment that takes the entry, a new one if the last is full."""
+        if not (self._segments and self._segments[0].ends):
+            return self._begin(index)
+        tail = self._segments[-1]
+        if tail.size >= self._room and tail.ends:
+            self._names_unsynced = True
+            full, tail = tail, self._create(index, epoch=self.vote.epoch, link=tail.link)
+            self._segments.append(tail)
+            self._release(full)
+        self._descriptor(tail)
+        return tail
+
+    def _begin(self, index: int) -> Segment:
+        """Start the log: its first segment is durable before `vote` tells of it."""
+        if self._segments and self.vote.log_start == index:
+            self._descriptor(self._segments[0])
+            return self._segments[0]
+        if self._segments:
+            self.clear()
+        segment = self._create(index, epoch=self.vote.epoch + 1, link=0)
+        self._segments.append(segment)
+        self._files.sync(self._descriptor(segment))
+        self._files.sync_names(self._place.directory)
+        self.remember(epoch=segment.header.epoch, log_start=index)
+        return segment
+
+    def _create(self, first: int, *, epoch: int, link: int) -> Segment:
+        header = Header(self.vote.node_id, self.vote.cluster, epoch, first, link)
+        return segments.create(self._place.directory, self._files, header)
+
+    def _descriptor(self, segment: Segment) -> int:
+        if segment.fd is None:
+            segment.fd = self._files.open(segment.path)
+        return segment.fd
+
+    def _release(self, segment: Segment) -> None:
+        if segment.fd is not None:
+            self._files.close(segment.fd)
+            segment.fd = None
+
+    def _drop(self, segment: Segment) -> None:
+        self._release(segment)
+        self._files.remove(segment.path)

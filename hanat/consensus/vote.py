@@ -1,0 +1,168 @@
+"""The few facts that a node must remember whatever happens: term, vote, log bounds.
+
+A node that forgets its vote can elect two leaders in one term, so every change is
+durable before the call returns. The file holds the facts twice, a page apart, and
+each change writes and syncs one copy after the other. Whichever single copy is torn or
+rots, the other holds either the same facts or the ones before a change that
+nobody was told of.
+
+Considered: two slots used in turn (half the syncs, but a rotten newest slot
+looks like an interrupted write, and the vote is forgotten); a new file and a rename
+(twice as slow as the two copies: it changes metadata).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Self
+
+from hanat.consensus.files import Files
+from hanat.errors import StartupError
+
+MAGIC = b"hanatvot"
+VERSION = 1
+COPY_BYTES = 4096  # a page and a physical sector: one torn write cannot reach both copies
+COPIES = 2
+CLUSTER_BYTES_MAX = 32
+
+_HEAD = Struct("<8sH")
+_COPY = Struct("<8sHQI32sQqQQQ36sB")
+_CHECK = Struct("<I")
+
+MOVE_AWAY = (
+    "keep the directory {directory} for an investigation: move it away while both other "
+    "nodes run, and start again; the node then fetches everything from them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a node remembers besides its log.
+
+    Attributes:
+        node_id: Whose journal it is, 0 while unknown.
+        cluster: Name of the cluster, empty while unknown.
+        term: Newest term this node heard of.
+        voted_for: Node that got the vote of that term.
+        epoch: Grows whenever the log starts anew; files of older ones are leftovers.
+        log_start: Index of the log's first entry, 0 while it has none. Entries
+            before it are cut off, whether their files are gone or not.
+        durable: The log was synced up to this entry; less than that is damage.
+        boot_id: Of the machine's boot in which this was written.
+        lost_tail: A machine crash may have taken entries that were acknowledged.
+    """
+
+    node_id: int = 0
+    cluster: str = ""
+    term: int = 0
+    voted_for: int | None = None
+    epoch: int = 0
+    log_start: int = 0
+    durable: int = 0
+    boot_id: str = ""
+    lost_tail: bool = False
+
+
+class VoteFile:
+    """The file that holds a `Vote`, open for changes.
+
+    Attributes:
+        whole: Both copies say the same; `save` makes them.
+    """
+
+    def __init__(self, files: Files, fd: int, *, value: Vote, number: int) -> None:
+        self._files, self._fd = files, fd
+        self.whole = False
+        self.value, self._number = value, number
+
+    @classmethod
+    def create(cls, path: Path, files: Files, value: Vote) -> Self:
+        """Create the file; it appears whole or not at all."""
+        new = path.with_suffix(".new")
+        made = cls(files, files.open(new, create=True), value=value, number=0)
+        made.save(value)
+        files.rename(new, path)
+        files.sync_names(path.parent)
+        return made
+
+    @classmethod
+    def load(cls, path: Path, files: Files) -> Self:
+        """Open the file; one copy may be damaged or behind.
+
+        Raises:
+            StartupError: Neither copy can be read.
+            OSError: The file cannot be read.
+        """
+        data = path.read_bytes()
+        copies = [data[start : start + COPY_BYTES] for start in (0, COPY_BYTES)]
+        read = [found for copy in copies if (found := _unpack(copy)) is not None]
+        if not read:
+            raise _unreadable(path, data)
+        number, value = max(read, key=lambda found: found[0])
+        made = cls(files, files.open(path), value=value, number=number)
+        made.whole = len(read) == COPIES and read[0] == read[1]
+        return made
+
+    def save(self, value: Vote) -> None:
+        """Make `value` durable.
+
+        Raises:
+            OSError: It may be durable or not; call again.
+        """
+        self._number += 1
+        packed = _pack(value, self._number)
+        for copy in range(COPIES):
+            self._files.write(self._fd, packed, copy * COPY_BYTES)
+            self._files.sync(self._fd)
+        self.value, self.whole = value, True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._files.close(self._fd)
+
+
+def _pack(value: Vote, number: int) -> bytes:
+    voted_for = -1 if value.voted_for is None else value.voted_for
+    body = _COPY.pack(
+        MAGIC, VERSION, number, value.node_id, value.cluster.encode(), value.term, voted_for,
+        value.epoch, value.log_start, value.durable, value.boot_id.encode(), value.lost_tail,
+    )  # fmt: skip
+    return (body + _CHECK.pack(zlib.crc32(body))).ljust(COPY_BYTES, b"\0")
+
+
+def _unpack(copy: bytes) -> tuple[int, Vote] | None:
+    """Return number and content of a copy, None if it is not whole."""
+    body, rest = copy[: _COPY.size], copy[_COPY.size :]
+    if len(copy) < COPY_BYTES or rest[: _CHECK.size] != _CHECK.pack(zlib.crc32(body)):
+        return None
+    if _HEAD.unpack_from(body) != (MAGIC, VERSION):
+        return None
+    (_, _, number, node_id, cluster, term, voted_for, epoch, log_start, durable, boot_id,
+     lost_tail) = _COPY.unpack(body)  # fmt: skip
+    value = Vote(
+        node_id=node_id,
+        cluster=cluster.rstrip(b"\0").decode(),
+        term=term,
+        voted_for=None if voted_for < 0 else voted_for,
+        epoch=epoch,
+        log_start=log_start,
+        durable=durable,
+        boot_id=boot_id.rstrip(b"\0").decode(),
+        lost_tail=bool(lost_tail),
+    )
+    return number, value
+
+
+def _unreadable(path: Path, data: bytes) -> StartupError:
+    found = f"both copies of term and vote are damaged ({len(data)} bytes)"
+    if len(data) >= _HEAD.size:
+        magic, version = _HEAD.unpack_from(data)
+        if magic != MAGIC:
+            found = f"this is not a file of hanat, it starts with {data[:8]!r}"
+        elif version != VERSION:
+            found = f"it has format {version}, this hanat reads format {VERSION}"
+    to_do = MOVE_AWAY.format(directory=path.parent)
+    return StartupError(tried=f"read term and vote from {path}", found=found, to_do=to_do)

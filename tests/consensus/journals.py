@@ -1,0 +1,151 @@
+"""What a journal should hold, as a plain list, and operations on both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from hanat.consensus.codec import NO_OP, Entry, wrap
+from hanat.consensus.files import Files
+from hanat.consensus.journal import Journal, open_journal
+from tests.consensus.disks import Quick
+
+SEGMENT_BYTES = 400  # some five entries: cuts and rolls meet in short tests
+OPERATIONS = ("add", "add", "add", "add", "cut tail", "cut head", "sync", "vote", "clear")
+
+Operation = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a journal holds, and up to which index nothing may be lost."""
+
+    entries: tuple[Entry, ...] = ()
+    durable: int = 0
+    vote: tuple[int, int | None] = (0, None)
+    following: int = 1
+    made: int = 0
+
+    @property
+    def next_entry(self) -> Entry:
+        """The entry that `add` appends; no two are the same."""
+        content = self.made.to_bytes(4, "big") + bytes(self.made * 37 % 90)
+        command = NO_OP if self.made % 9 == 0 else wrap(content)
+        return command, self.following, 1 + self.made // 5
+
+    def after(self, operation: Operation) -> Model:
+        """Return the model after an operation."""
+        kind, number = operation
+        last = self.entries[-1][1] if self.entries else 0
+        keep = number % (len(self.entries) + 1)
+        model = self
+        match kind:
+            case "add":
+                entries = (*self.entries, self.next_entry)
+                following, made = self.following + 1, self.made + 1
+                model = replace(self, entries=entries, following=following, made=made)
+            case "cut tail" if keep:
+                last = self.entries[keep - 1][1]
+                durable, entries = min(self.durable, last), self.entries[:keep]
+                model = replace(self, entries=entries, durable=durable, following=last + 1)
+            case "cut head" if keep < len(self.entries):
+                durable = last if keep else self.durable
+                model = replace(self, entries=self.entries[keep:], durable=durable)
+            case "cut head" | "cut tail":
+                model = replace(self, entries=(), durable=0)
+            case "sync":
+                model = replace(self, durable=last)
+            case "vote":
+                model = replace(self, vote=(self.vote[0] + 1, number % 3 or None))
+            case "clear":
+                model = replace(self, entries=(), durable=0, following=1 + number % 50)
+            case _:
+                raise AssertionError(kind)
+        return model
+
+    def perform(self, operation: Operation, journal: Journal) -> None:
+        """Let a journal that holds what this model says do the operation."""
+        kind, number = operation
+        keep = number % (len(self.entries) + 1)
+        match kind:
+            case "add":
+                journal.add(*self.next_entry)
+            case "cut tail":
+                journal.deleteEntriesFrom(keep)
+            case "cut head":
+                journal.deleteEntriesTo(keep)
+            case "sync":
+                journal.sync()
+            case "vote":
+                journal.setCurrentTerm(self.vote[0] + 1, number % 3 or None)
+            case "clear":
+                journal.clear()
+            case _:
+                raise AssertionError(kind)
+
+    def holds(self, journal: Journal) -> bool:
+        """Whether a journal holds exactly what this model says."""
+        return tuple(journal[:]) == self.entries and self.vote == vote_of(journal)
+
+    def begins(self, journal: Journal) -> bool:
+        """Whether a journal holds a beginning of this log, with all that was synced."""
+        found = tuple(journal[:])
+        last = found[-1][1] if found else 0
+        return found == self.entries[: len(found)] and (
+            last >= self.durable or len(found) == len(self.entries)
+        )
+
+
+def operations(rng: Random, count: int) -> Iterator[Operation]:
+    """Yield random operations; entries come in bursts that fill several segments."""
+    for _ in range(count):
+        kind = rng.choice(OPERATIONS)
+        for _ in range(rng.randint(1, 12) if kind == "add" else 1):
+            yield kind, rng.randrange(1000)
+
+
+def vote_of(journal: Journal) -> tuple[int, int | None]:
+    return journal.getCurrentTerm(), journal.getVotedForNodeId()
+
+
+@contextmanager
+def opened(
+    data_dir: Path, *, files: Files | None = None, boot_id: str = "first boot"
+) -> Iterator[Journal]:
+    """Open a journal with small segments; close it, also when it is broken."""
+    journal = open_journal(
+        data_dir, files=files or Quick(), boot_id=boot_id, segment_bytes_max=SEGMENT_BYTES
+    )
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def fill(journal: Journal, model: Model, kinds: Iterable[str]) -> Model:
+    """Do operations on a journal that holds `model`; return what it holds then."""
+    for kind in kinds:
+        model.perform((kind, 1), journal)
+        model = model.after((kind, 1))
+    return model
+
+
+def write_log(data_dir: Path, count: int, *, synced: int = 0, made: int = 0) -> Model:
+    """Fill a new journal as if the process were killed then; return what it holds.
+
+    Args:
+        data_dir: Where.
+        count: How many entries.
+        synced: After how many of them everything was synced.
+        made: Number of the first entry's content.
+    """
+    journal = open_journal(
+        data_dir, files=Quick(), boot_id="first boot", segment_bytes_max=SEGMENT_BYTES
+    )
+    kinds = ["vote", *["add"] * synced, "sync", *["add"] * (count - synced)]
+    model = fill(journal, Model(made=made), kinds)
+    journal._disk.close()
+    return model
