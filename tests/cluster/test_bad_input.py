@@ -63,7 +63,8 @@ def test_node_of_another_cluster_stays_out_and_is_named(lab: Lab) -> None:
     theirs = lab.folder / "theirs.toml"
     theirs.write_text(ours.read_text().replace('name = "lab"', 'name = "elsewhere"'))
     file = lab.folder / outsider / "node.toml"
-    file.write_text(file.read_text().replace(str(ours), str(theirs)))
+    text = file.read_text().replace(str(ours), str(theirs))
+    file.write_text(text.replace('/data"', '/their-data"'))  # its own journal says no first
     lab.start_node(outsider)
     said = "belongs to another cluster"
     lab.wait_for(lambda: said in lab.log(holder) or said in lab.log(outsider), 10, "the complaint")
