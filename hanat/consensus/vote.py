@@ -76,6 +76,7 @@ class VoteFile:
     def __init__(self, files: Files, fd: int, *, value: Vote, number: int) -> None:
         self._files, self._fd = files, fd
         self.whole = False
+        self._doubtful = 0  # the copy to write next: never the only good one
         self.value, self._number = value, number
 
     @classmethod
@@ -98,12 +99,14 @@ class VoteFile:
         """
         data = path.read_bytes()
         copies = [data[start : start + COPY_BYTES] for start in (0, COPY_BYTES)]
-        read = [found for copy in copies if (found := _unpack(copy)) is not None]
-        if not read:
+        read = [_unpack(copy) for copy in copies]
+        good = [found for found in read if found is not None]
+        if not good:
             raise _unreadable(path, data)
-        number, value = max(read, key=lambda found: found[0])
-        made = cls(files, files.open(path), value=value, number=number)
-        made.whole = len(read) == COPIES and read[0] == read[1]
+        newest = max(good, key=lambda found: found[0])
+        made = cls(files, files.open(path), value=newest[1], number=newest[0])
+        made.whole = read == [newest, newest]
+        made._doubtful = int(read[0] == newest)
         return made
 
     def save(self, value: Vote) -> None:
@@ -114,9 +117,11 @@ class VoteFile:
         """
         self._number += 1
         packed = _pack(value, self._number)
-        for copy in range(COPIES):
-            self._files.write(self._fd, packed, copy * COPY_BYTES)
+        self.whole = False
+        for _ in range(COPIES):
+            self._files.write(self._fd, packed, self._doubtful * COPY_BYTES)
             self._files.sync(self._fd)
+            self._doubtful = 1 - self._doubtful
         self.value, self.whole = value, True
 
     def close(self) -> None:

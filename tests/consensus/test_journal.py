@@ -220,6 +220,20 @@ def test_nothing_is_appended_before_a_failed_vote_is_durable(tmp_path: Path) -> 
         assert len(journal) == 2
 
 
+@pytest.mark.parametrize("change", [1, 2, 3, 4])  # write, sync, write, sync
+def test_failing_disk_never_tears_both_copies_of_the_vote(tmp_path: Path, change: int) -> None:
+    disk = Failing(errno.EIO)
+    with opened(tmp_path / "alive", files=disk) as journal:
+        disk.fail_at, disk.lasting = disk.changes + change, True
+        for term in (7, 8, 9):
+            with pytest.raises(JournalError):
+                journal.setCurrentTerm(term, 2)
+        shutil.copytree(tmp_path / "alive", tmp_path / "killed")
+        disk.fail_at = None
+    with opened(tmp_path / "killed") as journal:
+        assert vote_of(journal) in {(0, None), (7, 2)}
+
+
 def test_nothing_is_accepted_after_a_failed_sync(tmp_path: Path) -> None:
     disk = Failing(errno.EIO)
     with opened(tmp_path, files=disk) as journal:
