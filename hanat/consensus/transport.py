@@ -24,8 +24,9 @@ from contextlib import suppress
 
 from hanat.consensus.codec import Message, decode, encode
 from hanat.consensus.guard import Guard
-from hanat.consensus.session import NONCE_BYTES, Identity, Session
+from hanat.consensus.session import NONCE_BYTES, Session
 from hanat.core.configuration import Address
+from hanat.core.identity import Identity
 from hanat.errors import StartupError, WireError
 
 log = logging.getLogger(__name__)

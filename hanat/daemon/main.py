@@ -23,11 +23,11 @@ from hanat.consensus import library
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.replica import Replica
-from hanat.consensus.session import Identity
 from hanat.consensus.state import Command, Flows, NewConfiguration
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
 from hanat.core.configuration import Configuration
+from hanat.core.identity import Identity
 from hanat.core.inputs import (
     ActionFailed,
     CarrierObserved,

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.consensus.session import FRAME_BYTES_MAX, Identity, Session
+from hanat.consensus.session import FRAME_BYTES_MAX, Session
+from hanat.core.identity import Identity
 from hanat.errors import WireError
 
 KEY = bytes(range(32))

@@ -17,9 +17,9 @@ import pytest
 from hanat.consensus import transport
 from hanat.consensus.codec import Message
 from hanat.consensus.guard import Guard
-from hanat.consensus.session import Identity
 from hanat.consensus.transport import Connection, RaftTransport
 from hanat.core.configuration import PROFILES
+from hanat.core.identity import Identity
 from tests.sim.checks import CheckedJournal, Checks
 
 ADDRESSES = {1: ip_address("192.0.2.1"), 2: ip_address("192.0.2.2")}
