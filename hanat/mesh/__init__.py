@@ -1,0 +1,1 @@
+"""Datagrams between the nodes."""

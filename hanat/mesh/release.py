@@ -1,0 +1,101 @@
+"""Tell the peers that a daemon is dead and its node has stopped answering.
+
+A peer that promised its lease to a dead daemon would wait until the promise ends.
+Whoever watched the daemon die, and saw the kernel confirm that this node answers
+no longer, says so: peers forget what they promised to that incarnation at once.
+
+The statement is true for ever, as an incarnation is drawn anew at each start and
+never returns. So a datagram may be repeated, delayed or replayed without harm, it
+needs neither number nor time, and it may be sealed before it is needed. That is how
+it is used: the daemon, which knows the cluster key, seals the release of itself and
+leaves it with its supervisor, which needs no key.
+
+Layout: magic, version, cluster id, sender, incarnation, code. The code is a keyed
+BLAKE2 under a key derived from the cluster key for nothing but releases.
+
+Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from hmac import compare_digest
+from struct import Struct
+from typing import Protocol
+
+from hanat.errors import WireError
+
+MAGIC = b"hanat/R\n"
+VERSION = 1
+
+_CODE_BYTES = 16
+_FACT = Struct(f"!{len(MAGIC)}sB8sBQ")
+DATAGRAM_BYTES = _FACT.size + _CODE_BYTES
+
+
+class Identity(Protocol):
+    """Who a node is to others; the sessions' identity fits."""
+
+    @property
+    def key(self) -> bytes:
+        """The cluster key."""
+        ...
+
+    @property
+    def cluster_id(self) -> bytes:
+        """Eight bytes that stand for the cluster's name."""
+        ...
+
+    @property
+    def node_id(self) -> int:
+        """This node, 1 to 255."""
+        ...
+
+
+def seal_release(identity: Identity, incarnation: int) -> bytes:
+    """Return the datagram that says this incarnation of this node is dead and silent.
+
+    Args:
+        identity: The node that died.
+        incarnation: The 64 bits its daemon drew at its start.
+    """
+    fact = _FACT.pack(MAGIC, VERSION, identity.cluster_id, identity.node_id, incarnation)
+    return fact + _code(identity.key, fact)
+
+
+def is_release(datagram: bytes) -> bool:
+    """Say whether a datagram claims to be a release, of whatever version."""
+    return datagram.startswith(MAGIC)
+
+
+def open_release(identity: Identity, datagram: bytes) -> tuple[int, int]:
+    """Return who is dead: the sender's node id, and the incarnation.
+
+    Args:
+        identity: The node that received it.
+        datagram: What came.
+
+    Raises:
+        WireError: Not a release, of another version, cluster or key, or damaged.
+    """
+    if not is_release(datagram) or len(datagram) <= len(MAGIC):
+        raise WireError("no release of a hanat node")
+    version = datagram[len(MAGIC)]
+    if version != VERSION:
+        raise WireError(f"a release of version {version}, this node speaks {VERSION}")
+    if len(datagram) != DATAGRAM_BYTES:
+        raise WireError(f"a release of {len(datagram)} bytes, it has {DATAGRAM_BYTES}")
+    fact, given = datagram[: _FACT.size], datagram[_FACT.size :]
+    _, _, cluster_id, sender, incarnation = _FACT.unpack(fact)
+    if cluster_id != identity.cluster_id:
+        raise WireError(f"a release of node {sender} of another cluster")
+    if not compare_digest(given, _code(identity.key, fact)):
+        raise WireError(
+            f"a release of node {sender} with a wrong code: another cluster key, damaged or forged"
+        )
+    return sender, incarnation
+
+
+def _code(key: bytes, fact: bytes) -> bytes:
+    derived = blake2b(key=key, person=b"release key").digest()
+    return blake2b(fact, digest_size=_CODE_BYTES, key=derived).digest()
