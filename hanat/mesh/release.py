@@ -12,44 +12,21 @@ leaves it with its supervisor, which needs no key.
 
 Layout: magic, version, cluster id, sender, incarnation, code. The code is a keyed
 BLAKE2 under a key derived from the cluster key for nothing but releases.
-
-Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing).
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from hmac import compare_digest
 from struct import Struct
-from typing import Protocol
 
+from hanat.core.identity import CODE_BYTES, Identity, code
 from hanat.errors import WireError
 
 MAGIC = b"hanat/R\n"
 VERSION = 1
 
-_CODE_BYTES = 16
 _FACT = Struct(f"!{len(MAGIC)}sB8sBQ")
-DATAGRAM_BYTES = _FACT.size + _CODE_BYTES
-
-
-class Identity(Protocol):
-    """Who a node is to others; the sessions' identity fits."""
-
-    @property
-    def key(self) -> bytes:
-        """The cluster key."""
-        ...
-
-    @property
-    def cluster_id(self) -> bytes:
-        """Eight bytes that stand for the cluster's name."""
-        ...
-
-    @property
-    def node_id(self) -> int:
-        """This node, 1 to 255."""
-        ...
+DATAGRAM_BYTES = _FACT.size + CODE_BYTES
 
 
 def seal_release(identity: Identity, incarnation: int) -> bytes:
@@ -60,7 +37,7 @@ def seal_release(identity: Identity, incarnation: int) -> bytes:
         incarnation: The 64 bits its daemon drew at its start.
     """
     fact = _FACT.pack(MAGIC, VERSION, identity.cluster_id, identity.node_id, incarnation)
-    return fact + _code(identity.key, fact)
+    return fact + _code(identity, fact)
 
 
 def is_release(datagram: bytes) -> bool:
@@ -89,13 +66,13 @@ def open_release(identity: Identity, datagram: bytes) -> tuple[int, int]:
     _, _, cluster_id, sender, incarnation = _FACT.unpack(fact)
     if cluster_id != identity.cluster_id:
         raise WireError(f"a release of node {sender} of another cluster")
-    if not compare_digest(given, _code(identity.key, fact)):
+    if not compare_digest(given, _code(identity, fact)):
         raise WireError(
             f"a release of node {sender} with a wrong code: another cluster key, damaged or forged"
         )
     return sender, incarnation
 
 
-def _code(key: bytes, fact: bytes) -> bytes:
-    derived = blake2b(key=key, person=b"release key").digest()
-    return blake2b(fact, digest_size=_CODE_BYTES, key=derived).digest()
+def _code(identity: Identity, fact: bytes) -> bytes:
+    derived = code(identity.key, b"release key", b"")
+    return code(derived, b"release", fact)

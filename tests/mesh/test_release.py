@@ -2,72 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.consensus.session import Identity as SessionIdentity
+from hanat.core.identity import Identity
 from hanat.errors import WireError
 from hanat.mesh.release import DATAGRAM_BYTES, MAGIC, is_release, open_release, seal_release
 
 INCARNATIONS = st.integers(0, 2**64 - 1)
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What sealing needs to know of a node."""
-
-    key: bytes = bytes(range(32))
-    cluster_id: bytes = b"edge1..."
-    node_id: int = 1
+def identity(
+    node_id: int = 1, *, key: bytes = bytes(range(32)), cluster: str = "edge1"
+) -> Identity:
+    return Identity(key, cluster, lease_s=0.1, node_id=node_id)
 
 
 @given(st.integers(1, 255), INCARNATIONS)
 def test_any_node_of_the_cluster_reads_who_is_dead(node_id: int, incarnation: int) -> None:
-    datagram = seal_release(Identity(node_id=node_id), incarnation)
+    datagram = seal_release(identity(node_id), incarnation)
     assert is_release(datagram)
-    assert open_release(Identity(node_id=2), datagram) == (node_id, incarnation)
+    assert open_release(identity(2), datagram) == (node_id, incarnation)
 
 
 @given(INCARNATIONS, st.integers(0, DATAGRAM_BYTES - 1), st.integers(1, 255))
 def test_change_of_any_byte_is_refused(incarnation: int, position: int, change: int) -> None:
-    datagram = bytearray(seal_release(Identity(), incarnation))
+    datagram = bytearray(seal_release(identity(), incarnation))
     datagram[position] ^= change
     with pytest.raises(WireError):
-        open_release(Identity(), bytes(datagram))
+        open_release(identity(), bytes(datagram))
 
 
 @given(INCARNATIONS, st.integers(0, DATAGRAM_BYTES - 1), st.binary(min_size=1, max_size=9))
 def test_shorter_or_longer_is_refused(incarnation: int, size: int, tail: bytes) -> None:
-    datagram = seal_release(Identity(), incarnation)
+    datagram = seal_release(identity(), incarnation)
     for wrong in (datagram[:size], datagram + tail):
         with pytest.raises(WireError):
-            open_release(Identity(), wrong)
+            open_release(identity(), wrong)
 
 
 @given(st.binary(max_size=80))
 def test_garbage_is_refused(garbage: bytes) -> None:
     for datagram in (garbage, MAGIC + garbage):
         with pytest.raises(WireError):
-            open_release(Identity(), datagram)
+            open_release(identity(), datagram)
 
 
 def test_reasons_are_named() -> None:
-    datagram = seal_release(Identity(), 7)
+    datagram = seal_release(identity(), 7)
     with pytest.raises(WireError, match="no release of a hanat node"):
-        open_release(Identity(), b"hello")
+        open_release(identity(), b"hello")
     with pytest.raises(WireError, match="a release of version 9, this node speaks 1"):
-        open_release(Identity(), MAGIC + b"\x09" + datagram[len(MAGIC) + 1 :])
+        open_release(identity(), MAGIC + b"\x09" + datagram[len(MAGIC) + 1 :])
     with pytest.raises(WireError, match="a release of 41 bytes, it has 42"):
-        open_release(Identity(), datagram[:-1])
+        open_release(identity(), datagram[:-1])
     with pytest.raises(WireError, match="node 1 of another cluster"):
-        open_release(Identity(cluster_id=b"edge2..."), datagram)
+        open_release(identity(cluster="edge2"), datagram)
     with pytest.raises(WireError, match="node 1 with a wrong code: another cluster key"):
-        open_release(Identity(key=bytes(32)), datagram)
-
-
-def test_identity_of_the_sessions_fits() -> None:
-    identity = SessionIdentity(bytes(range(32)), "edge1", 0.1, 3)
-    assert open_release(identity, seal_release(identity, 7)) == (3, 7)
+        open_release(identity(key=bytes(32)), datagram)
