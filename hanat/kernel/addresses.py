@@ -13,14 +13,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterable
-from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
-from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
 from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, ifaddrmsg
 
 from hanat.core.configuration import Interface
-from hanat.errors import AbsentObjectError, AlreadyPresentError, KernelError
+from hanat.errors import AlreadyPresentError
+from hanat.kernel.fence import KernelFence
 from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient
 from hanat.kernel.ports import Placement
 from hanat.kernel.refusals import index_of, refused
@@ -33,10 +33,12 @@ class KernelAddresses:
 
     def __init__(self) -> None:
         self._netlink = NetlinkClient(socket.NETLINK_ROUTE)
+        self._fence = KernelFence()
 
     def close(self) -> None:
         """Release the descriptor; the next call opens another."""
         self._netlink.close()
+        self._fence.close()
 
     def present(self, device: str) -> frozenset[Interface]:
         """See `ports.Addresses.present`."""
@@ -69,23 +71,7 @@ class KernelAddresses:
 
     def remove(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.remove`."""
-        first: KernelError | None = None
-        for placement in placements:
-            operation = f"remove {placement.address}"
-            try:
-                index = index_of(placement.device, operation=operation)
-                # Without the label: the kernel calls an address under another one absent.
-                unlabelled = replace(placement, label="")
-                self._netlink.request(
-                    RTM_DELADDR, 0, _body(_message(unlabelled, index)),
-                    operation=operation, target=placement.device,
-                )  # fmt: skip
-            except AbsentObjectError:
-                continue
-            except KernelError as error:
-                first = first or error
-        if first is not None:
-            raise first
+        self._fence.remove((placement.device, placement.address) for placement in placements)
 
 
 def _message(placement: Placement, index: int) -> ifaddrmsg:

@@ -14,16 +14,13 @@ in the middle of the transaction.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError
+from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
 from hanat.kernel.ports import Rights
-
-_ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
-_CARRIES = (SetName("inet", GATE_TABLE, "carries"),)
 
 # E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
 _MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
@@ -53,25 +50,23 @@ class KernelGate:
         assert 1 <= answers_ms <= carries_ms, (answers_s, carries_s)
         named = tuple(sorted(set(devices)))
         refills = [
-            *(Refill(name, named, answers_ms) for name in _ANSWERS),
-            *(Refill(name, named, carries_ms) for name in _CARRIES),
+            *(Refill(name, named, answers_ms) for name in ANSWERS),
+            *(Refill(name, named, carries_ms) for name in CARRIES),
         ]
         self._refill(refills, operation="grant rights", target=", ".join(named))
 
     def withdraw(self) -> None:
         """See `ports.Gate.withdraw`."""
-        refills = [Refill(name) for name in _ANSWERS]
-        self._refill(refills, operation="withdraw answers", target="all interfaces")
+        self._refill(NO_ANSWERS, operation="withdraw answers", target="all interfaces")
 
     def shut(self) -> None:
         """See `ports.Gate.shut`."""
-        refills = [Refill(name) for name in (*_ANSWERS, *_CARRIES)]
-        self._refill(refills, operation="shut the gate", target="all interfaces")
+        self._refill(NO_RIGHTS, operation="shut the gate", target="all interfaces")
 
     def rights(self) -> Mapping[str, Rights]:
         """See `ports.Gate.rights`."""
-        inet, arp = (self._members(name) for name in _ANSWERS)
-        carries = self._members(_CARRIES[0])
+        inet, arp = (self._members(name) for name in ANSWERS)
+        carries = self._members(CARRIES[0])
         return {
             device: Rights(
                 # Half an answer is none: only what both tables allow counts.
@@ -97,7 +92,7 @@ class KernelGate:
             for member in _MEMBER.finditer(listing)
         }
 
-    def _refill(self, refills: list[Refill], *, operation: str, target: str) -> None:
+    def _refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> None:
         try:
             self._sets.refill(refills, operation=operation, target=target)
         except AbsentObjectError as error:

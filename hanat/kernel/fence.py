@@ -1,0 +1,93 @@
+"""Give up being the holder: withdraw the rights, remove the floating addresses.
+
+What a supervisor does when its daemon is dead must not fail for want of a library
+and must fit into a process that is small. So this needs the standard library only:
+the one message of rtnetlink it sends, the removal of an address, has eight fixed
+bytes and one attribute.
+
+Source: ``include/uapi/linux/if_addr.h``, rtnetlink(7).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv6Interface
+
+from hanat.core.ruleset import GATE_TABLE
+from hanat.errors import AbsentObjectError, KernelError
+from hanat.kernel.netlink import NetlinkClient, attribute
+from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
+from hanat.kernel.refusals import index_of
+
+ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
+CARRIES = (SetName("inet", GATE_TABLE, "carries"),)
+NO_ANSWERS = tuple(Refill(name) for name in ANSWERS)
+NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, *CARRIES))
+
+_RTM_DELADDR = 21
+_IFA_LOCAL = 2
+_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+
+
+class KernelFence:
+    """Takes rights and addresses away, never gives any."""
+
+    def __init__(self) -> None:
+        self._sets = NfNetlink()
+        self._routing = NetlinkClient(socket.NETLINK_ROUTE)
+
+    def close(self) -> None:
+        """Release the descriptors; the next call opens others."""
+        self._sets.close()
+        self._routing.close()
+
+    def withdraw(self) -> None:
+        """End *answers* everywhere at once; *carries* runs out by itself.
+
+        Raises:
+            AbsentObjectError: The gate is not installed, so nothing keeps this machine silent.
+            KernelError: What else the kernel said; the rights are as they were.
+        """
+        self._sets.refill(NO_ANSWERS, operation="withdraw answers", target="all interfaces")
+
+    def shut(self) -> None:
+        """End both rights everywhere at once; raises as `withdraw` does."""
+        self._sets.refill(NO_RIGHTS, operation="shut the gate", target="all interfaces")
+
+    def remove(
+        self, addresses: Iterable[tuple[str, IPv4Interface | IPv6Interface]]
+    ) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
+        """Remove addresses from devices, under whatever label; return those that were there.
+
+        Args:
+            addresses: Kernel name of the device, and the address with its prefix length.
+
+        Raises:
+            KernelError: The first thing the kernel refused; all were tried. What is absent
+                already is no error, a missing device neither.
+        """
+        removed = []
+        first: KernelError | None = None
+        for device, address in addresses:
+            operation = f"remove {address}"
+            try:
+                body = _removal(address, index_of(device, operation=operation))
+                self._routing.request(_RTM_DELADDR, 0, body, operation=operation, target=device)
+            except AbsentObjectError:
+                continue
+            except KernelError as error:
+                first = first or error
+            else:
+                removed.append((device, address))
+        if first is not None:
+            raise first
+        return removed
+
+
+def _removal(address: IPv4Interface | IPv6Interface, index: int) -> bytes:
+    # Without a label: the kernel calls an address under another one absent.
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    fixed = _IFADDRMSG.pack(family, address.network.prefixlen, 0, 0, index)
+    return fixed + attribute(_IFA_LOCAL, address.ip.packed)
