@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,19 @@ def read_status(path: Path) -> Status | None:
     except OSError:
         return None
     return document if code == 200 and isinstance(document, dict) else None
+
+
+def serving_pid(path: Path, timeout_s: float = 1.0) -> int:
+    """Return the process that listens on the socket.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        sock.connect(str(path))
+        # unix(7): on the connecting side, the credentials of whoever called listen(2).
+        ucred = struct.Struct("3i")
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+    pid: int = ucred.unpack(credentials)[0]
+    return pid

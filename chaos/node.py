@@ -17,6 +17,7 @@ from chaos.errors import LabError
 from chaos.processes import (
     Child,
     Identity,
+    identify,
     kill_marked,
     marked,
     send_signal,
@@ -37,6 +38,23 @@ class Kill(Protocol):
         ...
 
 
+class KillDaemon(Protocol):
+    """Can lose the process that decides while the one that supervises it lives."""
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started is alive."""
+        ...
+
+    def start(self) -> None:
+        """Start the daemon; it may take a while to be useful."""
+        ...
+
+    def kill_daemon(self) -> int:
+        """SIGKILL the deciding process; return the CLOCK_MONOTONIC nanosecond before."""
+        ...
+
+
 class Pause(Protocol):
     """Can be frozen, as by a hypervisor, and thawed."""
 
@@ -50,7 +68,7 @@ class Pause(Protocol):
 
 
 class Node:
-    """A router's daemon and its folder; implements `Kill` and `Pause`.
+    """A router's daemon and its folder; implements `Kill`, `KillDaemon` and `Pause`.
 
     Attributes:
         name: ``r1``.
@@ -84,6 +102,11 @@ class Node:
     def log_file(self) -> Path:
         """What the daemon wrote to standard output and error, all its starts."""
         return self.folder / "hanat.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started is alive: the supervisor, where there is one."""
+        return self._child is not None and self._child.running
 
     @property
     def died(self) -> bool:
@@ -120,6 +143,26 @@ class Node:
         killed = kill_marked(self._prefix, self.name, also=started)
         self.reap()
         return killed.instant_ns
+
+    def kill_daemon(self) -> int:
+        """SIGKILL the process that answers the API; return the instant before, monotonic ns.
+
+        That process decides; a supervisor above it stays alive. Where the node is one process
+        this is as good as `kill`.
+
+        Raises:
+            LabError: Nobody answers.
+        """
+        try:
+            daemon = identify(api.serving_pid(self.socket))
+        except OSError as error:
+            raise LabError(f"cannot find the daemon of {self.name}: {error}") from error
+        assert daemon is not None
+        if self._child is not None and daemon.pid == self._child.identity.pid:
+            self.wanted = False
+        instant_ns = time.monotonic_ns()
+        send_signal(daemon, signal.SIGKILL)
+        return instant_ns
 
     def pause(self) -> int:
         """SIGSTOP the daemon and all its children; return the instant before, monotonic ns."""

@@ -1,0 +1,214 @@
+"""Faults, each with its undoing: what a nemesis does to a cluster.
+
+::
+
+    fault = Frozen(lab.nodes["r1"])
+    instant_ns = fault.start()
+    ...
+    fault.stop()
+
+Every fault is named after the state it puts a node (or the network) into; `start` puts
+it there and `stop` takes it out again. Both return the CLOCK_MONOTONIC nanosecond just before
+they did anything that can be noticed.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from chaos import topology
+from chaos.errors import LabError
+from chaos.net import Grudge, Net
+from chaos.netns import entered
+from chaos.node import Kill, KillDaemon, Pause
+from chaos.topology import FLOATING, Topology
+
+NETLINK_NETFILTER = 12
+CT_DELETE = 0x0102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
+NLM_F_REQUEST_ACK = 0x05
+
+
+class Fault(Protocol):
+    """Something that can be done to a cluster and undone."""
+
+    def start(self) -> int:
+        """Do it; return the instant before, monotonic ns."""
+        ...
+
+    def stop(self) -> int:
+        """Undo it; return the instant before, monotonic ns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioned:
+    """Some hosts do not hear some others; nobody's carrier changes."""
+
+    net: Net
+    grudge: Grudge
+
+    def start(self) -> int:
+        """Cut."""
+        instant_ns = time.monotonic_ns()
+        self.net.drop_all(self.grudge)
+        return instant_ns
+
+    def stop(self) -> int:
+        """Heal the whole network."""
+        return _heal(self.net)
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """A host whose cables carry nothing, or nothing in one direction; its carrier is up.
+
+    Attributes:
+        host: Which.
+        way: ``both``; ``in``: it can send but not receive; ``out``: it can receive but not send.
+    """
+
+    net: Net
+    host: str
+    way: Literal["both", "in", "out"] = "both"
+
+    def start(self) -> int:
+        """Cut."""
+        cut = {"both": self.net.isolate, "in": self.net.deafen, "out": self.net.mute}[self.way]
+        instant_ns = time.monotonic_ns()
+        cut(self.host)
+        return instant_ns
+
+    def stop(self) -> int:
+        """Heal the whole network."""
+        return _heal(self.net)
+
+
+@dataclass(frozen=True, slots=True)
+class Unplugged:
+    """A router whose cable to one network is pulled: it loses the carrier."""
+
+    topology: Topology
+    router: str
+    network: str
+
+    def start(self) -> int:
+        """Pull the cable."""
+        instant_ns = time.monotonic_ns()
+        topology.set_carrier(self.topology, self.router, self.network, up=False)
+        return instant_ns
+
+    def stop(self) -> int:
+        """Plug it in."""
+        instant_ns = time.monotonic_ns()
+        topology.set_carrier(self.topology, self.router, self.network, up=True)
+        return instant_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A node all of whose processes are dead; its kernel goes on."""
+
+    node: Kill
+
+    def start(self) -> int:
+        """SIGKILL all of them."""
+        return self.node.kill()
+
+    def stop(self) -> int:
+        """Start the node."""
+        instant_ns = time.monotonic_ns()
+        self.node.start()
+        return instant_ns
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonKilled:
+    """A node whose deciding process was killed alone; what supervises it lives."""
+
+    node: KillDaemon
+
+    def start(self) -> int:
+        """SIGKILL that one process."""
+        return self.node.kill_daemon()
+
+    def stop(self) -> int:
+        """Start the node, unless its supervisor has done so."""
+        instant_ns = time.monotonic_ns()
+        if not self.node.running:
+            self.node.start()
+        return instant_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A node all of whose processes are stopped, as by a hypervisor; its kernel goes on."""
+
+    node: Pause
+
+    def start(self) -> int:
+        """SIGSTOP all of them."""
+        return self.node.pause()
+
+    def stop(self) -> int:
+        """SIGCONT all of them."""
+        return self.node.resume()
+
+
+@dataclass(frozen=True, slots=True)
+class PoweredOff:
+    """A router without power: silent at once on all cables, its processes and state gone.
+
+    The carrier stays up, as behind a switch of one's own; files survive, unsynced data
+    included (a process cannot take the page cache with it).
+    """
+
+    topology: Topology
+    net: Net
+    router: str
+    node: Kill
+
+    def start(self) -> int:
+        """Cut all cables, then kill everything."""
+        instant_ns = time.monotonic_ns()
+        self.net.isolate(self.router)
+        self.node.kill()
+        return instant_ns
+
+    def stop(self) -> int:
+        """Boot: an empty kernel, cables that work, the node started."""
+        forget(self.topology, self.router)
+        instant_ns = _heal(self.net)
+        self.node.start()
+        return instant_ns
+
+
+def forget(network: Topology, router: str) -> None:
+    """Empty a router's kernel as a reboot does: rules, connections, floating addresses."""
+    namespace = network.namespace(router)
+    with entered(namespace):
+        subprocess.run(["nft", "flush", "ruleset"], check=True, capture_output=True)
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    with sock:
+        # Deleting without naming one deletes all of them: header, then nfgenmsg (AF_UNSPEC).
+        sock.send(struct.pack("=IHHIIBBH", 20, CT_DELETE, NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
+        (error,) = struct.unpack_from("=i", sock.recv(4096), 16)
+    if error:
+        raise LabError(f"cannot empty the connection table of {router}: error {-error}")
+    present = topology.run_ip(["-n", namespace, "-4", "-o", "addr", "show"])
+    lines = [
+        f"addr del {address} dev {topology.DEVICES[name]}"
+        for name, address in FLOATING.items()
+        if f" {address} " in present
+    ]
+    topology.run_ip(["-n", namespace], lines)
+
+
+def _heal(net: Net) -> int:
+    instant_ns = time.monotonic_ns()
+    net.heal()
+    return instant_ns

@@ -1,0 +1,109 @@
+"""Drop frames in the switch: whoever is cut off keeps its carrier and hears no error.
+
+As in Jepsen, a *grudge* says for every node whose packets it does not get, so a cut can be
+one-way. The switch's own nftables drop them, between two ports of a bridge (grudges)
+or between one port and everything else (*deaf*: nothing reaches the node, *mute*: nothing
+of what it sends gets anywhere). Pulling a cable (`topology.set_carrier`) is something else: the
+node notices that at once.
+
+A packet socket on a port, as the observer has, sees frames before they are dropped: what a
+mute node says is in the history although nobody heard it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Iterable, Mapping
+
+from chaos.errors import LabError
+from chaos.netns import entered
+from chaos.topology import SWITCH, Host, Topology
+
+Grudge = Mapping[str, Collection[str]]
+"""By node, the nodes it gets no packets from."""
+
+TABLE = "chaos"
+RULES = f"""\
+add table bridge {TABLE}
+add set bridge {TABLE} mute {{ type ifname; }}
+add set bridge {TABLE} deaf {{ type ifname; }}
+add set bridge {TABLE} grudge {{ type ifname . ifname; }}
+add chain bridge {TABLE} sent {{ type filter hook prerouting priority -300; }}
+add chain bridge {TABLE} passed {{ type filter hook forward priority -300; }}
+add chain bridge {TABLE} received {{ type filter hook postrouting priority -300; }}
+flush table bridge {TABLE}
+add rule bridge {TABLE} sent iifname @mute drop
+add rule bridge {TABLE} passed iifname . oifname @grudge drop
+add rule bridge {TABLE} received oifname @deaf drop
+"""
+
+
+def complete_grudge(components: Iterable[Collection[str]]) -> Grudge:
+    """Return the grudge by which nobody hears anybody of another component."""
+    parts = [tuple(part) for part in components]
+    return {
+        node: [other for other_part in parts if other_part != part for other in other_part]
+        for part in parts
+        for node in part
+    }
+
+
+class Net:
+    """What the switch of a lab drops. Every call takes effect as a whole, at one instant."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._hosts = {host.name: host for host in topology.hosts}
+
+    def drop_all(self, grudge: Grudge) -> None:
+        """Drop what every node sends to those that bear it a grudge."""
+        pairs = [
+            f'"{sender.port}" . "{receiver.port}"'
+            for node, shunned in grudge.items()
+            for receiver in self._host(node).ports
+            for name in shunned
+            for sender in self._host(name).ports
+            if sender.network == receiver.network
+        ]
+        self._add({"grudge": pairs})
+
+    def isolate(self, host: str) -> None:
+        """Drop everything from and to a host, on all its cables."""
+        ports = self._ports(host)
+        self._add({"mute": ports, "deaf": ports})
+
+    def deafen(self, host: str) -> None:
+        """Drop everything that is sent to a host."""
+        self._add({"deaf": self._ports(host)})
+
+    def mute(self, host: str) -> None:
+        """Drop everything that a host sends."""
+        self._add({"mute": self._ports(host)})
+
+    def heal(self) -> None:
+        """Drop nothing; harmless when nothing was dropped."""
+        self._run(f"add table bridge {TABLE}\ndelete table bridge {TABLE}\n")
+
+    def _add(self, elements: Mapping[str, Collection[str]]) -> None:
+        lines = [
+            f"add element bridge {TABLE} {name} {{ {', '.join(members)} }}\n"
+            for name, members in elements.items()
+            if members
+        ]
+        self._run(RULES + "".join(lines))
+
+    def _ports(self, host: str) -> list[str]:
+        return [f'"{port.port}"' for port in self._host(host).ports]
+
+    def _host(self, name: str) -> Host:
+        assert name in self._hosts, f"no host {name}; there are {', '.join(self._hosts)}"
+        return self._hosts[name]
+
+    def _run(self, script: str) -> None:
+        # Entered here rather than by ip-netns(8): one program less between now and the cut.
+        with entered(self._topology.namespace(SWITCH)):
+            done = subprocess.run(
+                ["nft", "-f", "-"], input=script, capture_output=True, text=True, check=False
+            )
+        if done.returncode != 0:
+            raise LabError(f"cannot change what the switch drops: {done.stderr.strip()}")
