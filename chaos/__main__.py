@@ -174,18 +174,25 @@ def _how_to_look(lab: Lab, holder: str) -> str:
     other = next(name for name in lab.nodes if name != holder)
     hanat = shlex.join(lab.hanat)
     lines = [
-        f"{client} curl -s http://203.0.113.10/        # a service, from the client",
-        f"{server} curl -s http://203.0.113.100:8080/  # outbound, through SNAT",
-        f"ip -n {router} -br addr                      # addresses of the holder",
+        f"{client} {_fetch('http://203.0.113.10/')}        # a service, from the client",
+        f"{server} {_fetch('http://203.0.113.100:8080/')}  # outbound, through SNAT",
+        f"ip -n {router} -br addr  # addresses of the holder",
         f"ip netns exec {router} nft list ruleset",
-        f"ip netns exec {router} conntrack -L",
         f"{hanat} status --api unix:{api}",
-        f"curl -s --unix-socket {api} http://localhost/v1/status",
+        f"{hanat} status --json --api unix:{api}",
         f"{hanat} switchover --to {other} --api unix:{api}",
         f"tail -f {lab.folder}/r?/hanat.log",
-        f"python -m chaos down{prefix_option(lab.prefix)}",
+        f"{shlex.quote(sys.executable)} -m chaos down{prefix_option(lab.prefix)}",
     ]
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _fetch(url: str) -> str:
+    """Return a command that shows what a URL answers, on a machine without curl."""
+    code = (
+        f"import urllib.request as u; print(u.urlopen('{url}', timeout=5).read().decode(), end='')"
+    )
+    return f'{shlex.quote(sys.executable)} -c "{code}"'
 
 
 if __name__ == "__main__":
