@@ -93,17 +93,22 @@ def parse_toml(text: str, *, file: str) -> Document:
     """Return the tables of a TOML text.
 
     Raises:
-        ConfigError: The syntax is wrong; the path is the line.
+        ConfigError: The syntax is wrong; the path is line and column, from 1.
     """
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ConfigError((Problem(file, "", "is nested too deeply"),)) from None
     except ValueError as error:  # TOMLDecodeError, and int() of thousands of digits
-        message, line = str(error), ""
+        message, place = str(error), ""
         if match := re.fullmatch(r"(.*) \(at (line \d+, column \d+|end of document)\)", message):
-            message, line = match[1], match[2]
-        raise ConfigError((Problem(file, line, f"is not TOML: {message}"),)) from None
+            message, place = match[1], match[2]
+        if place == "end of document":
+            head = text.rstrip()
+            line, column = head.count("\n") + 1, len(head) - head.rfind("\n")
+            message, place = f"{message}; the file ends here", f"line {line}, column {column}"
+        sentence = f"is not TOML: {message}; complete or correct it, or put a # before the line"
+        raise ConfigError((Problem(file, place, sentence),)) from None
 
 
 def validate(model: type[M], document: Document, findings: Findings) -> M | None:

@@ -348,5 +348,7 @@ def _unicast(address: Address) -> Address:
     if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
         raise ValueError(f'"{address}" is not the address of one machine')
     if address.version == 6 and address.ipv4_mapped is not None:
-        raise ValueError(f'"{address}" is an IPv4 address: write "{address.ipv4_mapped}"')
+        # Not `address` itself: Python 3.13 writes it with dots, 3.11 without.
+        plain = address.ipv4_mapped
+        raise ValueError(f'"::ffff:{plain}" is an IPv4 address: write "{plain}"')
     return address

@@ -163,6 +163,13 @@ def test_wrong_syntax_is_reported_with_its_line() -> None:
     (problem,) = problems_of("schema = 1\n[cluster\n")
 
     assert problem.startswith("line 2, column 9: is not TOML: Expected ']'")
+    assert problem.endswith("; complete or correct it, or put a # before the line")
+
+
+def test_text_that_breaks_off_is_reported_with_its_last_line() -> None:
+    (problem,) = problems_of("schema = 1\nlist = [1\n\n")
+
+    assert problem.startswith("line 2, column 10: is not TOML: Unclosed array; the file ends here;")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +278,7 @@ def test_wrong_listens_are_refused(listen: str, expected: str) -> None:
         ("127.0.0.1:80", '"127.0.0.1" is a loopback address'),
         ("224.0.0.1:80", '"224.0.0.1" is not the address of one machine'),
         ("203.0.113.10:80", '203.0.113.10 is the floating address of vip "public"'),
-        ("::ffff:10.0.0.1", '"::ffff:a00:1" is an IPv4 address: write "10.0.0.1"'),
+        ("::ffff:10.0.0.1", '"::ffff:10.0.0.1" is an IPv4 address: write "10.0.0.1"'),
     ],
 )
 def test_wrong_server_addresses_are_refused(address: str, expected: str) -> None:
