@@ -36,12 +36,11 @@ from hanat.core.configuration import FloatingAddress
 from hanat.core.ruleset import render_gate, render_ruleset
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.worker import FlowWorker
-from hanat.kernel.ports import Addresses, Announcer, Firewall, Gate, Placement
+from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Announcer, Firewall, Gate, Placement
 
 log = logging.getLogger(__name__)
 
 ARM_S_MIN = 0.002  # below this a re-arm could outlive the lease by the call's own length
-LABEL_BYTES_MAX = 15  # IFNAMSIZ without its end
 
 
 @dataclass(frozen=True, slots=True)

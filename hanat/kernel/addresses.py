@@ -22,10 +22,8 @@ from hanat.core.configuration import Interface
 from hanat.errors import AlreadyPresentError
 from hanat.kernel.fence import KernelFence
 from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient
-from hanat.kernel.ports import Placement
+from hanat.kernel.ports import LABEL_BYTES_MAX, Placement
 from hanat.kernel.refusals import index_of, refused
-
-LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
 
 
 class KernelAddresses:

@@ -22,10 +22,8 @@ from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.fake_flows import FlowTable
 from hanat.kernel.fake_nft import Tables, after
 from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
-from hanat.kernel.ports import CarrierChanged, Installed, Placement, Rights
+from hanat.kernel.ports import LABEL_BYTES_MAX, CarrierChanged, Installed, Placement, Rights
 from hanat.kernel.refusals import refused
-
-LABEL_BYTES_MAX = 15
 
 
 @dataclass(slots=True)

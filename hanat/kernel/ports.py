@@ -18,6 +18,8 @@ from typing import Protocol
 from hanat.core.configuration import Interface
 from hanat.core.flows import Change
 
+LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Placement:
@@ -26,7 +28,8 @@ class Placement:
     Attributes:
         device: Kernel name, ``eth0``.
         address: With prefix length.
-        label: Alias as shown by ``ip addr``, ``eth0:1``; IPv4 only, at most 15 bytes.
+        label: Alias as shown by ``ip addr``, ``eth0:1``; IPv4 only, at most
+            `LABEL_BYTES_MAX` bytes.
     """
 
     device: str
