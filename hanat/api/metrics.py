@@ -13,13 +13,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
-from hanat.core.status import FlowStatus, NodeStatus, Role, ServiceStatus
+from hanat.core.status import FlowStatus, LoopStatus, NodeStatus, Role, ServiceStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -66,6 +72,7 @@ class _StatusCollector(Collector):
         yield from _lease(status)
         yield from _flows(status.flows)
         yield from _services(status.services)
+        yield from _loop(status.loop)
 
     def describe(self) -> Iterator[Metric]:
         """Name nothing in advance: the registry must not ask for a status before there is one."""
@@ -204,6 +211,21 @@ def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
         "Established, translated flows to the real server.",
         [((service, server.name), server.flows) for service, server in servers],
         labels=("service", "server"),
+    )
+
+
+def _loop(loop: LoopStatus) -> Iterator[Metric]:
+    bounds = (*map(str, loop.late_s_bounds), "+Inf")
+    histogram = HistogramMetricFamily(
+        "hanat_loop_late_seconds", "How late the event loop ran its timers."
+    )
+    buckets = list(zip(bounds, accumulate(loop.late_counts), strict=True))
+    histogram.add_metric([], buckets, loop.late_s_sum)
+    yield histogram
+    yield _gauge(
+        "hanat_loop_late_seconds_max",
+        "The worst of them since the start.",
+        [((), loop.late_s_max)],
     )
 
 

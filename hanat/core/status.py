@@ -107,6 +107,23 @@ class LogStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopStatus:
+    """How late the daemon's loop ran its timers, since the start of this process.
+
+    Attributes:
+        late_s_max: The worst.
+        late_s_sum: All together.
+        late_s_bounds: Upper bounds of the classes, ascending; the last class has none.
+        late_counts: How many timers fell into each class, one entry more than bounds.
+    """
+
+    late_s_max: float = 0.0
+    late_s_sum: float = 0.0
+    late_s_bounds: tuple[float, ...] = ()
+    late_counts: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """Everything `/v1/status` shows.
 
@@ -142,6 +159,7 @@ class NodeStatus:
     services: tuple[ServiceStatus, ...]
     flows: FlowStatus
     log: LogStatus
+    loop: LoopStatus = LoopStatus()
     transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)
 
     def to_document(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from hanat.core.status import (
     VipStatus,
 )
 from hanat.daemon.driver import Driver
+from hanat.daemon.realtime import Lateness
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.worker import FlowWorker
 
@@ -41,6 +42,7 @@ class Parts:
     replica: Replica
     transport: RaftTransport
     worker: FlowWorker
+    lateness: Lateness
     clock: Callable[[], float]
     started_at: float
 
@@ -87,6 +89,7 @@ class DaemonBackend:
             services=self._services(configuration),
             flows=p.worker.status(),
             log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
+            loop=p.lateness.status(),
             transitions=s.transitions,
         )
 

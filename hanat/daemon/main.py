@@ -151,6 +151,7 @@ class Daemon:
         self._guard.bind(self._replica.machine, self._transport)
         self._worker = FlowWorker(self._adapters.conntrack, propose=self._propose, clock=clock)
         self._kicked = False
+        self._lateness = realtime.Lateness()
 
     # ------------------------------------------------------------------ running
 
@@ -163,7 +164,7 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._worker,
-                clock, clock(),
+                self._lateness, clock, clock(),
             )
         )  # fmt: skip
         try:
@@ -189,7 +190,7 @@ class Daemon:
             placements(self._configuration.vips, self._settings.interfaces)
         )
         realtime.settle()
-        self._tick()
+        self._tick(loop.time())
         await self._stopped.wait()
         dialling.cancel()
         loop.remove_reader(watch.fileno())
@@ -234,12 +235,14 @@ class Daemon:
         self._stopped.set()
         self._adapters.kernel.gate.shut()
 
-    def _tick(self) -> None:
+    def _tick(self, due: float) -> None:
         if self._crash is not None:
             return
+        self._lateness.observe(self._loop.time() - due)
         self._transport.tick()
         self._replica.tick()
-        self._loop.call_later(self._guard.profile.beacon_s / 2, self._tick)
+        due = self._loop.time() + self._guard.profile.beacon_s / 2
+        self._loop.call_at(due, self._tick, due)
 
     def _kick(self) -> None:
         """Tick once after all messages that arrived together."""

@@ -14,6 +14,7 @@ from hanat.config.settings import TcpListen, UnixListen
 from hanat.core.status import (
     FlowStatus,
     LogStatus,
+    LoopStatus,
     NodeStatus,
     PeerStatus,
     Role,
@@ -72,6 +73,9 @@ HOLDER = NodeStatus(
         kernel_entries=123,
     ),
     log=LogStatus(commit_index=55, applied_index=54, last_index=56),
+    loop=LoopStatus(
+        late_s_max=0.25, late_s_sum=0.5, late_s_bounds=(0.001, 0.1), late_counts=(7, 2, 1)
+    ),
     transitions=(("elected", 2), ("lease_expired", 1)),
 )
 

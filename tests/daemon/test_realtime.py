@@ -1,0 +1,54 @@
+"""What the loop's lateness counts, and that memory is locked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hanat.daemon.realtime import Lateness
+from hanat.kernel.facts import capabilities
+
+
+def test_each_timer_falls_into_one_class() -> None:
+    lateness = Lateness()
+    for late_s in (-1e-9, 0.0, 0.001, 0.0011, 0.1, 0.3):
+        lateness.observe(late_s)
+    status = lateness.status()
+    assert status.late_counts == (3, 1, 0, 0, 0, 0, 1, 1)
+    assert len(status.late_counts) == len(status.late_s_bounds) + 1
+    assert status.late_s_max == 0.3
+    assert status.late_s_sum == pytest.approx(0.4021)
+
+
+SETTLED = """
+import logging, resource, sys
+from hanat.daemon import realtime
+logging.basicConfig(format="%(message)s", level=logging.INFO)
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))
+realtime.settle()
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmLck")))
+"""
+
+
+def settled(*, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, sys.executable, "-c", SETTLED]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_memory_is_locked_when_permitted_and_the_log_says_whether() -> None:
+    done = settled()
+    if "CAP_IPC_LOCK" in capabilities():
+        assert "memory=locked" in done.stderr
+        assert int(done.stdout) > 1024
+    else:
+        assert "memory=unlocked found='RLIMIT_MEMLOCK is 1048576 bytes'" in done.stderr
+        assert done.stdout == "0\n"
+
+
+@pytest.mark.kernel
+def test_without_the_permission_nothing_is_locked() -> None:
+    done = settled(prefix=("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"))
+    assert "memory=unlocked found='RLIMIT_MEMLOCK is 1048576 bytes'" in done.stderr
+    assert done.stdout == "0\n"
