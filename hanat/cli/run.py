@@ -31,8 +31,15 @@ def run(ctx: click.Context, node_file: Path) -> None:
         raise ConfigError(problems)
     key = read_key(settings.key_file)
     # Imported behind the checks: a wrong file is reported without loading the daemon.
+    from hanat.daemon.lifeline import Lifeline
     from hanat.daemon.main import run as run_node
 
     ctx.exit(
-        run_node(settings, key=key, configuration=configuration, configuration_text=text),
+        run_node(
+            settings,
+            key=key,
+            configuration=configuration,
+            configuration_text=text,
+            lifeline=Lifeline(None),
+        ),
     )

@@ -42,6 +42,7 @@ from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
+from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.addresses import KernelAddresses
@@ -51,6 +52,7 @@ from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 from hanat.kernel.ports import CarrierChanged
+from hanat.mesh.release import seal_release
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,12 @@ def clock() -> float:
 
 
 def run(
-    settings: NodeSettings, *, key: bytes, configuration: Configuration, configuration_text: str
+    settings: NodeSettings,
+    *,
+    key: bytes,
+    configuration: Configuration,
+    configuration_text: str,
+    lifeline: Lifeline,
 ) -> int:
     """Run a node until SIGTERM or SIGINT; return the exit code.
 
@@ -73,6 +80,7 @@ def run(
         key: The cluster key, 32 bytes.
         configuration: The cluster file, parsed.
         configuration_text: The same, as text: proposed if the cluster has none yet.
+        lifeline: To the supervisor.
 
     Raises:
         StartupError: This machine lacks something, or something is taken.
@@ -83,7 +91,7 @@ def run(
     )
     realtime.prepare()
     daemon = Daemon(settings, key=key, configuration=configuration, text=configuration_text)
-    return asyncio.run(daemon.run())
+    return asyncio.run(daemon.run(lifeline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +163,9 @@ class Daemon:
 
     # ------------------------------------------------------------------ running
 
-    async def run(self) -> int:
+    async def run(self, lifeline: Lifeline) -> int:
         """Run until told to stop; return the exit code."""
+        self._lifeline = lifeline
         loop = self._loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broken)
         await machine.check_neighbours(self._settings, self._configuration)
@@ -175,6 +184,7 @@ class Daemon:
         except BaseException:
             await self._transport.close()
             raise
+        self._leave_will(self._configuration)
         self._driver.begin()
         self._transport.accepting = True
         watch = self._adapters.links.watch()
@@ -183,6 +193,7 @@ class Daemon:
             self._carrier(device, carrier=self._adapters.links.carrier(device))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
+        lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
         log.info("node=%s id=%d started", self._settings.node, self._settings.node_id)
         dialling = loop.create_task(self._transport.dial())
         dialling.add_done_callback(self._dialling_ended)
@@ -290,7 +301,12 @@ class Daemon:
                 revision,
                 self._settings.cluster_file,
             )
+        self._leave_will(configuration)
         self._feed(ConfigurationApplied(revision, configuration))
+
+    def _leave_will(self, configuration: Configuration) -> None:
+        release = seal_release(self._identity, self._incarnation)
+        self._lifeline.leave(write_will(self._settings, configuration, release=release))
 
     def _transfer(self, to: int | None) -> None:
         """Hand leadership on as soon as a peer has the whole log, in this term only."""

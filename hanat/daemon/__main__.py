@@ -1,0 +1,50 @@
+"""The daemon as a process: read the files, run the node.
+
+Started by the supervisor; ``hanat run`` is what users call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hanat.config import cross_check, load_node, parse_cluster, read_key, read_text
+from hanat.errors import ConfigError, HanatError
+
+
+def main() -> int:
+    """Run the node a file describes; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hanat.daemon")
+    parser.add_argument("--config", type=Path, required=True, help="the node's own file")
+    parser.add_argument("--lifeline", type=int, help="descriptor of a socket to the supervisor")
+    options = parser.parse_args()
+    try:
+        return _run(options.config, options.lifeline)
+    except HanatError as error:
+        sys.stderr.write(f"hanat: {error}\n")
+        return error.exit_code
+
+
+def _run(node_file: Path, lifeline: int | None) -> int:
+    settings = load_node(node_file)
+    text = read_text(settings.cluster_file)
+    configuration = parse_cluster(text, file=str(settings.cluster_file))
+    if problems := cross_check(settings, configuration, file=str(node_file)):
+        raise ConfigError(problems)
+    key = read_key(settings.key_file)
+    # Imported behind the checks: a wrong file is reported without loading the daemon.
+    from hanat.daemon.lifeline import Lifeline
+    from hanat.daemon.main import run
+
+    return run(
+        settings,
+        key=key,
+        configuration=configuration,
+        configuration_text=text,
+        lifeline=Lifeline(lifeline),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

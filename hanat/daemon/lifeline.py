@@ -1,0 +1,97 @@
+"""The daemon's end of the line to its supervisor (see `will`).
+
+Without a supervisor a crash would cost a lease instead of milliseconds, and nobody
+would start the node again. So a daemon whose supervisor died ends in good order,
+as if it had been told to: whoever started the supervisor then starts both. The end
+of the stream tells it, at once and without a race; PR_SET_PDEATHSIG was
+considered, but it is lost when the parent dies before the child asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from hanat.config.settings import NodeSettings
+from hanat.core.configuration import Configuration
+from hanat.daemon.executor import placements
+from hanat.daemon.will import BEAT, BEAT_S, Route, Will
+
+log = logging.getLogger(__name__)
+
+
+def write_will(settings: NodeSettings, configuration: Configuration, *, release: bytes) -> Will:
+    """Return what is to be done when this node's daemon is dead.
+
+    Args:
+        settings: Where the peers are.
+        configuration: In force.
+        release: Sealed for this incarnation.
+    """
+    others = [peer for peer in settings.peers if peer.node_id != settings.node_id]
+    return Will(
+        release=release,
+        port=settings.mesh_port,
+        routes=tuple(
+            Route(str(own), tuple(str(p.addresses[i]) for p in others if i < len(p.addresses)))
+            for i, own in enumerate(settings.myself.addresses)
+        ),
+        addresses=tuple(
+            (placement.device, str(placement.address))
+            for placement in placements(configuration.vips, settings.interfaces)
+        ),
+        grace_s=configuration.profile.grace_s,
+    )
+
+
+class Lifeline:
+    """Leaves the will and says that the loop turns.
+
+    Args:
+        descriptor: A socket to the supervisor, ours from here on; None: there is none.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
+        if self._socket is not None:
+            self._socket.set_inheritable(False)
+
+    def leave(self, will: Will) -> None:
+        """Leave a will in place of the last."""
+        if self._socket is None:
+            log.warning("supervisor=none to_do=%r", "start the node by `hanat run`")
+            return
+        try:
+            self._socket.send(will.encode(), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            log.warning("supervisor=frozen found=%r", "it has not read for minutes")
+        except ConnectionError:
+            return  # the reader of `watch` finds the end too
+
+    def watch(self, loop: asyncio.AbstractEventLoop, orphaned: Callable[[], None]) -> None:
+        """Say from now on that the loop turns; call `orphaned` when the supervisor is dead."""
+        if self._socket is None:
+            return
+        line = self._socket
+
+        def ended() -> None:
+            with suppress(ConnectionError):  # beats it had not read
+                assert not line.recv(1), "the supervisor says nothing"
+            log.error("supervisor=dead action=shutdown")
+            loop.remove_reader(line)
+            orphaned()
+
+        loop.add_reader(line, ended)
+        self._beat(loop, line)
+
+    def _beat(self, loop: asyncio.AbstractEventLoop, line: socket.socket) -> None:
+        try:
+            line.send(BEAT, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass  # it is frozen and has beats enough to read
+        except ConnectionError:
+            return
+        loop.call_later(BEAT_S, self._beat, loop, line)
