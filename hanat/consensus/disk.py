@@ -19,6 +19,9 @@ from hanat.consensus.files import Files
 from hanat.consensus.segments import Header, Segment
 from hanat.consensus.vote import VoteFile
 
+ROOM_BYTES = 8 << 20  # two of the largest entries: less is no room to go on with
+PROBE = "probe"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -62,10 +65,14 @@ class Disk:
         self._vote_file.save(self.vote)
         self._unsaved = False
 
-    def append(self, entry: Entry) -> None:
-        """Write an entry behind the last; after an error it was not written."""
+    def save(self) -> None:
+        """Make the facts durable if the last change of them failed."""
         if self._unsaved:
             self.remember()
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry behind the last; after an error it was not written."""
+        self.save()
         segment = self._segments[-1] if self._segments else None
         if segment is None or segment.fd is None or segment.size >= self._room or not segment.ends:
             segment = self._segment_for(entry[1])
@@ -110,6 +117,30 @@ class Disk:
         self.remember(epoch=self.vote.epoch + 1, log_start=0)
         while self._segments:
             self._drop(self._segments.pop())
+
+    def probe(self) -> None:
+        """Find out whether the disk takes data and has room; leave nothing behind."""
+        path = self._place.directory / PROBE
+        fd = self._files.open(path, create=True)
+        try:
+            self._files.write(fd, bytes(ROOM_BYTES), 0)
+            self._files.sync(fd)
+        finally:
+            self._files.close(fd)
+            self._files.remove(path)
+
+    def rewrite(self, entries: list[Entry]) -> None:
+        """Write the whole log anew: what is in the files is not known.
+
+        Whoever starts in the middle of it starts without a log, as one that lost it.
+        """
+        lost_tail, self.durable = self.vote.lost_tail, 0
+        self.remember(lost_tail=True)
+        self.clear()
+        for entry in entries:
+            self.append(entry)
+        self.sync()
+        self.remember(lost_tail=lost_tail)
 
     def close(self) -> None:
         """Close every file, the lock last."""

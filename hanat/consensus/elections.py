@@ -17,6 +17,7 @@ from itertools import count
 from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING, Protocol
 
+from hanat.consensus.durability import Durability
 from hanat.consensus.library import LibraryNode, Transport
 from hanat.core.configuration import PROFILES, Profile
 from hanat.core.lease import Lease, Promise
@@ -76,6 +77,7 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         self.nodes: Mapping[int, LibraryNode] = {p: LibraryNode(p) for p in sorted(peer_ids)}
         self.quorum = (len(peer_ids) + 1) // 2 + 1
         self.profile, self.journal, self.clock, self.rng = profile, journal, clock, rng
+        self.durability = Durability(journal, clock)
         self.raft: RaftView
         self.wire: Wire
         now = clock()
@@ -176,13 +178,20 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         return self._transfer_term == self.term and self.clock() <= self._campaign_until
 
     def _refuses(self, candidate: int) -> bool:
-        """Say whether helping the candidate would break a promise or the own lease."""
+        """Say whether helping the candidate would break a promise or the own lease.
+
+        Also if this node cannot remember whom it helped.
+        """
+        if not self.durability.fit:
+            return True
         now = self.clock()
         if max(self.lease.until, self._held_until) > now:
             return True
         return self.promise.binds(candidate=candidate, now=now)
 
     def _on_request_vote(self, node: LibraryNode, message: Message) -> None:
+        if not self.durability.fit:
+            return
         sent_by_leader = message["transfer"] and self._released_for(message["term"])
         if self._refuses(node.id) and not sent_by_leader:
             return
@@ -212,6 +221,8 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         # that they gave to the next.
         promise = self.promise
         if (message["term"], node.id) != (self.term, promise.leader) or promise.term != self.term:
+            return
+        if not self.durability.fit:
             return
         self._onMessageReceived(node, message)
         self._transfer_term = self.term

@@ -23,6 +23,7 @@ library's issues 166, 167, 197, 201.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING
 from hanat.consensus.elections import Elections
 from hanat.consensus.library import LibraryNode
 from hanat.core.configuration import Profile
-from hanat.errors import WireError
+from hanat.errors import JournalError, WireError
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Entry, Message
@@ -91,6 +92,8 @@ class Guard(Elections):
     def send(self, node: LibraryNode, message: Message) -> bool:
         """Send what the library wants sent, repaired."""
         peer: int = node.id
+        if not self.durability.may_send(message):
+            return False
         match message["type"]:
             case "append_entries":
                 if "prevLogIdx" not in message:
@@ -100,7 +103,8 @@ class Guard(Elections):
                 generation, sent_at = self._answering or (None, None)
                 message |= {"term": self.term, "gen": generation, "ts": sent_at}
                 # A node that just started must not stand: it may have promised before.
-                message["eligible"] = self.eligible and not self.promise.quiet(self.clock())
+                fit = self.eligible and self.durability.fit
+                message["eligible"] = fit and not self.promise.quiet(self.clock())
             case "request_vote":
                 message["transfer"] = self._transfer_term == self.term - 1
             case "timeout_now":
@@ -174,7 +178,11 @@ class Guard(Elections):
 
     def receive(self, peer: int, message: Message) -> None:
         """Take a message from a peer: check, change or answer it, or pass it on."""
-        node = self.nodes[peer]
+        with suppress(JournalError):  # `durability` has noted it
+            self._receive(self.nodes[peer], message)
+        self._settle()
+
+    def _receive(self, node: LibraryNode, message: Message) -> None:
         match message["type"]:
             case "append_entries":
                 self._on_append(node, message)
@@ -194,7 +202,6 @@ class Guard(Elections):
                 self._raise_term(node, message["term"])
             case _:
                 raise WireError(f"message type {message['type']!r} is not for a node")
-        self._settle()
 
     def _on_next(self, node: LibraryNode, message: Message) -> None:
         if message["term"] != self.term or not self.leading:
@@ -243,6 +250,9 @@ class Guard(Elections):
         entries: list[Entry] = message["entries"]
         verified = previous + len(entries)
         message["commit_index"] = min(message["commit_index"], verified)
+        if self.durability.failure is not None:
+            self._only_hear(node, message)
+            return
         if first <= previous < last and self._entry(previous)[2] == message["prevLogTerm"]:
             known = 0
             while (
@@ -260,6 +270,12 @@ class Guard(Elections):
                 message["prevLogIdx"], message["prevLogTerm"] = entries[known - 1][1:]
                 message["entries"] = entries[known:]
         self._onMessageReceived(node, message)
+
+    def _only_hear(self, node: LibraryNode, message: Message) -> None:
+        """Acknowledge no entry, and do not ask for more."""
+        self._heartbeat(node, message | {"commit_index": 0})
+        heard = {"type": "next_node_idx", "next_node_idx": self.last_index + 1}
+        self.send(node, heard | {"reset": False, "success": False})
 
     def _heartbeat(self, node: LibraryNode, message: Message) -> None:
         """Renew timer, leader, term and a verified commit index, nothing else."""

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Protocol, overload
 
 from hanat.consensus.codec import Entry
-from hanat.consensus.disk import Disk, Place
+from hanat.consensus.disk import PROBE, Disk, Place
 from hanat.consensus.files import FILES, Files
 from hanat.consensus.library import MemoryJournal
 from hanat.consensus.loading import Loaded, damage, load
@@ -58,6 +58,9 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
     def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
         """Return 1: only the first entry is known to be committed."""
         return 1
+
+    def repair(self) -> None:
+        """Do nothing: memory does not fail."""
 
 
 class Journal:
@@ -209,6 +212,25 @@ class Journal:
         except OSError as error:
             raise self._refusal("note the recovery in", error) from error
 
+    def repair(self) -> None:
+        """Make the journal usable again after an error.
+
+        May take as long as the disk is slow. Nothing else but reading may be done
+        meanwhile, so it may run in a thread.
+
+        Raises:
+            JournalError: The disk cannot be written, or has too little room.
+        """
+        assert not self._closed, "the journal is closed"
+        try:
+            self._disk.probe()
+            self._disk.save()
+            if self._broken is not None:
+                self._disk.rewrite(self._entries)
+        except OSError as error:
+            raise self._refusal("write again to", error) from error
+        self._broken = None
+
     def close(self) -> None:
         """Sync everything and let others open the journal; idempotent.
 
@@ -248,7 +270,7 @@ class Journal:
         return JournalError(
             tried=f"{doing} the journal {self._name}",
             found=error.strerror or str(error),
-            to_do="free or repair the disk; until then this node cannot follow",
+            to_do="free or repair the disk; until then this node only watches",
         )
 
     @contextlib.contextmanager
@@ -324,6 +346,8 @@ def _open(place: Place, present: Vote) -> Journal:
     """Open the locked journal; `present` is what is true of node and machine now."""
     directory, path = place.directory, place.directory / "vote"
     _refuse_strangers(directory)
+    if (directory / PROBE).exists():  # killed while it looked for room
+        place.files.remove(directory / PROBE)
     if path.exists():
         file = VoteFile.load(path, place.files)
         try:
@@ -342,7 +366,7 @@ def _open(place: Place, present: Vote) -> Journal:
 
 def _refuse_strangers(directory: Path) -> None:
     for path in sorted(directory.iterdir()):
-        if path.suffix != ".log" and path.name not in ("lock", "vote", "vote.new"):
+        if path.suffix != ".log" and path.name not in ("lock", "vote", "vote.new", PROBE):
             raise damage(path, "hanat makes no such file")
 
 

@@ -11,6 +11,7 @@ then has it seen every entry that was ever committed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hanat.consensus import state as entries
@@ -18,8 +19,14 @@ from hanat.consensus.codec import wrap
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
 from hanat.consensus.state import Command, State
-from hanat.core.inputs import BarrierApplied, Input, LeaderObserved, LeaseObserved
-from hanat.errors import ConsensusError
+from hanat.core.inputs import (
+    BarrierApplied,
+    Input,
+    JournalObserved,
+    LeaderObserved,
+    LeaseObserved,
+)
+from hanat.errors import ConsensusError, JournalError
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 FALLBACK_LEASES = 3  # a leader that hears no majority for this long gives up by itself
@@ -58,6 +65,7 @@ class Replica:
         self._guard = guard
         self._on_input, self._on_command = on_input, on_command
         self._observed: tuple[int, int | None] = (0, None)
+        self._journal = ""
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         self._machine = _Machine(
             self._apply,
@@ -114,12 +122,12 @@ class Replica:
                 the caller keeps a deadline.
 
         Returns:
-            False if this node does not lead; then `done` is not called.
+            False if this node does not lead, or cannot write; then `done` is not called.
 
         Raises:
             ConsensusError: The command is too large for an entry.
         """
-        if not self.leading:
+        if not self.leading or self._guard.durability.failure is not None:
             return False
         data = entries.encode(command)
         if len(data) > ENTRY_BYTES_MAX:
@@ -131,14 +139,20 @@ class Replica:
     def tick(self) -> None:
         """Let time and received messages take effect; report what changed."""
         self._guard.before_tick()
-        self._machine.doTick(0)
+        with suppress(JournalError):  # `durability` has noted it
+            self._machine.doTick(0)
         self._observe()
+        self._guard.durability.tick()
 
     def _observe(self) -> None:
         observed = (self.term, self.leader)
         if observed != self._observed:
             self._observed = observed
             self._on_input(LeaderObserved(*observed))
+        journal = self._guard.durability.found
+        if journal != self._journal:
+            self._journal = journal
+            self._on_input(JournalObserved(journal))
 
     @property
     def eligible_peers(self) -> frozenset[int]:
@@ -188,7 +202,7 @@ def _configuration_for(guard: Guard) -> SyncObjConf:
     profile = guard.profile
     return SyncObjConf(
         autoTick=False,
-        journalFile=guard.journal,
+        journalFile=guard.durability,
         appendEntriesPeriod=profile.beacon_s,
         # Just under the guard's shortest timer, so that a won pre-vote is acted on at once.
         raftMinTimeout=0.80 * profile.lease_s,

@@ -56,6 +56,13 @@ class CarrierObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalObserved:
+    """The journal can be written and is complete (empty), or what is wrong with it."""
+
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
 class SwitchoverRequested:
     """An operator wants another node to hold the addresses; None: any."""
 
@@ -99,6 +106,7 @@ Input = (
     | ConfigurationApplied
     | ConfigurationRefused
     | CarrierObserved
+    | JournalObserved
     | SwitchoverRequested
     | ShutdownRequested
     | FlowsFlushed

@@ -57,6 +57,7 @@ from hanat.core.inputs import (
     ConfigurationRefused,
     FlowsFlushed,
     Input,
+    JournalObserved,
     LeaderObserved,
     LeaseObserved,
     ShutdownRequested,
@@ -131,6 +132,7 @@ class Node:
         self._lease_until = 0.0
         self._armed_until = 0.0
         self._carriers: dict[str, bool] = {}  # logical interface → as last observed
+        self._journal = ""  # what is wrong with it
         self._faults: dict[str, float | None] = {}  # why → until when, None: until told
         self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
         self._gate_until = 0.0  # until when the kernel may let this node answer
@@ -165,7 +167,8 @@ class Node:
             for interface in self._configuration.interfaces
             if not self._carriers.get(interface, True)
         ]
-        return (*dark, *self._faults)
+        journal = (self._journal,) if self._journal else ()
+        return (*dark, *journal, *self._faults)
 
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
@@ -213,6 +216,8 @@ class Node:
                 return self._hinder(f"configuration revision {revision}: {found}", None, now)
             case CarrierObserved():
                 return self._carrier_observed(item, now)
+            case JournalObserved(found):
+                return self._journal_observed(found, now)
             case SwitchoverRequested():
                 if self._role is not Role.ACTIVE:
                     return ()
@@ -399,6 +404,15 @@ class Node:
         hindered = bool(self.ineligible)
         self._carriers[item.interface] = item.carrier
         return self._eligibility(now, hindered=hindered)
+
+    def _journal_observed(self, found: str, now: float) -> tuple[Action, ...]:
+        hindered = bool(self.ineligible)
+        self._journal = found
+        actions = self._eligibility(now, hindered=hindered)
+        if found and self._leading and self._role in {Role.TAKEOVER, Role.FENCED}:
+            # Nothing can be committed through this node: do not stand in the way.
+            return (*actions, StepDown())
+        return actions
 
     def _hinder(self, why: str, until: float | None, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)

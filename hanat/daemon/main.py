@@ -40,10 +40,11 @@ from hanat.core.inputs import (
 from hanat.core.node import Node
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
+from hanat.daemon.background import Background
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.daemon.lifeline import Lifeline, write_will
-from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError
+from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
@@ -136,16 +137,20 @@ class Daemon:
         rng = random.Random(secrets.randbits(64))  # noqa: S311 - timers, not secrets
         library.prepare(clock=clock, uniform=rng.random)
         others = {p.node_id: p.addresses for p in settings.peers if p.node_id != settings.node_id}
+        self._journal = open_journal(
+            settings.data_dir, node_id=settings.node_id, cluster=self._configuration.name
+        )
+        if self._journal.report:
+            log.warning("journal report=%r", self._journal.report)
         self._guard = Guard(
             node_id=settings.node_id,
             peer_ids=others,
             profile=profile,
-            journal=open_journal(
-                settings.data_dir, node_id=settings.node_id, cluster=self._configuration.name
-            ),
+            journal=self._journal,
             clock=clock,
             rng=rng,
         )
+        self._disk_work = self._guard.durability.background = Background("journal")
         self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
         self._replica = Replica(self._guard, on_input=self._feed, on_command=self._command)
         self._transport = RaftTransport(
@@ -166,6 +171,16 @@ class Daemon:
     async def run(self, lifeline: Lifeline) -> int:
         """Run until told to stop; return the exit code."""
         self._lifeline = lifeline
+        try:
+            return await self._run()
+        finally:
+            self._disk_work.close()
+            try:
+                self._journal.close()
+            except JournalError as error:
+                log.error("journal found=%r", str(error))  # noqa: TRY400 - the text says it all
+
+    async def _run(self) -> int:
         loop = self._loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broken)
         await machine.check_neighbours(self._settings, self._configuration)
@@ -193,7 +208,7 @@ class Daemon:
             self._carrier(device, carrier=self._adapters.links.carrier(device))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
-        lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
+        self._lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
         log.info("node=%s id=%d started", self._settings.node, self._settings.node_id)
         dialling = loop.create_task(self._transport.dial())
         dialling.add_done_callback(self._dialling_ended)

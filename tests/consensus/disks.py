@@ -101,6 +101,27 @@ class Failing(Quick):
         super().remove(path)
 
 
+class Full(Quick):
+    """Takes nothing that needs room while it is `full`; what is there can be overwritten."""
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        fd = super().open(path, create=create)
+        if create:
+            self._need_room(fd, 1)
+        return fd
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        self._need_room(fd, offset + len(data))
+        super().write(fd, data, offset)
+
+    def _need_room(self, fd: int, size: int) -> None:
+        if self.full and size > os.fstat(fd).st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 @dataclass
 class _Inode:
     """Content that survives a power loss, and changes that may not."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from hanat.consensus.codec import NO_OP, wrap
 from hanat.consensus.journal import Journal, open_journal
 from hanat.consensus.library import SyncObj, SyncObjConf
 from hanat.errors import JournalError, StartupError
-from tests.consensus.disks import Failing, Quick
-from tests.consensus.journals import OPERATIONS, Model, opened, vote_of, write_log
+from tests.consensus.disks import Failing, Full, Quick
+from tests.consensus.journals import OPERATIONS, Model, fill, opened, vote_of, write_log
 
 ADD_UNTIL_KILLED = """
 import sys
@@ -242,6 +243,62 @@ def test_nothing_is_accepted_after_a_failed_sync(tmp_path: Path) -> None:
         for refused in (journal.sync, journal.sync, lambda: journal.add(NO_OP, 2, 1)):
             with pytest.raises(JournalError, match="sync the journal"):
                 refused()
+
+
+def test_broken_journal_is_written_anew(tmp_path: Path) -> None:
+    model = write_log(tmp_path, 20, synced=10)
+    disk = Failing(errno.EIO)
+    with opened(tmp_path, files=disk) as journal:
+        model = fill(journal, model, ["add", "cut head", "add"])
+        disk.fail_at, disk.lasting = disk.changes + 1, True
+        for refused in (journal.sync, journal.repair, lambda: journal.add(NO_OP, 90, 9)):
+            with pytest.raises(JournalError):
+                refused()
+        disk.fail_at = None
+        journal.repair()
+        assert model.holds(journal)
+        model = fill(journal, model, ["add"] * 3)
+    with opened(tmp_path) as journal:
+        assert model.holds(journal)
+        assert journal.report == ""
+        assert not journal.lost_tail_possible
+
+
+def test_killed_while_a_broken_journal_is_written_anew_counts_as_having_lost_it(
+    tmp_path: Path,
+) -> None:
+    model = write_log(tmp_path / "alive", 20)
+    disk = Failing(errno.EIO)
+    outcomes: set[tuple[int, bool]] = set()
+    with opened(tmp_path / "alive", files=disk) as journal:
+        disk.fail_at = disk.changes + 1
+        with pytest.raises(JournalError):
+            journal.sync()
+        for change in count(1):
+            disk.fail_at, disk.lasting = disk.changes + change, True
+            try:
+                journal.repair()
+                break
+            except JournalError:
+                pass
+            with opened(shutil.copytree(tmp_path / "alive", tmp_path / str(change))) as found:
+                assert tuple(found[:]) == model.entries[: len(found)]
+                outcomes.add((len(found), found.lost_tail_possible))
+        disk.fail_at = None
+        assert model.holds(journal)
+    assert (20, False) in outcomes
+    assert all(length == 20 or lost for length, lost in outcomes), outcomes
+
+
+def test_disk_with_little_room_is_not_fit_and_nothing_is_left_of_the_trial(tmp_path: Path) -> None:
+    disk = Full()
+    with opened(tmp_path, files=disk) as journal:
+        disk.full = True
+        with pytest.raises(JournalError, match="write again to the journal"):
+            journal.repair()
+        disk.full = False
+        journal.repair()
+    assert sorted(path.name for path in (tmp_path / "journal").iterdir()) == ["lock", "vote"]
 
 
 # ------------------------------------------------------------------- refused at start

@@ -264,6 +264,30 @@ def test_refused_address_makes_the_node_ineligible_for_a_while() -> None:
     assert h.node.snapshot().ineligible == ("kernel: refused",)
 
 
+def test_holder_whose_journal_fails_hands_over() -> None:
+    h = Harness().active(until=0.09)
+    actions = h.tell(told.JournalObserved("no space left"))
+    assert actions == [do.SetEligible(eligible=False), do.WithdrawGate(), do.FlushFlows()]
+    assert h.node.snapshot().ineligible == ("no space left",)
+    assert do.TransferLeadership(None) in h.tell(told.FlowsFlushed())
+
+
+def test_elected_node_whose_journal_fails_steps_down_at_once() -> None:
+    h = Harness()
+    h.elect()
+    assert h.tell(told.JournalObserved("no space left")) == [
+        do.SetEligible(eligible=False),
+        do.StepDown(),
+    ]
+
+
+def test_node_is_eligible_again_when_its_journal_is_whole() -> None:
+    h = Harness()
+    h.tell(told.JournalObserved("no space left"))
+    assert h.tell(told.JournalObserved("")) == [do.SetEligible(eligible=True)]
+    assert h.node.snapshot().ineligible == ()
+
+
 def test_refused_announcement_makes_the_node_give_the_addresses_up() -> None:
     # Unheard, the neighbours would go on sending to the holder before.
     h = Harness(failing=do.Announce(VIPS))

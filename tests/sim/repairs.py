@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from hanat.consensus.codec import Entry, Message
+from hanat.consensus.durability import Durability
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode
 from hanat.core.lease import Lease, Promise
@@ -237,6 +238,23 @@ class WithoutOrderCheck(Guard):
         self._onMessageReceived(node, message)
         self._transfer_term = self.term
         self._campaign(1.7)
+
+
+# ------------------------------------------------------------------------- the disk
+
+
+@_broken
+class WithoutWriteAhead(Guard):
+    """What could not be saved is said nevertheless."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+
+        class Rash(Durability):
+            def may_send(self, message: Message) -> bool:  # noqa: ARG002
+                return True
+
+        self.durability = Rash(self.journal, self.clock)
 
 
 @_broken

@@ -1,0 +1,31 @@
+"""Slow work off the loop: one thread a kind of work, results back on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+class Background:
+    """One thread that does what it is given, in order.
+
+    Args:
+        name: Of the thread, as tools show it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    def __call__(
+        self, work: Callable[[], None], done: Callable[[BaseException | None], None]
+    ) -> None:
+        """Do `work` in the thread, then call `done` on the loop with what it raised."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        future.add_done_callback(
+            lambda ended: None if ended.cancelled() else done(ended.exception())
+        )
+
+    def close(self) -> None:
+        """Wait for the work at hand; what waits behind it is not done."""
+        self._threads.shutdown(cancel_futures=True)
