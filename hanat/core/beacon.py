@@ -1,0 +1,77 @@
+"""What a node says of itself to one peer, again and again: the content of a beacon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NOBODY = 0  # node ids begin at 1
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """An answer to a leader's beacon: nobody else is helped for the length of a lease.
+
+    Attributes:
+        term: The leader's term.
+        sequence: Number of the leader's beacon that the promise counts from.
+    """
+
+    term: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beacon:
+    """One node's view, as told to one peer.
+
+    Attributes:
+        term: The sender's Raft term.
+        leader: Whom the sender takes for the leader of that term, `NOBODY` if unknown.
+        asks: The sender leads `term` and asks for a promise.
+        released_term: In this term and all before it the sender has given its lease up
+            and answers no more: promises made to it are void. 0 before the first.
+        successor: Whom the sender ordered to lead after `released_term`, `NOBODY` if nobody.
+        promised: What the sender promised this peer last, None if nothing in `term`.
+        eligible: The sender may hold the floating addresses.
+        last: Term and index of the end of the sender's log.
+    """
+
+    term: int
+    leader: int = NOBODY
+    asks: bool = False
+    released_term: int = 0
+    successor: int = NOBODY
+    promised: Promised | None = None
+    eligible: bool = False
+    last: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A datagram that was believed.
+
+    Attributes:
+        sequence: Its number, for a promise.
+        beacon: What the peer says of itself.
+        payload: A Raft message, empty for none.
+        echoed_at: When this node sent what the peer heard last [s].
+        promised_at: When this node sent what the peer's promise counts from [s]; None
+            without a promise, or when that is too long ago.
+        introduced: The peer started anew since it was heard last: tell it at once that
+            it was heard, so that it can believe this node.
+    """
+
+    peer: int
+    sequence: int
+    beacon: Beacon
+    payload: bytes
+    echoed_at: float | None
+    promised_at: float | None
+    introduced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A peer's daemon is dead, and its node has stopped answering: promises to it are void."""
+
+    peer: int
