@@ -49,6 +49,16 @@ class Promise:
         self.until = max(self.until, now + self.duration_s)
         return True
 
+    def release(self, *, leader: int, term: int, now: float) -> bool:
+        """Void what was promised to a leader up to a term; return True if it still bound.
+
+        The leader said that it answers no more, or its supervisor did.
+        """
+        if self.leader != leader or self.term > term or self.until <= now:
+            return False
+        self.until = now
+        return True
+
     def binds(self, *, candidate: int, now: float) -> bool:
         """Say whether helping this candidate would break the promise."""
         return now < self.until and self.leader != candidate
@@ -77,7 +87,7 @@ class Lease:
         self.duration_s, self.margin_s, self.quorum = duration_s, margin_s, quorum
         self.term = -1
         self.until = 0.0
-        self._given_up_term = -1
+        self.given_up_term = 0  # in this term and all before it the lease is never renewed
         self._acknowledged: dict[int, float] = {}
 
     def acknowledged(self, *, peer: int, term: int, sent_at: float, now: float) -> bool:
@@ -94,7 +104,7 @@ class Lease:
         if term != self.term:
             self.revoke()
             self.term = term
-        if term == self._given_up_term:
+        if term <= self.given_up_term:
             return False
         self._acknowledged[peer] = max(self._acknowledged.get(peer, sent_at), sent_at)
         return self._grow(now)
@@ -104,7 +114,7 @@ class Lease:
         if term != self.term:
             self.revoke()
             self.term = term
-        return term != self._given_up_term and self._grow(now)
+        return term > self.given_up_term and self._grow(now)
 
     def _grow(self, now: float) -> bool:
         times = sorted([now, *self._acknowledged.values()], reverse=True)
@@ -118,7 +128,7 @@ class Lease:
 
     def give_up(self, term: int) -> None:
         """End the lease and never renew it in this term: leadership is handed on."""
-        self._given_up_term = term
+        self.given_up_term = max(self.given_up_term, term)
         self.revoke()
 
     def revoke(self) -> None:
