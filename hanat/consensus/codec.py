@@ -1,7 +1,7 @@
 """Raft's messages as bytes, by layout; nothing from the network is unpickled.
 
 The library hands us dictionaries. Each kind has one fixed layout here, with its
-extra fields (generation, send time, flags) that `guard` adds. A message that
+extra fields (generation, flags) that `guard` adds. A message that
 does not fit its layout, or a kind that is not in the table, is a `WireError`.
 
 Commands: the library keeps each log entry as one type byte and a pickle of the
@@ -13,7 +13,6 @@ changing members or code versions are never sent and never accepted.
 
 from __future__ import annotations
 
-import math
 import pickle  # only for what this process itself packed, see `unwrap`
 from collections.abc import Callable
 from struct import Struct
@@ -30,9 +29,9 @@ NO_OP = b"\x01"
 REGULAR = b"\x00"
 ENTRIES_MAX = 4096
 
-_APPEND = Struct("!QQQQQdQI")
+_APPEND = Struct("!QQQQQQI")
 _ENTRY = Struct("!QBI")
-_NEXT = Struct("!QBQQd")
+_NEXT = Struct("!QBQQ")
 _VOTE = Struct("!QQQB")
 _PRE_VOTE = Struct("!QQQQ")
 _ONE = Struct("!Q")
@@ -94,7 +93,7 @@ def _pack_append(m: Message) -> bytes:
     entries: list[Entry] = m["entries"]
     parts = [
         _APPEND.pack(m["term"], m["commit_index"], m["prevLogIdx"], m["prevLogTerm"],
-                     m["gen"], m["ts"], m["last"], len(entries))
+                     m["gen"], m["last"], len(entries))
     ]  # fmt: skip
     for command, _, term in entries:
         data = unwrap(command)
@@ -104,7 +103,7 @@ def _pack_append(m: Message) -> bytes:
 
 
 def _unpack_append(data: bytes) -> Message:
-    term, commit, prev, prev_term, gen, ts, last, count = _APPEND.unpack_from(data)
+    term, commit, prev, prev_term, gen, last, count = _APPEND.unpack_from(data)
     if count > ENTRIES_MAX:
         raise ValueError(f"{count} entries, at most {ENTRIES_MAX}")
     entries: list[Entry] = []
@@ -120,22 +119,20 @@ def _unpack_append(data: bytes) -> Message:
     _exactly(data, position)
     return {
         "term": term, "commit_index": commit, "prevLogIdx": prev, "prevLogTerm": prev_term,
-        "gen": gen, "ts": _finite(ts), "last": last, "entries": entries,
+        "gen": gen, "last": last, "entries": entries,
     }  # fmt: skip
 
 
 def _pack_next(m: Message) -> bytes:
-    flags = bool(m["reset"]) | bool(m["success"]) << 1 | (m["ts"] is not None) << 2
-    flags |= bool(m["eligible"]) << 3
-    return _NEXT.pack(m["next_node_idx"], flags, m["term"], m["gen"] or 0, m["ts"] or 0.0)
+    flags = bool(m["reset"]) | bool(m["success"]) << 1
+    return _NEXT.pack(m["next_node_idx"], flags, m["term"], m["gen"] or 0)
 
 
 def _unpack_next(data: bytes) -> Message:
-    index, flags, term, gen, ts = _NEXT.unpack(data)
+    index, flags, term, gen = _NEXT.unpack(data)
     return {
         "next_node_idx": index, "reset": bool(flags & 1), "success": bool(flags & 2),
-        "term": term, "gen": gen or None, "ts": _finite(ts) if flags & 4 else None,
-        "eligible": bool(flags & 8),
+        "term": term, "gen": gen or None,
     }  # fmt: skip
 
 
@@ -173,12 +170,6 @@ def _one(field: str) -> tuple[Callable[[Message], bytes], Callable[[bytes], Mess
 def _exactly(data: bytes, end: int) -> None:
     if end != len(data):
         raise ValueError(f"{len(data) - end} bytes too many")
-
-
-def _finite(seconds: float) -> float:
-    if not math.isfinite(seconds):
-        raise ValueError(f"a time of {seconds}")
-    return seconds
 
 
 _KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Message]]] = {

@@ -5,6 +5,10 @@ until a *pre-vote* was won, or until the leader ordered this node to campaign; a
 isolated node never raises its term, and a healed partition moves nothing. Votes
 and pre-votes are refused while a leader was heard (`core.lease`); a vote counts
 once a voter and term; who leads or stands in an older term is told, not ignored.
+When a node stands is `core.election`.
+
+Everything about votes is sent on the connection and as datagrams, and again until
+it is answered: whichever arrives first counts.
 
 Source: Ongaro, "Consensus: Bridging Theory and Practice", 2014, sections 3.10
 (transfer), 4.2.3 and 9.6 (pre-vote); the library's issue 84.
@@ -12,55 +16,30 @@ Source: Ongaro, "Consensus: Bridging Theory and Practice", 2014, sections 3.10
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from itertools import count
 from random import Random  # noqa: TID251 - as a type: the source is a parameter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from hanat.consensus.durability import Durability
-from hanat.consensus.library import LibraryNode, Transport
-from hanat.core.configuration import PROFILES, Profile
-from hanat.core.lease import Lease, Promise
+from hanat.consensus.library import LibraryNode
+from hanat.consensus.promises import Promises
+from hanat.core.configuration import Profile
+from hanat.core.election import Rival, rank
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Message
     from hanat.consensus.journal import Log
 
-# How long the library may see its peers, in leases: after a won pre-vote long enough for
-# one campaign (its own timer is 0.80 to 0.85), after a transfer for a repeated one.
-CAMPAIGN_LEASES = 0.8
-TRANSFER_LEASES = 1.7
-INELIGIBLE_DELAY = 10  # in leases: an ineligible node stands only when nobody else does
+# How long the library may see its peers, in leases: less than its own timer, so that one
+# won pre-vote allows one campaign.
+CAMPAIGN_LEASES = 0.6
+ROUND_BEACONS = 2  # how long a pre-vote is asked for
+STALLED_BEACONS = 3  # a node that did not run for this long hears what waited, then judges
+REPEATS = 4  # in a beacon: how often a vote is asked for again
 
 
-class Wire(Protocol):
-    """What carries messages to peers."""
-
-    def send(self, peer: int, message: Message) -> bool:
-        """Send to a peer; False when there is no connection."""
-        ...
-
-
-class RaftView(Protocol):
-    """The public part of the library's object that the guard reads."""
-
-    raftCurrentTerm: int  # noqa: N815 - the library's name
-    raftCommitIndex: int  # noqa: N815 - the library's name
-
-    def _isLeader(self) -> bool: ...  # noqa: N802 - the library's name
-
-
-class Elections(Transport):  # type: ignore[misc] # the library is untyped
-    """The library's transport, as far as it is about leaders.
-
-    Args:
-        node_id: This node.
-        peer_ids: The other nodes.
-        profile: Timing.
-        journal: The log, shared with the library.
-        clock: Seconds of CLOCK_BOOTTIME.
-        rng: For election timers.
-    """
+class Elections(Promises):
+    """The library's transport, as far as it is about leaders; arguments as `Promises`."""
 
     def __init__(
         self,
@@ -72,49 +51,24 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         clock: Callable[[], float],
         rng: Random,
     ) -> None:
-        super().__init__(None, None, [])
-        self.node_id = node_id
-        self.nodes: Mapping[int, LibraryNode] = {p: LibraryNode(p) for p in sorted(peer_ids)}
-        self.quorum = (len(peer_ids) + 1) // 2 + 1
-        self.profile, self.journal, self.clock, self.rng = profile, journal, clock, rng
-        self.durability = Durability(journal, clock)
-        self.raft: RaftView
-        self.wire: Wire
-        now = clock()
-        # Before this start the node may have promised under another profile.
-        quiet_s = max(known.lease_s for known in PROFILES.values())
-        self.promise = Promise(duration_s=profile.lease_s, quiet_s=quiet_s, now=now)
-        self.lease = Lease(
-            duration_s=profile.lease_s, margin_s=profile.margin_s, quorum=self.quorum
+        super().__init__(
+            node_id=node_id,
+            peer_ids=peer_ids,
+            profile=profile,
+            journal=journal,
+            clock=clock,
+            rng=rng,
         )
-        self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
-        self.eligible = True
-        self.eligible_peers: set[int] = set()  # as they said in their newest reply
-        self._held_until = 0.0
         self._numbers = count(1)
         self._connections: dict[int, int] = {}  # peer → number of its connection
         self._peers_visible = False
         self._campaign_until = 0.0
+        self._vote_request: Message | None = None
         self._voters: set[int] = set()
         self._voters_term = -1
-        self._round, self._round_voters = 0, {node_id}
+        self._round, self._round_voters, self._round_until = 0, {node_id}, 0.0
         self._transfer_term: int | None = None
-        self._patience_s = self._draw_patience()
-        self._stand_at = now + profile.lease_s + self._patience_s
-
-    def bind(self, raft: RaftView, wire: Wire) -> None:
-        """Connect the guard to the library's object and to what carries messages."""
-        self.raft, self.wire = raft, wire
-
-    @property
-    def term(self) -> int:
-        """The Raft term of this node."""
-        return self.raft.raftCurrentTerm
-
-    @property
-    def leading(self) -> bool:
-        """Whether this node is the leader."""
-        return self.raft._isLeader()  # noqa: SLF001 - the library has no public name for it
+        self._ticked_at = clock()
 
     @property
     def last_index(self) -> int:
@@ -126,48 +80,45 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         """Peers with a connection."""
         return self._connections.keys()
 
-    def _draw_patience(self) -> float:
-        """Return how long after a promise's end to ask for pre-votes.
-
-        Drawn once a leader and once a round: a draw at each heartbeat, with the latest
-        kept, would make all nodes late and alike.
-        """
-        return self.rng.uniform(0.1, 1.0) * self.profile.lease_s
-
-    def _wait(self, now: float, leases: float) -> None:
-        """Do not stand for election before that time and this node's patience."""
-        if not self.eligible:
-            leases += INELIGIBLE_DELAY
-        due = now + leases * self.profile.lease_s + self._patience_s
-        self._stand_at = max(self._stand_at, due)
-
     def _settle(self) -> None:
         """After anything that may have changed the role."""
+        super()._settle()
         if self.leading:
             self._campaign_until = 0.0  # elected: what the campaign was allowed is over
-            return
-        if self.lease.until:
-            # The gate may be open until then: nobody is helped before, not even by
-            # a vote that arrives in the same burst as the news of the higher term.
-            self._held_until = max(self._held_until, self.lease.until)
-            self.lease.revoke()
-        if self._peers_visible and self.clock() > self._campaign_until:
+        elif self._peers_visible and self.clock() > self._campaign_until:
             self._show_peers(visible=False)
 
-    def _raise_term(self, node: LibraryNode, term: int) -> None:
-        """Raise the library's term, by a vote request that it can never grant."""
-        if term > self.term:
-            invented = {"type": "request_vote", "term": term, "last_log_index": 0}
-            self._onMessageReceived(node, invented | {"last_log_term": -1})
+    def _followed(self) -> None:
+        super()._followed()
+        if not self._ordered:
+            self._round_until = self._campaign_until = 0.0
+            self._show_peers(visible=False)
 
     def step_down(self) -> None:
         """Stop leading; the next term belongs to whoever is elected."""
-        self._held_until = max(self._held_until, self.lease.until)
+        self.held_until = max(self.held_until, self.lease.until)
         self.lease.give_up(self.term)
         if self.leading:
-            self._wait(self.clock(), 1)
+            self.candidacy.wait(self.clock() + self.profile.lease_s)
             self._raise_term(LibraryNode(0), self.term + 1)  # nobody's id: the vote is invented
             self._settle()
+            self.tell_all()
+
+    def send_about_votes(self, peer: int, message: Message) -> None:
+        """Send a message of the library that is about who leads."""
+        match message["type"]:
+            case "request_vote":
+                message["transfer"] = self._transfer_term == self.term - 1
+                self._vote_request = message
+            case "timeout_now":
+                self.lease.give_up(self.term)
+                self.successor = peer
+                self.tell_all()
+            case _:
+                pass
+        self.say(peer, message)
+
+    # ---------------------------------------------------------------- being asked
 
     @property
     def _ordered(self) -> bool:
@@ -185,7 +136,7 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         if not self.durability.fit:
             return True
         now = self.clock()
-        if max(self.lease.until, self._held_until) > now:
+        if max(self.lease.until, self.held_until) > now:
             return True
         return self.promise.binds(candidate=candidate, now=now)
 
@@ -196,15 +147,31 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         if self._refuses(node.id) and not sent_by_leader:
             return
         if message["term"] < self.term:
-            self.wire.send(node.id, {"type": "stale_term", "term": self.term})
+            self.say(node.id, {"type": "stale_term", "term": self.term})
             return
-        self._wait(self.clock(), 0)
+        # Who gets this vote should have time to win.
+        self.candidacy.wait(self.clock() + CAMPAIGN_LEASES * self.profile.lease_s)
+        if (message["term"], node.id) == (self.term, self.journal.getVotedForNodeId()):
+            self.say(node.id, {"type": "response_vote", "term": self.term})  # asked again
+            return
         self._onMessageReceived(node, message)
 
     def _released_for(self, term: int) -> bool:
         if self.leading:
             return self.lease.until == 0.0 and term == self.term + 1
         return self.promise.released_for(term)
+
+    def _on_pre_vote(self, node: LibraryNode, message: Message) -> None:
+        if message["term"] < self.term or (message["term"] == self.term and self.leading):
+            self.say(node.id, {"type": "stale_term", "term": self.term})
+            return
+        index, term = message["last"]
+        _, own_index, own_term = self.journal[-1]
+        if self._refuses(node.id) or (term, index) < (own_term, own_index):
+            return
+        self.say(node.id, {"type": "pre_vote_ok", "round": message["round"]})
+
+    # ------------------------------------------------------------------- standing
 
     def _on_response_vote(self, node: LibraryNode, message: Message) -> None:
         if self._voters_term != message["term"]:
@@ -224,30 +191,28 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
             return
         if not self.durability.fit:
             return
-        self._onMessageReceived(node, message)
         self._transfer_term = self.term
-        self._campaign(TRANSFER_LEASES)
-
-    def _on_pre_vote(self, node: LibraryNode, message: Message) -> None:
-        if message["term"] < self.term or (message["term"] == self.term and self.leading):
-            self.wire.send(node.id, {"type": "stale_term", "term": self.term})
-            return
-        index, term = message["last"]
-        _, own_index, own_term = self.journal[-1]
-        if self._refuses(node.id) or (term, index) < (own_term, own_index):
-            return
-        self.wire.send(node.id, {"type": "pre_vote_ok", "round": message["round"]})
+        self._campaign()
 
     def _on_pre_vote_ok(self, node: LibraryNode, message: Message) -> None:
-        if message["round"] != self._round or self.leading or self._refuses(self.node_id):
+        now = self.clock()
+        if message["round"] != self._round or now > self._round_until:
+            return
+        if self.leading or self._refuses(self.node_id):
             return
         self._round_voters.add(node.id)
         if len(self._round_voters) >= self.quorum:
-            self._campaign(CAMPAIGN_LEASES)
+            self._round_until = 0.0
+            self._campaign()
 
-    def _campaign(self, leases: float) -> None:
-        self._campaign_until = self.clock() + leases * self.profile.lease_s
+    def _campaign(self) -> None:
+        """Let the library stand in its next tick, whatever its own timer says."""
+        self._campaign_until = self.clock() + CAMPAIGN_LEASES * self.profile.lease_s
+        self._vote_request = None
         self._show_peers(visible=True)
+        # It obeys this order from whom it takes for the leader, even from nobody.
+        leader = self.raft._getLeader()  # noqa: SLF001 - the library has no public name for it
+        self._onMessageReceived(leader, {"type": "timeout_now", "term": self.term})
 
     def _show_peers(self, *, visible: bool) -> None:
         """Let the library see its peers: it campaigns only when it sees one."""
@@ -257,44 +222,75 @@ class Elections(Transport):  # type: ignore[misc] # the library is untyped
         for peer in sorted(self._connections):
             (self._onNodeConnected if visible else self._onNodeDisconnected)(self.nodes[peer])
 
+    # ----------------------------------------------------------------------- time
+
+    @property
+    def _free_at(self) -> float:
+        return max(self.promise.until, self.lease.until, self.held_until)
+
+    @property
+    def _stand_at(self) -> float:
+        eligible = self.may_hold
+        turn = rank(Rival(self.node_id, eligible), self.rivals())
+        return self.candidacy.due(free_at=self._free_at, rank=turn, eligible=eligible)
+
+    @property
+    def deadline(self) -> float:
+        """When to call `before_tick` again at the latest, seconds of the clock."""
+        now, beacon_s = self.clock(), self.profile.beacon_s
+        if self.leading:
+            return now + beacon_s
+        if now <= max(self._round_until, self._campaign_until):
+            return now + beacon_s / REPEATS
+        return min(now + beacon_s, max(now, self._stand_at))
+
     def before_tick(self) -> None:
         """Do what is due by time; call it before each tick of the library."""
         now = self.clock()
+        stalled = now - self._ticked_at > STALLED_BEACONS * self.profile.beacon_s
+        self._ticked_at = now
+        if stalled:  # what was said meanwhile is still to be read
+            self.candidacy.wait(now + self.profile.beacon_s)
         self._settle()
+        self._tell_due(now)
         if self.leading:
-            self._stand_at = 0.0
-            self._wait(now, 1)
             if not self.nodes and self.lease.alone(term=self.term, now=now):
                 self.lease_changed(self.term, self.lease.until)
+        elif now <= self._campaign_until:
+            self._ask_again()
+        elif now <= self._round_until:
+            self._ask_pre_votes()
+        else:
+            self._stand(now)
+
+    def _stand(self, now: float) -> None:
+        if self._round_until or self._campaign_until:  # one just ended without a majority
+            self._round_until = self._campaign_until = 0.0
+            self.candidacy.failed(now)
+        if now < self._stand_at or not self.durability.fit:
             return
-        if now <= self._stand_at or self._refuses(self.node_id):
-            return
-        self._patience_s = self._draw_patience()
-        self._wait(now, 0)
         self._round = next(self._numbers)
         self._round_voters = {self.node_id}
+        self._round_until = now + ROUND_BEACONS * self.profile.beacon_s
+        if len(self._round_voters) >= self.quorum:
+            self._campaign()
+        self._ask_pre_votes()
+
+    def _ask_pre_votes(self) -> None:
         _, index, term = self.journal[-1]
         message: Message = {"type": "pre_vote", "term": self.term + 1, "last": (index, term)}
-        for peer in sorted(self._connections):
-            self.wire.send(peer, message | {"round": self._round})
+        for peer in self.nodes:
+            if peer not in self._round_voters:
+                self.say(peer, message | {"round": self._round})
 
-    def _renew(self, peer: int, sent_at: float) -> None:
-        now = self.clock()
-        if sent_at > now or not self.leading:
-            return  # a time of another incarnation of this node
-        if self.lease.acknowledged(peer=peer, term=self.term, sent_at=sent_at, now=now):
-            self.lease_changed(self.term, self.lease.until)
-
-    def heard(self, leader: int, term: int) -> bool:
-        """Note a message of the leader; return True when it may count on a promise."""
-        now = self.clock()
-        if leader != self.promise.leader:
-            self._patience_s = self._draw_patience()
-        promised = self.promise.heard(leader=leader, term=term, now=now)
-        self._wait(now, 1)
-        if not self._ordered:
-            self._show_peers(visible=False)
-        return promised
+    def _ask_again(self) -> None:
+        """Ask those that did not answer for their vote again, as datagrams."""
+        message = self._vote_request
+        if message is None or message["term"] != self.term:
+            return
+        for peer in self.nodes:
+            if self._voters_term != self.term or peer not in self._voters:
+                self.tell(peer, message)
 
     # --------------------------------------------------------------- connections
 

@@ -65,7 +65,7 @@ class Outgoing:
 class Guard(Elections):
     """The library's transport, with the repairs, over any `Wire`."""
 
-    _answering: tuple[int | None, float | None] | None = None  # generation and send time
+    _answering: int | None = None  # the generation of what is being answered
 
     def __init__(
         self,
@@ -100,15 +100,10 @@ class Guard(Elections):
                     return False  # snapshots: the log is never cut yet
                 return self._send_append(peer, message["prevLogIdx"])
             case "next_node_idx":
-                generation, sent_at = self._answering or (None, None)
-                message |= {"term": self.term, "gen": generation, "ts": sent_at}
-                # A node that just started must not stand: it may have promised before.
-                fit = self.eligible and self.durability.fit
-                message["eligible"] = fit and not self.promise.quiet(self.clock())
-            case "request_vote":
-                message["transfer"] = self._transfer_term == self.term - 1
-            case "timeout_now":
-                self.lease.give_up(self.term)
+                message |= {"term": self.term, "gen": self._answering}
+            case "request_vote" | "response_vote" | "timeout_now":
+                self.send_about_votes(peer, message)
+                return True
             case "apply_command" | "apply_command_response":
                 # Leadership was lost between proposal and tick. Commands are not
                 # forwarded: the proposer hears of it and decides anew.
@@ -144,7 +139,6 @@ class Guard(Elections):
             "prevLogTerm": self._entry(previous)[2],
             "entries": entries,
             "gen": outgoing.generation,
-            "ts": now,
             "last": last,
         }
         if not self.wire.send(peer, message):
@@ -153,6 +147,8 @@ class Guard(Elections):
             outgoing.sent = entries[-1][1]
             outgoing.ends.append(outgoing.sent)
         outgoing.told, outgoing.told_at = (outgoing.sent, message["commit_index"]), now
+        if entries:
+            self._continue(peer, outgoing)
         return True
 
     @property
@@ -207,9 +203,6 @@ class Guard(Elections):
         if message["term"] != self.term or not self.leading:
             self._raise_term(node, message["term"])
             return
-        self.eligible_peers.discard(node.id)
-        if message["eligible"]:
-            self.eligible_peers.add(node.id)
         outgoing = self._outgoing_to(node.id, message["next_node_idx"] - 1)
         if message["reset"]:
             if message["gen"] != outgoing.generation:
@@ -223,21 +216,21 @@ class Guard(Elections):
             return
         outgoing.ends = [end for end in outgoing.ends if end >= message["next_node_idx"]]
         self._onMessageReceived(node, message)
-        if message["ts"] is not None:
-            self._renew(node.id, message["ts"])
         self._continue(node.id, outgoing)
 
     def _continue(self, peer: int, outgoing: Outgoing) -> None:
-        """Send the next slice as soon as the window allows."""
-        if self.leading and outgoing.sent < self.last_index:
+        """Send the next slices as soon as the window allows."""
+        if self.leading and outgoing.sent < self.last_index and len(outgoing.ends) < WINDOW_SLICES:
             self._send_append(peer, None)
 
     def _on_append(self, node: LibraryNode, message: Message) -> None:
         if message["term"] < self.term:
-            self.wire.send(node.id, {"type": "stale_term", "term": self.term})
+            self.say(node.id, {"type": "stale_term", "term": self.term})
             return
-        promised = self.heard(node.id, message["term"])
-        self._answering = (message["gen"], message["ts"] if promised else None)
+        if not self.mesh_knows(node.id):  # no promise, but no reason to stand either
+            self.candidacy.wait(self.clock() + self.profile.lease_s)
+        self._followed()
+        self._answering = message["gen"]
         try:
             self._append(node, message)
         finally:

@@ -51,6 +51,10 @@ class Log(Protocol):
 
     def __len__(self) -> int: ...
 
+    def getVotedForNodeId(self) -> int | None:  # noqa: N802 - the library's name
+        """Return who got this node's vote in its term."""
+        ...
+
 
 class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is untyped
     """A journal that forgets, for simulations and tests."""

@@ -29,7 +29,9 @@ from hanat.core.inputs import (
 from hanat.errors import ConsensusError, JournalError
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
-FALLBACK_LEASES = 3  # a leader that hears no majority for this long gives up by itself
+# The lease is renewed by beacons; on the connections a heartbeat only shows that they work.
+HEARTBEAT_BEACONS = 5
+FALLBACK_LEASES = 10  # a leader whose connections are dead for this long gives up by itself
 
 
 class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
@@ -203,10 +205,10 @@ def _configuration_for(guard: Guard) -> SyncObjConf:
     return SyncObjConf(
         autoTick=False,
         journalFile=guard.durability,
-        appendEntriesPeriod=profile.beacon_s,
-        # Just under the guard's shortest timer, so that a won pre-vote is acted on at once.
-        raftMinTimeout=0.80 * profile.lease_s,
-        raftMaxTimeout=0.85 * profile.lease_s,
+        appendEntriesPeriod=HEARTBEAT_BEACONS * profile.beacon_s,
+        # The guard says when to stand; longer than it ever allows, so only it does.
+        raftMinTimeout=4 * HEARTBEAT_BEACONS * profile.beacon_s,
+        raftMaxTimeout=5 * HEARTBEAT_BEACONS * profile.beacon_s,
         leaderFallbackTimeout=FALLBACK_LEASES * profile.lease_s,
         connectionTimeout=3600.0,
         # Never let the library split a batch or an entry: the guard slices.

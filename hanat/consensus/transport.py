@@ -9,8 +9,8 @@ second under load.) A change of path counts as a new connection for the guard,
 because what was in flight may be lost; order across two paths is not needed, the
 guard checks every message by term, generation and prefix.
 
-Idle paths carry a keepalive, so that both ends know which are good before they
-need one.
+Which paths are good is known from the beacons, which go over all of them; a
+connection carries a keepalive now and then, so that a dead one is found.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ DIAL_S_MAX = 1.0
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 HELLO_S_MAX = 2.0
 KEEPALIVE = b""
-KEEPALIVE_BEACONS = 5  # period of keepalives, on every path
-# A path this silent is left. Between leader and follower something goes each beacon, and
-# the lease of five beacons must not end before; all others carry keepalives only.
+KEEPALIVE_BEACONS = 25  # period of keepalives, on every connection
+# A path this silent is left for another. Between leader and follower a beacon goes each
+# period, between others less often, and a peer that sends none is known by its connection.
 SILENT_BEACONS_BUSY = 3
-SILENT_BEACONS = 3 * KEEPALIVE_BEACONS
-DEAD_BEACONS = 100  # a path this silent is dialled anew
+SILENT_BEACONS = 15
+SILENT_BEACONS_ALONE = 3 * KEEPALIVE_BEACONS
+DEAD_BEACONS = 100  # a connection this silent is dialled anew
 BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
 STRANGERS_MAX = 64  # connections that have not proved anything yet
 
@@ -129,7 +130,12 @@ class RaftTransport:
         guard: Gets messages, connects and disconnects.
         clock: Seconds of CLOCK_BOOTTIME.
         kick: Called after messages were handed to the guard: tick soon.
+
+    Attributes:
+        path_heard_at: When a beacon of a peer came on a path [s], None if never.
     """
+
+    path_heard_at: Callable[[int, int], float | None]
 
     def __init__(
         self,
@@ -144,6 +150,7 @@ class RaftTransport:
         self.identity, self.clock = identity, guard.clock
         self._own, self._peers, self._port = own, peers, port
         self._guard, self._kick = guard, kick
+        self.path_heard_at = lambda _peer, _path: None
         self._beacon_s = guard.profile.beacon_s
         self._open: set[Connection] = set()
         self._paths: dict[int, dict[int, Connection]] = {peer: {} for peer in peers}
@@ -237,7 +244,7 @@ class RaftTransport:
         now = self.clock()
         for peer, current in list(self._current.items()):
             # A path just chosen gets as long as it takes to call one silent.
-            since = max(current.heard_at, self._chosen_at.get(peer, 0.0))
+            since = max(self._heard_at(current), self._chosen_at.get(peer, 0.0))
             if now - since > self._silent_s(peer):
                 self._choose(peer)
         if now >= self._keepalive_at:
@@ -245,8 +252,16 @@ class RaftTransport:
             self._keep_alive(now)
 
     def _silent_s(self, peer: int) -> float:
+        if not self._guard.mesh_knows(peer):
+            return SILENT_BEACONS_ALONE * self._beacon_s
         busy = self._guard.leading or self._guard.promise.leader == peer
         return (SILENT_BEACONS_BUSY if busy else SILENT_BEACONS) * self._beacon_s
+
+    def _heard_at(self, connection: Connection) -> float:
+        """Return when anything came on the path of a connection."""
+        assert connection.session.peer is not None
+        beacon_at = self.path_heard_at(connection.session.peer, connection.path)
+        return max(connection.heard_at, beacon_at or 0.0)
 
     def _keep_alive(self, now: float) -> None:
         for connection in list(self._open):
@@ -318,7 +333,7 @@ class RaftTransport:
         if connection.dialled is None:
             return True
         current = self._current.get(peer)
-        return current is None or self.clock() - current.heard_at > self._silent_s(peer)
+        return current is None or self.clock() - self._heard_at(current) > self._silent_s(peer)
 
     def broken(self, error: Exception) -> None:
         """Pass on an exception nobody expected: the node must not go on."""
@@ -350,10 +365,12 @@ class RaftTransport:
         """Switch to the best other path, if it is better: usable, then heard not long ago."""
         current = self._current.get(peer)
         others = [c for c in self._paths[peer].values() if c is not current and c.up]
-        best = max(others, key=lambda c: (c.path not in self._down, c.heard_at), default=None)
+        best = max(
+            others, key=lambda c: (c.path not in self._down, self._heard_at(c)), default=None
+        )
         gone = current is None or not current.up or current.path in self._down
-        recent = self.clock() - SILENT_BEACONS * self._beacon_s
-        if best is not None and (gone or best.heard_at > recent):
+        recent = self.clock() - self._silent_s(peer)
+        if best is not None and (gone or self._heard_at(best) > recent):
             self._switch(peer, best)
         elif current is not None and not current.up:
             del self._current[peer]

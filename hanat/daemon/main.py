@@ -20,12 +20,14 @@ from hanat.api.server import serve
 from hanat.config import parse_cluster
 from hanat.config.settings import NodeSettings
 from hanat.consensus import library
+from hanat.consensus.codec import Message, decode, encode
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Command, Flows, NewConfiguration
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
+from hanat.core.beacon import Beacon, Died, Heard
 from hanat.core.configuration import Configuration
 from hanat.core.identity import Identity
 from hanat.core.inputs import (
@@ -53,10 +55,13 @@ from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 from hanat.kernel.ports import CarrierChanged
+from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
+from hanat.mesh.sockets import MeshSockets
 
 log = logging.getLogger(__name__)
 
+TICK_S_MIN = 0.001
 TRANSFER_ATTEMPTS = 15  # one a beacon, three leases: by then a live peer has the whole log
 LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
 
@@ -104,6 +109,20 @@ class _Adapters:
     conntrack: KernelConntrack
 
 
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    """Connections and datagrams together: what the guard speaks through."""
+
+    transport: RaftTransport
+    mesh: MeshSockets
+
+    def send(self, peer: int, message: Message) -> bool:
+        return self.transport.send(peer, message)
+
+    def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
+        self.mesh.send(peer, beacon, b"" if message is None else encode(message))
+
+
 class Daemon:
     """One running node."""
 
@@ -114,7 +133,7 @@ class Daemon:
         self._identity = Identity(
             key, configuration.name, configuration.profile.lease_s, settings.node_id
         )
-        self._incarnation = secrets.randbits(64)
+        self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
         addresses, announcer = KernelAddresses(), KernelAnnouncer()
@@ -153,6 +172,9 @@ class Daemon:
         self._disk_work = self._guard.durability.background = Background("journal")
         self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
         self._replica = Replica(self._guard, on_input=self._feed, on_command=self._command)
+        exchange = Exchange(
+            self._identity, incarnation=self._incarnation, peer_ids=others, clock=clock
+        )
         self._transport = RaftTransport(
             identity=self._identity,
             own=settings.myself.addresses,
@@ -161,7 +183,16 @@ class Daemon:
             guard=self._guard,
             kick=self._kick,
         )
-        self._guard.bind(self._replica.machine, self._transport)
+        self._transport.path_heard_at = exchange.heard_at
+        self._mesh = MeshSockets(
+            own=settings.myself.addresses,
+            peers=others,
+            port=settings.mesh_port,
+            exchange=exchange,
+            hear=self._heard,
+            view=self._guard.view,
+        )
+        self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
         self._worker = FlowWorker(self._adapters.conntrack, propose=self._propose, clock=clock)
         self._kicked = False
         self._lateness = realtime.Lateness()
@@ -194,14 +225,16 @@ class Daemon:
         try:
             # Whatever can be taken is taken first: a second daemon must not clean up
             # under the feet of the first.
+            self._mesh.bind()
             await self._transport.listen()
             server = await serve(self._settings.api_listen, backend)
         except BaseException:
-            await self._transport.close()
+            await self._leave_peers()
             raise
         self._leave_will(self._configuration)
         self._driver.begin()
         self._transport.accepting = True
+        self._mesh.listen(loop)
         watch = self._adapters.links.watch()
         loop.add_reader(watch.fileno(), lambda: self._carriers(watch.read))
         for device in sorted(set(self._settings.interfaces.values())):
@@ -222,13 +255,17 @@ class Daemon:
         loop.remove_reader(watch.fileno())
         watch.close()
         await server.close()
-        await self._transport.close()
+        await self._leave_peers()
         self._driver.close()
         if self._crash is not None:
             log.critical("stopped reason=%r", self._crash, exc_info=self._crash)
             return EXIT_FAILED
         log.info("stopped")
         return EXIT_OK
+
+    async def _leave_peers(self) -> None:
+        self._mesh.close()
+        await self._transport.close()
 
     def _dialling_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -267,8 +304,21 @@ class Daemon:
         self._lateness.observe(self._loop.time() - due)
         self._transport.tick()
         self._replica.tick()
-        due = self._loop.time() + self._guard.profile.beacon_s / 2
+        due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())
         self._loop.call_at(due, self._tick, due)
+
+    def _heard(self, said: Heard | Died) -> None:
+        """Take a beacon, and the message that came with it."""
+        if isinstance(said, Died):
+            log.warning("peer=%d daemon=dead released=true", said.peer)
+            self._guard.died(said.peer)
+            self._kick()
+            return
+        self._guard.hear(said)
+        if said.payload:
+            self._guard.receive(said.peer, decode(said.payload))
+        if said.payload or self._guard.deadline <= clock():
+            self._kick()
 
     def _kick(self) -> None:
         """Tick once after all messages that arrived together."""

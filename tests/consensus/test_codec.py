@@ -12,7 +12,6 @@ from hanat.consensus.codec import NO_OP, decode, encode, unwrap, wrap
 from hanat.errors import WireError
 
 number = st.integers(0, 2**64 - 1)
-seconds = st.floats(allow_nan=False, allow_infinity=False)
 command = st.one_of(st.just(NO_OP), st.binary(max_size=300).map(wrap))
 
 
@@ -27,7 +26,6 @@ def appends(draw: st.DrawFn) -> dict[str, Any]:
         "prevLogIdx": previous,
         "prevLogTerm": draw(number),
         "gen": draw(number),
-        "ts": draw(seconds),
         "last": draw(number),
         "entries": [(c, previous + 1 + n, term) for n, (c, term) in enumerate(commands)],
     }
@@ -46,8 +44,6 @@ messages = st.one_of(
         success=st.booleans(),
         term=number,
         gen=st.one_of(st.none(), st.integers(1, 2**64 - 1)),
-        ts=st.one_of(st.none(), seconds),
-        eligible=st.booleans(),
     ),
     typed(
         "request_vote",

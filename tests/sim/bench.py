@@ -14,6 +14,7 @@ import pytest
 from hanat.consensus.codec import NO_OP, Entry, Message, wrap
 from hanat.consensus.guard import Guard
 from hanat.consensus.state import Flows, encode
+from hanat.core.beacon import Beacon, Heard, Promised
 from tests.sim.process import Process
 from tests.sim.run import cluster, converged, holders
 from tests.sim.world import World
@@ -42,6 +43,16 @@ def settled(guard: type[Guard] = Guard, *, seed: int = 1) -> tuple[World, int]:
 def tell(world: World) -> str:
     """Return the seed and what happened, for a failure's message."""
     return f"seed={world.seed}\n" + "\n".join(world.story)
+
+
+class Subject(Process):
+    """The node that is looked at: its beacons go to the bench, not to the network."""
+
+    bench: Bench
+
+    def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
+        self.exchange.seal(peer, beacon)
+        self.bench.told_beacon(peer, beacon, message)
 
 
 class Puppet(Process):
@@ -77,7 +88,8 @@ class Bench:
 
     Attributes:
         sent: What the node said since the last `take`, with whom it was said to.
-        acks: Peers that acknowledge each append at once.
+        told: Its beacons, to whom, and what message they carried.
+        acks: Peers that acknowledge each append, and promise when asked, at once.
     """
 
     def __init__(
@@ -90,8 +102,11 @@ class Bench:
         prepare: Callable[[Process], None] = lambda _: None,
     ) -> None:
         self.world = World(seed=1, node_ids=tuple(range(1, 1 + nodes)))
-        self.node = Process(self.world, ME, profile="default", rate=1.0, guard=guard)
+        self.node = Subject(self.world, ME, profile="default", rate=1.0, guard=guard)
+        self.node.bench = self
         self.sent: list[tuple[int, Message]] = []
+        self.told: list[tuple[int, Beacon, Message | None]] = []
+        self.heard = 0
         self.acks: set[int] = set()
         self.world.tap = self._tap
         if entries is not None:
@@ -107,6 +122,14 @@ class Bench:
         if target in self.acks and message["type"] == "append_entries":
             self.world.after(0.0005, self.acknowledge, target, dict(message))
         return False
+
+    def told_beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
+        """Record a beacon of the node, and answer it for the peers that acknowledge."""
+        self.told.append((peer, beacon, message))
+        if peer in self.acks and beacon.asks:
+            promise = Promised(beacon.term, 1)
+            answer = Beacon(term=beacon.term, leader=ME, promised=promise, eligible=True)
+            self.world.after(0.0005, self.hear, peer, answer, self.node.clock())
 
     # ------------------------------------------------------------------ the node
 
@@ -148,6 +171,17 @@ class Bench:
         self.world.deliver(peer, ME, {"type": kind, **fields})
         return self
 
+    def hear(self, peer: int, beacon: Beacon, sent_at: float | None = None) -> Bench:
+        """Let the node hear a peer's beacon; it answers one of the node's of that time."""
+        self.heard += 1
+        heard = Heard(peer, self.heard, beacon, b"", sent_at, sent_at, introduced=False)
+        self.world.on(self.node, self.node.guard.hear, heard)
+        return self
+
+    def newest(self, peer: int) -> Beacon:
+        """Return what the node told a peer last."""
+        return next(beacon for to, beacon, _ in reversed(self.told) if to == peer)
+
     def append(
         self,
         peer: int,
@@ -160,20 +194,21 @@ class Bench:
         """Let a peer append as leader, behind an index of a term."""
         entries = entries or []
         fields = {"prevLogIdx": after[0], "prevLogTerm": after[1], "entries": entries}
-        stamp = {"gen": 1, "ts": 0.0, "last": after[0] + len(entries)}
+        stamp = {"gen": 1, "last": after[0] + len(entries)}
         stamp |= {"term": term, "commit_index": commit}
         return self.say(peer, "append_entries", **fields, **stamp)
 
     def heartbeat(self, peer: int, *, term: int) -> Bench:
         """Let a peer that leads a term, with the node's own log, be heard."""
         _, index, last_term = self.node.journal[-1]
-        return self.append(peer, term=term, after=(index, last_term))
+        self.append(peer, term=term, after=(index, last_term))
+        return self.hear(peer, Beacon(term=term, leader=peer, asks=True, last=(index, last_term)))
 
     def acknowledge(self, peer: int, append: Message) -> None:
         """Let a peer say that it has all of an append."""
         fields = {"next_node_idx": append["prevLogIdx"] + len(append["entries"]) + 1}
-        stamp = {key: append[key] for key in ("term", "gen", "ts")}
-        flags = {"reset": False, "success": True, "eligible": True}
+        stamp = {key: append[key] for key in ("term", "gen")}
+        flags = {"reset": False, "success": True}
         self.say(peer, "next_node_idx", **fields, **stamp, **flags)
 
     def ask_vote(self, peer: int, *, term: int, transfer: bool = False) -> bool:

@@ -12,18 +12,24 @@ from ipaddress import ip_interface
 from random import Random
 from typing import Any
 
+from hanat.consensus.codec import decode, encode
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Command, Flows, Holder, NewConfiguration
 from hanat.core import actions as do
 from hanat.core import inputs as told
+from hanat.core.beacon import Beacon, Died, Heard
 from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
+from hanat.core.identity import Identity
 from hanat.core.node import Node
 from hanat.core.status import Role
+from hanat.errors import WireError
+from hanat.mesh.exchange import Exchange, Stranger
 from tests.sim.checks import CheckedJournal
 from tests.sim.world import World
 
 TRANSFER_ATTEMPTS = 15
+TICK_S_MIN = 0.001
 BURST_S = 0.002  # how long a busy event loop may gather messages before it ticks
 
 
@@ -65,6 +71,7 @@ class Process:
         self.answers_until = 0.0  # true time; the kernel keeps it when the process dies
         self.has_addresses = False
         self.applied: list[int] = []
+        self.inbox: list[bytes] = []  # datagrams that wait for the process to run
         self.incarnation = 0
         world.processes[node_id] = self
 
@@ -94,6 +101,7 @@ class Process:
         self.alive, self.paused = True, False
         self.incarnation += 1
         self.applied = []
+        self.inbox = []
         self.checked_index = 0
         self.queue: deque[told.Input] = deque()
         self.stepping = self.kicked = False
@@ -115,8 +123,18 @@ class Process:
             rng=Random(self.world.rng.random()),
         )
 
+    def _make_exchange(self) -> Exchange:
+        profile = self.configuration.profile
+        return Exchange(
+            Identity(bytes(32), self.configuration.name, profile.lease_s, self.node_id),
+            incarnation=self.world.rng.getrandbits(63) + 1,
+            peer_ids=[i for i in self.world.node_ids if i != self.node_id],
+            clock=self.clock,
+        )
+
     def _build(self) -> None:
         self.guard = self._make_guard()
+        self.exchange = self._make_exchange()
         self.core = Node(node_id=self.node_id, configuration=self.configuration, now=self.clock())
         self.replica = Replica(self.guard, on_input=self.feed, on_command=self._command)
         self.guard.bind(self.replica.machine, self)
@@ -151,12 +169,39 @@ class Process:
         if not self.alive or self.paused or incarnation != self.incarnation:
             return
         self.world.on(self, self._tick_now)
-        beacon_s = self.configuration.profile.beacon_s
-        self.world.after(beacon_s / 2 / self.rate, self._tick, incarnation)
+        delay_s = max(TICK_S_MIN, self.guard.deadline - self.clock())
+        self.world.after(delay_s / self.rate, self._tick, incarnation)
 
     def _tick_now(self) -> None:
         self.replica.tick()
         self._check()
+
+    def beacon(self, peer: int, beacon: Beacon, message: dict[str, Any] | None) -> None:
+        """Send a beacon: the guard's wire."""
+        payload = b"" if message is None else encode(message)
+        self.world.datagram(self.node_id, peer, self.exchange.seal(peer, beacon, payload=payload))
+
+    def receive_datagram(self, data: bytes) -> None:
+        """Take a datagram, as the daemon does."""
+        try:
+            said = self.exchange.open(data, path=0)
+        except WireError:
+            return
+        match said:
+            case Stranger(peer, mark):
+                answer = self.exchange.seal(peer, self.guard.view(peer), echo=mark)
+                self.world.datagram(self.node_id, peer, answer)
+            case Heard(peer, payload=payload):
+                self.guard.hear(said)
+                if payload:
+                    self.receive(peer, decode(payload))
+                elif self.guard.deadline <= self.clock():
+                    self._kick_soon()
+            case Died(peer):
+                self.guard.died(peer)
+                self._kick_soon()
+            case None:
+                pass
 
     def send(self, peer: int, message: dict[str, Any]) -> bool:
         """Send a message: the guard's wire."""
@@ -165,6 +210,9 @@ class Process:
     def receive(self, peer: int, message: dict[str, Any]) -> None:
         """Take a message; a burst of them takes effect together, as in the daemon."""
         self.guard.receive(peer, message)
+        self._kick_soon()
+
+    def _kick_soon(self) -> None:
         if not self.kicked:
             self.kicked = True
             delay_s = self.world.rng.uniform(0.0, BURST_S)

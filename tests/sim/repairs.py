@@ -65,7 +65,7 @@ class WithoutPacing(Guard):
             return False
         sent = message["prevLogIdx"] + len(message["entries"])
         outgoing = self._outgoing_to(node.id, sent)
-        added = {"gen": outgoing.generation, "ts": self.clock(), "last": self.last_index}
+        added = {"gen": outgoing.generation, "last": self.last_index}
         return self.wire.send(node.id, message | added)
 
     def _continue(self, peer: int, outgoing: Any) -> None: ...  # noqa: ANN401
@@ -191,11 +191,11 @@ class WithoutHolding(Guard):
     """A deposed leader helps others at once, while its own lease may still be in force."""
 
     @property
-    def _held_until(self) -> float:
+    def held_until(self) -> float:
         return 0.0
 
-    @_held_until.setter
-    def _held_until(self, until: float) -> None: ...
+    @held_until.setter
+    def held_until(self, until: float) -> None: ...
 
 
 class _KeptLease(Lease):
@@ -234,10 +234,9 @@ class WithoutNextTermOnly(Guard):
 class WithoutOrderCheck(Guard):
     """An order to campaign is obeyed whoever gave it in whatever term."""
 
-    def _on_timeout_now(self, node: LibraryNode, message: Message) -> None:
-        self._onMessageReceived(node, message)
+    def _on_timeout_now(self, node: LibraryNode, message: Message) -> None:  # noqa: ARG002
         self._transfer_term = self.term
-        self._campaign(1.7)
+        self._campaign()
 
 
 # ------------------------------------------------------------------------- the disk

@@ -149,6 +149,7 @@ class _Nemesis:
                 self.deafen,
                 self.part,
                 self.sever,
+                self.lose,
                 self.unplug,
                 self.move,
             ]
@@ -207,6 +208,22 @@ class _Nemesis:
         other = self._world.rng.choice([i for i in self._world.node_ids if i != process.node_id])
         self._world.tell(f"{process.node_id}-{other} connection broken")
         self._world.break_link(self._world.link(process.node_id, other))
+
+    def lose(self, process: Process) -> None:
+        """Lose a share of the datagrams in one direction, or all of both: connections go on."""
+        other = self._world.rng.choice([i for i in self._world.node_ids if i != process.node_id])
+        share = self._world.rng.choice([0.1, 0.3, 0.6, 1.0])
+        ends = self._world.link(process.node_id, other).directions
+        sources = list(ends) if self._world.rng.random() < 0.5 else [process.node_id]
+        self._world.tell(f"{process.node_id}-{other}: {share:.0%} of datagrams of {sources} lost")
+        for source in sources:
+            ends[source].loss = share
+
+        def heal() -> None:
+            for source in sources:
+                ends[source].loss = 0.0
+
+        self._for(self._world.rng.uniform(0.05, 2.0), heal)
 
     def unplug(self, process: Process) -> None:
         if not process.alive or process.paused:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hanat.consensus import elections
+from hanat.consensus import promises
 from hanat.core.configuration import PROFILES
 from hanat.core.lease import Lease, Promise
 from tests.sim.run import Result, run_seed
@@ -49,7 +49,7 @@ class _GreedyLease(Lease):
 
 
 def test_a_lease_longer_than_the_promise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elections, "Lease", _GreedyLease)
+    monkeypatch.setattr(promises, "Lease", _GreedyLease)
     assert two_answer(range(1, 31))
 
 

@@ -8,6 +8,9 @@ Messages are in order on one connection and in one direction, as over TCP. A
 connection that breaks loses a random rest of each direction, each end notices
 at its own time, and it is made anew. A blocked direction delivers late when the
 block ends, unless the connection is given up first.
+
+Datagrams (beacons) are lost, repeated and delayed each by itself, so that they change
+their order; a blocked direction loses them.
 """
 
 from __future__ import annotations
@@ -31,6 +34,9 @@ T = TypeVar("T")
 
 DELAY_S = (0.0002, 0.004)
 GIVE_UP_S = 1.0
+LATE_S = (0.004, 0.05)  # of a datagram that takes a detour
+LATE_SHARE = REPEAT_SHARE = 0.02
+INBOX_MAX = 200  # datagrams that a socket keeps for a process that does not run
 RECONNECT_S = (0.001, 0.1)
 
 
@@ -41,6 +47,7 @@ class Direction:
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
     newest: float = 0.0
     blocks: int = 0
+    loss: float = 0.0  # share of datagrams
 
 
 class Link:
@@ -77,6 +84,7 @@ class World:
         # The test's hand on the wire: sees each message, and keeps it from the network
         # by returning False; `deliver` may hand it over later, in any order.
         self.tap: Callable[[int, int, dict[str, Any]], bool] = lambda *_: True
+        self.datagram_tap: Callable[[int, int, bytes], bool] = lambda *_: True
         self._running: Process | None = None
         library.prepare(clock=self._library_clock, uniform=self.rng.random)
 
@@ -168,8 +176,31 @@ class World:
             if process.alive and link.believes[target] == number:
                 self.on(process, process.receive, source, decode(data))
 
+    def datagram(self, source: int, target: int, data: bytes) -> None:
+        """Send a datagram: it arrives late, twice or never."""
+        direction = self.link(source, target).directions[source]
+        if not self.datagram_tap(source, target, data) or direction.blocks:
+            return
+        for _ in range(1 + (self.rng.random() < REPEAT_SHARE)):
+            if self.rng.random() >= direction.loss:
+                late = LATE_S if self.rng.random() < LATE_SHARE else DELAY_S
+                self.after(self.rng.uniform(*late), self._arrive, target, data)
+
+    def _arrive(self, target: int, data: bytes) -> None:
+        process = self.processes[target]
+        if process.alive and process.busy:
+            if len(process.inbox) < INBOX_MAX:
+                process.inbox.append(data)
+        elif process.alive:
+            self.on(process, process.receive_datagram, data)
+
     def flush(self, node_id: int) -> None:
         """Deliver what waited for a node or behind a block."""
+        process = self.processes[node_id]
+        if not process.busy:
+            inbox, process.inbox = process.inbox, []
+            for data in inbox:
+                self.after(0.0, self._arrive, node_id, data)
         for link in self.links.values():
             if node_id in link.ends:
                 for end in link.ends:

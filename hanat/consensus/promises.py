@@ -1,0 +1,288 @@
+"""The lease of the leader and the promises of the others, carried by beacons.
+
+Every node tells every peer its view, again and again; a follower answers its
+leader's beacon at once. What a beacon asks and answers is `core.lease`; this is the
+part of the library's transport that says and hears it. Nothing about the lease
+travels in the log's own messages: they queue behind bulk data, and one lost
+segment costs a retransmission longer than the lease.
+
+A leader asks for promises only while it hears a majority. One that can send but not
+receive has no use for them, and they would only keep the others waiting.
+
+Source: Gray & Cheriton, "Leases", SOSP 1989; Ongaro, "Consensus: Bridging Theory and
+Practice", 2014, section 6.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from random import Random  # noqa: TID251 - as a type: the source is a parameter
+from typing import TYPE_CHECKING, Protocol
+
+from hanat.consensus.durability import Durability
+from hanat.consensus.library import LibraryNode, Transport
+from hanat.core.beacon import NOBODY, Beacon, Heard, Promised
+from hanat.core.configuration import PROFILES, Profile
+from hanat.core.election import Candidacy, Rival
+from hanat.core.lease import Lease, Promise
+
+if TYPE_CHECKING:
+    from hanat.consensus.codec import Message
+    from hanat.consensus.journal import Log
+
+GOSSIP_BEACONS = 5  # period between two nodes of which neither leads, while there is a leader
+ASK_BEACONS = 3  # a leader that heard no majority for this long does not ask
+ALIVE_BEACONS = 3 * GOSSIP_BEACONS  # who was silent for longer takes no turn at elections
+GONE_BEACONS = 3  # the leader, of which something is due each beacon
+
+
+class Wire(Protocol):
+    """What carries messages to peers."""
+
+    def send(self, peer: int, message: Message) -> bool:
+        """Send in order, after what was sent before; False when there is no connection."""
+        ...
+
+    def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
+        """Send a beacon, and perhaps a small message, as one datagram that may be lost."""
+        ...
+
+
+class RaftView(Protocol):
+    """The public part of the library's object that the guard reads."""
+
+    raftCurrentTerm: int  # noqa: N815 - the library's name
+    raftCommitIndex: int  # noqa: N815 - the library's name
+
+    def _isLeader(self) -> bool: ...  # noqa: N802 - the library's name
+
+    def _getLeader(self) -> LibraryNode | None: ...  # noqa: N802 - the library's name
+
+
+class Promises(Transport):  # type: ignore[misc] # the library is untyped
+    """The library's transport, as far as it is about the lease.
+
+    Args:
+        node_id: This node.
+        peer_ids: The other nodes.
+        profile: Timing.
+        journal: The log, shared with the library.
+        clock: Seconds of CLOCK_BOOTTIME.
+        rng: For elections.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        peer_ids: Collection[int],
+        profile: Profile,
+        journal: Log,
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        super().__init__(None, None, [])
+        self.node_id = node_id
+        self.nodes: Mapping[int, LibraryNode] = {p: LibraryNode(p) for p in sorted(peer_ids)}
+        self.quorum = (len(peer_ids) + 1) // 2 + 1
+        self.profile, self.journal, self.clock = profile, journal, clock
+        self.durability = Durability(journal, clock)
+        self.raft: RaftView
+        self.wire: Wire
+        now = clock()
+        # Before this start the node may have promised under another profile.
+        quiet_s = max(known.lease_s for known in PROFILES.values())
+        self.promise = Promise(duration_s=profile.lease_s, quiet_s=quiet_s, now=now)
+        self.lease = Lease(
+            duration_s=profile.lease_s, margin_s=profile.margin_s, quorum=self.quorum
+        )
+        self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
+        self.candidacy = Candidacy(profile, draw=rng.random)
+        self.eligible = True
+        self.held_until = 0.0  # of a lease that this node lost with its term
+        self.successor = NOBODY  # whom it ordered to lead
+        self._promised: Promised | None = None
+        self._views: dict[int, tuple[Beacon, float]] = {}  # peer → newest, when heard
+        self._echoed_at: dict[int, float] = {}  # peer → when its newest echo was sent
+        self._told_at: dict[int, float] = {}
+        self._led_term, self._led_since = 0, 0.0
+
+    def bind(self, raft: RaftView, wire: Wire) -> None:
+        """Connect the guard to the library's object and to what carries messages."""
+        self.raft, self.wire = raft, wire
+
+    @property
+    def term(self) -> int:
+        """The Raft term of this node."""
+        return self.raft.raftCurrentTerm
+
+    @property
+    def leading(self) -> bool:
+        """Whether this node is the leader."""
+        return self.raft._isLeader()  # noqa: SLF001 - the library has no public name for it
+
+    @property
+    def leader(self) -> int:
+        """Who leads this term, `NOBODY` if this node does not know."""
+        node = self.raft._getLeader()  # noqa: SLF001 - the library has no public name for it
+        return NOBODY if node is None else int(node.id)
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether this node tells others that it may hold the addresses.
+
+        A node that just started must not stand: it may have promised before.
+        """
+        fit = self.eligible and self.durability.fit
+        return fit and not self.promise.quiet(self.clock())
+
+    @property
+    def eligible_peers(self) -> set[int]:
+        """Peers heard just now that said they may hold the addresses."""
+        return {peer for peer, beacon in self._alive().items() if beacon.eligible}
+
+    def _alive(self) -> dict[int, Beacon]:
+        since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s
+        return {peer: beacon for peer, (beacon, at) in self._views.items() if at >= since}
+
+    def rivals(self) -> list[Rival]:
+        """Return the peers that may stand in an election now, the lost leader not among them."""
+        alive = self._alive()
+        leader = self.promise.leader
+        if leader is not None and leader in alive:
+            beacon, at = self._views[leader]
+            gone = self.clock() - at > GONE_BEACONS * self.profile.beacon_s
+            if gone or beacon.released_term >= self.promise.term:
+                del alive[leader]
+        return [Rival(peer, beacon.eligible) for peer, beacon in alive.items()]
+
+    def mesh_knows(self, peer: int) -> bool:
+        """Say whether a beacon of the peer was heard not long ago."""
+        return peer in self._alive()
+
+    # ------------------------------------------------------------------- telling
+
+    def view(self, peer: int) -> Beacon:
+        """Return what to tell a peer now."""
+        return Beacon(
+            term=self.term,
+            leader=self.leader,
+            asks=self.asks,
+            released_term=self.lease.given_up_term,
+            successor=self.successor,
+            promised=self._promised if self.promise.leader == peer else None,
+            eligible=self.may_hold,
+            last=(self.journal[-1][2], self.journal[-1][1]),
+        )
+
+    @property
+    def asks(self) -> bool:
+        """Whether this node, as leader, asks for promises now."""
+        if not self.leading or self.term <= self.lease.given_up_term:
+            return False
+        now = self.clock()
+        heard = sorted([now, *self._echoed_at.values()], reverse=True)
+        majority = heard[self.quorum - 1] if len(heard) >= self.quorum else 0.0
+        return now - max(majority, self._led_since) <= ASK_BEACONS * self.profile.beacon_s
+
+    def tell(self, peer: int, message: Message | None = None) -> None:
+        """Send a beacon now, perhaps with a message."""
+        self._told_at[peer] = self.clock()
+        self.wire.beacon(peer, self.view(peer), message)
+
+    def tell_all(self) -> None:
+        """Send a beacon to everybody now."""
+        for peer in self.nodes:
+            self.tell(peer)
+
+    def say(self, peer: int, message: Message) -> None:
+        """Send a small message both ways, so that it arrives if either works.
+
+        Who gets it may get it twice, in any order.
+        """
+        self.wire.send(peer, message)
+        self.tell(peer, message)
+
+    def _tell_due(self, now: float) -> None:
+        """Send the beacons that are due by time."""
+        followed = self.promise.leader if now < self.promise.until else None
+        for peer in self.nodes:
+            often = self.leading or followed in {None, peer}
+            beacons = 1 if often else GOSSIP_BEACONS
+            # A little early rather than a whole tick late.
+            if now - self._told_at.get(peer, 0.0) >= (beacons - 0.1) * self.profile.beacon_s:
+                self.tell(peer)
+
+    # ------------------------------------------------------------------- hearing
+
+    def hear(self, heard: Heard) -> None:
+        """Take what a peer says of itself, and answer at once if it needs that.
+
+        It may make something due: look at `deadline`.
+        """
+        peer, beacon, now = heard.peer, heard.beacon, self.clock()
+        self._views[peer] = (beacon, now)
+        if heard.echoed_at is not None:
+            self._echoed_at[peer] = max(heard.echoed_at, self._echoed_at.get(peer, 0.0))
+        if heard.introduced and self.promise.leader == peer:
+            self._promised = None  # what it counts from was said by its predecessor
+        leads = beacon.leader == peer
+        following = self.promise.binds(candidate=peer, now=now) and not self.leading
+        if beacon.term > self.term and not following:
+            self._raise_term(self.nodes[peer], beacon.term)
+        if beacon.promised is not None and heard.promised_at is not None:
+            self._renew(peer, beacon.promised.term, heard.promised_at)
+        self.released(peer, beacon.released_term, successor=beacon.successor)
+        if leads and beacon.term == self.term and not self.leading:
+            if beacon.asks and self.promise.heard(leader=peer, term=beacon.term, now=now):
+                self._promised = Promised(beacon.term, heard.sequence)
+            self._followed()
+        self._settle()
+        if leads or heard.introduced:
+            self.tell(peer)
+
+    def released(self, peer: int, term: int, *, successor: int = NOBODY) -> None:
+        """Note that a peer answers no more by right of a term up to this one."""
+        now = self.clock()
+        if not self.promise.release(leader=peer, term=term, now=now):
+            return
+        if successor not in {NOBODY, self.node_id}:
+            self.candidacy.wait(now + self.profile.lease_s)
+
+    def died(self, peer: int) -> None:
+        """Note that a peer's daemon is dead, and its node has stopped answering."""
+        self._views.pop(peer, None)
+        self._echoed_at.pop(peer, None)
+        self.released(peer, self.promise.term)
+
+    def _renew(self, peer: int, term: int, sent_at: float) -> None:
+        if term != self.term or not self.leading:
+            return
+        now = self.clock()
+        if self.lease.acknowledged(peer=peer, term=term, sent_at=sent_at, now=now):
+            self.lease_changed(term, self.lease.until)
+
+    def _settle(self) -> None:
+        """After anything that may have changed the role."""
+        if not self.leading:
+            if self.lease.until:
+                # The gate may be open until then: nobody is helped before, not even by
+                # a vote that arrives in the same burst as the news of the higher term.
+                self.held_until = max(self.held_until, self.lease.until)
+                self.candidacy.wait(self.clock() + self.profile.lease_s)
+                self.lease.revoke()
+        elif self._led_term != self.term:
+            self._led_term, self._led_since = self.term, self.clock()
+            self.successor = NOBODY
+            self.candidacy.settled()
+            self.tell_all()
+
+    def _followed(self) -> None:
+        """Note that this node follows a leader that it heard just now."""
+        self.candidacy.settled()
+
+    def _raise_term(self, node: LibraryNode, term: int) -> None:
+        """Raise the library's term, by a vote request that it can never grant."""
+        if term > self.term:
+            invented = {"type": "request_vote", "term": term, "last_log_index": 0}
+            self._onMessageReceived(node, invented | {"last_log_term": -1})
