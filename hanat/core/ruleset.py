@@ -356,7 +356,7 @@ def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str
     vips = {version: _addresses_of(configuration, version) for version in FAMILIES}
     lines = [f"# hanat: gate of cluster {configuration.name}"]
     lines += _gate_inet(ports, vips)
-    lines += _gate_arp(ports, vips[4])
+    lines += _gate_arp(vips[4])
     return "\n".join(lines) + "\n"
 
 
@@ -365,6 +365,8 @@ def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) ->
     hook = f"hook prerouting priority {GATE_PRIORITY}; policy accept;"
     targets = ", ".join(f"0x{int(a.ip):032x}" for a in vips[6])
     guarded = [
+        # NAT leaves these as they are: they would show the inside to the outside.
+        "ct state invalid counter drop",
         "iifname @answers accept",
         "ct state established,related iifname @carries accept",
         "counter drop",
@@ -373,19 +375,25 @@ def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) ->
         "iifname != @ports accept",
         "ip daddr @vips_v4 goto guarded",
         "ip6 daddr @vips_v6 goto guarded",
+        "fib daddr type != { local, broadcast, multicast, anycast } goto guarded",
     ]
-    output = ["oifname != @ports accept", "oifname @answers accept"]
+    # After NAT: what is still meant for a floating address is meant for this node.
+    entry = [
+        "iifname != @ports accept",
+        "iifname @answers accept",
+        "ip daddr @vips_v4 counter drop",
+        "ip6 daddr @vips_v6 counter drop",
+    ]
+    output = [
+        "oifname != @ports accept",
+        "oifname @answers accept",
+        # Also what neighbour discovery answers and asks; it would carry our MAC address.
+        "ip saddr @vips_v4 counter drop",
+        "ip6 saddr @vips_v6 counter drop",
+    ]
     if targets:
         # nft 1.0.6 has no word for the target address: 64 bits into the message.
-        prerouting.append(
-            f"icmpv6 type nd-neighbor-solicit @th,64,128 {{ {targets} }} goto guarded"
-        )
-        output += [
-            f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} counter drop",
-            # It would carry our link-layer address under the floating one.
-            "icmpv6 type nd-neighbor-solicit ip6 saddr @vips_v6 counter drop",
-        ]
-    prerouting.append("fib daddr type != { local, broadcast, multicast } goto guarded")
+        output.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} counter drop")
     return [
         f"add table {table}",
         f"add set {table} ports {{ type ifname; }}",
@@ -395,39 +403,34 @@ def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) ->
         f"add set {table} vips_v6 {{ type ipv6_addr; }}",
         f"add chain {table} guarded",
         f"add chain {table} prerouting {{ type filter {hook} }}",
+        f"add chain {table} input {{ type filter hook input priority filter; policy accept; }}",
         f"add chain {table} output {{ type filter hook output priority filter; policy accept; }}",
         *_refilled_set(table, "ports", _quoted(ports)),
         *_refilled_set(table, "vips_v4", ", ".join(str(a.ip) for a in vips[4])),
         *_refilled_set(table, "vips_v6", ", ".join(str(a.ip) for a in vips[6])),
         *_refilled_chain(table, "guarded", guarded),
         *_refilled_chain(table, "prerouting", prerouting),
+        *_refilled_chain(table, "input", entry),
         *_refilled_chain(table, "output", output),
     ]
 
 
-def _gate_arp(ports: Sequence[str], vips: Sequence[Interface]) -> list[str]:
+def _gate_arp(vips: Sequence[Interface]) -> list[str]:
+    """Return the rules for ARP, where Linux answers on any device for any address.
+
+    Requests come in: whoever gave up an address learns from them where it went.
+    """
     table = f"arp {GATE_TABLE}"
-    # A holder announcing itself is let in: who gave up the address must learn it too.
-    entry = [
-        "iifname != @ports accept",
-        "iifname @answers accept",
-        "arp daddr ip @vips arp saddr ip != @vips counter drop",
-    ]
     output = [
-        "oifname != @ports accept",
         "oifname @answers accept",
         "arp saddr ip @vips counter drop",
     ]
     return [
         f"add table {table}",
-        f"add set {table} ports {{ type ifname; }}",
         f"add set {table} answers {{ type ifname; flags timeout; }}",
         f"add set {table} vips {{ type ipv4_addr; }}",
-        f"add chain {table} input {{ type filter hook input priority filter; policy accept; }}",
         f"add chain {table} output {{ type filter hook output priority filter; policy accept; }}",
-        *_refilled_set(table, "ports", _quoted(ports)),
         *_refilled_set(table, "vips", ", ".join(str(a.ip) for a in vips)),
-        *_refilled_chain(table, "input", entry),
         *_refilled_chain(table, "output", output),
     ]
 

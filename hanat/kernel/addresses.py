@@ -3,6 +3,9 @@
 IPv4 addresses carry a label (``eth0:1``) so that old tools list them as aliases.
 IPv6 addresses skip duplicate address detection: for a second they would be
 tentative and answer nobody, and the lease already says that we are the only one.
+They are deprecated from the start (RFC 4862 section 5.5.4), so that the kernel never
+chooses one as the source of what this node sends for itself: such a connection would
+die with the lease.
 
 Messages are built and read with pyroute2 and sent on a socket of our own; see
 `hanat.kernel.netlink` for why. Measured: 0.1 ms to add or to remove one.
@@ -24,6 +27,9 @@ from hanat.kernel.fence import KernelFence
 from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient
 from hanat.kernel.ports import LABEL_BYTES_MAX, Placement
 from hanat.kernel.refusals import index_of, refused
+
+FOR_EVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME of <linux/if_addr.h>
+DEPRECATED = {"ifa_preferred": 0, "ifa_valid": FOR_EVER}
 
 
 class KernelAddresses:
@@ -84,6 +90,7 @@ def _message(placement: Placement, index: int) -> ifaddrmsg:
     ]
     if address.version == 6:
         attributes.append(("IFA_FLAGS", IFA_F_NODAD))
+        attributes.append(("IFA_CACHEINFO", DEPRECATED))
     elif placement.label:
         attributes.append(("IFA_LABEL", placement.label))
     message["attrs"] = attributes

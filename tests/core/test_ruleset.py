@@ -137,7 +137,6 @@ def test_rights_survive_the_gate_s_script() -> None:
     flushed = re.findall(r"flush set (\S+ \S+ \S+)", render_gate(EDGE, DEVICES))
 
     assert sorted(flushed) == [
-        "arp hanat_gate ports",
         "arp hanat_gate vips",
         "inet hanat_gate ports",
         "inet hanat_gate vips_v4",

@@ -31,25 +31,29 @@ SERVER, SERVER_V6 = "10.11.12.101", "fd00:12::101"
 VIP, VIP_V6 = "203.0.113.10", "2001:db8:1::10"
 INSIDE_VIP, INSIDE_VIP_V6 = "10.11.12.1", "fd00:12::1"
 SERVICE_PORT, SERVER_PORT = 80, 8080
+CLOSING_PORT, CLOSING_SERVER_PORT = 90, 8090
 ANSWER_S_MAX = 5.0
 
 _VIPS = (ip_address(VIP), ip_address(VIP_V6))
+
+
+def _service(name: str, port: int, server_port: int) -> VirtualService:
+    return VirtualService(
+        name=name,
+        listens=tuple(Listen(vip, protocol, port, port) for vip in _VIPS for protocol in Protocol),
+        scheduler=Scheduler.RR,
+        servers=(
+            RealServer("one", ip_address(SERVER), server_port, weight=1),
+            RealServer("six", ip_address(SERVER_V6), server_port, weight=1),
+        ),
+    )
+
+
 CONFIGURATION = replace(
     EDGE,
     services=(
-        VirtualService(
-            name="echo",
-            listens=tuple(
-                Listen(vip, protocol, SERVICE_PORT, SERVICE_PORT)
-                for vip in _VIPS
-                for protocol in Protocol
-            ),
-            scheduler=Scheduler.RR,
-            servers=(
-                RealServer("one", ip_address(SERVER), SERVER_PORT, weight=1),
-                RealServer("six", ip_address(SERVER_V6), SERVER_PORT, weight=1),
-            ),
-        ),
+        _service("echo", SERVICE_PORT, SERVER_PORT),
+        _service("closing", CLOSING_PORT, CLOSING_SERVER_PORT),
     ),
 )
 PLACEMENTS = tuple(
@@ -155,13 +159,17 @@ class Network:
         for device in DEVICES.values():
             run(f"ip link set {name}-{device} down", self.made["switch"])
 
-    def open_socket(self, place: str, family: int, kind: int) -> socket.socket:
+    def open_socket(self, place: str, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Return a socket that lives in a namespace, with a time limit."""
         with entered(self.made[place]):
-            opened = socket.socket(family, kind)
+            opened = socket.socket(family, kind, protocol)
         opened.settimeout(ANSWER_S_MAX)
-        self._sockets.append(opened)
+        self.keep(opened)
         return opened
+
+    def keep(self, opened: socket.socket) -> None:
+        """Close a socket at the end."""
+        self._sockets.append(opened)
 
     def listener(self, place: str, address: str, port: int) -> socket.socket:
         """Return a listening TCP socket."""

@@ -152,28 +152,6 @@ def test_installing_again_loses_no_packet(network: Network) -> None:
         assert Probe(network, echo).answers()
 
 
-def test_without_answers_no_question_is_asked_in_the_floating_address_s_name(
-    network: Network,
-) -> None:
-    """Linux asks for a neighbour with the source of the packet it wants to deliver."""
-    network.r1.take_over()
-    listener = network.listener("client", CLIENT, 7000)
-    network.connection(listener, "server", (CLIENT, 7000))
-    with network.r1.entered() as router:
-        router.gate.withdraw()
-    run("ip neigh flush dev eth0", network.r1.namespace)
-    seen = _arp_socket(network)
-
-    with network.r1.entered():
-        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with asking:
-        asking.bind((VIP, 0))
-        asking.sendto(b"?", (CLIENT, 9))
-
-    assert answers_echo(network, "client", "203.0.113.11")
-    assert not [frame for frame in _frames(seen) if frame[28:32] == socket.inet_aton(VIP)]
-
-
 def test_node_without_rights_learns_where_the_address_went(network: Network) -> None:
     network.r1.take_over()
     assert answers_echo(network, "r2", VIP)
@@ -204,21 +182,3 @@ def _know_neighbour(network: Network, vip: str) -> None:
     """Give the client what ARP or neighbour discovery would have told it."""
     address = run("cat /sys/class/net/eth0/address", network.r1.namespace).strip()
     run(f"ip neigh replace {vip} lladdr {address} dev eth0 nud permanent", network.made["client"])
-
-
-def _arp_socket(network: Network) -> socket.socket:
-    """Return a socket at the client that sees ARP."""
-    seen = network.open_socket("client", socket.AF_PACKET, socket.SOCK_RAW)
-    seen.bind(("eth0", 0x0806))
-    return seen
-
-
-def _frames(seen: socket.socket) -> list[bytes]:
-    """Return what has arrived."""
-    found = []
-    seen.settimeout(0)
-    while True:
-        try:
-            found.append(seen.recv(2048))
-        except BlockingIOError:
-            return found
