@@ -33,4 +33,4 @@ lock:
 clean:
 	rm -rf .venv build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	find hanat chaos deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find hanat chaos benchmarks deploy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos import history
-from chaos.workloads import http, tcp, udp
+from chaos.workloads import http, syn, tcp, udp
 from chaos.workloads.priority import prefer
 from chaos.workloads.stop import Stop
 
@@ -20,7 +20,7 @@ from chaos.workloads.stop import Stop
 def main() -> None:
     """Parse the command line, run the workload, write its history."""
     parser = argparse.ArgumentParser(prog="python -m chaos.client", description=__doc__)
-    parser.add_argument("workload", choices=("udp", "tcp", "http"))
+    parser.add_argument("workload", choices=("udp", "tcp", "http", "syn"))
     parser.add_argument("name", help="of this stream in the history")
     parser.add_argument("target", help="ADDRESS:PORT")
     parser.add_argument("--out", type=Path, required=True)
@@ -46,6 +46,8 @@ def _run(options: argparse.Namespace, stop: Stop) -> Sequence[history.Fact]:
     if options.workload == "udp":
         source = options.source_port
         return [udp.run(options.name, target, source_port=source, period_s=period_s, stop=stop)]
+    if options.workload == "syn":
+        return [syn.run(options.name, target, period_s=period_s, stop=stop)]
     if options.workload == "tcp":
         return tcp.run(options.name, target, period_s=period_s, stop=stop)
     return asyncio.run(http.run(options.name, target, period_s=period_s, stop=stop))

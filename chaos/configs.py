@@ -64,6 +64,11 @@ scheduler = "rr"
 """
 
 
+def cluster_toml(*, profile: str) -> str:
+    """Return the cluster's file with another profile than ``default``."""
+    return CLUSTER_TOML.replace('profile = "default"', f'profile = "{profile}"')
+
+
 def node_toml(topology: Topology, router: Host, *, folder: Path) -> str:
     """Return the text of a node's own file.
 

@@ -60,6 +60,22 @@ class ArpSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionSeen:
+    """A router let the first packet of a client's new TCP connection through.
+
+    Attributes:
+        t_ns: When it came out of the router's cable, by the kernel's clock.
+        router: By the port of the switch.
+        network: Where it came out: ``private`` for a service, ``public`` for masquerading.
+    """
+
+    kind: ClassVar = "admission"
+    t_ns: int
+    router: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddressSeen:
     """A floating address was put on a device (or found there), or taken off it."""
 
@@ -120,9 +136,10 @@ class Request:
     error: str | None
 
 
-Fact = Fault | ArpSeen | AddressSeen | Probes | Connection | Request
+Fact = Fault | ArpSeen | AdmissionSeen | AddressSeen | Probes | Connection | Request
 _KINDS: dict[str, type[Fact]] = {
-    cls.kind: cls for cls in (Fault, ArpSeen, AddressSeen, Probes, Connection, Request)
+    cls.kind: cls
+    for cls in (Fault, ArpSeen, AdmissionSeen, AddressSeen, Probes, Connection, Request)
 }
 
 
@@ -132,6 +149,7 @@ class History:
 
     faults: tuple[Fault, ...] = ()
     arp: tuple[ArpSeen, ...] = ()
+    admissions: tuple[AdmissionSeen, ...] = ()
     addresses: tuple[AddressSeen, ...] = ()
     probes: tuple[Probes, ...] = ()
     connections: tuple[Connection, ...] = ()
@@ -144,6 +162,7 @@ class History:
         return History(
             faults=tuple(sorted((f for f in every if isinstance(f, Fault)), key=_time)),
             arp=tuple(sorted((f for f in every if isinstance(f, ArpSeen)), key=_time)),
+            admissions=tuple(sorted((f for f in every if isinstance(f, AdmissionSeen)), key=_time)),
             addresses=tuple(sorted((f for f in every if isinstance(f, AddressSeen)), key=_time)),
             probes=tuple(f for f in every if isinstance(f, Probes)),
             connections=tuple(f for f in every if isinstance(f, Connection)),
@@ -151,7 +170,7 @@ class History:
         )
 
 
-def _time(fact: Fault | ArpSeen | AddressSeen | Request) -> int:
+def _time(fact: Fault | ArpSeen | AdmissionSeen | AddressSeen | Request) -> int:
     return fact.t_ns
 
 

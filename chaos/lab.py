@@ -97,7 +97,7 @@ class Lab:
                 prefix=prefix,
                 folder=self.folder / router.name,
                 command=self.hanat,
-                on_start=self._remember,
+                on_start=self.remember,
             )
             for router in self.topology.routers
         }
@@ -261,7 +261,7 @@ class Lab:
             folder=self.folder,
         )
         self._helpers[name] = child
-        self._remember(child.identity)
+        self.remember(child.identity)
         return child
 
     # Waiting ---------------------------------------------------------------------------
@@ -318,7 +318,8 @@ class Lab:
 
     # Building --------------------------------------------------------------------------
 
-    def _remember(self, identity: Identity) -> None:
+    def remember(self, identity: Identity) -> None:
+        """Record a process that was started in the lab, so that it is ended with it."""
         if self._record is not None:
             self._record.processes.append(identity)
             self._record.save()

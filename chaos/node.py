@@ -126,15 +126,22 @@ class Node:
         """
         if self._child is not None and self._child.running:
             raise LabError(f"cannot start {self.name}: it runs, pid {self._child.identity.pid}")
-        self._child = spawn(
-            [*self._command, "run", "--config", str(self.folder / "node.toml")],
+        self._child = self.spawn(
+            [*self._command, "run", "--config", str(self.folder / "node.toml")]
+        )
+        self.wanted = True
+
+    def spawn(self, command: Sequence[str]) -> Child:
+        """Start a process on this router that is a part of the node: killed and frozen with it."""
+        child = spawn(
+            command,
             namespace=f"{self._prefix}-{self.name}",
             mark=(self._prefix, self.name),
             log=self.log_file,
             folder=self.folder,
         )
-        self.wanted = True
-        self._on_start(self._child.identity)
+        self._on_start(child.identity)
+        return child
 
     def kill(self) -> int:
         """SIGKILL the daemon and all its children; return the instant before, monotonic ns."""

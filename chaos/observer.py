@@ -1,9 +1,10 @@
-"""Watch, from outside, who says that a floating address is his.
+"""Watch, from outside, who acts as the holder of a floating address.
 
 Two sources, neither of which asks hanat. On the switch, a packet socket takes every
-ARP frame whose sender address is a floating one, as it comes in at a router's port: the
-port tells the router, the kernel the time. And a netlink socket in each
-router's namespace reports addresses that come and go.
+ARP frame whose sender address is a floating one, and the first packet of every TCP connection
+that was let through, as it comes in at a router's port: the port tells the router, the
+kernel the time. And a netlink socket in each router's namespace reports addresses that
+come and go.
 
 A router may be silent and yet ready to answer, so the observer asks: every 8 ms it
 broadcasts "who has" for each floating address, from an address of its own that
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chaos import history
-from chaos.history import AddressSeen, ArpSeen, Fact
+from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Fact
 from chaos.netns import entered
 from chaos.topology import BRIDGES, FLOATING, SUBNET, SWITCH, Topology, three_routers
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
@@ -38,19 +39,31 @@ ASK_PERIOD_S = 0.008  # so that every 10 ms of a picture has an answer in it
 ASKER = 250  # host part of the address that asks
 
 ETH_P_ALL = 0x0003
+ETH_P_IP = 0x0800
 ETH_P_ARP = 0x0806
 SO_ATTACH_FILTER = 26
 ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826
 FRAME_BYTES = 14 + ARP.size
 BROADCAST = b"\xff" * 6
 
-# Classic BPF (linux/filter.h): accept ARP frames that come in. Bridge ports need ETH_P_ALL,
-# because a bridge takes its frames before a socket for one protocol would see them.
-ARP_FILTER = (
+SYN_FLAGS_AT = 13  # RFC 9293, section 3.1
+TCP = 6
+
+# Classic BPF (linux/filter.h): accept ARP frames and first packets of TCP connections that
+# come in. Bridge ports need ETH_P_ALL, because a bridge takes its frames before a socket
+# for one protocol would see them.
+FILTER = (
     (0x28, 0, 0, 0xFFFFF004),  # load packet type (SKF_AD_OFF + SKF_AD_PKTTYPE)
-    (0x15, 3, 0, 4),  # PACKET_OUTGOING: to reject
+    (0x15, 10, 0, 4),  # PACKET_OUTGOING: to reject
     (0x28, 0, 0, 12),  # load ethertype
-    (0x15, 0, 1, ETH_P_ARP),  # otherwise: to reject
+    (0x15, 7, 0, ETH_P_ARP),  # to accept
+    (0x15, 0, 7, ETH_P_IP),  # otherwise: to reject
+    (0x30, 0, 0, 14 + 9),  # load protocol
+    (0x15, 0, 5, TCP),  # otherwise: to reject
+    (0xB1, 0, 0, 14),  # index := length of the IP header
+    (0x50, 0, 0, 14 + SYN_FLAGS_AT),  # load flags
+    (0x54, 0, 0, 0x17),  # of ACK, RST, SYN and FIN ...
+    (0x15, 0, 1, 0x02),  # ... SYN alone; otherwise: to reject
     (0x06, 0, 0, 0xFFFF),  # accept
     (0x06, 0, 0, 0),  # reject
 )
@@ -81,6 +94,23 @@ def parse_arp(frame: bytes, *, router: str, network: str, t_ns: int) -> ArpSeen 
         mac=mac.hex(":"),
         gratuitous=sender == target,
     )
+
+
+def parse_syn(frame: bytes, *, router: str, network: str, t_ns: int) -> AdmissionSeen | None:
+    """Return which new connection of a client a frame from a router begins; None if none.
+
+    The filter has let only first packets of TCP connections through. Those of the routers
+    themselves do not count: they need no right. The source address tells: still the client's
+    in the private network, already the floating one in the public.
+    """
+    if len(frame) < 34 or frame[12:14] != b"\x08\x00":
+        return None
+    source = socket.inet_ntoa(frame[26:30])
+    if network == "public":
+        admitted = source == ADDRESS_OF[network]
+    else:
+        admitted = not source.startswith(SUBNET[network])
+    return AdmissionSeen(t_ns, router, network) if admitted else None
 
 
 def parse_addresses(data: bytes, *, router: str, t_ns: int) -> list[AddressSeen]:
@@ -129,7 +159,7 @@ class Observer:
                 self._askers.append((asker, _question(network, asker.getsockname()[4])))
         capture.setblocking(False)  # noqa: FBT003
         self._capture = capture
-        self._selector.register(capture, selectors.EVENT_READ, self._read_arp)
+        self._selector.register(capture, selectors.EVENT_READ, self._read_frames)
         for router in topology.routers:
             with entered(topology.namespace(router.name)):
                 watch = _watch_addresses()
@@ -154,7 +184,7 @@ class Observer:
             except OSError:
                 continue  # a full queue: the next one is due soon
 
-    def _read_arp(self) -> None:
+    def _read_frames(self) -> None:
         while True:
             try:
                 frame, control, _, origin = self._capture.recvmsg(128, CONTROL_BYTES)
@@ -166,7 +196,8 @@ class Observer:
             if port is None:
                 continue
             t_ns = received_at(control)
-            seen = parse_arp(frame, router=port.host, network=port.network, t_ns=t_ns)
+            parse = parse_arp if frame[12:14] == b"\x08\x06" else parse_syn
+            seen = parse(frame, router=port.host, network=port.network, t_ns=t_ns)
             if seen is not None:
                 self._record(seen)
 
@@ -201,10 +232,10 @@ def _watch_addresses() -> socket.socket:
 
 
 def attach_filter(sock: socket.socket) -> None:
-    """Let only incoming ARP frames through to a packet socket."""
-    program = b"".join(struct.pack("=HBBI", *line) for line in ARP_FILTER)
+    """Let only what `FILTER` accepts through to a packet socket."""
+    program = b"".join(struct.pack("=HBBI", *line) for line in FILTER)
     buffer = ctypes.create_string_buffer(program, len(program))
-    pointer = struct.pack("@HP", len(ARP_FILTER), ctypes.addressof(buffer))
+    pointer = struct.pack("@HP", len(FILTER), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
 
 

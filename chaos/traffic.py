@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +43,19 @@ TCP = (
     Workload("tcp-out-2", "tcp", "s2", f"{OUTSIDE}:9000", 15),
 )
 HTTP = Workload("http", "http", "c1", f"{PUBLIC}:80", 20)
+SYN = (
+    Workload("new-in", "syn", "c1", f"{PUBLIC}:80", 2),
+    Workload("new-out", "syn", "s1", f"{OUTSIDE}:9000", 2),
+)
 EVERYTHING = (*UDP, *TCP, HTTP)
 
 
 class Traffic:
     """Clients and observer of one lab; their histories go to ``<folder>/history``."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, workloads: Sequence[Workload] = EVERYTHING) -> None:
         self._lab = lab
+        self._workloads = workloads
         self._folder = lab.folder / "history"
         self._children: dict[str, Child] = {}
         self.start_ns = 0
@@ -64,7 +70,7 @@ class Traffic:
         )  # fmt: skip
         # It runs on the switch for want of a better place; it enters all namespaces itself.
         self._children["observer"] = self._lab.spawn_in("sw", "observer", observer)
-        for workload in EVERYTHING:
+        for workload in self._workloads:
             self._children[workload.name] = self._lab.spawn_in(
                 workload.host, workload.name, self._command(workload)
             )

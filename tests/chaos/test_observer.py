@@ -6,9 +6,10 @@ import socket
 import struct
 from ipaddress import IPv4Address
 
+from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
-from chaos.observer import parse_addresses, parse_arp
+from chaos.observer import parse_addresses, parse_arp, parse_syn
 
 MAC = "02:68:6e:01:00:0b"
 
@@ -44,6 +45,23 @@ def test_arp_about_other_addresses_is_not_recorded() -> None:
     probe = frame(op=1, psrc=str(IPv4Address(0)), pdst="203.0.113.10")
     for data in (own, probe, own[:30], b"", bytes(60)):
         assert parse_arp(data, router="r1", network="public", t_ns=7) is None
+
+
+def test_connections_of_clients_are_told_from_those_of_routers() -> None:
+    def admitted(network: str, source: str) -> bool:
+        data = bytes(Ether(src=MAC) / IP(src=source, dst="192.0.2.1") / TCP(flags="S"))
+        return parse_syn(data, router="r1", network=network, t_ns=7) is not None
+
+    assert admitted("private", "203.0.113.100")  # translated towards a server
+    assert admitted("public", "203.0.113.10")  # masqueraded
+    assert not admitted("private", "10.11.12.11")  # a router, of its own
+    assert not admitted("public", "203.0.113.11")
+
+
+def test_frames_that_begin_no_connection_are_not_read() -> None:
+    arp = frame(op=1, psrc="203.0.113.10", pdst="203.0.113.10")
+    for data in (arp, b"", bytes(60), bytes(Ether(type=0x0800))):
+        assert parse_syn(data, router="r1", network="public", t_ns=7) is None
 
 
 def netlink(kind: int, address: str, attribute: int = 2) -> bytes:

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP, TCP
 
 from chaos.history import History, read
 from chaos.lab import Lab
 from chaos.processes import python_module, send_signal
+from chaos.workloads import syn
 from chaos.workloads.tcp import payload
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
@@ -19,6 +21,53 @@ STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
 def test_payloads_differ_by_connection_and_number() -> None:
     assert len({payload(n, i) for n in ("a", "b") for i in range(100)}) == 200
     assert payload("a", 7) == payload("a", 7)
+
+
+def test_a_connection_is_asked_for_as_the_standard_writes_it() -> None:
+    own, peer = "203.0.113.100", "203.0.113.10"
+    pseudo = bytes([203, 0, 113, 100, 203, 0, 113, 10, 0, 6, 0, 20])
+    for number in (0, 1, 20_003, 2**32 - 1):
+        segment = TCP(syn.syn(number, 80, pseudo))
+        # scapy is the second implementation here: it computes a checksum that is missing.
+        again = IP(src=own, dst=peer) / TCP(
+            sport=10_000 + number % 20_000, dport=80, seq=number, flags="S", window=1024
+        )
+        assert bytes(segment) == bytes(again)[20:]
+
+
+def test_the_answer_to_a_connection_names_it() -> None:
+    def packet(number: int, flags: str, **more: int) -> bytes:
+        fields = {"sport": 80, "dport": 10_000 + number % 20_000, "ack": (number + 1) % 2**32}
+        return bytes(IP() / TCP(flags=flags, **(fields | more)))
+
+    assert [syn.answered(packet(n, "SA"), 80) for n in (0, 41_000, 2**32 - 1)] == [
+        0, 41_000, 2**32 - 1,
+    ]  # fmt: skip
+    refused = [
+        packet(7, "RA"), packet(7, "A"), packet(7, "S"), packet(7, "SA", sport=81),
+        packet(7, "SA", dport=10_008), packet(7, "SA")[:30],
+    ]  # fmt: skip
+    assert [syn.answered(p, 80) for p in refused] == [None] * len(refused)
+
+
+@pytest.mark.kernel
+def test_new_connections_are_answered_where_somebody_listens_and_only_there(prefix: str) -> None:
+    with Lab(prefix, hanat=STAND_IN) as lab:
+        outs = {}
+        for name, port in (("open", 9000), ("closed", 9001)):
+            outs[name] = lab.folder / f"{name}.jsonl"
+            command = python_module(
+                "chaos.client", "syn", name, f"203.0.113.100:{port}", "--period-ms", "2",
+                "--seconds", "1", "--out", str(outs[name]),
+            )  # fmt: skip
+            lab.spawn_in("r1", name, command)
+        lab.wait_for(lambda: all(out.exists() for out in outs.values()), 20, "the clients")
+        seen = {name: History.of(read(out)).probes[0] for name, out in outs.items()}
+    for probes in seen.values():
+        assert len(probes.sent) > 50
+        assert probes.corrupt == 0
+    assert all(seen["open"].answered)
+    assert not any(seen["closed"].answered)
 
 
 @pytest.mark.kernel
@@ -66,6 +115,11 @@ def test_observer_sees_who_answers_and_which_addresses_come_and_go(prefix: str) 
         observer = lab.spawn_in("sw", "observer", command)
         neighbours = ["ip", "neigh", "show", "203.0.113.250"]
         lab.wait_for(lambda: lab.exec_in("r2", neighbours).stdout, 10, "the observer to ask")
+        connect = (
+            "import socket; socket.create_connection"
+            "(('203.0.113.100', 9000), 5, ('203.0.113.10', 0))"
+        )
+        assert lab.exec_in("r2", [sys.executable, "-c", connect]).returncode == 0
         assert lab.exec_in("r2", ["ip", "addr", "del", *address]).returncode == 0
         send_signal(observer.identity, signal.SIGTERM)
         lab.wait_for(out.exists, 10, "the observer's history")
@@ -73,4 +127,5 @@ def test_observer_sees_who_answers_and_which_addresses_come_and_go(prefix: str) 
     assert {(a.router, a.network, a.address) for a in seen.arp} == {
         ("r2", "public", "203.0.113.10")
     }
+    assert [(a.router, a.network) for a in seen.admissions] == [("r2", "public")]
     assert [(a.router, a.present) for a in seen.addresses] == [("r2", True), ("r2", False)]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.house.tidy import ROOT
 
-PACKAGES = ["hanat", "chaos", "tests"]
+PACKAGES = ["hanat", "chaos", "benchmarks", "tests"]
 TOOLS = {
     "ruff check": [sys.executable, "-m", "ruff", "check", "--quiet", *PACKAGES],
     "ruff format": [sys.executable, "-m", "ruff", "format", "--quiet", "--diff", *PACKAGES],

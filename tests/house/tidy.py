@@ -27,6 +27,7 @@ ROOT_NAMES: Final = frozenset(
         "LICENSE",
         "Makefile",
         "README.md",
+        "benchmarks",
         "chaos",
         "deploy",
         "docs",

@@ -1,0 +1,70 @@
+"""One trial: a lab of its own, established flows, a fault, and what the packets say about it.
+
+Trials share nothing: each builds its network, starts its cluster and opens its flows anew, so none
+inherits what another one broke. Every wait has a deadline, and a trial watches for a fixed
+time after the fault: what is not back by then never came back.
+"""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.cases import Case, Stage
+from benchmarks.figures import Figures, Streams, measure
+from benchmarks.systems import System
+from chaos.checkers import Window
+from chaos.history import History
+from chaos.net import Net
+from chaos.traffic import SYN, TCP, UDP, Traffic
+
+WARM_UP_S = 4.0  # clients start, then a UDP flow counts as established after two seconds
+OTHER_S = 15.0  # keepalived with adverts of a second takes four
+TAIL_S = 0.2  # answers to the last probes of the window come from behind it
+
+ONE_TCP_EACH_WAY = (TCP[0], TCP[2])
+WORKLOADS = (*UDP, *SYN, *ONE_TCP_EACH_WAY)
+STREAMS = Streams(
+    udp=[w.name for w in UDP], new=[w.name for w in SYN], tcp=[w.name for w in ONE_TCP_EACH_WAY]
+)
+
+
+def run(system: System, case: Case) -> Figures:
+    """Run a trial in a lab that is built for it and removed afterwards.
+
+    Raises:
+        LabError: It could not be measured: the cluster did not come up, a step of the case
+            failed, or an instrument has nothing to tell.
+    """
+    with system.lab:
+        holder = system.start()
+        traffic = Traffic(system.lab, WORKLOADS)
+        traffic.start()
+        time.sleep(WARM_UP_S)
+        stage = Stage(
+            system=system,
+            net=Net(system.lab.topology),
+            holder=holder,
+            wait=time.sleep,
+            wait_for_other=lambda: _wait_for_other(system, holder),
+            now_ns=time.monotonic_ns,
+        )
+        case.prepare(stage)
+        start_ns = case.act(stage)
+        end_ns = start_ns + int((system.settle_s + case.extra_s) * 1e9)
+        time.sleep(max(0.0, (end_ns - time.monotonic_ns()) / 1e9) + TAIL_S)
+        traffic.stop()
+        history = History.of(traffic.facts())
+    window = Window(case.label, start_ns, end_ns, moves_holder=True)
+    return measure(history, window, STREAMS, unheard=stage.unheard)
+
+
+def _wait_for_other(system: System, holder: str) -> None:
+    # Not through the lab: it would complain about the node that was killed, or two holders.
+    others = [name for name in system.nodes if name != holder]
+    system.lab.wait_for(
+        lambda: any(_holds(system, name) for name in others), OTHER_S, "another holder"
+    )
+
+
+def _holds(system: System, name: str) -> bool:
+    return len(system.lab.addresses(name)) == 2

@@ -1,0 +1,94 @@
+"""New TCP connections at a fixed rate: one SYN each, from a port of its own, never repeated.
+
+The question is when a router admits new flows, to a few milliseconds. A connection by
+the kernel cannot tell: it repeats its first SYN after a second, and costs a server process
+more than a fast machine's outage is long. So a raw socket sends the SYN of RFC 9293 and waits
+for the SYN-ACK, whose acknowledgement carries the number of the probe. The kernel here
+knows of no such connection and answers with a reset, which also removes the half-open one
+from the server and from the routers' tables.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from chaos.history import Probes
+from chaos.workloads import probing
+from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
+from chaos.workloads.stop import Stop
+
+FIRST_PORT = 10_000  # below the kernel's own choice, ip_local_port_range
+PORTS = 20_000  # 40 s at 500 a second: longer than the tables remember a reset (10 s)
+HEADER = struct.Struct("!HHIIBBHHH")  # RFC 9293, section 3.1
+SYN, ACK, RST = 0x02, 0x10, 0x04
+WINDOW = 1024
+DATA_OFFSET = (HEADER.size // 4) << 4
+
+
+def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> Probes:
+    """Probe until told to stop."""
+    address, port = target
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
+        want_timestamps(sock)
+        sock.setblocking(False)  # noqa: FBT003
+        sock.connect((address, 0))  # a raw socket hears this peer alone
+        own = sock.getsockname()[0]
+        return probing.run(
+            name, _Handshake(sock, own, (address, port)), period_s=period_s, stop=stop
+        )
+
+
+def checksum(data: bytes) -> int:
+    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class _Handshake:
+    """Implements `probing.Exchange`."""
+
+    def __init__(self, sock: socket.socket, own: str, target: tuple[str, int]) -> None:
+        self._sock = sock
+        self._port = target[1]
+        ends = socket.inet_aton(own) + socket.inet_aton(target[0])
+        self._pseudo = ends + struct.pack("!HH", socket.IPPROTO_TCP, HEADER.size)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, number: int) -> None:
+        self._sock.send(syn(number, self._port, self._pseudo))
+
+    def receive(self) -> tuple[int | None, int] | None:
+        packet, control, _, _ = self._sock.recvmsg(128, CONTROL_BYTES)
+        number = answered(packet, self._port)
+        return None if number is None else (number, received_at(control))
+
+
+def syn(number: int, port: int, pseudo: bytes) -> bytes:
+    """Return the segment that asks for the connection of that number.
+
+    Args:
+        number: Its initial sequence number; the source port follows from it.
+        port: Where to.
+        pseudo: The pseudo-header that the checksum covers.
+    """
+    source = FIRST_PORT + number % PORTS
+    fields = (source, port, number, 0, DATA_OFFSET, SYN, WINDOW)
+    sum_ = checksum(pseudo + HEADER.pack(*fields, 0, 0))
+    return HEADER.pack(*fields, sum_, 0)
+
+
+def answered(packet: bytes, port: int) -> int | None:
+    """Return the number of the connection that an IP packet accepts, None if it accepts none."""
+    segment = packet[(packet[0] & 0x0F) * 4 :]
+    if len(segment) < HEADER.size:
+        return None
+    source, to, _, acknowledged, _, flags, _, _, _ = HEADER.unpack_from(segment)
+    number: int = (acknowledged - 1) % (1 << 32)
+    if source != port or flags & (SYN | ACK | RST) != SYN | ACK:
+        return None
+    return number if to == FIRST_PORT + number % PORTS else None
