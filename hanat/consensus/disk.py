@@ -38,6 +38,35 @@ class Place:
     segment_bytes_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A sync that runs beside the loop: what was unsynced when it began.
+
+    Attributes:
+        last: Up to which entry all is durable once it has run.
+        cuts: How often the log was cut before; after a cut the result says nothing.
+        covered: Segments, and up to which size.
+        descriptors: Of those, our own: the log may close its files meanwhile.
+        names: Where names are to be made durable too, None if they are.
+        made: How many segments had been made.
+    """
+
+    files: Files
+    last: int
+    cuts: int
+    covered: list[tuple[Segment, int]]
+    descriptors: list[int]
+    names: Path | None
+    made: int
+
+    def run(self) -> None:
+        """Make it durable; may be called in a thread."""
+        for fd in self.descriptors:
+            self.files.sync(fd)
+        if self.names is not None:
+            self.files.sync_names(self.names)
+
+
 class Disk:
     """What the journal keeps on disk.
 
@@ -54,6 +83,7 @@ class Disk:
         self._segments = row
         self.durable = self.vote.durable
         self._names_unsynced = True
+        self._cuts = self._made = 0
 
     def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
         """Change facts durably.
@@ -93,8 +123,37 @@ class Disk:
         if self._segments:
             self.durable = self._segments[-1].following - 1
 
+    def begin_sync(self) -> Sync:
+        """Return the sync of all there is now; after it has run, call `end_sync`."""
+        covered = [(segment, segment.size) for segment in self._segments if segment.unsynced]
+        duplicate = self._files.duplicate
+        return Sync(
+            files=self._files,
+            last=self._segments[-1].following - 1 if self._segments else 0,
+            cuts=self._cuts,
+            covered=covered,
+            descriptors=[duplicate(self._descriptor(segment)) for segment, _ in covered],
+            names=self._place.directory if self._names_unsynced else None,
+            made=self._made,
+        )
+
+    def end_sync(self, sync: Sync, *, done: bool) -> None:
+        """Count what a sync has made durable."""
+        for fd in sync.descriptors:
+            self._files.close(fd)
+        if not done or sync.cuts != self._cuts:
+            return
+        for segment, size in sync.covered:
+            if segment.size == size:
+                segment.unsynced = False
+                if segment is not self._segments[-1]:
+                    self._release(segment)
+        self._names_unsynced = self._made != sync.made
+        self.durable = max(self.durable, sync.last)
+
     def cut_tail(self, last: int) -> None:
         """Drop, durably, what is behind entry `last`; not finished after an error."""
+        self._cuts += 1
         if last < self.durable:
             self.durable = last
             self.remember()
@@ -106,6 +165,7 @@ class Disk:
 
     def cut_head(self, start: int) -> None:
         """Drop what is before entry `start`; what is left is synced first."""
+        self._cuts += 1
         self.sync()
         self.remember(log_start=start)
         while len(self._segments) > 1 and self._segments[1].header.first <= start:
@@ -113,6 +173,7 @@ class Disk:
 
     def clear(self) -> None:
         """Drop every entry; the next one may have any index."""
+        self._cuts += 1
         self.durable = 0
         self.remember(epoch=self.vote.epoch + 1, log_start=0)
         while self._segments:
@@ -177,6 +238,7 @@ class Disk:
         return segment
 
     def _create(self, first: int, *, epoch: int, link: int) -> Segment:
+        self._made += 1
         header = Header(self.vote.node_id, self.vote.cluster, epoch, first, link)
         return segments.create(self._place.directory, self._files, header)
 

@@ -11,6 +11,10 @@ tried until the disk was found fit again. A node that cannot write
 - neither votes nor stands, nor encourages others to stand with its help;
 - as leader appends nothing, and hands leadership on; what its log has, it may send.
 
+Entries of the configuration are durable before they are acknowledged, by a follower in
+its reply, by the leader when it counts itself (`limit`). The sync runs in a thread, and
+what came before those entries is acknowledged meanwhile. Flows wait for no sync.
+
 Full disks are the likely case: an overwritten vote needs no room, an entry does. The
 disk is tried again every `RETRY_S`, in a thread, by writing as much as makes it
 worth to go on.
@@ -18,29 +22,20 @@ worth to go on.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hanat.consensus.background import Background, at_once
+from hanat.consensus.codec import REGULAR
+from hanat.consensus.segments import content_of
+from hanat.consensus.state import worth_a_sync
 from hanat.errors import JournalError
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Message
 
 RETRY_S = 1.0
-
-Done = Callable[[BaseException | None], None]
-# Do work off the loop, then call back on it with what the work raised.
-Background = Callable[[Callable[[], None], Done], None]
-
-
-def at_once(work: Callable[[], None], done: Done) -> None:
-    """Do the work now: for tests, and where nothing waits."""
-    error: BaseException | None = None
-    try:
-        work()
-    except JournalError as raised:
-        error = raised
-    done(error)
 
 
 class Durability:
@@ -49,14 +44,23 @@ class Durability:
     Args:
         journal: The real one, or a model of it.
         clock: Seconds of CLOCK_BOOTTIME.
+        alone: This node is the whole cluster, so that what it appends is committed.
 
     Attributes:
         failure: Why nothing can be written, None while it can.
         background: Where slow work is done; set before the first tick.
+        on_durable: Called when `limit` has risen.
     """
 
-    def __init__(self, journal: Any, clock: Callable[[], float]) -> None:  # noqa: ANN401 - the library's interface
-        self._journal, self._clock = journal, clock
+    def __init__(self, journal: Any, clock: Callable[[], float], *, alone: bool = False) -> None:  # noqa: ANN401 - the library's interface
+        self._journal, self._clock, self._alone = journal, clock, alone
+        self.on_durable: Callable[[], None] = lambda: None
+        self._syncing = False
+        # Entries that must be durable and are not yet, ascending. What a process before
+        # this one left unsynced may be among them.
+        self._pending: deque[int] = deque()
+        if len(journal) and journal.durable_index < journal[-1][1]:
+            self._pending.append(journal.durable_index + 1)
         self.failure: JournalError | None = None
         self.background: Background = at_once
         self._retry_at = 0.0
@@ -80,8 +84,14 @@ class Durability:
         del message
         return self._unsaved is None
 
+    @property
+    def limit(self) -> int | None:
+        """Up to which index this node may acknowledge, None: all it has."""
+        return self._pending[0] - 1 if self._pending else None
+
     def tick(self) -> None:
         """Try the disk again when it is time to."""
+        self._sync()
         if self.failure is None or self._repairing or self._clock() < self._retry_at:
             return
         self._repairing = True
@@ -93,8 +103,34 @@ class Durability:
             self._failed(error)
             return
         self.failure = None
+        self._settle()
         if self._unsaved is not None:
             self.setCurrentTerm(*self._unsaved)
+
+    def _sync(self) -> None:
+        if not self._pending or self._syncing or self.failure is not None:
+            return
+        self._syncing = True
+        try:
+            self._journal.sync_in(self.background, self._synced)
+        except JournalError as error:
+            self._synced(error)
+
+    def _synced(self, error: BaseException | None) -> None:
+        self._syncing = False
+        if error is not None:
+            self._failed(error)
+            return
+        self._settle()
+        self._sync()
+
+    def _settle(self) -> None:
+        """Forget what is durable, or gone."""
+        durable, was = self._journal.durable_index, len(self._pending)
+        while self._pending and self._pending[0] <= durable:
+            self._pending.popleft()
+        if len(self._pending) < was:
+            self.on_durable()
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, JournalError):
@@ -119,9 +155,16 @@ class Durability:
         self._check()
         try:
             self._journal.add(command, index, term)
+            if not _must_be_durable(command):
+                return
+            if self._alone:
+                self._journal.sync()
+                return
         except JournalError as error:
             self._failed(error)
             raise
+        self._pending.append(index)
+        self._sync()
 
     def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:  # noqa: N802, N803 - the library's names
         """Save term and vote; if that fails, nothing is sent until it was done."""
@@ -142,6 +185,9 @@ class Durability:
             JournalError: Nobody knows what is left on disk; the library's step ends here.
         """
         self._change(self._journal.deleteEntriesFrom, entryFrom)
+        last = self._journal[-1][1] if len(self._journal) else 0
+        while self._pending and self._pending[-1] > last:
+            self._pending.pop()
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803 - the library's names
         """Cut the head off.
@@ -158,6 +204,7 @@ class Durability:
             JournalError: As above.
         """
         self._change(self._journal.clear)
+        self._pending.clear()
 
     def _change(self, change: Callable[..., None], *position: int) -> None:
         self._check()
@@ -192,3 +239,47 @@ class Durability:
         """Do nothing: nothing waits to be saved."""
 
     def _destroy(self) -> None: ...
+
+
+def _must_be_durable(command: bytes) -> bool:
+    if command[:1] != REGULAR:
+        return False
+    content = content_of(command)
+    return content is not None and worth_a_sync(content)
+
+
+class Matches:
+    """What each follower holds, and what of it the library may count.
+
+    The library counts this node for every entry of its log. So as long as this node
+    may not acknowledge an entry itself, the library hears of followers who have it
+    only when they are a majority without this node.
+
+    Args:
+        quorum: How many nodes are a majority.
+    """
+
+    def __init__(self, quorum: int) -> None:
+        self._quorum = quorum
+        self._term = -1
+        self._held: dict[int, int] = {}
+
+    def note(self, *, term: int, peer: int, index: int) -> None:
+        """Note that a follower holds the log of this node, as leader of a term, up to there."""
+        if term != self._term:
+            self._term, self._held = term, {}
+        self._held[peer] = max(index, self._held.get(peer, 0))
+
+    def countable(self, *, term: int, limit: int) -> dict[int, int]:
+        """Return for each follower up to where the library may count it.
+
+        Args:
+            term: Of this node as leader.
+            limit: Up to where this node may acknowledge.
+        """
+        if term != self._term:
+            return {}
+        indexes = sorted(self._held.values(), reverse=True)
+        without_me = indexes[self._quorum - 1] if len(indexes) >= self._quorum else 0
+        most = max(limit, without_me)
+        return {peer: min(index, most) for peer, index in sorted(self._held.items())}

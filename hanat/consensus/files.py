@@ -21,6 +21,10 @@ class Files:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if create else 0)
         return os.open(path, flags, FILE_MODE)
 
+    def duplicate(self, fd: int) -> int:
+        """Return another descriptor of an open file."""
+        return os.dup(fd)
+
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of `data`; after an error any part of it may be there."""
         done = os.pwrite(fd, data, offset)

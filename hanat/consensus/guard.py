@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING
 
+from hanat.consensus.durability import Matches
 from hanat.consensus.elections import Elections
 from hanat.consensus.library import LibraryNode
 from hanat.core.configuration import Profile
@@ -86,6 +87,9 @@ class Guard(Elections):
             rng=rng,
         )
         self._outgoing: dict[int, Outgoing] = {}
+        self._matches = Matches(self.quorum)
+        self._held: tuple[int, Message] | None = None  # an acknowledgement that waits, to whom
+        self.durability.on_durable = self._release
 
     # ------------------------------------------------------------------- sending
 
@@ -101,6 +105,7 @@ class Guard(Elections):
                 return self._send_append(peer, message["prevLogIdx"])
             case "next_node_idx":
                 message |= {"term": self.term, "gen": self._answering}
+                self._hold_back(peer, message)
             case "request_vote" | "response_vote" | "timeout_now":
                 self.send_about_votes(peer, message)
                 return True
@@ -111,6 +116,33 @@ class Guard(Elections):
             case _:
                 pass
         return self.wire.send(peer, message)
+
+    def _hold_back(self, peer: int, message: Message) -> None:
+        """Acknowledge only what is durable if it must be; the rest is said later."""
+        limit = self.durability.limit
+        if message["success"] and limit is not None and message["next_node_idx"] > limit + 1:
+            self._held = (peer, dict(message))
+            message["next_node_idx"] = limit + 1
+
+    def _release(self) -> None:
+        """Say, and count, what has become durable."""
+        if self.leading:
+            self._tell_matches()
+        elif self._held is not None:
+            (peer, message), self._held = self._held, None
+            if message["term"] == self.term and self.durability.may_send(message):
+                self._hold_back(peer, message)
+                self.wire.send(peer, message)
+
+    def _tell_matches(self) -> None:
+        """Let the library count what followers hold, as far as it may."""
+        last = self.last_index
+        limit = self.durability.limit
+        limit = last if limit is None else limit
+        for peer, index in self._matches.countable(term=self.term, limit=limit).items():
+            count: Message = {"type": "next_node_idx", "next_node_idx": index + 1}
+            count |= {"reset": False, "success": True}
+            self._onMessageReceived(self.nodes[peer], count)
 
     def _outgoing_to(self, peer: int, sent: int) -> Outgoing:
         outgoing = self._outgoing.get(peer)
@@ -215,6 +247,12 @@ class Guard(Elections):
         if message["success"] and message["gen"] is None:
             return
         outgoing.ends = [end for end in outgoing.ends if end >= message["next_node_idx"]]
+        if message["success"]:
+            index = message["next_node_idx"] - 1
+            self._matches.note(term=self.term, peer=node.id, index=index)
+            if self.durability.limit is not None:
+                message["success"] = False  # it is told what it may count
+                self._tell_matches()
         self._onMessageReceived(node, message)
         self._continue(node.id, outgoing)
 

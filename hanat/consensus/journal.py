@@ -28,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, overload
 
+from hanat.consensus.background import Background, Done
 from hanat.consensus.codec import Entry
 from hanat.consensus.disk import PROBE, Disk, Place
 from hanat.consensus.files import FILES, Files
@@ -62,6 +63,18 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
     def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
         """Return 1: only the first entry is known to be committed."""
         return 1
+
+    @property
+    def durable_index(self) -> int:
+        """Everything: memory is all there is."""
+        return int(self[-1][1]) if len(self) else 0
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def sync_in(self, background: Background, done: Done) -> None:
+        """Do nothing, where it would be done."""
+        background(self.sync, done)
 
     def repair(self) -> None:
         """Do nothing: memory does not fail."""
@@ -158,6 +171,31 @@ class Journal:
         self._check_usable()
         with self._all_or_broken("sync"):
             self._disk.sync()
+
+    def sync_in(self, background: Background, done: Done) -> None:
+        """Make every entry there is now durable, beside the loop.
+
+        Meanwhile the journal may be used as ever; if it is cut, less is durable than
+        was asked for: see `durable_index`.
+
+        Args:
+            background: Where the sync runs.
+            done: Called on the loop; with a JournalError nothing more is accepted.
+
+        Raises:
+            JournalError: It could not begin; nothing more is accepted.
+        """
+        self._check_usable()
+        with self._all_or_broken("sync"):
+            sync = self._disk.begin_sync()
+
+        def ended(error: BaseException | None) -> None:
+            self._disk.end_sync(sync, done=error is None)
+            if isinstance(error, OSError):
+                error = self._broken = self._refusal("sync", error)
+            done(error)
+
+        background(sync.run, ended)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - the library's names
         """Cut the tail off, durably: keep `entryFrom` entries.

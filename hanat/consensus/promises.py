@@ -86,7 +86,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.nodes: Mapping[int, LibraryNode] = {p: LibraryNode(p) for p in sorted(peer_ids)}
         self.quorum = (len(peer_ids) + 1) // 2 + 1
         self.profile, self.journal, self.clock = profile, journal, clock
-        self.durability = Durability(journal, clock)
+        self.durability = Durability(journal, clock, alone=not peer_ids)
         self.raft: RaftView
         self.wire: Wire
         now = clock()

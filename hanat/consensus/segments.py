@@ -102,7 +102,7 @@ class Segment:
         fd, offset = self.fd, self.size
         assert fd is not None, "append to a closed segment"
         command, index, term = entry
-        content, kind = _content(command), 0
+        content, kind = content_of(command), 0
         if content is None:
             content, kind = b"", _IS_NO_OP
         head = _RECORD.pack(MARKER, len(content) | kind, self.link, index, term, durable)
@@ -256,7 +256,7 @@ def whole_records(data: bytes, position: int) -> Iterator[Record]:
         position = data.find(MARKER, position + 1 if record is None else record.end)
 
 
-def _content(command: bytes) -> bytes | None:
+def content_of(command: bytes) -> bytes | None:
     """Return what `unwrap` does, 1 µs faster for short entries.
 
     What `wrap` puts before the content depends on nothing but its length.

@@ -74,6 +74,15 @@ def encode(command: Command) -> bytes:
             return bytes((_FLOWS,)) + _TERM_ORIGIN.pack(term, origin) + batch
 
 
+def worth_a_sync(data: bytes) -> bool:
+    """Say whether an entry must be durable before it is acknowledged.
+
+    A configuration must survive that all nodes lose their power at once. Flows are
+    not worth a sync each; barriers and holders are of the past after a power cut.
+    """
+    return data[:1] == bytes((_CONFIGURATION,))
+
+
 def decode(data: bytes) -> Command:
     """Return the entry that `encode` made bytes of.
 

@@ -12,9 +12,11 @@ class Background:
 
     Args:
         name: Of the thread, as tools show it.
+        after: Called behind each `done`: something may go on now.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, after: Callable[[], None]) -> None:
+        self._after = after
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     def __call__(
@@ -22,9 +24,13 @@ class Background:
     ) -> None:
         """Do `work` in the thread, then call `done` on the loop with what it raised."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        future.add_done_callback(
-            lambda ended: None if ended.cancelled() else done(ended.exception())
-        )
+
+        def ended(future: asyncio.Future[None]) -> None:
+            if not future.cancelled():
+                done(future.exception())
+                self._after()
+
+        future.add_done_callback(ended)
 
     def close(self) -> None:
         """Wait for the work at hand; what waits behind it is not done."""

@@ -169,7 +169,9 @@ class Daemon:
             clock=clock,
             rng=rng,
         )
-        self._disk_work = self._guard.durability.background = Background("journal")
+        self._disk_work = self._guard.durability.background = Background(
+            "journal", after=self._kick
+        )
         self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
         self._replica = Replica(self._guard, on_input=self._feed, on_command=self._command)
         exchange = Exchange(

@@ -168,6 +168,11 @@ class LosingPower(Files):
             self.changed()
         return fd
 
+    def duplicate(self, fd: int) -> int:
+        copy = super().duplicate(fd)
+        self._open[copy] = self._open[fd]
+        return copy
+
     def write(self, fd: int, data: bytes, offset: int) -> None:
         super().write(fd, data, offset)
         self._inodes[self._open[fd]].changes.append((offset, data))

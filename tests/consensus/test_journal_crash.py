@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from hanat.consensus.background import Done
 from hanat.consensus.journal import Journal
 from hanat.errors import JournalError, StartupError
 from tests.consensus.disks import Failing, LosingPower, Watched
@@ -116,6 +118,48 @@ def assert_left_by_power(journal: Journal, before: Model, after: Model) -> None:
     # A tail is cut segment by segment, so synced entries go one segment at a time.
     durable = min(before.durable, after.durable)
     assert replace(before, durable=durable).begins(journal) or after.begins(journal)
+
+
+@pytest.mark.parametrize("seed", range(6), ids="seed{}".format)
+def test_what_a_sync_beside_made_durable_survives_lost_power(tmp_path: Path, seed: int) -> None:
+    print(f"seed={seed}", REPLAY.format(seed))  # noqa: T201 - shown when it fails
+    rng, disk = Random(seed), LosingPower()
+    works: list[Callable[[], None]] = []
+    ends: list[Done] = []
+    crashes = counted = 0
+
+    def background(work: Callable[[], None], done: Done) -> None:
+        works.append(work)
+        ends.append(done)
+
+    def crash() -> None:
+        nonlocal crashes
+        crashes += 1
+        copy = tmp_path / f"crash{crashes}"
+        (copy / "journal").mkdir(parents=True)
+        disk.lose_power(rng, copy / "journal")
+        durable = [entry for entry in journal[:] if entry[1] <= journal.durable_index]
+        with opened(copy, boot_id="second boot") as left:
+            assert left[:][: len(durable)] == durable
+        shutil.rmtree(copy)
+
+    model = Model()
+    with opened(tmp_path / "alive", files=disk) as journal:
+        for operation in operations(rng, 60):
+            model.perform(operation, journal)
+            model = model.after(operation)
+            if not ends and rng.random() < 0.6:
+                journal.sync_in(background, lambda _: None)
+            elif works and rng.random() < 0.6:
+                works.pop()()
+            elif ends and not works and rng.random() < 0.6:
+                was = journal.durable_index
+                ends.pop()(None)
+                counted += journal.durable_index > was
+            crash()
+        for end in ends:
+            end(OSError())
+    assert counted > 2
 
 
 def test_crash_while_the_journal_is_made_leaves_a_new_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ipaddress import ip_interface
 from random import Random
 from typing import Any
 
+from hanat.consensus.background import Background, at_once
 from hanat.consensus.codec import decode, encode
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
@@ -67,6 +68,7 @@ class Process:
         self.configuration = configuration(profile)
         self.guard_class = guard
         self.journal: Any = CheckedJournal(world.checks, node_id)
+        self.background: Background = at_once
         self.alive = self.paused = False
         self.answers_until = 0.0  # true time; the kernel keeps it when the process dies
         self.has_addresses = False
@@ -135,6 +137,7 @@ class Process:
     def _build(self) -> None:
         self.guard = self._make_guard()
         self.exchange = self._make_exchange()
+        self.guard.durability.background = self.background
         self.core = Node(node_id=self.node_id, configuration=self.configuration, now=self.clock())
         self.replica = Replica(self.guard, on_input=self.feed, on_command=self._command)
         self.guard.bind(self.replica.machine, self)

@@ -257,6 +257,21 @@ class WithoutWriteAhead(Guard):
 
 
 @_broken
+class WithoutDurableConfiguration(Guard):
+    """A configuration is acknowledged and counted as flows are."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+
+        class Rash(Durability):
+            @property
+            def limit(self) -> int | None:
+                return None
+
+        self.durability = Rash(self.journal, self.clock)
+
+
+@_broken
 class WithoutKinds(Guard):
     """The library obeys any kind of message."""
 
