@@ -172,8 +172,16 @@ class Lab:
         self.nodes[name].start()
 
     def kill_node(self, name: str) -> int:
-        """SIGKILL a daemon and its children; return the instant, monotonic ns."""
+        """SIGKILL all processes of a node; return the instant, monotonic ns."""
         return self.nodes[name].kill()
+
+    def kill_daemon(self, name: str) -> int:
+        """SIGKILL a node's daemon, not its supervisor; return the instant, monotonic ns."""
+        return self.nodes[name].kill_daemon()
+
+    def kill_supervisor(self, name: str) -> int:
+        """SIGKILL a node's supervisor, not its daemon; return the instant, monotonic ns."""
+        return self.nodes[name].kill_supervisor()
 
     def stop_node(self, name: str, timeout_s: float = 10.0) -> int:
         """SIGTERM a daemon and wait for its end; return its exit code."""

@@ -144,7 +144,7 @@ class Node:
         return child
 
     def kill(self) -> int:
-        """SIGKILL the daemon and all its children; return the instant before, monotonic ns."""
+        """SIGKILL all its processes; return the instant before the first signal, monotonic ns."""
         self.wanted = False
         started = [self._child.identity] if self._child else []
         killed = kill_marked(self._prefix, self.name, also=started)
@@ -171,12 +171,27 @@ class Node:
         send_signal(daemon, signal.SIGKILL)
         return instant_ns
 
+    def kill_supervisor(self) -> int:
+        """SIGKILL the process that was started, alone; return the instant before, monotonic ns.
+
+        What it supervised lives until it notices.
+
+        Raises:
+            LabError: It does not run.
+        """
+        if self._child is None or not self._child.running:
+            raise LabError(f"cannot kill the supervisor of {self.name}: it does not run")
+        instant_ns = time.monotonic_ns()
+        send_signal(self._child.identity, signal.SIGKILL)
+        self.reap()
+        return instant_ns
+
     def pause(self) -> int:
-        """SIGSTOP the daemon and all its children; return the instant before, monotonic ns."""
+        """SIGSTOP all its processes; return the instant before the first signal, monotonic ns."""
         return self._signal(signal.SIGSTOP)
 
     def resume(self) -> int:
-        """SIGCONT the daemon and all its children; return the instant before, monotonic ns."""
+        """SIGCONT all its processes; return the instant before the first signal, monotonic ns."""
         return self._signal(signal.SIGCONT)
 
     def stop(self, timeout_s: float = 10.0) -> int:
@@ -215,14 +230,16 @@ class Node:
         if self._child is not None:
             self._child.popen.wait(5)
 
-    def _processes(self) -> list[Identity]:
+    @property
+    def processes(self) -> list[Identity]:
+        """Its running processes, whoever started them."""
         found = set(marked(self._prefix, self.name))
         if self._child is not None and self._child.running:
             found.add(self._child.identity)
         return list(found)
 
     def _signal(self, number: signal.Signals) -> int:
-        processes = self._processes()
+        processes = self.processes
         instant_ns = time.monotonic_ns()
         for process in processes:
             send_signal(process, number)

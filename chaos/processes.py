@@ -135,11 +135,14 @@ def wait_gone(identities: Iterable[Identity], timeout_s: float) -> bool:
 def kill_all(identities: Sequence[Identity], timeout_s: float = 5.0) -> None:
     """SIGKILL them all, then wait until they are gone.
 
+    All are stopped before the first dies: none must see another die and act on it.
+
     Raises:
         LabError: The kernel still lists one of them after `timeout_s`.
     """
-    for identity in identities:
-        send_signal(identity, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for identity in identities:
+            send_signal(identity, number)
     if not wait_gone(identities, timeout_s):
         raise LabError(f"killed processes did not end within {timeout_s:.0f} s: {identities}")
 
@@ -147,8 +150,7 @@ def kill_all(identities: Sequence[Identity], timeout_s: float = 5.0) -> None:
 def kill_marked(prefix: str, name: str | None = None, *, also: Iterable[Identity] = ()) -> Killed:
     """SIGKILL all processes of a lab or of one part of it.
 
-    Parents before children: a supervisor must not see its child die and act on it. Then it
-    looks again, for what a process forked between being found and being killed.
+    Then it looks again, for what a process forked between being found and being killed.
 
     Args:
         prefix: Of the lab.

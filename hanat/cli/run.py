@@ -1,13 +1,13 @@
-"""``hanat run``: the daemon."""
+"""``hanat run``: a node."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from hanat.config import cross_check, load_node, parse_cluster, read_key, read_text
-from hanat.errors import ConfigError
+from hanat.daemon.supervisor import python_command
 
 NODE_FILE_DEFAULT = Path("/etc/hanat/node.toml")
 
@@ -21,25 +21,12 @@ NODE_FILE_DEFAULT = Path("/etc/hanat/node.toml")
     show_default=True,
     help="This node's own file; it names the cluster file and the key.",
 )
-@click.pass_context
-def run(ctx: click.Context, node_file: Path) -> None:
-    """Run this node in the foreground until SIGTERM or SIGINT."""
-    settings = load_node(node_file)
-    text = read_text(settings.cluster_file)
-    configuration = parse_cluster(text, file=str(settings.cluster_file))
-    if problems := cross_check(settings, configuration, file=str(node_file)):
-        raise ConfigError(problems)
-    key = read_key(settings.key_file)
-    # Imported behind the checks: a wrong file is reported without loading the daemon.
-    from hanat.daemon.lifeline import Lifeline
-    from hanat.daemon.main import run as run_node
+def run(node_file: Path) -> None:
+    """Run this node in the foreground until SIGTERM or SIGINT.
 
-    ctx.exit(
-        run_node(
-            settings,
-            key=key,
-            configuration=configuration,
-            configuration_text=text,
-            lifeline=Lifeline(None),
-        ),
-    )
+    The process that stays is the supervisor of the daemon. It frees the lease when
+    the daemon dies and starts it again.
+    """
+    # In place of this process: the supervisor keeps its pid and none of what was loaded.
+    command = [*python_command("hanat.daemon.supervisor"), "--config", str(node_file)]
+    os.execv(command[0], command)  # noqa: S606 - no shell is wanted

@@ -11,7 +11,6 @@ import logging
 import random  # noqa: TID251 - the one place where randomness comes from outside
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from hanat.daemon.background import Background
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.daemon.lifeline import Lifeline, write_will
+from hanat.daemon.log import to_stderr
 from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.addresses import KernelAddresses
@@ -63,7 +63,6 @@ log = logging.getLogger(__name__)
 
 TICK_S_MIN = 0.001
 TRANSFER_ATTEMPTS = 15  # one a beacon, three leases: by then a live peer has the whole log
-LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"
 
 
 def clock() -> float:
@@ -92,9 +91,7 @@ def run(
         StartupError: This machine lacks something, or something is taken.
         KernelError: The kernel refused what every node needs.
     """
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S"
-    )
+    to_stderr()
     realtime.prepare()
     daemon = Daemon(settings, key=key, configuration=configuration, text=configuration_text)
     return asyncio.run(daemon.run(lifeline))

@@ -91,19 +91,19 @@ def test_run_refuses_wrong_files_without_a_traceback(node_file: Path) -> None:
 def test_run_refuses_files_that_do_not_fit_together(node_file: Path) -> None:
     node_file.write_text(node_file.read_text().replace('private = "eth1"', ""))
 
-    result = call("run", "--config", str(node_file))
+    result = run_process("run", "--config", str(node_file))
 
-    assert result.exit_code == EXIT_CONFIG_INVALID
+    assert result.returncode == EXIT_CONFIG_INVALID
     assert "this node maps it to no device" in result.stderr
 
 
 def test_run_refuses_an_absent_or_open_key(node_file: Path) -> None:
-    absent = call("run", "--config", str(node_file))
+    absent = run_process("run", "--config", str(node_file))
     key = node_file.with_name("cluster.key")
     call("keygen", str(key))
     key.chmod(0o644)
-    readable = call("run", "--config", str(node_file))
+    readable = run_process("run", "--config", str(node_file))
 
-    assert (absent.exit_code, readable.exit_code) == (EXIT_FAILED, EXIT_FAILED)
+    assert (absent.returncode, readable.returncode) == (EXIT_FAILED, EXIT_FAILED)
     assert f"cannot read the cluster key {key}: No such file" in absent.stderr
     assert f'run "chmod 600 {key}"' in readable.stderr

@@ -1,0 +1,302 @@
+"""Start the daemon; when it dies, free its lease and start it again.
+
+A daemon that dies leaves promises that bind the others until they end, and addresses
+on devices. Its parent learns of the death at once: it withdraws *answers* in the
+kernel and, only when the kernel has confirmed that, tells the peers
+(`mesh.release`). Established flows are carried on meanwhile; when the grace is over
+the floating addresses go. Then the daemon is started again, later each time it dies young.
+
+Nothing here decides about the lease. What is to be done is in the will that the
+daemon left (`will`); one that left none had not touched the kernel. If this process
+dies too, the kernel does the same by itself when the lease ends, and a daemon that
+outlives it ends in good order.
+
+A daemon whose loop stands still is the kernel's business too: its lease ends. But it
+would never come back, so it is killed when it has missed beats for ten seconds,
+unless somebody stopped it on purpose (SIGSTOP, a debugger).
+
+What ends us: the daemon's end after it was told to, with its exit code; and its
+end before it was ever in service, since whoever started the node is looking. Later
+it is started again whatever the cause: an interface or a file may come back.
+
+Standard library only, and nothing to do but to wait: 16 MiB, no time of a processor
+worth measuring. It needs neither the node's files nor the key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import select
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+from hanat.core.configuration import Interface
+from hanat.daemon.log import to_stderr
+from hanat.daemon.will import BEAT, BEAT_S, MESSAGE_BYTES_MAX, Will
+from hanat.errors import EXIT_FAILED, EXIT_OK, KernelError
+from hanat.kernel.fence import KernelFence
+
+log = logging.getLogger(__name__)
+
+# One is enough on a sound network; three cross one that loses a tenth 999 times in 1000.
+RELEASES, RELEASE_GAP_S = 3, 0.005
+
+RESTART_S_MIN, RESTART_S_MAX = 0.5, 30.0
+HEALTHY_S = 60.0  # one that lived so long starts the counting anew
+
+SILENCE_S = 2 * BEAT_S
+SILENCES_MAX = 5
+
+PRIORITY = 1  # the daemon's: what it does not do any more must not wait for others
+FORWARDED = (signal.SIGTERM, signal.SIGINT)
+
+
+class Fence(Protocol):
+    """What takes rights and addresses away; see `kernel.fence`."""
+
+    def withdraw(self) -> None:
+        """End *answers*; return when the kernel has confirmed it."""
+        ...
+
+    def remove(self, addresses: Iterable[tuple[str, Interface]]) -> object:
+        """Remove addresses from devices."""
+        ...
+
+
+@dataclass(slots=True)
+class Child:
+    """A running daemon.
+
+    Attributes:
+        line: Our end of the line to it.
+        will: What it left last.
+        silences: How often in a row no beat came in time; None before the first beat.
+    """
+
+    pid: int
+    pidfd: int
+    line: socket.socket
+    will: Will | None = None
+    silences: int | None = None
+
+    def listen(self) -> bool:
+        """Take what the daemon has said; return False at the end of the stream."""
+        while True:
+            try:
+                message = self.line.recv(MESSAGE_BYTES_MAX)
+            except BlockingIOError:
+                return True
+            if not message:
+                return False
+            if message == BEAT:
+                self.silences = 0
+            else:
+                self.will = Will.decode(message)
+
+    def missed(self) -> bool:
+        """Count a beat that did not come; say whether it was one too many."""
+        if self.silences is None:
+            return False
+        stat = Path("/proc", str(self.pid), "stat").read_text()
+        stopped = stat.rpartition(")")[2].split()[0] in "Tt"  # proc(5)
+        # Counted, not timed: what stopped the daemon may have stopped us for as long.
+        self.silences = 0 if stopped else self.silences + 1
+        return self.silences == SILENCES_MAX
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        os.close(self.pidfd)
+        self.line.close()
+
+
+class Backoff:
+    """How long to wait before the next start: twice as long each time one died young."""
+
+    def __init__(self) -> None:
+        self._next_s = RESTART_S_MIN
+
+    def after(self, lived_s: float) -> float:
+        """Return the wait in seconds after a daemon that lived so long."""
+        if lived_s >= HEALTHY_S:
+            self._next_s = RESTART_S_MIN
+        wait_s, self._next_s = self._next_s, min(2 * self._next_s, RESTART_S_MAX)
+        return wait_s
+
+
+class Supervisor:
+    """Keeps one daemon running.
+
+    Args:
+        command: Starts it; the descriptor of its line is appended.
+        fence: Takes rights and addresses away.
+    """
+
+    def __init__(self, command: Sequence[str], *, fence: Fence) -> None:
+        self._command, self._fence = tuple(command), fence
+        self._told = False
+        self._wake, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in FORWARDED:
+            signal.signal(number, lambda *_: None)  # its byte in the pipe is what counts
+
+    def run(self) -> int:
+        """Keep a daemon running until told to end; return the exit code."""
+        backoff = Backoff()
+        served = False
+        while True:
+            code, will, lived_s = self._live()
+            if will is not None:
+                served = True
+                self._execute(will, f"{_how(code)} after_s={lived_s:.1f}")
+            elif code < 0:
+                log.error("daemon=ended %s", _how(code))  # it could not say so itself
+            if self._told or not served or code == EXIT_OK:
+                return self._exit_code(code)
+            wait_s = backoff.after(lived_s)
+            log.info("daemon=awaited restart_in_s=%.1f", wait_s)
+            select.select([self._wake], [], [], wait_s)
+            if self._requests():
+                return EXIT_OK
+
+    def _live(self) -> tuple[int, Will | None, float]:
+        """Run a daemon to its end; return exit code, will and age in seconds."""
+        started_at = monotonic()
+        try:
+            child = self._start()
+        except OSError as error:
+            log.error("daemon=absent command=%s found=%r", self._command[0], str(error))  # noqa: TRY400 - the text says it all
+            return EXIT_FAILED, None, 0.0
+        try:
+            return self._watch(child), child.will, monotonic() - started_at
+        finally:
+            child.close()
+
+    def _exit_code(self, code: int) -> int:
+        if code >= 0:
+            return code
+        # Told to end while it was still loading, it held nothing.
+        return EXIT_OK if self._told and -code in FORWARDED else EXIT_FAILED
+
+    def _requests(self) -> int:
+        """Return how often we were told to end since the last call."""
+        try:
+            count = len(os.read(self._wake, 64))
+        except BlockingIOError:
+            return 0
+        self._told = True
+        return count
+
+    def _start(self) -> Child:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)  # noqa: FBT003
+        with theirs:
+            theirs.set_inheritable(True)
+            command = [*self._command, "--lifeline", str(theirs.fileno())]
+            # In a process group of its own: Ctrl-C reaches it once, through us.
+            pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
+        return Child(pid, os.pidfd_open(pid), ours)
+
+    def _watch(self, child: Child) -> int:
+        """Return the daemon's exit code when it is dead, negative for a signal."""
+        with selectors.DefaultSelector() as selector:
+            for source in (self._wake, child.pidfd, child.line):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                wait_s = None if child.silences is None else SILENCE_S
+                ready = {key.fd for key, _ in selector.select(wait_s)}
+                if child.line.fileno() in ready and not child.listen():
+                    selector.unregister(child.line)
+                if child.pidfd in ready:
+                    child.listen()
+                    return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+                for _ in range(self._requests()):
+                    signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
+                if not ready and child.missed():
+                    log.error("daemon=silent for_s=%.0f action=kill", SILENCES_MAX * SILENCE_S)
+                    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
+    def _execute(self, will: Will, ended: str) -> None:
+        """Free what a dead daemon held: what it answered for, its promises, its addresses."""
+        grace_s = will.grace_s
+        try:
+            self._fence.withdraw()
+        except KernelError as error:
+            log.error("daemon=ended %s answers=unknown found=%r", ended, str(error))  # noqa: TRY400 - the text says it all
+            grace_s = 0.0  # without an address it cannot answer
+        else:
+            paths = send_releases(will)
+            log.info("daemon=ended %s answers=withdrawn released_on=%s", ended, ",".join(paths))
+        _pause(grace_s)
+        try:
+            self._fence.remove(will.interfaces)
+        except KernelError as error:
+            log.error("addresses=left found=%r", str(error))  # noqa: TRY400 - the text says it all
+
+
+def send_releases(will: Will) -> list[str]:
+    """Send the release to every peer on every path; return the paths that could be used."""
+    with ExitStack() as stack:
+        paths: dict[str, tuple[socket.socket, tuple[str, ...]]] = {}
+        for route in will.routes:
+            family = socket.AF_INET6 if ":" in route.source else socket.AF_INET
+            kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+            try:
+                opened = stack.enter_context(socket.socket(family, kind))
+                opened.bind((route.source, 0))
+            except OSError as error:
+                log.warning("release path=%s found=%r", route.source, error.strerror)
+            else:
+                paths[route.source] = opened, route.targets
+        for turn in range(RELEASES):
+            _pause(RELEASE_GAP_S if turn else 0)
+            for opened, targets in paths.values():
+                for target in targets:
+                    with suppress(OSError):  # a link that is down; there are other paths
+                        opened.sendto(will.release, (target, will.port))
+    return list(paths)
+
+
+def _pause(seconds: float) -> None:
+    """Wait, whatever signals come meanwhile."""
+    select.select([], [], [], seconds)
+
+
+def _how(code: int) -> str:
+    return f"signal={signal.Signals(-code).name}" if code < 0 else f"exit_code={code}"
+
+
+def python_command(module: str) -> list[str]:
+    """Return what runs a module of this installation with this interpreter.
+
+    The current directory is searched only if this hanat was found there.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    safe = sys.flags.safe_path or sys.path[0] != root
+    return [sys.executable, *(["-P"] if safe else []), "-m", module]
+
+
+def main() -> int:
+    """Supervise the daemon of the node that a file describes; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hanat.daemon.supervisor")
+    parser.add_argument("--config", required=True, help="the node's own file")
+    options = parser.parse_args()
+    to_stderr()
+    with suppress(OSError):  # the daemon asks for itself and says so if it may not
+        priority = os.sched_param(PRIORITY)
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
+    command = [*python_command("hanat.daemon"), "--config", options.config]
+    return Supervisor(command, fence=KernelFence()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""A supervisor with a fence that only writes down what it is told, and a daemon that plays.
+
+``python -m tests.daemon.supervised supervisor FOLDER [refuse]`` supervises one;
+FOLDER/plan has one line for each start of the daemon, words it obeys in turn. A line
+on standard output for each thing that happens, with the releases received until then.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from hanat.core.configuration import Interface
+from hanat.daemon import supervisor
+from hanat.daemon.will import BEAT, Route, Will
+from hanat.errors import KernelError
+
+RELEASE = b"sealed"
+
+
+def tell(what: str) -> None:
+    """Write a line at once."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
+class Recorder:
+    """A fence, and the peer that releases are sent to."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        self._refuses = refuses
+        self._peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._peer.bind(("127.0.0.2", 0))
+        self._peer.setblocking(False)  # noqa: FBT003
+        self.port = self._peer.getsockname()[1]
+
+    def _received(self) -> int:
+        count = 0
+        while True:
+            try:
+                datagram, (sender, _) = self._peer.recvfrom(100)
+            except BlockingIOError:
+                return count
+            assert (datagram, sender) == (RELEASE, "127.0.0.1")
+            count += 1
+
+    def withdraw(self) -> None:
+        """Say it, with the number of releases before."""
+        tell(f"withdraw after={self._received()}")
+        if self._refuses:
+            raise KernelError(operation="withdraw", target="test", found="EPERM")
+
+    def remove(self, addresses: Iterable[tuple[str, Interface]]) -> None:
+        """Say it, with the number of releases before."""
+        words = ",".join(f"{address}@{device}" for device, address in addresses)
+        tell(f"remove {words} after={self._received()}")
+
+
+def supervise(folder: str, *, refuses: bool) -> int:
+    """Supervise the daemon below."""
+    fence = Recorder(refuses=refuses)
+    supervisor.SILENCE_S = 0.02
+    supervisor.RESTART_S_MIN = 0.02
+    os.environ["PEER_PORT"] = str(fence.port)
+    command = [sys.executable, "-m", "tests.daemon.supervised", "daemon", folder]
+    return supervisor.Supervisor(command, fence=fence).run()
+
+
+def play(folder: Path, line: socket.socket) -> int:
+    """Be the daemon: obey the next line of the plan."""
+    plan = folder / "plan"
+    words, _, rest = plan.read_text().partition("\n")
+    plan.write_text(rest)
+    tell(f"daemon {words}")
+    for word in words.split():
+        match word:
+            case "will":
+                port = int(os.environ["PEER_PORT"])
+                routes = (Route("127.0.0.1", ("127.0.0.2",)), Route("192.0.2.1", ("127.0.0.2",)))
+                will = Will(RELEASE, port, routes, (("eth0", "203.0.113.10/24"),), 0.01)
+                line.send(will.encode())
+            case "beat":
+                line.send(BEAT)
+            case "obey":
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            case "wait":
+                tell("waiting")
+                while True:
+                    signal.pause()
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case code:
+                return int(code)
+    raise AssertionError("the plan ends with what ends the daemon")
+
+
+if __name__ == "__main__":
+    role, where, *options = sys.argv[1:]
+    if role == "supervisor":
+        sys.exit(supervise(where, refuses="refuse" in options))
+    sys.exit(play(Path(where), socket.socket(fileno=int(options[1]))))
