@@ -67,9 +67,14 @@ class ShutGate:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Send one round of announcements for these addresses."""
+    """Send one round of announcements for these addresses, unless it is too late.
+
+    No rule of the kernel stops an announcement: the gate is about answers. So what may
+    have waited behind another action is told until when [s of CLOCK_BOOTTIME].
+    """
 
     vips: tuple[FloatingAddress, ...]
+    until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,7 +331,10 @@ class Node:
             return self._fence(now)
         self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
         self._announce_due = [now + offset for offset in ANNOUNCE_OFFSETS_S[1:]]
-        return (Announce(self._configuration.vips), ProposeHolder(self._term))
+        return (self._announce(), ProposeHolder(self._term))
+
+    def _announce(self) -> Announce:
+        return Announce(self._configuration.vips, self._lease_until)
 
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""
@@ -390,14 +393,20 @@ class Node:
     def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
         was, hindered = self._configuration.vips, bool(self.ineligible)
         self._configuration, self._revision = item.configuration, item.revision
-        actions: list[Action] = [InstallRuleset(item.configuration)]
+        install = InstallRuleset(item.configuration)
+        actions: tuple[Action, ...] = (install,)
+        # The gate guards what its configuration names: remove before, add after it changes.
         if self._role is Role.ACTIVE:
             self._held = tuple(dict.fromkeys((*self._held, *item.configuration.vips)))
-            actions += _moved(was, item.configuration.vips)
+            gone = tuple(vip for vip in was if vip not in item.configuration.vips)
+            new = tuple(vip for vip in item.configuration.vips if vip not in was)
+            remove = (RemoveAddresses(gone),) if gone else ()
+            add = (AddAddresses(new), Announce(new, self._lease_until)) if new else ()
+            actions = (*remove, install, *add)
         elif not self._opening:
             # Also what a killed predecessor held under this revision.
             self._held = tuple(dict.fromkeys((*self._held, *was)))
-            actions += self._clear()
+            actions = (*self._clear(), install)
         return (*actions, *self._eligibility(now, hindered=hindered))
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
@@ -445,7 +454,7 @@ class Node:
             self._announce_due.pop(0)
             if not self._announce_due:
                 self._announce_due.append(now + ANNOUNCE_REFRESH_S)
-            actions.append(Announce(self._configuration.vips))
+            actions.append(self._announce())
         if self._release_due is not None and self._release_due <= now:
             actions += self._release_overdue(now)
         if self._step_down_due is not None and self._step_down_due <= now:
@@ -469,8 +478,8 @@ class Node:
 
     def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
         match action:
-            case ArmGate() if self._lease_until <= now + LATE_S:
-                # Not the kernel's fault: the lease was over before, or while, it was armed.
+            case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
+                # Not the kernel's fault: the lease was over before, or while, it was done.
                 return self._fence(now) if self._role in {Role.ACTIVE, Role.TAKEOVER} else ()
             case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture() | Announce():
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
@@ -478,15 +487,3 @@ class Node:
                 return (StepDown(),)
             case _:
                 return ()  # the driver logs it; nothing safer is left to do
-
-
-def _moved(was: tuple[FloatingAddress, ...], wanted: tuple[FloatingAddress, ...]) -> list[Action]:
-    """Return what turns one set of held addresses into another."""
-    gone = tuple(vip for vip in was if vip not in wanted)
-    new = tuple(vip for vip in wanted if vip not in was)
-    actions: list[Action] = []
-    if gone:
-        actions.append(RemoveAddresses(gone))
-    if new:
-        actions += [AddAddresses(new), Announce(new)]
-    return actions

@@ -128,7 +128,9 @@ class NodeExecutor:
                 self._kernel.addresses.add(placements(vips, self._place.interfaces))
             case RemoveAddresses(vips):
                 self._kernel.addresses.remove(placements(vips, self._place.interfaces))
-            case Announce(vips):
+            case Announce(vips, until):
+                if self._place.clock() >= until:
+                    return "the lease ended before the announcement"
                 self._kernel.announcer.announce(placements(vips, self._place.interfaces))
             case InstallRuleset(configuration):
                 missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))

@@ -58,7 +58,7 @@ def test_takeover_installs_state_first_and_announces_last() -> None:
         do.StartCapture(1),
         do.AddAddresses(VIPS),
         do.ArmGate(0.09, 0.09 + PROFILE.grace_s),
-        do.Announce(VIPS),
+        do.Announce(VIPS, until=0.09),
         do.ProposeHolder(1),
     ]
 
@@ -290,7 +290,7 @@ def test_node_is_eligible_again_when_its_journal_is_whole() -> None:
 
 def test_refused_announcement_makes_the_node_give_the_addresses_up() -> None:
     # Unheard, the neighbours would go on sending to the holder before.
-    h = Harness(failing=do.Announce(VIPS))
+    h = Harness(failing=do.Announce(VIPS, until=0.09))
     h.elect()
     h.tell(told.BarrierApplied(1))
     assert do.WithdrawGate() in h.lease(until=0.09)
@@ -304,7 +304,7 @@ def test_announcements_are_a_burst_two_repeats_and_a_refresh() -> None:
         h.lease(until=h.now + 1000.0)
         assert h.node.deadline is not None
         h.now = h.node.deadline
-        assert do.Announce(VIPS) in h.tell(told.TimerDue())
+        assert do.Announce(VIPS, until=h.lease_until) in h.tell(told.TimerDue())
         sent.append(h.now)
     refresh = ANNOUNCE_OFFSETS_S[-1] + ANNOUNCE_REFRESH_S
     assert sent == pytest.approx([*ANNOUNCE_OFFSETS_S, refresh])
@@ -323,11 +323,29 @@ def test_changed_addresses_move_while_active() -> None:
     extra = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
     changed = Configuration("test", PROFILE, (*VIPS[1:], extra), (), ())
     assert h.tell(told.ConfigurationApplied(2, changed)) == [
-        do.InstallRuleset(changed),
         do.RemoveAddresses(VIPS[:1]),
+        do.InstallRuleset(changed),
         do.AddAddresses((extra,)),
-        do.Announce((extra,)),
+        do.Announce((extra,), until=0.09),
     ]
+
+
+def test_gate_forgets_an_address_only_after_it_is_removed() -> None:
+    h = Harness()
+    changed = Configuration("test", PROFILE, VIPS[1:], (), ())
+    assert h.tell(told.ConfigurationApplied(2, changed)) == [
+        do.RemoveAddresses((*VIPS,)),
+        do.InstallRuleset(changed),
+    ]
+
+
+def test_announcement_that_came_too_late_fences() -> None:
+    h = Harness(failing=do.Announce(VIPS, until=0.09))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    h.now = 0.0895
+    h.lease(until=0.09)
+    assert (h.role, h.reason) == (Role.FENCED, Reason.LEASE_EXPIRED)
 
 
 @dataclass
@@ -347,6 +365,10 @@ class Harness:
     @property
     def role(self) -> Role:
         return self.node.snapshot().role
+
+    @property
+    def lease_until(self) -> float:
+        return self.node.snapshot().lease_until
 
     @property
     def waits(self) -> bool:
