@@ -2,8 +2,8 @@
 
 For every fault a number of trials on the lab of `chaos`, printed as a Markdown table, median /
 maximum. All systems and faults take turns, so that whatever else the machine does meets
-all of them; the row without a fault is the noise of the machine in the same run. Needs
-root. Takes about 12 s a trial.
+all of them; the row without a fault is the noise of the machine in the same run, and how much
+of the machine others used is measured before each trial. Needs root. Takes about 12 s a trial.
 
 Exit codes: 0 everything was measured and hanat never had two holders, 1 not so, 2 this machine
 or the command line is not fit.
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from benchmarks import keepalived, table, trial
+from benchmarks import keepalived, load, table, trial
 from benchmarks.cases import CASES
 from benchmarks.figures import ENDLESS, Figures
 from benchmarks.systems import SETTLE_S, Hanat, System
@@ -38,11 +38,15 @@ PREFIX = "hanat-bench"
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one trial: figures, or why there are none."""
+    """What came of one trial: figures, or why there are none.
+
+    Attributes:
+        busy: The share of the machine that others used just before, 0 to 1.
+    """
 
     system: str
     fault: str
-    load: float
+    busy: float
     figures: Figures | None = None
     error: str | None = None
 
@@ -70,7 +74,11 @@ class Results:
     def tables(self) -> str:
         """Return one Markdown table a system."""
         names = list(dict.fromkeys(one.system for one in self.trials))
-        return "\n\n".join(table.markdown(name, self._rows(name)) for name in names)
+        tables = [table.markdown(name, self._rows(name)) for name in names]
+        where = ", ".join(f"{key} {value}" for key, value in machine().items())
+        others = table.spread([100 * one.busy for one in self.trials])
+        tables.append(f"Median / maximum. {where}; others used {others} % of the machine before.")
+        return "\n\n".join(tables)
 
     def _rows(self, system: str) -> list[table.Row]:
         rows = []
@@ -125,22 +133,24 @@ def measure_all(options: argparse.Namespace, results: Results) -> None:
     for round_ in range(1, options.trials + 1):
         for title, make in compared.items():
             for fault in faults:
-                one = measure_one(title, make, fault)
+                one = measure_one(title, make, fault, patience_s=options.patience)
                 results.add(one)
                 _say(
                     f"{len(results.trials)}/{total} {title}, {fault}, round {round_}: {_brief(one)}"
                 )
 
 
-def measure_one(title: str, make: Callable[[], System], fault: str) -> Trial:
-    """Run one trial."""
-    load = os.getloadavg()[0]
+def measure_one(
+    title: str, make: Callable[[], System], fault: str, *, patience_s: float = 0.0
+) -> Trial:
+    """Run one trial, as soon as the machine is quiet or patience ends."""
+    busy = load.wait_for_quiet(patience_s)
     try:
-        return Trial(title, fault, load, figures=trial.run(make(), CASES[fault]))
+        return Trial(title, fault, busy, figures=trial.run(make(), CASES[fault]))
     except UsageError:
         raise
     except LabError as error:
-        return Trial(title, fault, load, error=str(error).replace("\n", " "))
+        return Trial(title, fault, busy, error=str(error).replace("\n", " "))
 
 
 def _brief(one: Trial) -> str:
@@ -178,6 +188,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--keepalived", nargs="*", type=_advert, metavar="SECONDS",
         help="compare with keepalived and conntrackd, with these advert intervals "
         f"(default: {' '.join(f'{s:g}' for s in keepalived.ADVERTS_S)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--patience", type=float, default=0.0, metavar="SECONDS",
+        help="before each trial, how long to wait for others to use less than "
+        f"{load.QUIET:.0%} of the machine (default: 0)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every trial's figures")
     parser.add_argument("--prefix", default=PREFIX, help="of the lab (default: %(default)s)")

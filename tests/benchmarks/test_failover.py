@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import keepalived
+from benchmarks import keepalived, load
 from benchmarks.cases import CASES
 from benchmarks.failover import Results, Trial, parse, systems
 from benchmarks.figures import ENDLESS, Figures
@@ -123,3 +123,11 @@ def test_without_keepalived_the_comparison_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(UsageError, match="keepalived and conntrackd and conntrack, not found"):
         keepalived.require_programs()
+
+
+def test_the_machine_is_as_busy_as_its_cores_are_not_idle() -> None:
+    # proc(5): user nice system idle iowait irq softirq steal guest guest_nice
+    before = "cpu 100 0 50 1000 10 0 5 0 40 0\ncpu0 1 2 3 4\n"
+    after = "cpu 110 5 60 1060 20 0 10 0 45 0\ncpu0 1 2 3 4\n"
+    assert load.busy_share(before, after) == pytest.approx(0.3)
+    assert load.busy_share(before, before) == 0
