@@ -36,6 +36,9 @@ class Figures:
         lost: By UDP stream, probes sent in the window that were never answered.
         gap_ms: By UDP stream, the longest time without an answer.
         new_ms: By stream of new connections, the longest time in which none was made.
+        again_ms: By the same, when after the fault that time was over. A router whose processes
+            are dead may admit connections until its lease ends, so this can be the later.
+            Means nothing where `new_ms` is no more than noise.
         two_ms: For how long two routers acted as the holder.
         tcp_dead: The established connections that did not survive, with the reason.
         changes: How often another router became the holder.
@@ -45,6 +48,7 @@ class Figures:
     lost: Mapping[str, float]
     gap_ms: Mapping[str, float]
     new_ms: Mapping[str, float]
+    again_ms: Mapping[str, float]
     two_ms: float
     tcp_dead: Mapping[str, str]
     changes: int
@@ -102,6 +106,7 @@ def measure(
         },
         gap_ms=gaps,
         new_ms={name: gap_ms(probes[name], window) for name in streams.new},
+        again_ms={name: again_ms(probes[name], window) for name in streams.new},
         two_ms=two_ms(held, window),
         tcp_dead=_dead(history, window, streams.tcp),
         changes=changes(held, window),
@@ -122,6 +127,13 @@ def gap_ms(probes: Probes, window: Window) -> float:
     if not any(t and window.end_ns - BACK_MS * MS <= t < window.end_ns for t in probes.answered):
         return ENDLESS
     return outage(probes, window).outage_ms
+
+
+def again_ms(probes: Probes, window: Window) -> float:
+    """Return when the longest gap ended, since the window began, `ENDLESS` if it did not."""
+    if gap_ms(probes, window) == ENDLESS:
+        return ENDLESS
+    return (outage(probes, window).end_ns - window.start_ns) / MS
 
 
 def spells(acted: Iterable[tuple[int, str]]) -> list[Spell]:

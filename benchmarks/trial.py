@@ -59,7 +59,7 @@ def run(system: System, case: Case) -> Figures:
 
 
 def _wait_for_other(system: System, holder: str) -> None:
-    # Not through the lab: it would complain about the node that was killed, or two holders.
+    # By the addresses on the devices: after a fault there may be two holders, or none to ask.
     others = [name for name in system.nodes if name != holder]
     system.lab.wait_for(
         lambda: any(_holds(system, name) for name in others), OTHER_S, "another holder"

@@ -8,6 +8,7 @@ from benchmarks.figures import (
     ENDLESS,
     Spell,
     Streams,
+    again_ms,
     changes,
     gap_ms,
     lost,
@@ -37,6 +38,12 @@ def test_the_gap_is_the_longest_and_without_the_period() -> None:
 def test_a_stream_that_is_silent_at_the_end_has_no_end() -> None:
     assert gap_ms(stream("udp-in", 8000, (4500, 7500)), WINDOW) == ENDLESS
     assert gap_ms(stream("udp-in", 8000, (4500, 6700)), WINDOW) == 2200
+
+
+def test_when_a_gap_was_over_counts_from_the_fault() -> None:
+    probes = stream("new-in", 8000, (4030, 4050))
+    assert (gap_ms(probes, WINDOW), again_ms(probes, WINDOW)) == (20, 51)
+    assert again_ms(stream("new-in", 8000, (4500, 7500)), WINDOW) == ENDLESS
 
 
 def spell(router: str, start_ms: float, end_ms: float) -> Spell:
@@ -92,6 +99,7 @@ def test_a_whole_trial() -> None:
     assert found.lost == {"udp-in": 3, "udp-out": 5}
     assert found.gap_ms == {"udp-in": 30, "udp-out": 50}
     assert found.new_ms == {"new-in": 80}
+    assert found.again_ms == {"new-in": 91}
     assert (found.two_ms, found.changes, found.announcements) == (0, 1, 2)
     assert found.tcp_dead == {}
 

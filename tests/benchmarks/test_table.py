@@ -32,6 +32,7 @@ def figures(
         lost={"udp-in": lost, "udp-out": 0},
         gap_ms={"udp-in": 1, "udp-out": gap},
         new_ms={"new-in": new, "new-out": 0},
+        again_ms={"new-in": new, "new-out": 0},
         two_ms=two,
         tcp_dead={"tcp-in": "reset"} if dead else {},
         changes=changes,
