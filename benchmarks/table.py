@@ -44,8 +44,7 @@ def spread(values: Sequence[float]) -> str:
     endless = sum(v == ENDLESS for v in values)
     if endless == len(values):
         return number(ENDLESS)
-    # Of an even number the upper one of the two in the middle: half of infinity is no figure.
-    median = statistics.median_high(values)
+    median = statistics.median(values)
     last = number(max(values)) + (f" ({endless} of {len(values)})" if endless else "")
     return f"{number(median)} / {last}"
 
