@@ -192,7 +192,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--patience", type=float, default=0.0, metavar="SECONDS",
         help="before each trial, how long to wait for others to use less than "
-        f"{load.QUIET:.0%} of the machine (default: 0)",
+        f"{load.QUIET:.0%}% of the machine (default: 0)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every trial's figures")
     parser.add_argument("--prefix", default=PREFIX, help="of the lab (default: %(default)s)")

@@ -72,6 +72,15 @@ def test_wrong_arguments_are_refused(
     assert found in capsys.readouterr().err
 
 
+def test_help_names_every_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert ended.value.code == 0
+    said = "".join(capsys.readouterr().out.split())  # lines are broken at hyphens, too
+    assert [name for name in CASES if name not in said] == []
+    assert "lessthan10%ofthemachine" in said
+
+
 def test_a_file_in_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         parse(["--json", str(tmp_path / "none" / "x.json")])
