@@ -238,7 +238,7 @@ class Elections(Promises):
     def deadline(self) -> float:
         """When to call `before_tick` again at the latest, seconds of the clock."""
         now, beacon_s = self.clock(), self.profile.beacon_s
-        if self.leading:
+        if self.leading or self._free_at > now + beacon_s:
             return now + beacon_s
         if now <= max(self._round_until, self._campaign_until):
             return now + beacon_s / REPEATS
@@ -267,7 +267,7 @@ class Elections(Promises):
         if self._round_until or self._campaign_until:  # one just ended without a majority
             self._round_until = self._campaign_until = 0.0
             self.candidacy.failed(now)
-        if now < self._stand_at or not self.durability.fit:
+        if now < self._free_at or now < self._stand_at or not self.durability.fit:
             return
         self._round = next(self._numbers)
         self._round_voters = {self.node_id}

@@ -106,6 +106,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self._echoed_at: dict[int, float] = {}  # peer → when its newest echo was sent
         self._told_at: dict[int, float] = {}
         self._led_term, self._led_since = 0, 0.0
+        self._reported_until = 0.0  # of the lease, in this term
 
     def bind(self, raft: RaftView, wire: Wire) -> None:
         """Connect the guard to the library's object and to what carries messages."""
@@ -158,7 +159,8 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
 
     def mesh_knows(self, peer: int) -> bool:
         """Say whether a beacon of the peer was heard not long ago."""
-        return peer in self._alive()
+        since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s
+        return peer in self._views and self._views[peer][1] >= since
 
     # ------------------------------------------------------------------- telling
 
@@ -258,8 +260,10 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
     def _renew(self, peer: int, term: int, sent_at: float) -> None:
         if term != self.term or not self.leading:
             return
-        now = self.clock()
-        if self.lease.acknowledged(peer=peer, term=term, sent_at=sent_at, now=now):
+        self.lease.acknowledged(peer=peer, term=term, sent_at=sent_at, now=self.clock())
+        # The answers of two peers to one round differ by microseconds.
+        if self.lease.until - self._reported_until >= self.profile.beacon_s / 4:
+            self._reported_until = self.lease.until
             self.lease_changed(term, self.lease.until)
 
     def _settle(self) -> None:
@@ -273,6 +277,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
                 self.lease.revoke()
         elif self._led_term != self.term:
             self._led_term, self._led_since = self.term, self.clock()
+            self._reported_until = 0.0
             self.successor = NOBODY
             self.candidacy.settled()
             self.tell_all()

@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = self.heard_at = owner.clock()
         self.up = False
         self.settled = asyncio.Event()  # up, or closed before it was
+        self.closed = asyncio.Event()
         self.remote = "?"
         self.wire: asyncio.Transport
 
@@ -99,6 +100,7 @@ class Connection(asyncio.Protocol):
         """Tell the owner."""
         self.up = False
         self.settled.set()
+        self.closed.set()
         self.owner.lost(self)
 
     def write(self, content: bytes) -> bool:
@@ -201,7 +203,9 @@ class RaftTransport:
     async def _keep(self, peer: int, path: int) -> None:
         failures = 0
         while True:
-            if path not in self._paths[peer]:
+            if path in self._paths[peer]:
+                await self._paths[peer][path].closed.wait()
+            else:
                 done = await self._dial_once(peer, path)
                 failures = 0 if done else failures + 1
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])

@@ -1,14 +1,18 @@
-"""What a node says of itself to one peer, again and again: the content of a beacon."""
+"""What a node says of itself to one peer, again and again: the content of a beacon.
+
+Tuples rather than frozen dataclasses: hundreds are made each second, and making a frozen
+dataclass takes three times as long.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 NOBODY = 0  # node ids begin at 1
 
 
-@dataclass(frozen=True, slots=True)
-class Promised:
+class Promised(NamedTuple):
     """An answer to a leader's beacon: nobody else is helped for the length of a lease.
 
     Attributes:
@@ -20,8 +24,7 @@ class Promised:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Beacon:
+class Beacon(NamedTuple):
     """One node's view, as told to one peer.
 
     Attributes:
@@ -46,8 +49,7 @@ class Beacon:
     last: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """A datagram that was believed.
 
     Attributes:

@@ -125,7 +125,7 @@ class Node:
         self.node_id = node_id
         self._configuration = configuration
         self._revision = 0
-        self._role, self._reason, self._role_since = Role.BACKUP, Reason.STARTED, now
+        self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
         self._term = 0
         self._leader: int | None = None
         self._barrier_term = -1
@@ -152,7 +152,7 @@ class Node:
     def deadline(self) -> float | None:
         """When to call `step(TimerDue())`, None: not before the next input."""
         dues = [due for due in self._faults.values() if due is not None]
-        if self._role is Role.ACTIVE:
+        if self.role is Role.ACTIVE:
             dues.append(self._lease_until)
             dues.extend(self._announce_due[:1])
         timers = (self._release_due, self._step_down_due, self._hand_on_due)
@@ -173,8 +173,8 @@ class Node:
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
         return NodeSnapshot(
-            role=self._role,
-            role_since=self._role_since,
+            role=self.role,
+            role_since=self.role_since,
             reason=self._reason,
             term=self._term,
             leader=self._leader,
@@ -219,7 +219,7 @@ class Node:
             case JournalObserved(found):
                 return self._journal_observed(found, now)
             case SwitchoverRequested():
-                if self._role is not Role.ACTIVE:
+                if self.role is not Role.ACTIVE:
                     return ()
                 return self._release(Reason.SWITCHOVER, now, to=item.to)
             case ShutdownRequested():
@@ -239,10 +239,10 @@ class Node:
 
     @property
     def _flushing(self) -> bool:
-        return self._role is Role.RELEASING and not self._handing_over
+        return self.role is Role.RELEASING and not self._handing_over
 
     def _enter(self, role: Role, reason: Reason, now: float) -> None:
-        self._role, self._reason, self._role_since = role, reason, now
+        self.role, self._reason, self.role_since = role, reason, now
         self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
         self._opening = False
         self._announce_due = []
@@ -258,7 +258,7 @@ class Node:
         actions: tuple[Action, ...] = ()
         if was_leading and not (self._leading and was_term == item.term):
             actions = self._leave(now)
-        if self._leading and self._role is Role.BACKUP:
+        if self._leading and self.role is Role.BACKUP:
             self._enter(Role.TAKEOVER, Reason.ELECTED, now)
             actions += (ProposeBarrier(item.term),)
         return actions
@@ -266,7 +266,7 @@ class Node:
     def _leave(self, now: float) -> tuple[Action, ...]:
         """Leadership is gone: hold nothing."""
         self._lease_until = self._armed_until = 0.0
-        handed_over = self._role is Role.RELEASING and self._handing_over
+        handed_over = self.role is Role.RELEASING and self._handing_over
         finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
         reason = Reason.HANDED_OVER if handed_over else Reason.LEADERSHIP_LOST
         self._enter(Role.BACKUP, reason, now)
@@ -293,7 +293,7 @@ class Node:
         if not self._leading or item.term != self._term:
             return ()
         self._lease_until = max(self._lease_until, item.until)
-        if self._role is Role.ACTIVE:
+        if self.role is Role.ACTIVE:
             # Every renewal moves the lease by about one beacon; half of one keeps
             # jitter from skipping a re-arm without arming twice a beacon.
             if item.until - self._armed_until < self._configuration.profile.beacon_s / 2:
@@ -308,9 +308,9 @@ class Node:
 
     def _open(self, now: float) -> tuple[Action, ...]:
         """Take the addresses if everything is in place; called whenever something changed."""
-        if self._role is Role.FENCED and self._lease_until > now:
+        if self.role is Role.FENCED and self._lease_until > now:
             self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
-        if self._role is not Role.TAKEOVER or self._opening:
+        if self.role is not Role.TAKEOVER or self._opening:
             return ()
         if self._barrier_term != self._term or self._revision == 0:
             return ()
@@ -382,9 +382,9 @@ class Node:
         self._finishing = True
         self._faults["shutdown"] = None
         eligible = SetEligible(eligible=False)
-        if self._role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
+        if self.role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
             return (eligible, *self._release(Reason.SHUTDOWN, now))
-        if self._role is Role.RELEASING:
+        if self.role is Role.RELEASING:
             return (eligible,)
         return (eligible, *self._retreat(), Finish())
 
@@ -396,7 +396,7 @@ class Node:
         install = InstallRuleset(item.configuration)
         actions: tuple[Action, ...] = (install,)
         # The gate guards what its configuration names: remove before, add after it changes.
-        if self._role is Role.ACTIVE:
+        if self.role is Role.ACTIVE:
             self._held = tuple(dict.fromkeys((*self._held, *item.configuration.vips)))
             gone = tuple(vip for vip in was if vip not in item.configuration.vips)
             new = tuple(vip for vip in item.configuration.vips if vip not in was)
@@ -418,7 +418,7 @@ class Node:
         hindered = bool(self.ineligible)
         self._journal = found
         actions = self._eligibility(now, hindered=hindered)
-        if found and self._leading and self._role in {Role.TAKEOVER, Role.FENCED}:
+        if found and self._leading and self.role in {Role.TAKEOVER, Role.FENCED}:
             # Nothing can be committed through this node: do not stand in the way.
             return (*actions, StepDown())
         return actions
@@ -434,7 +434,7 @@ class Node:
             change: tuple[Action, ...] = (SetEligible(eligible=True),) if hindered else ()
             return (*change, *self._open(now))
         change = () if hindered else (SetEligible(eligible=False),)
-        if self._role is Role.ACTIVE or self._opening:
+        if self.role is Role.ACTIVE or self._opening:
             return (*change, *self._release(Reason.INELIGIBLE, now))
         return (*change, *self._open(now))
 
@@ -448,7 +448,7 @@ class Node:
                 del self._faults[why]
             actions += [InstallRuleset(self._configuration)]
             actions += self._eligibility(now, hindered=True)
-        if self._role is Role.ACTIVE and self._lease_until <= now:
+        if self.role is Role.ACTIVE and self._lease_until <= now:
             return (*actions, *self._fence(now))
         if self._announce_due and self._announce_due[0] <= now:
             self._announce_due.pop(0)
@@ -470,7 +470,7 @@ class Node:
                 self._gate_until = 0.0
             case RemoveAddresses(vips):
                 self._held = tuple(vip for vip in self._held if vip not in vips)
-            case ArmGate() if self._role is Role.TAKEOVER and self._opening:
+            case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
             case _:
                 pass
@@ -480,7 +480,7 @@ class Node:
         match action:
             case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was done.
-                return self._fence(now) if self._role in {Role.ACTIVE, Role.TAKEOVER} else ()
+                return self._fence(now) if self.role in {Role.ACTIVE, Role.TAKEOVER} else ()
             case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture() | Announce():
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
             case TransferLeadership() if self._handing_over:

@@ -55,7 +55,7 @@ class DaemonBackend:
         self._names = {peer.node_id: peer.name for peer in parts.settings.peers}
         self._changed = asyncio.Event()
         self._switching = False
-        parts.driver.watch(lambda _snapshot: self.wake())
+        parts.driver.watch(self.wake)
 
     def wake(self) -> None:
         """Let a switchover that waits look again: role or holder may have changed."""

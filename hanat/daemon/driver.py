@@ -15,6 +15,7 @@ from typing import Protocol
 from hanat.core.actions import CLEANUP, Action
 from hanat.core.inputs import ActionDone, ActionFailed, Input, TimerDue
 from hanat.core.node import Node, NodeSnapshot
+from hanat.core.status import Role
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +50,17 @@ class Driver:
         self._queue: deque[Input] = deque()
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
-        self._snapshot = node.snapshot()
-        self._watchers: list[Callable[[NodeSnapshot], None]] = []
+        self._snapshot: NodeSnapshot | None = None  # made when somebody asks
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def snapshot(self) -> NodeSnapshot:
         """The newest state of the node."""
+        if self._snapshot is None:
+            self._snapshot = self._node.snapshot()
         return self._snapshot
 
-    def watch(self, watcher: Callable[[NodeSnapshot], None]) -> None:
+    def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` after each burst of inputs."""
         self._watchers.append(watcher)
 
@@ -81,14 +84,18 @@ class Driver:
         finally:
             self._running = False
         for watcher in self._watchers:
-            watcher(self._snapshot)
+            watcher()
         self._arm_timer()
 
     def _step(self, item: Input) -> None:
-        was = self._snapshot
-        actions = self._node.step(item, self._clock())
-        self._snapshot = self._node.snapshot()
-        self._log_role(was, self._snapshot)
+        node = self._node
+        role, since, ineligible = node.role, node.role_since, node.ineligible
+        actions = node.step(item, self._clock())
+        self._snapshot = None
+        if node.ineligible != ineligible:
+            log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
+        if (node.role, node.role_since) != (role, since):
+            self._log_role(role, since)
         failed = False
         for action in actions:
             if not failed or isinstance(action, CLEANUP):
@@ -103,18 +110,15 @@ class Driver:
         self._queue.append(ActionFailed(action, found))
         return False
 
-    def _log_role(self, was: NodeSnapshot, now: NodeSnapshot) -> None:
-        if was.ineligible != now.ineligible:
-            log.warning("eligible=%s why=%r", not now.ineligible, "; ".join(now.ineligible))
-        if (was.role, was.role_since) == (now.role, now.role_since):
-            return
+    def _log_role(self, was: Role, since: float) -> None:
+        now = self.snapshot
         log.info(
             "role=%s was=%s term=%d reason=%s after_ms=%.0f",
             now.role.value,
-            was.role.value,
+            was.value,
             now.term,
             now.reason.value,
-            (now.role_since - was.role_since) * 1000,
+            (now.role_since - since) * 1000,
         )
 
     def _arm_timer(self) -> None:

@@ -92,7 +92,6 @@ def run(
         KernelError: The kernel refused what every node needs.
     """
     to_stderr()
-    realtime.prepare()
     daemon = Daemon(settings, key=key, configuration=configuration, text=configuration_text)
     return asyncio.run(daemon.run(lifeline))
 
@@ -231,6 +230,7 @@ class Daemon:
             await self._leave_peers()
             raise
         self._leave_will(self._configuration)
+        realtime.prepare()  # not before: loading takes a second of computing, others have leases
         self._driver.begin()
         self._transport.accepting = True
         self._mesh.listen(loop)

@@ -15,9 +15,9 @@ Source: RFC 5116 (authenticated encryption); NIST SP 800-38D, section 8.2.1 (non
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -37,8 +37,7 @@ _ASKS, _PROMISED, _ELIGIBLE = 1, 2, 4
 _TAG_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """One datagram of one start of a node; (0, 0) stands for none."""
 
     incarnation: int
@@ -48,8 +47,7 @@ class Mark:
 NOTHING = Mark(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """What one datagram says.
 
     Attributes:

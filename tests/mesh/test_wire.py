@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,9 +85,9 @@ def test_no_nonce_is_used_twice() -> None:
     wire = Wire(identity(1))
     variants = [
         PLAIN,
-        replace(PLAIN, mark=Mark(7, 2)),
-        replace(PLAIN, mark=Mark(8, 1)),
-        replace(PLAIN, sender=3),
+        PLAIN._replace(mark=Mark(7, 2)),
+        PLAIN._replace(mark=Mark(8, 1)),
+        PLAIN._replace(sender=3),
     ]
     bodies = {wire.seal(variant)[-40:] for variant in variants}
     assert len(bodies) == len(variants)
