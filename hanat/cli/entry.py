@@ -15,6 +15,7 @@ from hanat.errors import HanatError
 COMMANDS = {
     "config": ("hanat.cli.config:config", "Check configuration files."),
     "doctor": ("hanat.cli.doctor:doctor", "Say what on this machine is in hanat's way."),
+    "fence": ("hanat.cli.fence:fence", "Make sure that a node that does not run is silent."),
     "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
     "run": ("hanat.cli.run:run", "Run this node."),
     "status": ("hanat.cli.status:status", "Show what a node knows."),

@@ -159,3 +159,19 @@ def test_node_that_cannot_start_at_all_is_not_retried(lab: Lab) -> None:
     done = lab.exec_in(name, [*lab.hanat, "run", "--config", str(file)], 20)
     assert done.returncode == 5
     assert waits(done.stderr) == []
+
+
+def test_fence_refuses_a_node_that_runs_and_silences_one_that_was_killed(lab: Lab) -> None:
+    first = lab.wait_for_holder()
+    command = [*lab.hanat, "fence", "--config", str(lab.folder / first / "node.toml")]
+    refused = lab.exec_in(first, command, 20)
+    assert refused.returncode == 4
+    assert "its daemon runs" in refused.stderr
+    assert lab.wait_for_holder() == first
+    lab.kill_node(first)
+    assert lab.addresses(first) == BOTH
+    assert lab.exec_in(first, command, 20).returncode == 0
+    assert lab.addresses(first) == set()
+    lab.wait_for(lambda: other_holder(lab, first), 10, "another holder")
+    lab.start_node(first)
+    lab.wait_for_holder()

@@ -1,0 +1,101 @@
+"""Take both rights and the floating addresses away from a node that does not run.
+
+For whoever must be sure that a machine is silent: a service manager after the
+node's end, however it ended, or a person. The kernel ends the rights by itself and a
+starting node removes what its predecessor left; this does both now. It touches
+the sets of our own gate and the addresses that this node's files name, nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hanat.config.settings import NodeSettings
+from hanat.core.configuration import Configuration, Interface
+from hanat.daemon.executor import placements
+from hanat.errors import AbsentObjectError, KernelError, RefusedError, StartupError
+from hanat.kernel.fence import KernelFence
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """What was taken away.
+
+    Attributes:
+        gate_found: Whether there was a gate; without one no right was ever granted.
+        removed: Kernel name of the device and floating address, those that were there.
+    """
+
+    gate_found: bool
+    removed: tuple[tuple[str, Interface], ...]
+
+
+def fence(settings: NodeSettings, configuration: Configuration, *, force: bool) -> Fenced:
+    """Silence this machine; doing it twice is doing it once.
+
+    Args:
+        settings: This node's own file.
+        configuration: Names the floating addresses.
+        force: Even while the node runs. One that works takes the rights back when it
+            renews its lease; one that hangs does not.
+
+    Raises:
+        RefusedError: The node runs.
+        StartupError: Whether it runs cannot be told.
+        KernelError: The first thing the kernel refused; everything was tried.
+    """
+    if force:
+        return _take_away(settings, configuration)
+    with _stopped(settings):
+        return _take_away(settings, configuration)
+
+
+@contextmanager
+def _stopped(settings: NodeSettings) -> Iterator[None]:
+    """Make sure that the node does not run and does not start meanwhile."""
+    path = settings.data_dir / "journal" / "lock"  # its journal's; held as long as it runs
+    tried = f"tell whether node {settings.node} runs"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # it never ran
+        yield
+        return
+    except OSError as error:
+        raise StartupError(
+            tried=tried, found=f"{path}: {error.strerror}", to_do="run as root, or add --force"
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                f"node {settings.node} not fenced: its daemon runs; stop it, hand over with "
+                '"hanat switchover", or add --force if it hangs'
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take_away(settings: NodeSettings, configuration: Configuration) -> Fenced:
+    kernel = KernelFence()
+    first: KernelError | None = None
+    gate_found = True
+    try:
+        try:
+            kernel.shut()
+        except AbsentObjectError:
+            gate_found = False
+        except KernelError as error:
+            first = error
+        where = placements(configuration.vips, settings.interfaces)
+        removed = kernel.remove((placement.device, placement.address) for placement in where)
+    finally:
+        kernel.close()
+    if first is not None:
+        raise first
+    return Fenced(gate_found, tuple(removed))
