@@ -50,8 +50,12 @@ def parse_node(text: str, *, file: str, directory: Path) -> NodeSettings:
     listens = _api_listens(model, findings)
     if document.get("interfaces") == {}:
         findings.add(("interfaces",), 'is empty: map each logical name, like public = "eth0"')
-    findings.raise_if_any()
     ports = model.ports or PortsTable()
+    if ports.raft is not None and ports.raft == ports.mesh:
+        # One is TCP and one UDP, so both would work; a firewall's rule for one would be taken
+        # for both.
+        findings.add(("ports", "mesh"), f"is {ports.mesh}, the raft port already")
+    findings.raise_if_any()
     return NodeSettings(
         node=_sound(model.node),
         node_id=next(peer.node_id for peer in peers if peer.name == model.node),

@@ -141,6 +141,7 @@ def test_a_node_must_be_its_own_peer(tmp_path: Path) -> None:
         ('"127.0.0.1:7480"', '"127.0.0.1:0"', 'api.listen[1]: "0" is not a port'),
         ('"127.0.0.1:7480"', '"unix:/run/hanat/api.sock"', "api.listen[1]: is listed twice"),
         ("[api]", "[ports]\nraft = 70000\n[api]", "ports.raft: must be from 1 to 65535"),
+        ("[api]", "[ports]\nraft = 7412\n[api]", "ports.mesh: is 7412, the raft port already"),
     ],
 )
 def test_wrong_values_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
