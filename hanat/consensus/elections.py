@@ -112,6 +112,7 @@ class Elections(Promises):
                 self._vote_request = message
             case "timeout_now":
                 self.lease.give_up(self.term)
+                self.candidacy.wait(self.clock() + self.profile.lease_s)
                 self.successor = peer
                 self.tell_all()
             case _:
