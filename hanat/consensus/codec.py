@@ -137,15 +137,15 @@ def _unpack_next(data: bytes) -> Message:
 
 
 def _pack_vote(m: Message) -> bytes:
-    transfer = bool(m.get("transfer"))
-    return _VOTE.pack(m["term"], m["last_log_index"], m["last_log_term"], transfer)
+    flags = bool(m.get("transfer")) | bool(m.get("all")) << 1
+    return _VOTE.pack(m["term"], m["last_log_index"], m["last_log_term"], flags)
 
 
 def _unpack_vote(data: bytes) -> Message:
     term, index, last_term, flags = _VOTE.unpack(data)
     return {
         "term": term, "last_log_index": index, "last_log_term": last_term,
-        "transfer": bool(flags & 1),
+        "transfer": bool(flags & 1), "all": bool(flags & 2),
     }  # fmt: skip
 
 
@@ -181,5 +181,6 @@ _KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Messa
     "pre_vote": (6, _pack_pre_vote, _unpack_pre_vote),
     "pre_vote_ok": (7, *_one("round")),
     "stale_term": (8, *_one("term")),
+    "pre_vote_if_all": (9, *_one("round")),
 }
 _CODES = {code: (kind, unpack) for kind, (code, _, unpack) in _KINDS.items()}

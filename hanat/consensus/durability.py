@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from hanat.consensus.codec import Message
 
 RETRY_S = 1.0
+FORGETFUL = (
+    "recovering: the journal is new, or lost its end with the machine's power; "
+    "until it has caught up with a leader, or all nodes run, this node does not vote"
+)
 
 
 class Durability:
@@ -72,12 +76,26 @@ class Durability:
     @property
     def found(self) -> str:
         """What keeps this node from taking part, for operators; empty if nothing does."""
-        return "" if self.failure is None else str(self.failure)
+        if self.failure is not None:
+            return str(self.failure)
+        return FORGETFUL if self.recovering else ""
 
     @property
     def fit(self) -> bool:
-        """Whether this node may vote and stand."""
+        """Whether this node may vote and stand; see also `recovering`."""
         return self.failure is None
+
+    @property
+    def recovering(self) -> bool:
+        """Whether this node may have forgotten entries or a vote."""
+        return bool(self._journal.lost_tail_possible)
+
+    def recovered(self) -> None:
+        """Note that this node holds again whatever it may have forgotten."""
+        try:
+            self._journal.recovered()
+        except JournalError as error:
+            self._failed(error)
 
     def may_send(self, message: Message) -> bool:
         """Say whether a message shows nothing that is not on disk."""

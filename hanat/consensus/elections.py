@@ -66,7 +66,10 @@ class Elections(Promises):
         self._vote_request: Message | None = None
         self._voters: set[int] = set()
         self._voters_term = -1
-        self._round, self._round_voters, self._round_until = 0, {node_id}, 0.0
+        self._round, self._round_until = 0, 0.0
+        self._round_voters: set[int] = set()
+        self._round_others: set[int] = set()  # that vote only if all nodes take part
+        self._unanimous_term: int | None = None
         self._transfer_term: int | None = None
         self._ticked_at = clock()
 
@@ -85,6 +88,7 @@ class Elections(Promises):
         super()._settle()
         if self.leading:
             self._campaign_until = 0.0  # elected: what the campaign was allowed is over
+            self.recovery.elected()
         elif self._peers_visible and self.clock() > self._campaign_until:
             self._show_peers(visible=False)
 
@@ -109,6 +113,7 @@ class Elections(Promises):
         match message["type"]:
             case "request_vote":
                 message["transfer"] = self._transfer_term == self.term - 1
+                message["all"] = self._unanimous_term == self.term - 1
                 self._vote_request = message
             case "timeout_now":
                 self.lease.give_up(self.term)
@@ -142,7 +147,7 @@ class Elections(Promises):
         return self.promise.binds(candidate=candidate, now=now)
 
     def _on_request_vote(self, node: LibraryNode, message: Message) -> None:
-        if not self.durability.fit:
+        if not self.durability.fit or (self.recovery.needed and not message["all"]):
             return
         sent_by_leader = message["transfer"] and self._released_for(message["term"])
         if self._refuses(node.id) and not sent_by_leader:
@@ -170,7 +175,8 @@ class Elections(Promises):
         _, own_index, own_term = self.journal[-1]
         if self._refuses(node.id) or (term, index) < (own_term, own_index):
             return
-        self.say(node.id, {"type": "pre_vote_ok", "round": message["round"]})
+        kind = "pre_vote_if_all" if self.recovery.needed else "pre_vote_ok"
+        self.say(node.id, {"type": kind, "round": message["round"]})
 
     # ------------------------------------------------------------------- standing
 
@@ -190,7 +196,7 @@ class Elections(Promises):
         promise = self.promise
         if (message["term"], node.id) != (self.term, promise.leader) or promise.term != self.term:
             return
-        if not self.durability.fit:
+        if not self.durability.fit or self.recovery.needed:
             return
         self._transfer_term = self.term
         self._campaign()
@@ -201,10 +207,18 @@ class Elections(Promises):
             return
         if self.leading or self._refuses(self.node_id):
             return
-        self._round_voters.add(node.id)
-        if len(self._round_voters) >= self.quorum:
-            self._round_until = 0.0
-            self._campaign()
+        sure = message["type"] == "pre_vote_ok"
+        (self._round_voters if sure else self._round_others).add(node.id)
+        self._decide_round()
+
+    def _decide_round(self) -> None:
+        """Campaign if enough nodes would vote for this one."""
+        unanimous = self._round_voters | self._round_others == {*self.nodes, self.node_id}
+        if not unanimous and (self.recovery.needed or len(self._round_voters) < self.quorum):
+            return
+        self._round_until = 0.0
+        self._unanimous_term = self.term if unanimous else None
+        self._campaign()
 
     def _campaign(self) -> None:
         """Let the library stand in its next tick, whatever its own timer says."""
@@ -231,8 +245,9 @@ class Elections(Promises):
 
     @property
     def _stand_at(self) -> float:
-        eligible = self.may_hold
-        turn = rank(Rival(self.node_id, eligible), self.rivals())
+        # Who recovers is elected by all or not at all: nobody is served by its waiting.
+        eligible = self.may_hold or self.recovery.needed
+        turn = rank(Rival(self.node_id, self.may_hold), self.rivals())
         return self.candidacy.due(free_at=self._free_at, rank=turn, eligible=eligible)
 
     @property
@@ -271,17 +286,19 @@ class Elections(Promises):
         if now < self._free_at or now < self._stand_at or not self.durability.fit:
             return
         self._round = next(self._numbers)
-        self._round_voters = {self.node_id}
+        me = {self.node_id}
+        self._round_voters, self._round_others = (
+            (set(), me) if self.recovery.needed else (me, set())
+        )
         self._round_until = now + ROUND_BEACONS * self.profile.beacon_s
-        if len(self._round_voters) >= self.quorum:
-            self._campaign()
+        self._decide_round()
         self._ask_pre_votes()
 
     def _ask_pre_votes(self) -> None:
         _, index, term = self.journal[-1]
         message: Message = {"type": "pre_vote", "term": self.term + 1, "last": (index, term)}
         for peer in self.nodes:
-            if peer not in self._round_voters:
+            if peer not in self._round_voters | self._round_others:
                 self.say(peer, message | {"round": self._round})
 
     def _ask_again(self) -> None:

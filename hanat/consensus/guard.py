@@ -224,7 +224,7 @@ class Guard(Elections):
                 self._on_timeout_now(node, message)
             case "pre_vote":
                 self._on_pre_vote(node, message)
-            case "pre_vote_ok":
+            case "pre_vote_ok" | "pre_vote_if_all":
                 self._on_pre_vote_ok(node, message)
             case "stale_term":
                 self._raise_term(node, message["term"])
@@ -273,6 +273,9 @@ class Guard(Elections):
             self._append(node, message)
         finally:
             self._answering = None
+        self.recovery.appended(
+            term=message["term"], leader_last=message["last"], newest=self.journal[-1]
+        )
 
     def _append(self, node: LibraryNode, message: Message) -> None:
         first: int = self.journal[0][1]

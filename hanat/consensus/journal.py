@@ -65,6 +65,11 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
         return 1
 
     @property
+    def lost_tail_possible(self) -> bool:
+        """No: nothing outlives this process."""
+        return False
+
+    @property
     def durable_index(self) -> int:
         """Everything: memory is all there is."""
         return int(self[-1][1]) if len(self) else 0
@@ -111,7 +116,7 @@ class Journal:
 
     @property
     def lost_tail_possible(self) -> bool:
-        """Whether entries that this node acknowledged may be missing since a crash."""
+        """Whether entries that this node acknowledged, or its vote, may be missing."""
         return self._disk.vote.lost_tail
 
     @property
@@ -286,7 +291,7 @@ class Journal:
             if self._broken is None:
                 with self._all_or_broken("close"):
                     self._disk.sync()
-                    self._disk.remember()
+                    self._disk.remember(closed=True)
         finally:
             self._disk.close()
 
@@ -401,6 +406,8 @@ def _open(place: Place, present: Vote) -> Journal:
         for segment in sorted(directory.glob("*.log")):
             raise damage(segment, "it is part of a log, but the file `vote` is missing")
         place.files.sync_names(directory.parent)
+        # Perhaps it is not new, but lost.
+        present = replace(present, lost_tail=True)
         file, loaded = VoteFile.create(path, place.files, present), Loaded()
     disk = Disk(place, file, loaded.segments)
     return Journal(disk, loaded.entries, name=directory, report=loaded.report)
@@ -429,8 +436,9 @@ def _resume(place: Place, file: VoteFile, present: Vote) -> Loaded:
         node_id=present.node_id or was.node_id,
         cluster=present.cluster or was.cluster,
         boot_id=present.boot_id,
+        closed=False,
     )
-    rebooted = was.boot_id != vote.boot_id
+    rebooted = was.boot_id != vote.boot_id and not was.closed
     loaded = load(place.directory, was, rebooted=rebooted)
     if rebooted or loaded.acknowledged:
         vote = replace(vote, lost_tail=True)
@@ -438,6 +446,6 @@ def _resume(place: Place, file: VoteFile, present: Vote) -> Loaded:
         # The new boot comes last: until the lost tail is off, it must be judged by the old.
         file.save(replace(vote, boot_id=was.boot_id))
     loaded.tidy(place.files)
-    if rebooted:
+    if was.boot_id != vote.boot_id:
         file.save(vote)
     return loaded

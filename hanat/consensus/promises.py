@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hanat.consensus.durability import Durability
 from hanat.consensus.library import LibraryNode, Transport
+from hanat.consensus.recovery import Recovery
 from hanat.core.beacon import NOBODY, Beacon, Heard, Promised
 from hanat.core.configuration import PROFILES, Profile
 from hanat.core.election import Candidacy, Rival
@@ -87,6 +88,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.quorum = (len(peer_ids) + 1) // 2 + 1
         self.profile, self.journal, self.clock = profile, journal, clock
         self.durability = Durability(journal, clock, alone=not peer_ids)
+        self.recovery = Recovery(self.durability)
         self.raft: RaftView
         self.wire: Wire
         now = clock()
@@ -134,7 +136,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
 
         A node that just started must not stand: it may have promised before.
         """
-        fit = self.eligible and self.durability.fit
+        fit = self.eligible and self.durability.fit and not self.recovery.needed
         return fit and not self.promise.quiet(self.clock())
 
     @property

@@ -52,7 +52,9 @@ class Vote:
             before it are cut off, whether their files are gone or not.
         durable: The log was synced up to this entry; less than that is damage.
         boot_id: Of the machine's boot in which this was written.
-        lost_tail: A machine crash may have taken entries that were acknowledged.
+        lost_tail: A machine crash may have taken entries that were acknowledged, or the
+            whole journal is new.
+        closed: The journal was closed in good order, everything in it synced.
     """
 
     node_id: int = 0
@@ -64,6 +66,7 @@ class Vote:
     durable: int = 0
     boot_id: str = ""
     lost_tail: bool = False
+    closed: bool = False
 
 
 class VoteFile:
@@ -133,7 +136,8 @@ def _pack(value: Vote, number: int) -> bytes:
     voted_for = -1 if value.voted_for is None else value.voted_for
     body = _COPY.pack(
         MAGIC, VERSION, number, value.node_id, value.cluster.encode(), value.term, voted_for,
-        value.epoch, value.log_start, value.durable, value.boot_id.encode(), value.lost_tail,
+        value.epoch, value.log_start, value.durable, value.boot_id.encode(),
+        value.lost_tail | value.closed << 1,
     )  # fmt: skip
     return (body + _CHECK.pack(zlib.crc32(body))).ljust(COPY_BYTES, b"\0")
 
@@ -146,7 +150,7 @@ def _unpack(copy: bytes) -> tuple[int, Vote] | None:
     if _HEAD.unpack_from(body) != (MAGIC, VERSION):
         return None
     (_, _, number, node_id, cluster, term, voted_for, epoch, log_start, durable, boot_id,
-     lost_tail) = _COPY.unpack(body)  # fmt: skip
+     flags) = _COPY.unpack(body)  # fmt: skip
     value = Vote(
         node_id=node_id,
         cluster=cluster.rstrip(b"\0").decode(),
@@ -156,7 +160,8 @@ def _unpack(copy: bytes) -> tuple[int, Vote] | None:
         log_start=log_start,
         durable=durable,
         boot_id=boot_id.rstrip(b"\0").decode(),
-        lost_tail=bool(lost_tail),
+        lost_tail=bool(flags & 1),
+        closed=bool(flags & 2),
     )
     return number, value
 

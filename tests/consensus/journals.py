@@ -115,11 +115,17 @@ def vote_of(journal: Journal) -> tuple[int, int | None]:
 def opened(
     data_dir: Path, *, files: Files | None = None, boot_id: str = "first boot"
 ) -> Iterator[Journal]:
-    """Open a journal with small segments; close it, also when it is broken."""
+    """Open a journal with small segments; close it, also when it is broken.
+
+    A new one is not one that was lost.
+    """
+    new = not (data_dir / "journal/vote").exists()
     journal = open_journal(
         data_dir, files=files or Quick(), boot_id=boot_id, segment_bytes_max=SEGMENT_BYTES
     )
     try:
+        if new:
+            journal.recovered()
         yield journal
     finally:
         journal.close()
@@ -145,6 +151,7 @@ def write_log(data_dir: Path, count: int, *, synced: int = 0, made: int = 0) -> 
     journal = open_journal(
         data_dir, files=Quick(), boot_id="first boot", segment_bytes_max=SEGMENT_BYTES
     )
+    journal.recovered()
     kinds = ["vote", *["add"] * synced, "sync", *["add"] * (count - synced)]
     model = fill(journal, Model(made=made), kinds)
     journal._disk.close()

@@ -51,9 +51,10 @@ messages = st.one_of(
         last_log_index=number,
         last_log_term=number,
         transfer=st.booleans(),
+        all=st.booleans(),
     ),
     typed("pre_vote", term=number, last=st.tuples(number, number), round=number),
-    typed("pre_vote_ok", round=number),
+    *[typed(kind, round=number) for kind in ("pre_vote_ok", "pre_vote_if_all")],
     *[typed(kind, term=number) for kind in ("response_vote", "timeout_now", "stale_term")],
 )
 

@@ -46,6 +46,7 @@ def test_journal_is_a_list_that_survives_restarts(steps: list[tuple[str, int]]) 
     with tempfile.TemporaryDirectory() as root:
         place = Path(root) / "0"
         journal = open_journal(place, files=Quick(), segment_bytes_max=400)
+        journal.recovered()
         for number, step in enumerate(steps, 1):
             if step[0] == "reopen":
                 journal.close()
@@ -123,6 +124,8 @@ def test_entry_that_leaves_a_gap_is_a_broken_invariant(tmp_path: Path) -> None:
 
 
 def test_what_add_returned_for_survives_a_killed_process(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
     command = [sys.executable, "-c", ADD_UNTIL_KILLED, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -146,8 +149,6 @@ def test_restart_of_the_machine_may_have_lost_the_tail_until_it_is_recovered(
     tmp_path: Path,
 ) -> None:
     model = write_log(tmp_path, 3)
-    with opened(tmp_path) as journal:
-        assert not journal.lost_tail_possible
     for _ in range(2):  # a restart of the process does not recover anything
         with opened(tmp_path, boot_id="second boot") as journal:
             assert journal.lost_tail_possible
@@ -160,11 +161,35 @@ def test_restart_of_the_machine_may_have_lost_the_tail_until_it_is_recovered(
 
 
 def test_machine_is_known_by_the_kernels_boot_id(tmp_path: Path) -> None:
+    with open_journal_of(tmp_path / "0") as journal:
+        journal.recovered()
+    with open_journal_of(tmp_path / "0") as journal:
+        assert not journal.lost_tail_possible
+        shutil.copytree(tmp_path / "0", tmp_path / "1")
+    with opened(tmp_path / "1", boot_id="another boot") as journal:
+        assert journal.lost_tail_possible
+
+
+def test_new_journal_may_be_one_that_was_lost(tmp_path: Path) -> None:
+    for _ in range(2):
+        with open_journal_of(tmp_path) as journal:
+            assert journal.lost_tail_possible
+    with open_journal_of(tmp_path) as journal:
+        journal.recovered()
     with open_journal_of(tmp_path) as journal:
         assert not journal.lost_tail_possible
-    with open_journal_of(tmp_path) as journal:
-        assert not journal.lost_tail_possible
-    with opened(tmp_path, boot_id="another boot") as journal:
+
+
+def test_restart_of_the_machine_in_good_order_loses_nothing(tmp_path: Path) -> None:
+    model = write_log(tmp_path / "0", 3)
+    with opened(tmp_path / "0"):
+        pass
+    for boot_id in ("second boot", "third boot"):
+        with opened(tmp_path / "0", boot_id=boot_id) as journal:
+            assert not journal.lost_tail_possible
+            model = fill(journal, model, ["add"])
+            shutil.copytree(tmp_path / "0", tmp_path / boot_id)
+    with opened(tmp_path / "third boot", boot_id="fourth boot") as journal:
         assert journal.lost_tail_possible
 
 

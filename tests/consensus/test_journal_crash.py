@@ -174,6 +174,7 @@ def test_crash_while_the_journal_is_made_leaves_a_new_one(tmp_path: Path) -> Non
     for copy in copies:
         with opened(copy) as journal:
             assert len(journal) in (0, 1)
+            journal.recovered()
             assert_goes_on(copy, journal)
     assert len(copies) > 10
 

@@ -39,6 +39,10 @@ class Checks:
         if lost:
             self._violate(f"{node_id} removes committed entries {lost[0]} to {lost[-1]}")
 
+    def forget(self) -> None:
+        """Expect nothing that was applied so far: no disk may have kept it."""
+        self._applied.clear()
+
     def applied(self, node_id: int, entry: tuple[bytes, int, int], *, term: int) -> None:
         """Check state machine safety: one command for each index."""
         command, index, entry_term = entry

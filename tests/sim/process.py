@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from random import Random
 from typing import Any
 
-from hanat.consensus.background import Background, at_once
+from hanat.consensus.background import Background
 from hanat.consensus.codec import decode, encode
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
@@ -26,7 +26,7 @@ from hanat.core.node import Node
 from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.mesh.exchange import Exchange, Stranger
-from tests.sim.checks import CheckedJournal
+from tests.sim.storage import Disk, Storage
 from tests.sim.world import World
 
 TRANSFER_ATTEMPTS = 15
@@ -67,8 +67,9 @@ class Process:
         self.offset = world.rng.uniform(0, 1000)
         self.configuration = configuration(profile)
         self.guard_class = guard
-        self.journal: Any = CheckedJournal(world.checks, node_id)
-        self.background: Background = at_once
+        self.journal: Any = Storage(world.checks, node_id)
+        self.disk = Disk(self)
+        self.background: Background = self.disk
         self.alive = self.paused = False
         self.answers_until = 0.0  # true time; the kernel keeps it when the process dies
         self.has_addresses = False
@@ -152,6 +153,14 @@ class Process:
             if self.node_id in link.ends:
                 link.believes[self.node_id] = 0
                 self.world.break_link(link)
+
+    def lose_power(self, rng: Random) -> None:
+        """End the whole machine at once; of the journal only what was synced is sure."""
+        self.kill()
+        self.world.tell(f"{self.node_id} lost its power")
+        self.answers_until = min(self.answers_until, self.world.now)
+        self.has_addresses = False
+        self.journal.lose_power(rng)
 
     def pause(self, duration_s: float) -> None:
         """Let the process stand still for a while."""

@@ -13,6 +13,7 @@ from hanat.consensus.codec import Entry, Message
 from hanat.consensus.durability import Durability
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode
+from hanat.consensus.recovery import Recovery
 from hanat.core.lease import Lease, Promise
 
 Variant = TypeVar("Variant", bound=type[Guard])
@@ -269,6 +270,21 @@ class WithoutDurableConfiguration(Guard):
                 return None
 
         self.durability = Rash(self.journal, self.clock)
+
+
+@_broken
+class WithoutRecovery(Guard):
+    """A node that may have forgotten votes and stands as any other."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+
+        class Rash(Recovery):
+            @property
+            def needed(self) -> bool:
+                return False
+
+        self.recovery = Rash(self.durability)
 
 
 @_broken

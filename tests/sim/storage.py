@@ -8,10 +8,14 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hanat.consensus.background import Background, Done
+from hanat.errors import JournalError
 from tests.sim.checks import CheckedJournal, Checks
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
+
+WORK_S = (0.0002, 0.003)
+SLOW_S = (0.3, 1.0)
 
 
 class Storage(CheckedJournal):
@@ -20,6 +24,16 @@ class Storage(CheckedJournal):
     def __init__(self, checks: Checks, node_id: int) -> None:
         super().__init__(checks, node_id)
         self.durable = 0
+        self.forgetful = False
+
+    @property
+    def lost_tail_possible(self) -> bool:
+        """Whether the power was lost, and no leader caught up with since."""
+        return self.forgetful
+
+    def recovered(self) -> None:
+        """Note that it holds all again."""
+        self.forgetful = False
 
     @property
     def durable_index(self) -> int:
@@ -51,12 +65,44 @@ class Storage(CheckedJournal):
 
     def lose_power(self, rng: Random) -> None:
         """Keep what is durable, and perhaps more."""
+        self.forgetful = True
         if len(self) == 0:
             return
         first, last = self[0][1], self[-1][1]
         kept = rng.randint(min(max(self.durable, first - 1), last), last)
         self._at_most(kept)
         super(CheckedJournal, self).deleteEntriesFrom(kept + 1 - first)  # a crash, no decision
+
+
+class Disk:
+    """Does a node's slow work after a while, longer while the disk is slow.
+
+    Args:
+        node: Whose disk; what it did for a process that died is not told to the next.
+    """
+
+    def __init__(self, node: Process) -> None:
+        self.node = node
+        self.work_s = WORK_S
+        self._rng = Random(node.world.seed * 100 + node.node_id)
+
+    def __call__(self, work: Callable[[], None], done: Done) -> None:
+        delay_s = self._rng.uniform(*self.work_s)
+        self.node.world.after(delay_s, self._finish, work, done, self.node.incarnation)
+
+    def _finish(self, work: Callable[[], None], done: Done, incarnation: int) -> None:
+        node = self.node
+        if not node.alive or node.incarnation != incarnation:
+            return
+        if node.paused:  # the thread stands still as well
+            node.world.after(WORK_S[1], self._finish, work, done, incarnation)
+            return
+        error: BaseException | None = None
+        try:
+            work()
+        except (JournalError, OSError) as raised:
+            error = raised
+        node.world.on(node, done, error)
 
 
 class Later:

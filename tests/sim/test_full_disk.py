@@ -38,6 +38,7 @@ def bench_on(disk: Full | Failing, data_dir: Path, guard: type[Guard] = Guard) -
 
     def prepare(process: Process) -> None:
         process.journal = open_journal(data_dir, node_id=process.node_id, files=disk)
+        process.journal.recovered()
 
     bench = Bench(guard, prepare=prepare)
     bench.heartbeat(2, term=1).run(0.6)
