@@ -205,7 +205,12 @@ class Guard(Elections):
     # ----------------------------------------------------------------- receiving
 
     def receive(self, peer: int, message: Message) -> None:
-        """Take a message from a peer: check, change or answer it, or pass it on."""
+        """Take a message from a peer: check, change or answer it, or pass it on.
+
+        Raises:
+            WireError: No node that keeps to the rules says this; nothing was changed.
+        """
+        self._check_term(peer, message.get("term", 0))
         with suppress(JournalError):  # `durability` has noted it
             self._receive(self.nodes[peer], message)
         self._settle()
@@ -235,6 +240,11 @@ class Guard(Elections):
         if message["term"] != self.term or not self.leading:
             self._raise_term(node, message["term"])
             return
+        if message["success"] and message["next_node_idx"] > self.last_index + 1:
+            raise WireError(
+                f"node {node.id} acknowledges index {message['next_node_idx'] - 1}, the log of "
+                f"its leader, node {self.node_id}, ends at {self.last_index}"
+            )
         outgoing = self._outgoing_to(node.id, message["next_node_idx"] - 1)
         if message["reset"]:
             if message["gen"] != outgoing.generation:
@@ -265,6 +275,12 @@ class Guard(Elections):
         if message["term"] < self.term:
             self.say(node.id, {"type": "stale_term", "term": self.term})
             return
+        if self.leading and message["term"] == self.term:
+            raise WireError(
+                f"node {node.id} leads term {self.term}, which this node {self.node_id} leads: a "
+                "vote was given twice; is the id of one node in use on two machines?"
+            )
+        _check_order(node.id, message)
         if not self.mesh_knows(node.id):  # no promise, but no reason to stand either
             self.candidacy.wait(self.clock() + self.profile.lease_s)
         self._followed()
@@ -300,6 +316,12 @@ class Guard(Elections):
                 acknowledgement = {"type": "next_node_idx", "next_node_idx": verified + 1}
                 self.send(node, acknowledgement | {"reset": False, "success": True})
                 return
+            conflict = entries[known][1]
+            if conflict <= min(self.raft.raftCommitIndex, last):
+                raise WireError(
+                    f"node {node.id} has another entry at index {conflict} than this node, which "
+                    "knows its own to be committed; one of the two logs is damaged"
+                )
             if known:
                 message["prevLogIdx"], message["prevLogTerm"] = entries[known - 1][1:]
                 message["entries"] = entries[known:]
@@ -322,3 +344,10 @@ class Guard(Elections):
         """Note that the connection to a peer is gone: what was in flight may be lost."""
         super().peer_disconnected(peer)
         self._outgoing.pop(peer, None)
+
+
+def _check_order(peer: int, message: Message) -> None:
+    """Refuse entries of terms that no log can have in this order."""
+    terms = [message["prevLogTerm"], *(entry[2] for entry in message["entries"]), message["term"]]
+    if terms != sorted(terms):
+        raise WireError(f"node {peer} appends entries whose terms do not ascend to its own")

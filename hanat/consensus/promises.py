@@ -26,6 +26,7 @@ from hanat.core.beacon import NOBODY, Beacon, Heard, Promised
 from hanat.core.configuration import PROFILES, Profile
 from hanat.core.election import Candidacy, Rival
 from hanat.core.lease import Lease, Promise
+from hanat.errors import WireError
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Message
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 GOSSIP_BEACONS = 5  # period between two nodes of which neither leads, while there is a leader
 ASK_BEACONS = 3  # a leader that heard no majority for this long does not ask
 ALIVE_BEACONS = 3 * GOSSIP_BEACONS  # who was silent for longer takes no turn at elections
+TERMS_AHEAD_MAX = 1 << 32  # an election each second for a century
 GONE_BEACONS = 3  # the leader, of which something is due each beacon
 
 
@@ -223,8 +225,12 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """Take what a peer says of itself, and answer at once if it needs that.
 
         It may make something due: look at `deadline`.
+
+        Raises:
+            WireError: No node that keeps to the rules says this.
         """
         peer, beacon, now = heard.peer, heard.beacon, self.clock()
+        self._check_term(peer, beacon.term)
         self._views[peer] = (beacon, now)
         if heard.echoed_at is not None:
             self._echoed_at[peer] = max(heard.echoed_at, self._echoed_at.get(peer, 0.0))
@@ -287,6 +293,17 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
     def _followed(self) -> None:
         """Note that this node follows a leader that it heard just now."""
         self.candidacy.settled()
+
+    def _check_term(self, peer: int, term: int) -> None:
+        """Refuse a term so far ahead that it can only be a mistake of the peer's.
+
+        It would spread to all nodes and leave no room for the next elections.
+        """
+        if term > self.term + TERMS_AHEAD_MAX:
+            raise WireError(
+                f"node {peer} speaks of term {term}, this node of {self.term}: no cluster holds "
+                f"that many elections; stop node {peer} and look at its log"
+            )
 
     def _raise_term(self, node: LibraryNode, term: int) -> None:
         """Raise the library's term, by a vote request that it can never grant."""

@@ -109,12 +109,14 @@ def busy_cluster(guard: type[Guard]) -> tuple[int, int, World]:
 @with_and_without(repairs.WithoutTermStamp)
 def test_acknowledgement_of_an_earlier_term_commits_nothing(guard: type[Guard]) -> None:
     bench = Bench(guard, entries=entries_of(1, 2, 2), term=1).elect()
-    stale = {"prevLogIdx": 49, "entries": [], "term": 1, "gen": 1}
-    bench.acknowledge(2, stale)
     acknowledged: list[bool] = []
     bench.node.replica.machine._applyCommand(
         command(7), lambda _result, error: acknowledged.append(error == 0)
     )
+    bench.tick()
+    # Of another entry at that index, which the follower lost since.
+    stale = {"prevLogIdx": bench.last, "entries": [], "term": 1, "gen": 1}
+    bench.acknowledge(2, stale)
     bench.tick().tick()
     assert (acknowledged == []) is (guard is Guard)
 
