@@ -7,6 +7,7 @@ addresses.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from ipaddress import ip_interface
 from random import Random
@@ -26,11 +27,13 @@ from hanat.core.node import Node
 from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.mesh.exchange import Exchange, Stranger
+from hanat.mesh.release import seal_release
 from tests.sim.storage import Disk, Storage
 from tests.sim.world import World
 
 TRANSFER_ATTEMPTS = 15
 TICK_S_MIN = 0.001
+CARRIES_ERROR = 0.01  # rate of the node's clock
 BURST_S = 0.002  # how long a busy event loop may gather messages before it ticks
 
 
@@ -54,6 +57,8 @@ class Process:
         guard: What repairs the library; a broken one shows what a repair is for.
     """
 
+    gate_enforced = True  # False: the kernel forgets to end the right to answer
+
     def __init__(
         self,
         world: World,
@@ -71,7 +76,8 @@ class Process:
         self.disk = Disk(self)
         self.background: Background = self.disk
         self.alive = self.paused = False
-        self.answers_until = 0.0  # true time; the kernel keeps it when the process dies
+        # True time; the kernel keeps both when the process dies.
+        self.answers_until = self.carries_until = 0.0
         self.has_addresses = False
         self.applied: list[int] = []
         self.inbox: list[bytes] = []  # datagrams that wait for the process to run
@@ -159,8 +165,25 @@ class Process:
         self.kill()
         self.world.tell(f"{self.node_id} lost its power")
         self.answers_until = min(self.answers_until, self.world.now)
+        self.carries_until = min(self.carries_until, self.world.now)
         self.has_addresses = False
         self.journal.lose_power(rng)
+
+    def crash(self, *, noticed_s: float) -> None:
+        """End the daemon; its supervisor withdraws the right to answer, then says so."""
+        profile = self.configuration.profile
+        identity = Identity(bytes(32), self.configuration.name, profile.lease_s, self.node_id)
+        release = seal_release(identity, self.exchange.incarnation)
+        self.kill()
+
+        def release_lease() -> None:
+            self.answers_until = min(self.answers_until, self.world.now)
+            for _ in range(3):
+                for peer in self.world.node_ids:
+                    if peer != self.node_id:
+                        self.world.datagram(self.node_id, peer, release)
+
+        self.world.after(noticed_s, release_lease)
 
     def pause(self, duration_s: float) -> None:
         """Let the process stand still for a while."""
@@ -297,13 +320,13 @@ class Process:
 
     def _execute(self, action: do.Action) -> None:  # noqa: C901, PLR0912 - one arm an action
         match action:
-            case do.ArmGate(until, _):
-                left_s = until - self.clock()
-                if left_s > 0:
-                    self.answers_until = self.world.now + left_s / self.rate
-                    self._check_alone()
-            case do.WithdrawGate() | do.ShutGate():
+            case do.ArmGate():
+                self._arm(action)
+            case do.WithdrawGate():
                 self.answers_until = min(self.answers_until, self.world.now)
+            case do.ShutGate():
+                self.answers_until = min(self.answers_until, self.world.now)
+                self.carries_until = min(self.carries_until, self.world.now)
             case do.AddAddresses():
                 self.has_addresses = True
             case do.RemoveAddresses():
@@ -324,6 +347,20 @@ class Process:
                 self.replica.set_eligible(eligible=eligible)
             case _:
                 pass
+
+    def _arm(self, action: do.ArmGate) -> None:
+        left_s = action.answers_until - self.clock()
+        if left_s <= 0:
+            return
+        self.answers_until = self.world.now + left_s / self.rate
+        if not self.gate_enforced:
+            self.answers_until = math.inf
+        carries_s = (action.carries_until - self.clock()) / self.rate
+        self.carries_until = self.world.now + carries_s
+        grace_s = self.configuration.profile.grace_s
+        if carries_s > left_s / self.rate + grace_s * (1 + CARRIES_ERROR):
+            self.world.violate(f"{self.node_id} carries for {carries_s:.3f} s, grace {grace_s}")
+        self._check_alone()
 
     def _transfer(self, to: int | None, attempts: int, when: tuple[int, int]) -> None:
         if not self.alive or when != (self.incarnation, self.replica.term):

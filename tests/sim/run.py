@@ -145,6 +145,7 @@ class _Nemesis:
         fault = rng.choice(
             [
                 self.kill,
+                self.crash,
                 self.pause,
                 self.isolate,
                 self.deafen,
@@ -195,6 +196,11 @@ class _Nemesis:
             process.disk.work_s = WORK_S
 
         self._for(self._world.rng.uniform(0.2, 2.0), end)
+
+    def crash(self, process: Process) -> None:
+        if process.alive:
+            process.crash(noticed_s=self._world.rng.choice([0.001, 0.01, 0.2]))
+            self._for(self._world.rng.uniform(0.5, 2.0), process.start)
 
     def pause(self, process: Process) -> None:
         if process.alive and not process.paused:

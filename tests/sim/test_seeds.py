@@ -9,6 +9,7 @@ import pytest
 from hanat.consensus import promises
 from hanat.core.configuration import PROFILES
 from hanat.core.lease import Lease, Promise
+from tests.sim.process import Process
 from tests.sim.run import Result, run_seed
 
 SEEDS_QUICK = 12
@@ -51,6 +52,11 @@ class _GreedyLease(Lease):
 def test_a_lease_longer_than_the_promise_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promises, "Lease", _GreedyLease)
     assert two_answer(range(1, 31))
+
+
+def test_a_gate_that_is_not_enforced_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Process, "gate_enforced", False)
+    assert two_answer(range(1, 11))
 
 
 def test_ignored_promises_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
