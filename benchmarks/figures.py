@@ -39,7 +39,8 @@ class Figures:
         again_ms: By the same, when after the fault that time was over. A router whose processes
             are dead may admit connections until its lease ends, so this can be the later.
             Means nothing where `new_ms` is no more than noise.
-        two_ms: For how long two routers acted as the holder.
+        arp_ms: For how long two routers spoke for floating addresses.
+        two_ms: For how long two routers acted as the holder, by ARP or by admitting connections.
         tcp_dead: The established connections that did not survive, with the reason.
         changes: How often another router became the holder.
         announcements: Gratuitous ARP frames in the window.
@@ -49,6 +50,7 @@ class Figures:
     gap_ms: Mapping[str, float]
     new_ms: Mapping[str, float]
     again_ms: Mapping[str, float]
+    arp_ms: float
     two_ms: float
     tcp_dead: Mapping[str, str]
     changes: int
@@ -95,9 +97,12 @@ def measure(
             raise LabError(f"the trial says nothing: {name} was never answered")
     for name in streams.udp:
         _require_established(probes[name], window)
-    acted = [(frame.t_ns, frame.router) for frame in history.arp]
-    acted += [(admission.t_ns, admission.router) for admission in history.admissions]
-    held = spells((t, router) for t, router in acted if t < unheard.get(router, window.end_ns))
+    spoke = [(frame.t_ns, frame.router) for frame in history.arp]
+    admitted = [(admission.t_ns, admission.router) for admission in history.admissions]
+    spoken, held = (
+        spells((t, router) for t, router in acts if t < unheard.get(router, window.end_ns))
+        for acts in (spoke, spoke + admitted)
+    )
     gaps = {name: gap_ms(probes[name], window) for name in streams.udp}
     return Figures(
         lost={
@@ -107,9 +112,10 @@ def measure(
         gap_ms=gaps,
         new_ms={name: gap_ms(probes[name], window) for name in streams.new},
         again_ms={name: again_ms(probes[name], window) for name in streams.new},
+        arp_ms=two_ms(spoken, window),
         two_ms=two_ms(held, window),
         tcp_dead=_dead(history, window, streams.tcp),
-        changes=changes(held, window),
+        changes=changes(spoken, window),
         announcements=sum(f.gratuitous and window.holds(f.t_ns) for f in history.arp),
     )
 

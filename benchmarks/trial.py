@@ -7,6 +7,7 @@ time after the fault: what is not back by then never came back.
 
 from __future__ import annotations
 
+import random
 import time
 
 from benchmarks.cases import Case, Stage
@@ -19,6 +20,8 @@ from chaos.traffic import SYN, TCP, UDP, Traffic
 
 WARM_UP_S = 4.0  # clients start, then a UDP flow counts as established after two seconds
 OTHER_S = 15.0  # keepalived with adverts of a second takes four
+# Faults do not wait for a beacon: they come at any phase of the slowest timer compared here.
+PHASE_S = 1.0
 TAIL_S = 0.2  # answers to the last probes of the window come from behind it
 
 ONE_TCP_EACH_WAY = (TCP[0], TCP[2])
@@ -39,7 +42,7 @@ def run(system: System, case: Case) -> Figures:
         holder = system.start()
         traffic = Traffic(system.lab, WORKLOADS)
         traffic.start()
-        time.sleep(WARM_UP_S)
+        time.sleep(WARM_UP_S + random.uniform(0, PHASE_S))
         stage = Stage(
             system=system,
             net=Net(system.lab.topology),

@@ -100,7 +100,7 @@ def test_a_whole_trial() -> None:
     assert found.gap_ms == {"udp-in": 30, "udp-out": 50}
     assert found.new_ms == {"new-in": 80}
     assert found.again_ms == {"new-in": 91}
-    assert (found.two_ms, found.changes, found.announcements) == (0, 1, 2)
+    assert (found.arp_ms, found.two_ms, found.changes, found.announcements) == (0, 0, 1, 2)
     assert found.tcp_dead == {}
 
 
@@ -114,7 +114,7 @@ def test_a_router_that_nobody_hears_is_no_second_holder() -> None:
 def test_admitting_connections_is_acting_as_the_holder() -> None:
     late = [AdmissionSeen(t * MS, "r1", "private") for t in range(4000, 4200, 2)]
     found = measure(History.of([*good_trial(), *late]), WINDOW, STREAMS, unheard={})
-    assert found.two_ms == 118
+    assert (found.two_ms, found.arp_ms, found.changes) == (118, 0, 1)
 
 
 def test_connections_that_ended_or_fell_silent_are_dead() -> None:
