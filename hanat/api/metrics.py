@@ -105,6 +105,12 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
         labels=("peer",),
     )
     yield _counter(
+        "hanat_peer_refused",
+        "Connections cut and datagrams dropped: forged, damaged, or of a wrong peer.",
+        [(("raft",), status.refused.raft), (("mesh",), status.refused.mesh)],
+        labels=("transport",),
+    )
+    yield _counter(
         "hanat_leader_transitions",
         "How often this node entered a role, by reason.",
         [((reason,), count) for reason, count in status.transitions],

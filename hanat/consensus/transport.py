@@ -309,6 +309,11 @@ class RaftTransport:
         peer = connection.session.peer
         if peer is None or peer not in self._peers:
             raise WireError(f"node {peer} is not among the peers of this node's file")
+        if connection.remote not in map(str, self._peers[peer]):
+            raise WireError(
+                f"node {peer} calls from {connection.remote}, which is not its address here; "
+                "is its id in use on two machines?"
+            )
         old = self._paths[peer].get(connection.path)
         self._paths[peer][connection.path] = connection
         if old is not None:

@@ -107,6 +107,19 @@ class LogStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedStatus:
+    """What came in from peers, or in their name, and was not believed; the log says why.
+
+    Attributes:
+        raft: Connections that were cut.
+        mesh: Datagrams that were dropped.
+    """
+
+    raft: int = 0
+    mesh: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LoopStatus:
     """How late the daemon's loop ran its timers, since the start of this process.
 
@@ -160,6 +173,7 @@ class NodeStatus:
     flows: FlowStatus
     log: LogStatus
     loop: LoopStatus = LoopStatus()
+    refused: RefusedStatus = RefusedStatus()
     transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)
 
     def to_document(self) -> dict[str, Any]:

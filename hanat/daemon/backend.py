@@ -19,6 +19,7 @@ from hanat.core.status import (
     LogStatus,
     NodeStatus,
     PeerStatus,
+    RefusedStatus,
     Role,
     ServerStatus,
     ServiceStatus,
@@ -28,6 +29,7 @@ from hanat.daemon.driver import Driver
 from hanat.daemon.realtime import Lateness
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.worker import FlowWorker
+from hanat.mesh.sockets import MeshSockets
 
 SWITCHOVER_S_MAX = 5.0
 PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
@@ -41,6 +43,7 @@ class Parts:
     driver: Driver
     replica: Replica
     transport: RaftTransport
+    mesh: MeshSockets
     worker: FlowWorker
     lateness: Lateness
     clock: Callable[[], float]
@@ -90,6 +93,7 @@ class DaemonBackend:
             flows=p.worker.status(),
             log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
             loop=p.lateness.status(),
+            refused=RefusedStatus(raft=p.transport.refusals, mesh=p.mesh.counts.refused),
             transitions=s.transitions,
         )
 

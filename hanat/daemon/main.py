@@ -216,8 +216,8 @@ class Daemon:
         self._make_driver(loop)
         backend = self._backend = DaemonBackend(
             Parts(
-                self._settings, self._driver, self._replica, self._transport, self._worker,
-                self._lateness, clock, clock(),
+                self._settings, self._driver, self._replica, self._transport, self._mesh,
+                self._worker, self._lateness, clock, clock(),
             )
         )  # fmt: skip
         try:

@@ -117,19 +117,30 @@ class Exchange:
 
     # ------------------------------------------------------------------ receiving
 
-    def open(self, data: bytes, *, path: int) -> Heard | Stranger | Died | None:
+    def open(
+        self, data: bytes, *, path: int, source: int | None = None
+    ) -> Heard | Stranger | Died | None:
         """Take a datagram that came on a path; None if it says nothing new.
+
+        Args:
+            data: The datagram.
+            path: Index of the path.
+            source: Whose address it came from, None if nobody knows. Two machines with one
+                id would be one voter: what they promise would count for nothing.
 
         Raises:
             WireError: Nothing of a peer for this node, or of one that is gone.
         """
         if is_release(data):
-            return self._bury(*open_release(self._identity, data))
+            sender, incarnation = open_release(self._identity, data)
+            _check_source(sender, source)
+            return self._bury(sender, incarnation)
         for known in self._peers.values():
             if data == known.newest:
                 known.heard_at[path] = self.clock()
                 return None
         datagram = self._wire.open(data)
+        _check_source(datagram.sender, source)
         peer = self._peers.get(datagram.sender)
         if peer is None:
             raise WireError(f"node {datagram.sender} is not among the peers of this node's file")
@@ -178,3 +189,11 @@ class Exchange:
         """Return when a peer was heard last [s], on one path or on any; None if never."""
         times = self._peers[peer].heard_at
         return times.get(path) if path is not None else max(times.values(), default=None)
+
+
+def _check_source(sender: int, source: int | None) -> None:
+    if source not in {None, sender}:
+        raise WireError(
+            f"node {sender} sends from the address of node {source}; "
+            "is its id in use on two machines?"
+        )

@@ -135,7 +135,7 @@ class MeshSockets:
             self._refuse(source, "no peer has this address")
             return
         try:
-            said = self._exchange.open(data, path=path)
+            said = self._exchange.open(data, path=path, source=self._sources[source])
             if said is None:
                 return
             if isinstance(said, Stranger):

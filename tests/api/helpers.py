@@ -17,6 +17,7 @@ from hanat.core.status import (
     LoopStatus,
     NodeStatus,
     PeerStatus,
+    RefusedStatus,
     Role,
     ServerStatus,
     ServiceStatus,
@@ -76,6 +77,7 @@ HOLDER = NodeStatus(
     loop=LoopStatus(
         late_s_max=0.25, late_s_sum=0.5, late_s_bounds=(0.001, 0.1), late_counts=(7, 2, 1)
     ),
+    refused=RefusedStatus(raft=5, mesh=6),
     transitions=(("elected", 2), ("lease_expired", 1)),
 )
 

@@ -115,6 +115,8 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         'hanat_server_connections{server="web2",service="web"}': 2,
         'hanat_peer_connected{peer="r2"}': 1,
         'hanat_peer_connected{peer="r3"}': 0,
+        'hanat_peer_refused_total{transport="raft"}': 5,
+        'hanat_peer_refused_total{transport="mesh"}': 6,
         'hanat_node_eligible{reason=""}': 1,
     }
     assert found["process_resident_memory_bytes{}"] > 0

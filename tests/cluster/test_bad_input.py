@@ -17,6 +17,11 @@ from tests.cluster.conftest import BOTH
 pytestmark = pytest.mark.cluster
 
 RAFT_PORT = 7411
+JUMPING_CLOCK = """
+import itertools, time
+years = itertools.cycle((0, 1, -1, 2, -2))
+time.time = lambda real=time.time: real() + next(years) * 365 * 86400
+"""
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,44 @@ def test_node_with_another_profile_stays_out_and_is_named(lab: Lab) -> None:
     said = "cluster.profile must be the same"
     lab.wait_for(lambda: said in lab.log(holder) or said in lab.log(outsider), 10, "the complaint")
     assert lab.holder() == holder
+
+
+def test_id_in_use_on_two_machines_is_named(lab: Lab) -> None:
+    # Nodes call those of higher ids: r2, taking itself for node 1, calls node 3.
+    if lab.wait_for_holder() != "r3":
+        lab.switchover("r3")
+    assert lab.wait_for_holder() == "r3"
+    term = (lab.status("r3") or {})["term"]
+    lab.stop_node("r2")
+    file = Path(_config(lab, "r2"))
+    text = file.read_text().replace("id = 1\n", "id = 9\n").replace("id = 2\n", "id = 1\n")
+    file.write_text(text.replace("id = 9\n", "id = 2\n").replace('/data"', '/twin-data"'))
+    lab.start_node("r2")
+    said = "which is not its address here; is its id in use on two machines?"
+    lab.wait_for(lambda: said in lab.log("r3"), 10, "the complaint")
+    status = lab.status("r3") or {}
+    assert status["refused"]["raft"]
+    assert status["refused"]["mesh"]
+    assert (status["role"], status["term"]) == ("ACTIVE", term)
+
+
+def test_nothing_depends_on_the_wall_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at it is a year before or after the one before."""
+    (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Lab(prefix=f"ht{os.getpid()}clock") as lab:
+        lab.start()
+        first = lab.wait_for_holder()
+        term = (lab.status(first) or {})["term"]
+        logged = lab.log(first)
+        assert len({line[:4] for line in logged.splitlines() if line[:2] == "20"}) > 1, logged
+        lab.kill_node(first)
+        others = [name for name in lab.nodes if name != first]
+        lab.wait_for(lambda: lab.holder() in others, 10, "another holder")
+        lab.start_node(first)
+        second = lab.wait_for_holder()
+        assert second in others
+        assert (lab.status(second) or {})["term"] == term + 1
 
 
 def test_second_daemon_on_a_node_says_that_the_place_is_taken(lab: Lab) -> None:

@@ -129,6 +129,17 @@ def test_second_node_of_the_same_id_is_told_apart() -> None:
         pair.ends[1].open(pair.send(2), path=0)
 
 
+def test_second_machine_of_the_same_id_is_refused_by_its_address() -> None:
+    pair = Pair()
+    pair.meet()
+    twin = pair.send(2)
+    release = seal_release(identity(2), pair.ends[2].incarnation)
+    for data in (twin, release):
+        with pytest.raises(WireError, match="node 2 sends from the address of node 3"):
+            pair.ends[1].open(data, path=0, source=3)
+    assert isinstance(pair.ends[1].open(twin, path=0, source=2), Heard)
+
+
 def test_dead_daemon_is_buried_once_and_not_heard_again() -> None:
     pair = Pair()
     pair.meet()
