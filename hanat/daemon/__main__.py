@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hanat.config import cross_check, load_node, parse_cluster, read_key, read_text
@@ -17,7 +18,9 @@ def main() -> int:
     """Run the node a file describes; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m hanat.daemon")
     parser.add_argument("--config", type=Path, required=True, help="the node's own file")
-    parser.add_argument("--lifeline", type=int, help="descriptor of a socket to the supervisor")
+    parser.add_argument(
+        "--lifeline", type=int, nargs=2, help="descriptors of a socket and a pulse (see lifeline)"
+    )
     options = parser.parse_args()
     try:
         return _run(options.config, options.lifeline)
@@ -26,7 +29,7 @@ def main() -> int:
         return error.exit_code
 
 
-def _run(node_file: Path, lifeline: int | None) -> int:
+def _run(node_file: Path, lifeline: Sequence[int] | None) -> int:
     settings = load_node(node_file)
     text = read_text(settings.cluster_file)
     configuration = parse_cluster(text, file=str(settings.cluster_file))

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from hanat.config.settings import NodeSettings
 from hanat.core.configuration import Configuration
 from hanat.daemon.executor import placements
+from hanat.daemon.pulse import hold
 from hanat.daemon.will import BEAT, BEAT_S, Route, Will
 
 log = logging.getLogger(__name__)
@@ -50,14 +52,21 @@ def write_will(settings: NodeSettings, configuration: Configuration, *, release:
 class Lifeline:
     """Leaves the will and says that the loop turns.
 
+    Made by the thread that the loop will run in: it holds the pulse from then on.
+
     Args:
-        descriptor: A socket to the supervisor, ours from here on; None: there is none.
+        descriptors: Of a socket to the supervisor and of the pulse, ours from here on;
+            None: there is no supervisor.
     """
 
-    def __init__(self, descriptor: int | None) -> None:
-        self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
-        if self._socket is not None:
+    def __init__(self, descriptors: Sequence[int] | None) -> None:
+        self._socket: socket.socket | None = None
+        if descriptors is not None:
+            line, pulse = descriptors
+            self._socket = socket.socket(fileno=line)
             self._socket.set_inheritable(False)
+            hold(pulse)
+            os.close(pulse)
 
     def leave(self, will: Will) -> None:
         """Leave a will in place of the last."""

@@ -1,8 +1,8 @@
 """Start the daemon; when it dies, free its lease and start it again.
 
 A daemon that dies leaves promises that bind the others until they end, and addresses
-on devices. Its parent learns of the death at once: it withdraws *answers* in the
-kernel and, only when the kernel has confirmed that, tells the peers
+on devices. Its parent learns of the death at once (`pulse`): it withdraws *answers* in
+the kernel and, only when the kernel has confirmed that, tells the peers
 (`mesh.release`). Established flows are carried on meanwhile; when the grace is over
 the floating addresses go. Then the daemon is started again, later each time it dies young.
 
@@ -19,8 +19,8 @@ What ends us: the daemon's end after it was told to, with its exit code; and its
 end before it was ever in service, since whoever started the node is looking. Later
 it is started again whatever the cause: an interface or a file may come back.
 
-Standard library only, and nothing to do but to wait: 16 MiB, no time of a processor
-worth measuring. It needs neither the node's files nor the key.
+Standard library only, and nothing to do but to wait: 17 MiB, 20 ms of a processor a
+minute. It needs neither the node's files nor the key.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 from hanat.core.configuration import Interface
 from hanat.daemon.log import to_stderr
+from hanat.daemon.pulse import Pulse
 from hanat.daemon.will import BEAT, BEAT_S, MESSAGE_BYTES_MAX, Will
 from hanat.errors import EXIT_FAILED, EXIT_OK, KernelError
 from hanat.kernel.fence import KernelFence
@@ -79,15 +81,21 @@ class Child:
 
     Attributes:
         line: Our end of the line to it.
+        pulse: Held by its main thread.
+        dying: Its first becomes readable, by the end of the second, when that thread ends.
         will: What it left last.
         silences: How often in a row no beat came in time; None before the first beat.
+        outcome: What its death led to, once that is done.
     """
 
     pid: int
     pidfd: int
     line: socket.socket
+    pulse: Pulse
+    dying: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
     will: Will | None = None
     silences: int | None = None
+    outcome: str | None = None
 
     def listen(self) -> bool:
         """Take what the daemon has said; return False at the end of the stream."""
@@ -100,8 +108,15 @@ class Child:
                 return False
             if message == BEAT:
                 self.silences = 0
-            else:
-                self.will = Will.decode(message)
+                continue
+            if self.will is None:
+                threading.Thread(target=self._feel, daemon=True).start()
+            self.will = Will.decode(message)
+
+    def _feel(self) -> None:
+        prefer()
+        if self.pulse.ended():
+            self.dying[1].close()
 
     def missed(self) -> bool:
         """Count a beat that did not come; say whether it was one too many."""
@@ -116,7 +131,8 @@ class Child:
     def close(self) -> None:
         """Release the descriptors."""
         os.close(self.pidfd)
-        self.line.close()
+        for each in (self.line, self.pulse, *self.dying):
+            each.close()
 
 
 class Backoff:
@@ -137,7 +153,7 @@ class Supervisor:
     """Keeps one daemon running.
 
     Args:
-        command: Starts it; the descriptor of its line is appended.
+        command: Starts it; the descriptors of its line and its pulse are appended.
         fence: Takes rights and addresses away.
     """
 
@@ -154,12 +170,13 @@ class Supervisor:
         backoff = Backoff()
         served = False
         while True:
-            code, will, lived_s = self._live()
+            started_at = monotonic()
+            code, will = self._live()
+            lived_s = monotonic() - started_at
             if will is not None:
                 served = True
-                self._execute(will, f"{_how(code)} after_s={lived_s:.1f}")
-            elif code < 0:
-                log.error("daemon=ended %s", _how(code))  # it could not say so itself
+                _pause(will.grace_s)
+                self._remove_addresses(will)
             if self._told or not served or code == EXIT_OK:
                 return self._exit_code(code)
             wait_s = backoff.after(lived_s)
@@ -168,18 +185,20 @@ class Supervisor:
             if self._requests():
                 return EXIT_OK
 
-    def _live(self) -> tuple[int, Will | None, float]:
-        """Run a daemon to its end; return exit code, will and age in seconds."""
-        started_at = monotonic()
+    def _live(self) -> tuple[int, Will | None]:
+        """Run a daemon to its end; return exit code and will."""
         try:
             child = self._start()
         except OSError as error:
             log.error("daemon=absent command=%s found=%r", self._command[0], str(error))  # noqa: TRY400 - the text says it all
-            return EXIT_FAILED, None, 0.0
+            return EXIT_FAILED, None
         try:
-            return self._watch(child), child.will, monotonic() - started_at
+            code = self._watch(child)
         finally:
             child.close()
+        if child.will is not None or code < 0:  # others could say so themselves
+            log.info("daemon=ended %s %s", _how(code), child.outcome or "before its start")
+        return code, child.will
 
     def _exit_code(self, code: int) -> int:
         if code >= 0:
@@ -199,25 +218,37 @@ class Supervisor:
     def _start(self) -> Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)  # noqa: FBT003
+        pulse = Pulse()
         with theirs:
-            theirs.set_inheritable(True)
-            command = [*self._command, "--lifeline", str(theirs.fileno())]
-            # In a process group of its own: Ctrl-C reaches it once, through us.
-            pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
-        return Child(pid, os.pidfd_open(pid), ours)
+            inherited = (theirs.fileno(), pulse.descriptor)
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, True)  # noqa: FBT003
+            command = [*self._command, "--lifeline", *map(str, inherited)]
+            try:
+                # In a process group of its own: Ctrl-C reaches it once, through us.
+                pid = os.posix_spawn(command[0], command, os.environ, setpgroup=0)
+            except OSError:
+                ours.close()
+                pulse.close()
+                raise
+        return Child(pid, os.pidfd_open(pid), ours, pulse)
 
     def _watch(self, child: Child) -> int:
         """Return the daemon's exit code when it is dead, negative for a signal."""
         with selectors.DefaultSelector() as selector:
-            for source in (self._wake, child.pidfd, child.line):
+            dying = child.dying[0]
+            for source in (self._wake, child.pidfd, child.line, dying):
                 selector.register(source, selectors.EVENT_READ)
             while True:
                 wait_s = None if child.silences is None else SILENCE_S
                 ready = {key.fd for key, _ in selector.select(wait_s)}
                 if child.line.fileno() in ready and not child.listen():
                     selector.unregister(child.line)
+                if dying.fileno() in ready:
+                    selector.unregister(dying)
+                    self._release(child)
                 if child.pidfd in ready:
-                    child.listen()
+                    self._release(child)
                     return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
                 for _ in range(self._requests()):
                     signal.pidfd_send_signal(child.pidfd, signal.SIGTERM)
@@ -225,18 +256,22 @@ class Supervisor:
                     log.error("daemon=silent for_s=%.0f action=kill", SILENCES_MAX * SILENCE_S)
                     signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
-    def _execute(self, will: Will, ended: str) -> None:
-        """Free what a dead daemon held: what it answered for, its promises, its addresses."""
-        grace_s = will.grace_s
+    def _release(self, child: Child) -> None:
+        """Free what a dead daemon answered for and was promised."""
+        child.listen()
+        if child.will is None or child.outcome is not None:
+            return
         try:
             self._fence.withdraw()
         except KernelError as error:
-            log.error("daemon=ended %s answers=unknown found=%r", ended, str(error))  # noqa: TRY400 - the text says it all
-            grace_s = 0.0  # without an address it cannot answer
+            log.error("answers=unknown found=%r", str(error))  # noqa: TRY400 - the text says it all
+            child.outcome = "released=false"
+            self._remove_addresses(child.will)  # without an address it cannot answer
         else:
-            paths = send_releases(will)
-            log.info("daemon=ended %s answers=withdrawn released_on=%s", ended, ",".join(paths))
-        _pause(grace_s)
+            paths = send_releases(child.will)
+            child.outcome = f"answers=withdrawn released_on={','.join(paths)}"
+
+    def _remove_addresses(self, will: Will) -> None:
         try:
             self._fence.remove(will.interfaces)
         except KernelError as error:
@@ -275,6 +310,14 @@ def _how(code: int) -> str:
     return f"signal={signal.Signals(-code).name}" if code < 0 else f"exit_code={code}"
 
 
+def prefer() -> None:
+    """Run this thread before others, if that is permitted."""
+    with suppress(OSError):  # the daemon asks for itself and says so if it may not
+        # Neither the daemon while it loads nor another thread shall inherit it.
+        priority = os.sched_param(PRIORITY)
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
+
+
 def python_command(module: str) -> list[str]:
     """Return what runs a module of this installation with this interpreter.
 
@@ -291,9 +334,7 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="the node's own file")
     options = parser.parse_args()
     to_stderr()
-    with suppress(OSError):  # the daemon asks for itself and says so if it may not
-        priority = os.sched_param(PRIORITY)
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, priority)
+    prefer()
     command = [*python_command("hanat.daemon"), "--config", options.config]
     return Supervisor(command, fence=KernelFence()).run()
 

@@ -7,15 +7,18 @@ on standard output for each thing that happens, with the releases received until
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 from hanat.core.configuration import Interface
 from hanat.daemon import supervisor
+from hanat.daemon.pulse import hold
 from hanat.daemon.will import BEAT, Route, Will
 from hanat.errors import KernelError
 
@@ -70,7 +73,14 @@ def supervise(folder: str, *, refuses: bool) -> int:
     return supervisor.Supervisor(command, fence=fence).run()
 
 
-def play(folder: Path, line: socket.socket) -> int:
+def linger(fifo: Path) -> None:
+    """End the main thread; the process is gone when somebody opened the FIFO and closed it."""
+    threading.Thread(target=lambda: os._exit(len(fifo.read_bytes()))).start()
+    # exit(2), of this thread alone; threading has no word for it.
+    ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
+
+
+def play(folder: Path, line: socket.socket, pulse: int) -> int:
     """Be the daemon: obey the next line of the plan."""
     plan = folder / "plan"
     words, _, rest = plan.read_text().partition("\n")
@@ -83,6 +93,10 @@ def play(folder: Path, line: socket.socket) -> int:
                 routes = (Route("127.0.0.1", ("127.0.0.2",)), Route("192.0.2.1", ("127.0.0.2",)))
                 will = Will(RELEASE, port, routes, (("eth0", "203.0.113.10/24"),), 0.01)
                 line.send(will.encode())
+            case "hold":
+                hold(pulse)
+            case "linger":
+                linger(folder / "gone")
             case "beat":
                 line.send(BEAT)
             case "obey":
@@ -102,4 +116,4 @@ if __name__ == "__main__":
     role, where, *options = sys.argv[1:]
     if role == "supervisor":
         sys.exit(supervise(where, refuses="refuse" in options))
-    sys.exit(play(Path(where), socket.socket(fileno=int(options[1]))))
+    sys.exit(play(Path(where), socket.socket(fileno=int(options[1])), int(options[2])))

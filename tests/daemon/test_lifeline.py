@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hanat.config.settings import NodeSettings, Peer
 from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
 from hanat.daemon.lifeline import Lifeline, write_will
+from hanat.daemon.pulse import Pulse
 from hanat.daemon.will import BEAT, MESSAGE_BYTES_MAX, Route, Will
 
 WILL = Will(
@@ -83,7 +85,9 @@ def line() -> Iterator[tuple[socket.socket, Lifeline]]:
     """The supervisor's end and the daemon's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(5)
-    lifeline = Lifeline(theirs.detach())
+    pulse = Pulse()
+    lifeline = Lifeline((theirs.detach(), os.dup(pulse.descriptor)))
+    pulse.close()
     yield ours, lifeline
     assert lifeline._socket is not None
     lifeline._socket.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hanat.daemon.pulse import Pulse
 from hanat.daemon.supervisor import HEALTHY_S, SILENCES_MAX, Backoff, Child
 from hanat.daemon.will import BEAT
 
@@ -54,13 +55,15 @@ def read_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
     raise AssertionError(f"{wanted!r} never came: {lines}")
 
 
-@pytest.mark.parametrize("death", ["die", "1", "5"])
+@pytest.mark.parametrize(
+    "death", ["will die", "will beat 1", "will 5", "hold will beat die", "hold will 1"]
+)
 def test_any_death_withdraws_then_releases_then_removes_then_starts_again(
     tmp_path: Path, death: str
 ) -> None:
-    code, lines = outcome(tmp_path, f"will beat {death}", "will 0")
+    code, lines = outcome(tmp_path, death, "will 0")
     assert lines[:5] == [
-        f"daemon will beat {death}",
+        f"daemon {death}",
         "withdraw after=0",
         f"{REMOVE} after=3",
         "daemon will 0",
@@ -69,9 +72,19 @@ def test_any_death_withdraws_then_releases_then_removes_then_starts_again(
     assert code == 0
 
 
+def test_dead_daemon_is_released_before_the_kernel_has_taken_it_apart(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gone")
+    with started(tmp_path, "hold will linger") as process:
+        read_until(process, "withdraw after=0")
+        with (tmp_path / "gone").open("wb"):
+            pass
+        assert read_until(process, f"{REMOVE} after=3") == [f"{REMOVE} after=3"]
+        assert process.wait(30) == 0
+
+
 def test_without_the_kernels_word_nothing_is_released(tmp_path: Path) -> None:
     _, lines = outcome(tmp_path, "will die", "will 0", options=("refuse",))
-    assert lines[1:3] == ["withdraw after=0", f"{REMOVE} after=0"]
+    assert lines[1:4] == ["withdraw after=0", f"{REMOVE} after=0", f"{REMOVE} after=0"]
 
 
 def test_daemon_that_left_no_will_touched_nothing_and_ends_the_supervisor(tmp_path: Path) -> None:
@@ -125,24 +138,23 @@ def test_daemon_whose_loop_stands_still_is_killed(tmp_path: Path) -> None:
     assert code == 0
 
 
-def test_daemon_that_never_said_a_word_is_not_hurried(tmp_path: Path) -> None:
-    # Loading a long log takes its time; it holds nothing yet.
-    with started(tmp_path, "will wait") as process:
-        read_until(process, "waiting")
-        child = own(process.pid)
-        assert not any(child.missed() for _ in range(3 * SILENCES_MAX))
-
-
-def own(pid: int) -> Child:
-    line, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    line.close()
-    other.close()
-    return Child(pid, -1, line)
+@contextmanager
+def child_of(pid: int) -> Iterator[tuple[Child, socket.socket]]:
+    """Take a process for a daemon; yields it and the daemon's end of the line."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)  # noqa: FBT003
+    child = Child(pid, os.pidfd_open(pid), ours, Pulse())
+    with theirs:
+        yield child, theirs
+    child.close()
 
 
 def test_daemon_that_somebody_stopped_is_not_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        child = own(process.pid)
+    program = [sys.executable, "-c", "input()"]
+    with (
+        subprocess.Popen(program, stdin=subprocess.PIPE) as process,
+        child_of(process.pid) as (child, _),
+    ):
         child.silences = 0
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
@@ -157,15 +169,23 @@ def test_daemon_that_somebody_stopped_is_not_killed() -> None:
 
 
 def test_beat_ends_the_silence() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)  # noqa: FBT003
-    child = Child(os.getpid(), -1, ours, silences=SILENCES_MAX - 1)
-    theirs.send(BEAT)
-    assert child.listen()
-    assert child.silences == 0
-    theirs.close()
-    assert not child.listen()
-    ours.close()
+    with child_of(os.getpid()) as (child, line):
+        child.silences = SILENCES_MAX - 1
+        line.send(BEAT)
+        assert child.listen()
+        assert child.silences == 0
+
+
+def test_daemon_that_never_said_a_word_is_not_hurried() -> None:
+    # Loading a long log takes its time; it holds nothing yet.
+    with child_of(os.getpid()) as (child, _):
+        assert not any(child.missed() for _ in range(3 * SILENCES_MAX))
+
+
+def test_end_of_the_line_is_no_word() -> None:
+    with child_of(os.getpid()) as (child, line):
+        line.close()
+        assert not child.listen()
 
 
 def test_pauses_double_up_to_half_a_minute_and_health_forgives() -> None:
