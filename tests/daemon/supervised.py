@@ -73,9 +73,9 @@ def supervise(folder: str, *, refuses: bool) -> int:
     return supervisor.Supervisor(command, fence=fence).run()
 
 
-def linger(fifo: Path) -> None:
-    """End the main thread; the process is gone when somebody opened the FIFO and closed it."""
-    threading.Thread(target=lambda: os._exit(len(fifo.read_bytes()))).start()
+def linger() -> None:
+    """End the main thread; the process is gone when standard input has ended."""
+    threading.Thread(target=lambda: os._exit(len(sys.stdin.read()))).start()
     # exit(2), of this thread alone; threading has no word for it.
     ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)
 
@@ -96,15 +96,15 @@ def play(folder: Path, line: socket.socket, pulse: int) -> int:
             case "hold":
                 hold(pulse)
             case "linger":
-                linger(folder / "gone")
+                linger()
             case "beat":
                 line.send(BEAT)
             case "obey":
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             case "wait":
                 tell("waiting")
-                while True:
-                    signal.pause()
+                line.recv(1)  # until the supervisor is dead
+                return 0
             case "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             case code:

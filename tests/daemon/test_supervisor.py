@@ -28,8 +28,9 @@ def started(
     """Start a supervisor whose daemon does at each start what the next line says."""
     (folder / "plan").write_text("".join(f"{line}\n" for line in plan))
     command = [sys.executable, "-m", "tests.daemon.supervised", "supervisor", str(folder), *options]
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=REPOSITORY, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     ) as process:
         try:
             yield process
@@ -73,11 +74,10 @@ def test_any_death_withdraws_then_releases_then_removes_then_starts_again(
 
 
 def test_dead_daemon_is_released_before_the_kernel_has_taken_it_apart(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "gone")
     with started(tmp_path, "hold will linger") as process:
         read_until(process, "withdraw after=0")
-        with (tmp_path / "gone").open("wb"):
-            pass
+        assert process.stdin is not None
+        process.stdin.close()
         assert read_until(process, f"{REMOVE} after=3") == [f"{REMOVE} after=3"]
         assert process.wait(30) == 0
 
