@@ -19,7 +19,7 @@ What ends us: the daemon's end after it was told to, with its exit code; and its
 end before it was ever in service, since whoever started the node is looking. Later
 it is started again whatever the cause: an interface or a file may come back.
 
-Standard library only, and nothing to do but to wait: 17 MiB, 20 ms of a processor a
+Standard library only, and nothing to do but to wait: 17 MiB, 8 ms of a processor a
 minute. It needs neither the node's files nor the key.
 """
 
