@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 from hanat.consensus.replica import Replica
-from hanat.core.actions import Announce
+from hanat.core.actions import AddAddresses, Announce, InstallRuleset
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
+from hanat.errors import KernelError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
 from tests.core.examples import DEVICES, EDGE
@@ -47,3 +48,17 @@ def test_nothing_is_announced_once_the_lease_is_over() -> None:
         "the lease ended before the announcement"
     )
     assert len(e.kernel.announced) == sent
+
+
+def test_what_is_installed_is_not_installed_again_unless_the_kernel_refused_something() -> None:
+    e = Executed()
+    refusal = KernelError(operation="do it", target="eth0", found="EIO: it failed")
+    assert e.executor.execute(InstallRuleset(EDGE)) is None
+
+    e.kernel.faults["firewall.apply"] = refusal
+    assert e.executor.execute(InstallRuleset(EDGE)) is None
+
+    e.kernel.faults["addresses.add"] = refusal
+    assert e.executor.execute(AddAddresses(EDGE.vips))
+    assert e.executor.execute(InstallRuleset(EDGE))  # not known to be there: tried, and refused
+    assert e.executor.execute(InstallRuleset(EDGE)) is None
