@@ -6,6 +6,7 @@ HanatError
 ├── RefusedError         a guard said no: the command is valid, the moment is not
 ├── ConsensusError
 │   ├── JournalError     the log or the vote cannot be written: disk full, read-only, failing
+│   ├── SnapshotError    a snapshot that must not be used: torn, damaged, somebody else's
 │   ├── NoQuorumError    no majority right now; try again later
 │   └── StaleRevisionError  based on an older configuration; read again, then try again
 ├── KernelError          operation, target, errno
@@ -99,6 +100,19 @@ class JournalError(ConsensusError):
 
     def __str__(self) -> str:
         return f"{self.tried}: {self.found}; {self.to_do}"
+
+
+class SnapshotError(ConsensusError):
+    """A snapshot cannot be believed.
+
+    Args:
+        found: What is wrong with it, a sentence about "it".
+        damaged: It was whole once, or was to become so; not somebody else's.
+    """
+
+    def __init__(self, found: str, *, damaged: bool = True) -> None:
+        super().__init__(found)
+        self.damaged = damaged
 
 
 class NoQuorumError(ConsensusError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hanat.errors import JournalError
+from hanat.errors import HanatError
 
 Done = Callable[[BaseException | None], None]
 # Do work off the loop, then call back on it with what the work raised.
@@ -16,6 +16,6 @@ def at_once(work: Callable[[], None], done: Done) -> None:
     error: BaseException | None = None
     try:
         work()
-    except (JournalError, OSError) as raised:
+    except (HanatError, OSError) as raised:
         error = raised
     done(error)

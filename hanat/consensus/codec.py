@@ -35,6 +35,9 @@ _NEXT = Struct("!QBQQ")
 _VOTE = Struct("!QQQB")
 _PRE_VOTE = Struct("!QQQQ")
 _ONE = Struct("!Q")
+_PIECE = Struct("!QQQQ32sQ")
+_PIECE_ACK = Struct("!QQQB")
+_ACK_KINDS = ("stored", "from_here", "installed", "refused")
 
 
 def wrap(data: bytes) -> bytes:
@@ -88,8 +91,6 @@ def decode(data: bytes) -> Message:
 
 
 def _pack_append(m: Message) -> bytes:
-    if "prevLogIdx" not in m:
-        raise WireError("snapshots are not sent yet")
     entries: list[Entry] = m["entries"]
     parts = [
         _APPEND.pack(m["term"], m["commit_index"], m["prevLogIdx"], m["prevLogTerm"],
@@ -158,6 +159,33 @@ def _unpack_pre_vote(data: bytes) -> Message:
     return {"term": term, "last": (index, last_term), "round": number}
 
 
+def _pack_piece(m: Message) -> bytes:
+    data: bytes = m["data"]
+    return _PIECE.pack(m["term"], *m["last"], m["size"], m["digest"], m["offset"]) + data
+
+
+def _unpack_piece(data: bytes) -> Message:
+    term, index, last_term, size, digest, offset = _PIECE.unpack_from(data)
+    piece = data[_PIECE.size :]
+    if offset + len(piece) > size:
+        raise ValueError(f"a piece of {len(piece)} bytes at {offset} of {size}")
+    return {
+        "term": term, "last": (index, last_term), "size": size, "digest": digest,
+        "offset": offset, "data": piece,
+    }  # fmt: skip
+
+
+def _pack_piece_ack(m: Message) -> bytes:
+    return _PIECE_ACK.pack(m["term"], m["index"], m["offset"], _ACK_KINDS.index(m["kind"]))
+
+
+def _unpack_piece_ack(data: bytes) -> Message:
+    term, index, offset, kind = _PIECE_ACK.unpack(data)
+    if kind >= len(_ACK_KINDS):
+        raise ValueError(f"an answer of kind {kind}")
+    return {"term": term, "index": index, "offset": offset, "kind": _ACK_KINDS[kind]}
+
+
 def _one(field: str) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
     """Return the layout of a message with one number."""
 
@@ -182,5 +210,7 @@ _KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Messa
     "pre_vote_ok": (7, *_one("round")),
     "stale_term": (8, *_one("term")),
     "pre_vote_if_all": (9, *_one("round")),
+    "snapshot": (10, _pack_piece, _unpack_piece),
+    "snapshot_ack": (11, _pack_piece_ack, _unpack_piece_ack),
 }
 _CODES = {code: (kind, unpack) for kind, (code, _, unpack) in _KINDS.items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from hanat.consensus import segments
@@ -67,6 +68,29 @@ class Sync:
             self.files.sync_names(self.names)
 
 
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """A cut of the head that runs beside the loop.
+
+    Attributes:
+        sync: The log must be on disk before its start moves.
+        start: Index of the first entry that is kept.
+        gone: Files without any such entry.
+    """
+
+    disk: Disk
+    sync: Sync
+    start: int
+    gone: list[Path]
+
+    def run(self) -> None:
+        """Move the start, then remove files; may be called in a thread."""
+        self.sync.run()
+        if self.disk.move_start(self.start, cuts=self.sync.cuts):
+            for path in self.gone:
+                self.sync.files.remove(path)
+
+
 class Disk:
     """What the journal keeps on disk.
 
@@ -84,6 +108,7 @@ class Disk:
         self.durable = self.vote.durable
         self._names_unsynced = True
         self._cuts = self._made = 0
+        self._saving = Lock()  # against `move_start`, in a thread
 
     def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
         """Change facts durably.
@@ -91,9 +116,11 @@ class Disk:
         After an error they count in this process, may be on disk or not, and `append`
         saves them before it does anything else.
         """
-        self.vote, self._unsaved = replace(self.vote, **changed, durable=self.durable), True
-        self._vote_file.save(self.vote)
-        self._unsaved = False
+        with self._saving:
+            self.vote = replace(self.vote, **changed, durable=self.durable)
+            self._unsaved = True
+            self._vote_file.save(self.vote)
+            self._unsaved = False
 
     def save(self) -> None:
         """Make the facts durable if the last change of them failed."""
@@ -162,6 +189,30 @@ class Disk:
             self._files.sync_names(self._place.directory)
         tail = self._segments[-1]
         tail.cut(self._files, last + 1 - tail.header.first)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log's files."""
+        return sum(segment.size for segment in self._segments)
+
+    def begin_trim(self, start: int) -> Trim:
+        """Return the cut that makes `start` the first entry; after it ran, `end_sync`."""
+        sync, gone = self.begin_sync(), []
+        while len(self._segments) > 1 and self._segments[1].header.first <= start:
+            segment = self._segments.pop(0)
+            self._release(segment)
+            gone.append(segment.path)
+        return Trim(self, sync, start, gone)
+
+    def move_start(self, start: int, *, cuts: int) -> bool:
+        """Note where the log starts, unless it was cut in another way meanwhile."""
+        with self._saving:
+            if self._cuts != cuts or start <= self.vote.log_start:
+                return False
+            self.vote, self._unsaved = replace(self.vote, log_start=start), True
+            self._vote_file.save(self.vote)
+            self._unsaved = False
+        return True
 
     def cut_head(self, start: int) -> None:
         """Drop what is before entry `start`; what is left is synced first."""

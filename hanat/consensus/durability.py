@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hanat.consensus.codec import Message
 
 RETRY_S = 1.0
+KEPT_ENTRIES = 2000  # for followers that are a little late: some seconds of flows
 FORGETFUL = (
     "recovering: the journal is new, or lost its end with the machine's power; "
     "until it has caught up with a leader, or all nodes run, this node does not vote"
@@ -54,12 +55,14 @@ class Durability:
         failure: Why nothing can be written, None while it can.
         background: Where slow work is done; set before the first tick.
         on_durable: Called when `limit` has risen.
+        kept_entries: How many entries before a cut of the head are kept.
     """
 
     def __init__(self, journal: Any, clock: Callable[[], float], *, alone: bool = False) -> None:  # noqa: ANN401 - the library's interface
         self._journal, self._clock, self._alone = journal, clock, alone
         self.on_durable: Callable[[], None] = lambda: None
         self._syncing = False
+        self.kept_entries = KEPT_ENTRIES
         # Entries that must be durable and are not yet, ascending. What a process before
         # this one left unsynced may be among them.
         self._pending: deque[int] = deque()
@@ -89,6 +92,18 @@ class Durability:
     def recovering(self) -> bool:
         """Whether this node may have forgotten entries or a vote."""
         return bool(self._journal.lost_tail_possible)
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the log is."""
+        return int(self._journal.log_bytes)
+
+    def forget(self) -> None:
+        """Note that this node has lost what it had."""
+        try:
+            self._journal.forget()
+        except JournalError as error:
+            self._failed(error)
 
     def recovered(self) -> None:
         """Note that this node holds again whatever it may have forgotten."""
@@ -207,13 +222,26 @@ class Durability:
         while self._pending and self._pending[-1] > last:
             self._pending.pop()
 
-    def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803 - the library's names
-        """Cut the head off.
+    def deleteEntriesTo(self, entryTo: int, *, keep: int | None = None) -> None:  # noqa: N802, N803 - the library's names
+        """Cut the head off; on disk in the background.
+
+        Args:
+            entryTo: How many entries are in a snapshot.
+            keep: How many of them to keep nevertheless; None: `kept_entries`.
 
         Raises:
             JournalError: As above.
         """
-        self._change(self._journal.deleteEntriesTo, entryTo)
+        keep = self.kept_entries if keep is None else keep
+        if entryTo > keep:
+            self._check()
+            self._journal.trim(entryTo - keep, self.background, self._trimmed)
+
+    def _trimmed(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._failed(error)
+            return
+        self._settle()
 
     def clear(self) -> None:
         """Forget every entry.

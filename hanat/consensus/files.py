@@ -21,6 +21,10 @@ class Files:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if create else 0)
         return os.open(path, flags, FILE_MODE)
 
+    def read(self, fd: int, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes of a file."""
+        return os.pread(fd, size, offset)
+
     def duplicate(self, fd: int) -> int:
         """Return another descriptor of an open file."""
         return os.dup(fd)

@@ -28,9 +28,12 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING
 
+from hanat.consensus.compaction import NoStore, Snapshots
 from hanat.consensus.durability import Matches
 from hanat.consensus.elections import Elections
 from hanat.consensus.library import LibraryNode
+from hanat.consensus.state import State
+from hanat.consensus.transfer import Transfers
 from hanat.core.configuration import Profile
 from hanat.errors import JournalError, WireError
 
@@ -67,6 +70,7 @@ class Guard(Elections):
     """The library's transport, with the repairs, over any `Wire`."""
 
     _answering: int | None = None  # the generation of what is being answered
+    _installing = False
 
     def __init__(
         self,
@@ -88,6 +92,8 @@ class Guard(Elections):
         )
         self._outgoing: dict[int, Outgoing] = {}
         self._matches = Matches(self.quorum)
+        # The replica brings its own.
+        self.transfers = Transfers(self, Snapshots(NoStore(), self.durability, State))
         self._held: tuple[int, Message] | None = None  # an acknowledgement that waits, to whom
         self.durability.on_durable = self._release
 
@@ -96,12 +102,15 @@ class Guard(Elections):
     def send(self, node: LibraryNode, message: Message) -> bool:
         """Send what the library wants sent, repaired."""
         peer: int = node.id
-        if not self.durability.may_send(message):
+        if self._installing or not self.durability.may_send(message):
             return False
         match message["type"]:
             case "append_entries":
                 if "prevLogIdx" not in message:
-                    return False  # snapshots: the log is never cut yet
+                    # The library wants to send a snapshot, and would ask again and again.
+                    self._send_snapshot(peer)
+                    self._rewind_library(peer)
+                    return False
                 return self._send_append(peer, message["prevLogIdx"])
             case "next_node_idx":
                 message |= {"term": self.term, "gen": self._answering}
@@ -156,6 +165,9 @@ class Guard(Elections):
         last = self.last_index
         outgoing = self._outgoing_to(peer, last if library_previous is None else library_previous)
         previous = min(outgoing.sent, last)
+        if previous < self.journal[0][1] or self.transfers.sending(peer):
+            self._send_snapshot(peer)
+            previous = last
         entries: list[Entry] = []
         if previous < last and len(outgoing.ends) < WINDOW_SLICES:
             entries = self._slice(previous + 1)
@@ -233,6 +245,8 @@ class Guard(Elections):
                 self._on_pre_vote_ok(node, message)
             case "stale_term":
                 self._raise_term(node, message["term"])
+            case "snapshot" | "snapshot_ack":
+                self.transfers.receive(node.id, message)
             case _:
                 raise WireError(f"message type {message['type']!r} is not for a node")
 
@@ -251,9 +265,12 @@ class Guard(Elections):
                 message["reset"] = False  # answers something sent before the last rewind
             else:
                 outgoing.generation = next(self._numbers)
-                outgoing.sent = max(message["next_node_idx"] - 1, self.journal[0][1])
+                outgoing.sent = message["next_node_idx"] - 1
                 outgoing.ends.clear()
                 outgoing.told = (-1, -1)
+                if outgoing.sent < self.journal[0][1]:
+                    self._send_snapshot(node.id)
+                    message["reset"] = False
         if message["success"] and message["gen"] is None:
             return
         outgoing.ends = [end for end in outgoing.ends if end >= message["next_node_idx"]]
@@ -265,6 +282,40 @@ class Guard(Elections):
                 self._tell_matches()
         self._onMessageReceived(node, message)
         self._continue(node.id, outgoing)
+
+    def _send_snapshot(self, peer: int) -> None:
+        """Send what the log does not have any more; meanwhile nothing but heartbeats."""
+        self._outgoing_to(peer, self.last_index).sent = self.last_index
+        self.transfers.start(peer)
+
+    def _rewind_library(self, peer: int) -> None:
+        """Keep the library from looking for entries that a follower lacks: we do that."""
+        message = {"type": "next_node_idx", "next_node_idx": self.last_index + 1}
+        self._onMessageReceived(self.nodes[peer], message | {"reset": True, "success": False})
+
+    def installed(self, peer: int, index: int) -> None:
+        """Note that a follower holds everything up to an index, by a snapshot."""
+        outgoing = self._outgoing_to(peer, index)
+        outgoing.generation, outgoing.sent = next(self._numbers), index
+        outgoing.ends.clear()
+        message = {"type": "next_node_idx", "next_node_idx": index + 1, "term": self.term}
+        count = {"reset": False, "success": True, "gen": outgoing.generation}
+        self._on_next(self.nodes[peer], message | count)
+
+    def install(self, peer: int, index: int) -> bool:
+        """Have the library take over the snapshot that is in place; say whether it did.
+
+        What it answers by itself, with success whatever happened, is not sent.
+        """
+        if self.leading or self.leader != peer:
+            return False  # whoever leads now sends its own
+        self._installing = True
+        try:
+            message = {"type": "append_entries", "term": self.term, "commit_index": index}
+            self._onMessageReceived(self.nodes[peer], message | {"serialized": b""})
+        finally:
+            self._installing = False
+        return bool(self.raft.raftLastApplied == index)
 
     def _continue(self, peer: int, outgoing: Outgoing) -> None:
         """Send the next slices as soon as the window allows."""
@@ -303,6 +354,13 @@ class Guard(Elections):
         if self.durability.failure is not None:
             self._only_hear(node, message)
             return
+        if previous < first:  # what is cut off here is committed
+            if verified <= first:
+                self._hold_already(node, message, verified)
+                return
+            entries = message["entries"] = [e for e in entries if e[1] > first]
+            previous = message["prevLogIdx"] = first
+            message["prevLogTerm"] = self.journal[0][2]
         if first <= previous < last and self._entry(previous)[2] == message["prevLogTerm"]:
             known = 0
             while (
@@ -312,9 +370,7 @@ class Guard(Elections):
             ):
                 known += 1
             if known == len(entries):  # nothing new, nothing in conflict
-                self._heartbeat(node, message)
-                acknowledgement = {"type": "next_node_idx", "next_node_idx": verified + 1}
-                self.send(node, acknowledgement | {"reset": False, "success": True})
+                self._hold_already(node, message, verified)
                 return
             conflict = entries[known][1]
             if conflict <= min(self.raft.raftCommitIndex, last):
@@ -326,6 +382,11 @@ class Guard(Elections):
                 message["prevLogIdx"], message["prevLogTerm"] = entries[known - 1][1:]
                 message["entries"] = entries[known:]
         self._onMessageReceived(node, message)
+
+    def _hold_already(self, node: LibraryNode, message: Message, verified: int) -> None:
+        self._heartbeat(node, message)
+        acknowledgement = {"type": "next_node_idx", "next_node_idx": verified + 1}
+        self.send(node, acknowledgement | {"reset": False, "success": True})
 
     def _only_hear(self, node: LibraryNode, message: Message) -> None:
         """Acknowledge no entry, and do not ask for more."""
@@ -344,6 +405,7 @@ class Guard(Elections):
         """Note that the connection to a peer is gone: what was in flight may be lost."""
         super().peer_disconnected(peer)
         self._outgoing.pop(peer, None)
+        self.transfers.disconnected(peer)
 
 
 def _check_order(peer: int, message: Message) -> None:

@@ -32,7 +32,6 @@ from hanat.consensus.background import Background, Done
 from hanat.consensus.codec import Entry
 from hanat.consensus.disk import PROBE, Disk, Place
 from hanat.consensus.files import FILES, Files
-from hanat.consensus.library import MemoryJournal
 from hanat.consensus.loading import Loaded, damage, load
 from hanat.consensus.segments import SEGMENT_BYTES_MAX
 from hanat.consensus.vote import CLUSTER_BYTES_MAX, Vote, VoteFile
@@ -55,34 +54,6 @@ class Log(Protocol):
     def getVotedForNodeId(self) -> int | None:  # noqa: N802 - the library's name
         """Return who got this node's vote in its term."""
         ...
-
-
-class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is untyped
-    """A journal that forgets, for simulations and tests."""
-
-    def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
-        """Return 1: only the first entry is known to be committed."""
-        return 1
-
-    @property
-    def lost_tail_possible(self) -> bool:
-        """No: nothing outlives this process."""
-        return False
-
-    @property
-    def durable_index(self) -> int:
-        """Everything: memory is all there is."""
-        return int(self[-1][1]) if len(self) else 0
-
-    def sync(self) -> None:
-        """Do nothing."""
-
-    def sync_in(self, background: Background, done: Done) -> None:
-        """Do nothing, where it would be done."""
-        background(self.sync, done)
-
-    def repair(self) -> None:
-        """Do nothing: memory does not fail."""
 
 
 class Journal:
@@ -118,6 +89,11 @@ class Journal:
     def lost_tail_possible(self) -> bool:
         """Whether entries that this node acknowledged, or its vote, may be missing."""
         return self._disk.vote.lost_tail
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the log is on disk."""
+        return self._disk.size
 
     @property
     def durable_index(self) -> int:
@@ -236,6 +212,32 @@ class Journal:
             self._disk.cut_head(start)
         del self._entries[:entryTo]
 
+    def trim(self, position: int, background: Background, done: Done) -> None:
+        """Cut the head off, at once for readers, by and by on disk.
+
+        Args:
+            position: How many entries; at least one must be left.
+            background: Where the disk is changed.
+            done: Called on the loop; with a JournalError nothing more is accepted.
+
+        Raises:
+            JournalError: It could not begin; nothing more is accepted.
+        """
+        self._check_usable()
+        assert 0 < position < len(self._entries), (position, len(self._entries))
+        start = self._entries[position][1]
+        with self._all_or_broken("cut the head of"):
+            trim = self._disk.begin_trim(start)
+        del self._entries[:position]
+
+        def ended(error: BaseException | None) -> None:
+            self._disk.end_sync(trim.sync, done=error is None)
+            if isinstance(error, OSError):
+                error = self._broken = self._refusal("cut the head of", error)
+            done(error)
+
+        background(trim.run, ended)
+
     def clear(self) -> None:
         """Forget every entry; the next one may have any index.
 
@@ -258,6 +260,18 @@ class Journal:
             self._disk.remember(lost_tail=False)
         except OSError as error:
             raise self._refusal("note the recovery in", error) from error
+
+    def forget(self) -> None:
+        """Note that entries or the vote may be missing.
+
+        Raises:
+            JournalError: It was not noted.
+        """
+        self._check_usable()
+        try:
+            self._disk.remember(lost_tail=True)
+        except OSError as error:
+            raise self._refusal("note the loss in", error) from error
 
     def repair(self) -> None:
         """Make the journal usable again after an error.

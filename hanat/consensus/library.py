@@ -18,7 +18,13 @@ from collections.abc import Callable
 # work on Windows, for the whole process; put them back at once.
 _inet_pton, _inet_ntop = socket.inet_pton, socket.inet_ntop
 
-from pysyncobj import SyncObj, SyncObjConf, replicated, syncobj  # noqa: E402 - see above
+from pysyncobj import (  # noqa: E402 - see above
+    SERIALIZER_STATE,
+    SyncObj,
+    SyncObjConf,
+    replicated,
+    syncobj,
+)
 from pysyncobj.journal import FileJournal, MemoryJournal  # noqa: E402 - see above
 from pysyncobj.node import Node as LibraryNode  # noqa: E402 - see above
 from pysyncobj.transport import Transport  # noqa: E402 - see above
@@ -31,6 +37,7 @@ socket.inet_pton, socket.inet_ntop = _inet_pton, _inet_ntop
 PINNED = "0.3.17"
 
 __all__ = [
+    "SERIALIZER_STATE",
     "FileJournal",
     "LibraryNode",
     "MemoryJournal",
@@ -81,3 +88,5 @@ def prepare(*, clock: Callable[[], float], uniform: Callable[[], float]) -> None
     syncobj.PIPE_NOTIFIER_ENABLED = False
     # The configuration only takes a file name; we pass the journal itself in its place.
     syncobj.createJournal = lambda journal: journal
+    # So with what writes and reads snapshots: it is both "serializer" and "deserializer".
+    syncobj.Serializer = lambda _file, _size, _fork, serializer, *_: serializer

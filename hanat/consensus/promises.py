@@ -56,6 +56,7 @@ class RaftView(Protocol):
 
     raftCurrentTerm: int  # noqa: N815 - the library's name
     raftCommitIndex: int  # noqa: N815 - the library's name
+    raftLastApplied: int  # noqa: N815 - the library's name
 
     def _isLeader(self) -> bool: ...  # noqa: N802 - the library's name
 

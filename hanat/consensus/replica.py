@@ -16,9 +16,11 @@ from typing import Any
 
 from hanat.consensus import state as entries
 from hanat.consensus.codec import wrap
+from hanat.consensus.compaction import NoStore, Snapshots, Store
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
 from hanat.consensus.state import Command, State
+from hanat.consensus.transfer import Transfers
 from hanat.core.inputs import (
     BarrierApplied,
     Input,
@@ -54,6 +56,11 @@ class Replica:
         guard: The repaired transport; its wire may be connected later.
         on_input: Takes what the core must hear.
         on_command: Takes each command that took effect, in log order.
+        store: Where snapshots are kept; without one the log grows for ever.
+        state: The state machine.
+
+    Raises:
+        StartupError: The snapshot is somebody else's, or cannot be read.
     """
 
     def __init__(
@@ -62,18 +69,24 @@ class Replica:
         *,
         on_input: Callable[[Input], None],
         on_command: Callable[[Command], None],
+        store: Store | None = None,
+        state: State | None = None,
     ) -> None:
-        self.state = State()
+        self.state = state or State()
         self._guard = guard
+        self.snapshots = Snapshots(store or NoStore(), guard.durability, lambda: self.state)
+        self.snapshots.open()
+        guard.transfers = Transfers(guard, self.snapshots)
         self._on_input, self._on_command = on_input, on_command
         self._observed: tuple[int, int | None] = (0, None)
         self._journal = ""
+        self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         self._machine = _Machine(
             self._apply,
             LibraryNode(guard.node_id),
             list(guard.nodes.values()),
-            _configuration_for(guard),
+            _configuration_for(guard, self.snapshots),
             transport=guard,
         )
         assert self._machine._methodToID["put_v0"] == 0, "codec.METHOD_ID is wrong"  # noqa: SLF001 - the library has no public name for it
@@ -141,6 +154,11 @@ class Replica:
     def tick(self) -> None:
         """Let time and received messages take effect; report what changed."""
         self._guard.before_tick()
+        if (
+            self.snapshots.wanted(now=self._guard.clock(), rank=self._rank, leading=self.leading)
+            and not self._guard.transfers.active
+        ):
+            self._machine.forceLogCompaction()
         with suppress(JournalError):  # `durability` has noted it
             self._machine.doTick(0)
         self._observe()
@@ -199,12 +217,15 @@ class Replica:
             self._on_input(BarrierApplied(command.term))
 
 
-def _configuration_for(guard: Guard) -> SyncObjConf:
+def _configuration_for(guard: Guard, snapshots: Snapshots) -> SyncObjConf:
     """Return the library's settings: our timer, not the library's, decides elections."""
     profile = guard.profile
     return SyncObjConf(
         autoTick=False,
         journalFile=guard.durability,
+        serializer=snapshots,
+        deserializer=snapshots,
+        fullDumpFile=snapshots.store.trigger,
         appendEntriesPeriod=HEARTBEAT_BEACONS * profile.beacon_s,
         # The guard says when to stand; longer than it ever allows, so only it does.
         raftMinTimeout=4 * HEARTBEAT_BEACONS * profile.beacon_s,

@@ -10,6 +10,7 @@ newest barrier is refused: its holder had lost the lease when it was proposed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
@@ -18,6 +19,8 @@ _BARRIER, _HOLDER, _CONFIGURATION, _FLOWS = 1, 2, 3, 4
 _TERM_NODE = Struct("!QI")
 _REVISION = Struct("!Q")
 _TERM_ORIGIN = Struct("!QQ")
+_STATE = Struct("<QIQQQ")  # see State.freeze
+_CORE = b"core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,31 @@ class State:
         self.text = ""
         self.refused_batches = 0
         self.unreadable = 0
+
+    def freeze(self) -> list[tuple[bytes, bytes]]:
+        """Return the state as it is now, in parts of a snapshot: kind and content.
+
+        What is large comes as many parts of one kind, and may be made lazily by the thread
+        that writes them: it must not change any more.
+        """
+        holder = 0 if self.holder is None else self.holder
+        numbers = (self.term, holder, self.revision, self.refused_batches, self.unreadable)
+        return [(_CORE, _STATE.pack(*numbers) + self.text.encode())]
+
+    def restore(self, sections: Mapping[bytes, bytes]) -> None:
+        """Become what `freeze` returned parts of.
+
+        Raises:
+            ValueError: They are not of this version.
+        """
+        core = sections.get(_CORE, b"")
+        if len(core) < _STATE.size:
+            raise ValueError(f"a snapshot without the section {_CORE!r}")
+        self.term, holder, self.revision, self.refused_batches, self.unreadable = (
+            _STATE.unpack_from(core)
+        )
+        self.holder = holder or None
+        self.text = core[_STATE.size :].decode()
 
     def apply(self, data: bytes) -> Command | None:
         """Apply one committed entry; return what took effect, None if nothing did."""

@@ -24,6 +24,7 @@ from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Command, Flows, NewConfiguration
+from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
 from hanat.core.beacon import Beacon, Died, Heard
@@ -165,11 +166,19 @@ class Daemon:
             clock=clock,
             rng=rng,
         )
-        self._disk_work = self._guard.durability.background = Background(
-            "journal", after=self._kick
-        )
         self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
-        self._replica = Replica(self._guard, on_input=self._feed, on_command=self._command)
+        store = SnapshotStore(settings.data_dir, cluster=self._configuration.name)
+        self._replica = Replica(
+            self._guard, on_input=self._feed, on_command=self._command, store=store
+        )
+        if store.report:
+            log.warning("snapshot report=%r", store.report)
+        # A thread for each: a configuration must not wait until a snapshot is written.
+        journal, snapshots = (Background(n, after=self._kick) for n in ("journal", "snapshot"))
+        self._disk_work = (journal, snapshots)
+        self._guard.durability.background = journal
+        self._replica.snapshots.background = snapshots
+        self._replica.snapshots.restored = self._restored
         exchange = Exchange(
             self._identity, incarnation=self._incarnation, peer_ids=others, clock=clock
         )
@@ -203,7 +212,8 @@ class Daemon:
         try:
             return await self._run()
         finally:
-            self._disk_work.close()
+            for work in self._disk_work:
+                work.close()
             try:
                 self._journal.close()
             except JournalError as error:
@@ -350,6 +360,11 @@ class Daemon:
         if isinstance(command, NewConfiguration):
             self._configuration_applied(command.text)
         self._backend.wake()
+
+    def _restored(self) -> None:
+        """The state has become that of a snapshot."""
+        if self._replica.state.revision:
+            self._configuration_applied(self._replica.state.text)
 
     def _configuration_applied(self, text: str) -> None:
         revision = self._replica.state.revision

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from hanat.consensus.background import at_once
 from hanat.consensus.codec import NO_OP, Entry, wrap
 from hanat.consensus.files import Files
 from hanat.consensus.journal import Journal, open_journal
 from tests.consensus.disks import Quick
 
 SEGMENT_BYTES = 400  # some five entries: cuts and rolls meet in short tests
-OPERATIONS = ("add", "add", "add", "add", "cut tail", "cut head", "sync", "vote", "clear")
+OPERATIONS = ("add", "add", "add", "add", "cut tail", "cut head", "trim", "sync", "vote", "clear")
 
 Operation = tuple[str, int]
 
@@ -54,6 +55,10 @@ class Model:
             case "cut head" if keep < len(self.entries):
                 durable = last if keep else self.durable
                 model = replace(self, entries=self.entries[keep:], durable=durable)
+            case "trim" if 0 < keep < len(self.entries):
+                model = replace(self, entries=self.entries[keep:], durable=last)
+            case "trim":
+                pass
             case "cut head" | "cut tail":
                 model = replace(self, entries=(), durable=0)
             case "sync":
@@ -77,6 +82,10 @@ class Model:
                 journal.deleteEntriesFrom(keep)
             case "cut head":
                 journal.deleteEntriesTo(keep)
+            case "trim" if 0 < keep < len(self.entries):
+                journal.trim(keep, at_once, _raise)
+            case "trim":
+                pass
             case "sync":
                 journal.sync()
             case "vote":
@@ -97,6 +106,11 @@ class Model:
         return found == self.entries[: len(found)] and (
             last >= self.durable or len(found) == len(self.entries)
         )
+
+
+def _raise(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
 
 
 def operations(rng: Random, count: int) -> Iterator[Operation]:

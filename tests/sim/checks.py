@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hanat.consensus.journal import VolatileJournal
+from hanat.consensus.volatile import VolatileJournal
 
 
 class Checks:
@@ -26,9 +26,14 @@ class Checks:
         self._written: dict[tuple[int, int], tuple[bytes, int]] = {}
         self._applied: dict[int, tuple[bytes, int, int]] = {}  # command, term, applied in term
 
-    def written(self, node_id: int, entry: tuple[bytes, int, int], *, before: int) -> None:
-        """Check log matching: one index and term, one command and one entry before it."""
+    def written(self, node_id: int, entry: tuple[bytes, int, int], *, before: int | None) -> None:
+        """Check log matching: one index and term, one command and one entry before it.
+
+        The first entry behind a snapshot has none before it: it may come again from others.
+        """
         command, index, term = entry
+        if before is None:
+            before = self._written.get((index, term), (command, 0))[1]
         first = self._written.setdefault((index, term), (command, before))
         if first != (command, before):
             self._violate(f"logs do not match: {node_id} at index {index} of term {term}")
@@ -53,8 +58,9 @@ class Checks:
     def elected(self, node_id: int, journal: Any, *, term: int) -> None:  # noqa: ANN401 - the library's
         """Check leader completeness: it has all that was committed in earlier terms."""
         kept = {entry[1]: (entry[0], entry[2]) for entry in journal[:]}
+        first = journal[0][1]  # what was before is in its snapshot
         for index, (command, entry_term, in_term) in self._applied.items():
-            if in_term < term and kept.get(index) != (command, entry_term):
+            if index >= first and in_term < term and kept.get(index) != (command, entry_term):
                 self._violate(f"leader {node_id} of term {term} lacks committed entry {index}")
                 return
 
@@ -68,7 +74,7 @@ class CheckedJournal(VolatileJournal):
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         """Append an entry."""
-        before = self[-1][2] if len(self) else 0
+        before = self[-1][2] if len(self) else (0 if idx == 1 else None)
         self._checks.written(self._node_id, (command, idx, term), before=before)
         super().add(command, idx, term)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from ipaddress import ip_interface
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.mesh.exchange import Exchange, Stranger
 from hanat.mesh.release import seal_release
+from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.storage import Disk, Storage
 from tests.sim.world import World
 
@@ -73,7 +75,10 @@ class Process:
         self.configuration = configuration(profile)
         self.guard_class = guard
         self.journal: Any = Storage(world.checks, node_id)
-        self.disk = Disk(self)
+        self.store: Any = MemoryStore()
+        self.padding = 0  # of the state, in MiB
+        self.kept_entries = 5  # of the log before a cut
+        self.disk, self.snapshot_disk = Disk(self), Disk(self)  # a thread for each
         self.background: Background = self.disk
         self.alive = self.paused = False
         # True time; the kernel keeps both when the process dies.
@@ -81,6 +86,7 @@ class Process:
         self.has_addresses = False
         self.applied: list[int] = []
         self.inbox: list[bytes] = []  # datagrams that wait for the process to run
+        self.held: list[Callable[[], None]] = []  # what its threads were at when it was paused
         self.incarnation = 0
         world.processes[node_id] = self
 
@@ -107,7 +113,7 @@ class Process:
 
     def start(self) -> None:
         """Start, or start again with what the journal kept."""
-        self.alive, self.paused = True, False
+        self.alive, self.paused, self.held = True, False, []
         self.incarnation += 1
         self.applied = []
         self.inbox = []
@@ -146,7 +152,14 @@ class Process:
         self.exchange = self._make_exchange()
         self.guard.durability.background = self.background
         self.core = Node(node_id=self.node_id, configuration=self.configuration, now=self.clock())
-        self.replica = Replica(self.guard, on_input=self.feed, on_command=self._command)
+        state = self.state = CountingState()
+        state.padding, self.applied = self.padding, state.uids
+        self.guard.durability.kept_entries = self.kept_entries
+        self.replica = Replica(
+            self.guard, on_input=self.feed, on_command=self._command, store=self.store, state=state
+        )
+        self.replica.snapshots.background = self.snapshot_disk
+        self.replica.snapshots.restored = self._restored
         self.guard.bind(self.replica.machine, self)
         for action in self.core.start():
             self._execute(action)
@@ -195,6 +208,9 @@ class Process:
     def _resume(self, incarnation: int) -> None:
         if self.alive and incarnation == self.incarnation:
             self.paused = False
+            held, self.held = self.held, []
+            for finish in held:
+                finish()
             self._tick(incarnation)
             self.world.flush(self.node_id)
 
@@ -272,13 +288,19 @@ class Process:
 
     def _command(self, command: Command) -> None:
         match command:
-            case Flows(_, _, batch):
-                self.applied.append(int.from_bytes(batch, "big"))
             case NewConfiguration():
-                revision = self.replica.state.revision
-                self.feed(told.ConfigurationApplied(revision, self.configuration))
-            case Barrier() | Holder():
+                self._restored()
+            case Flows() | Barrier() | Holder():
                 pass
+
+    def _restored(self) -> None:
+        if self.replica.state.revision:
+            revision = self.replica.state.revision
+            self.feed(told.ConfigurationApplied(revision, self.configuration))
+
+    def compact(self) -> None:
+        """Let the node write a snapshot and cut its log."""
+        self.replica.machine.forceLogCompaction()
 
     def feed(self, item: told.Input) -> None:
         """Let the core take an input and carry out what it wants."""
@@ -386,7 +408,8 @@ class Process:
 
     def _check(self) -> None:
         first_index = self.journal[0][1]
-        for index in range(self.checked_index + 1, self.replica.applied_index + 1):
+        start = max(self.checked_index + 1, first_index)
+        for index in range(start, self.replica.applied_index + 1):
             entry = self.journal[index - first_index]
             self.world.checks.applied(self.node_id, entry, term=self.replica.term)
         self.checked_index = self.replica.applied_index

@@ -240,6 +240,63 @@ class WithoutOrderCheck(Guard):
         self._campaign()
 
 
+# ---------------------------------------------------------------------- the snapshots
+
+
+@_broken
+class WithoutPieces(Guard):
+    """Pieces of a snapshot pass through the library, with the leader's commit index."""
+
+    def _on_append(self, node: LibraryNode, message: Message) -> None:
+        self._told = message["commit_index"]
+        super()._on_append(node, message)
+
+    def _receive(self, node: LibraryNode, message: Message) -> None:
+        if message["type"] == "snapshot":
+            chunk = {"type": "append_entries", "term": message["term"], "serialized": None}
+            self._onMessageReceived(node, chunk | {"commit_index": self._told})
+        super()._receive(node, message)
+
+
+@_broken
+class WithoutSnapshotCheck(Guard):
+    """A snapshot counts as installed when its last piece was stored."""
+
+    def _receive(self, node: LibraryNode, message: Message) -> None:
+        super()._receive(node, message)
+        if message["type"] == "snapshot":
+            end = message["offset"] + len(message["data"])
+            if end == message["size"]:
+                answer = {"type": "snapshot_ack", "kind": "installed", "term": self.term}
+                self.wire.send(node.id, answer | {"index": message["last"][0], "offset": end})
+
+
+@_broken
+class WithoutNeed(Guard):
+    """A snapshot is installed whatever the log already has."""
+
+    def _receive(self, node: LibraryNode, message: Message) -> None:
+        if message["type"] != "snapshot":
+            super()._receive(node, message)
+            return
+        transfers = self.transfers
+        incoming = transfers._expected(node.id, message)
+        assert incoming is not None
+        transfers._needed = _always  # type: ignore[method-assign]
+        transfers._store(incoming, message)
+
+
+def _always(incoming: object) -> bool:  # noqa: ARG001
+    return True
+
+
+@_broken
+class WithoutAnswerToTheLibrary(Guard):
+    """The library is not told that a snapshot is sent by others."""
+
+    def _rewind_library(self, peer: int) -> None: ...
+
+
 # ------------------------------------------------------------------------- the disk
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 from hanat.consensus.guard import Guard
 from hanat.core import inputs as told
@@ -17,6 +18,7 @@ FAULTS_S = 8.0
 PEACE_S_MAX = 10.0
 FAULT_EVERY_S = 0.5
 COMMAND_EVERY_S = (0.01, 3.0)  # busy or idle: only an idle cluster lets a lagging node stand
+COMPACT_EVERY_S = 0.3
 TERMS_MAX = 60  # two faults a second for eight seconds explain no more
 
 
@@ -68,9 +70,12 @@ def run_seed(
     profile: str = "default",
     faults_s: float = FAULTS_S,
     guard: type[Guard] = Guard,
+    compact: bool = False,
 ) -> Result:
-    """Run one seed and judge it."""
+    """Run one seed and judge it; with `compact`, nodes cut their logs now and then."""
     world = cluster(seed=seed, profile=profile, guard=guard)
+    if compact:
+        world.after(0.5, _compact_now_and_then, world, Random(seed))
     client = _Client(world)
     nemesis = _Nemesis(world)
     world.after(0.0, client.go)
@@ -86,6 +91,13 @@ def run_seed(
     return Result(
         seed, tuple(world.violations), tuple(world.story), len(client.sent), len(world.leaders)
     )
+
+
+def _compact_now_and_then(world: World, rng: Random) -> None:
+    process = world.processes[rng.choice(world.node_ids)]
+    if process.alive and not process.paused:
+        process.compact()
+    world.after(rng.expovariate(1 / COMPACT_EVERY_S), _compact_now_and_then, world, rng)
 
 
 def _judge(world: World) -> None:
@@ -190,10 +202,10 @@ class _Nemesis:
 
     def slow_disk(self, process: Process) -> None:
         self._world.tell(f"{process.node_id} disk slow")
-        process.disk.work_s = SLOW_S
+        process.disk.work_s = process.snapshot_disk.work_s = SLOW_S
 
         def end() -> None:
-            process.disk.work_s = WORK_S
+            process.disk.work_s = process.snapshot_disk.work_s = WORK_S
 
         self._for(self._world.rng.uniform(0.2, 2.0), end)
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hanat.consensus.background import Background, Done
-from hanat.errors import JournalError
+from hanat.errors import HanatError
 from tests.sim.checks import CheckedJournal, Checks
 
 if TYPE_CHECKING:
@@ -59,6 +59,20 @@ class Storage(CheckedJournal):
         super().deleteEntriesFrom(entryFrom)
         self._at_most(self[-1][1] if len(self) else 0)
 
+    def clear(self) -> None:
+        """Forget every entry."""
+        super().clear()
+        self.durable = self._reached = 0
+
+    def forget(self) -> None:
+        """Note that it may have lost what it had."""
+        self.forgetful = True
+
+    def trim(self, position: int, background: Background, done: Done) -> None:
+        """Cut the head off; what is kept is synced first."""
+        self.deleteEntriesTo(position)
+        self.sync_in(background, done)
+
     def _at_most(self, last: int) -> None:
         self.durable = min(self.durable, last)
         self._reached = min(getattr(self, "_reached", 0), last)
@@ -75,7 +89,7 @@ class Storage(CheckedJournal):
 
 
 class Disk:
-    """Does a node's slow work after a while, longer while the disk is slow.
+    """Does a node's slow work after a while, in order; longer while the disk is slow.
 
     Args:
         node: Whose disk; what it did for a process that died is not told to the next.
@@ -84,23 +98,25 @@ class Disk:
     def __init__(self, node: Process) -> None:
         self.node = node
         self.work_s = WORK_S
+        self._free_at = 0.0
         self._rng = Random(node.world.seed * 100 + node.node_id)
 
     def __call__(self, work: Callable[[], None], done: Done) -> None:
-        delay_s = self._rng.uniform(*self.work_s)
-        self.node.world.after(delay_s, self._finish, work, done, self.node.incarnation)
+        start = max(self.node.world.now, self._free_at)
+        self._free_at = start + self._rng.uniform(*self.work_s)
+        self.node.world.at(self._free_at, self._finish, work, done, self.node.incarnation)
 
     def _finish(self, work: Callable[[], None], done: Done, incarnation: int) -> None:
         node = self.node
         if not node.alive or node.incarnation != incarnation:
             return
-        if node.paused:  # the thread stands still as well
-            node.world.after(WORK_S[1], self._finish, work, done, incarnation)
+        if node.paused:  # the threads stand still as well
+            node.held.append(lambda: self._finish(work, done, incarnation))
             return
         error: BaseException | None = None
         try:
             work()
-        except (JournalError, OSError) as raised:
+        except (HanatError, OSError) as raised:
             error = raised
         node.world.on(node, done, error)
 

@@ -29,12 +29,19 @@ def test_invariants_hold_under_random_faults(profile: str) -> None:
         assert result.valid, verdict(result, profile)
 
 
+def test_invariants_hold_while_logs_are_cut() -> None:
+    for seed in range(1, 1 + SEEDS_QUICK):
+        result = run_seed(seed, compact=True)
+        assert result.valid, verdict(result, "default --compact")
+
+
 @pytest.mark.swarm
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("compact", [False, True], ids=["", "compact"])
 @pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_invariants_hold_for_many_seeds(profile: str) -> None:
+def test_invariants_hold_for_many_seeds(profile: str, *, compact: bool) -> None:
     for seed in range(1000, 1000 + SEEDS_SWARM):
-        result = run_seed(seed, profile=profile)
+        result = run_seed(seed, profile=profile, compact=compact)
         assert result.valid, verdict(result, profile)
 
 

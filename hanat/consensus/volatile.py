@@ -1,0 +1,47 @@
+"""A journal in memory, with everything that the real one offers."""
+
+from __future__ import annotations
+
+from hanat.consensus.background import Background, Done
+from hanat.consensus.library import MemoryJournal
+
+
+class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is untyped
+    """A journal that forgets, for simulations and tests."""
+
+    def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
+        """Return 1: only the first entry is known to be committed."""
+        return 1
+
+    @property
+    def lost_tail_possible(self) -> bool:
+        """No: nothing outlives this process."""
+        return False
+
+    @property
+    def durable_index(self) -> int:
+        """Everything: memory is all there is."""
+        return int(self[-1][1]) if len(self) else 0
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the log is."""
+        return sum(len(entry[0]) for entry in self[:])
+
+    def forget(self) -> None:
+        """Do nothing: see above."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def trim(self, position: int, background: Background, done: Done) -> None:
+        """Cut the head off: that many entries."""
+        self.deleteEntriesTo(position)
+        background(self.sync, done)
+
+    def sync_in(self, background: Background, done: Done) -> None:
+        """Do nothing, where it would be done."""
+        background(self.sync, done)
+
+    def repair(self) -> None:
+        """Do nothing: memory does not fail."""

@@ -1,0 +1,433 @@
+"""Snapshots instead of an ever longer log, in the simulated cluster: schedules, one a fault."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from hanat.consensus import snapshot
+from hanat.consensus.codec import Message, encode
+from hanat.consensus.guard import Guard
+from hanat.consensus.snapshot import digest_of
+from hanat.consensus.state import State
+from tests.sim import repairs
+from tests.sim.bench import Bench, command, entries_of, settled, tell, with_and_without
+from tests.sim.process import Process
+from tests.sim.run import converged, holders
+from tests.sim.snapshots import MemoryStore
+from tests.sim.world import World
+
+COMMANDS = 60
+PIECE_BYTES = 1 << 18
+
+
+def propose(world: World, holder: int, first: int, count: int) -> None:
+    """Propose numbered commands and let them be committed."""
+    for uid in range(first, first + count):
+        assert world.processes[holder].propose(uid)
+    everything = set(range(first, first + count))
+    assert world.run_until(lambda: everything <= world.acknowledged, within_s=2), tell(world)
+
+
+def compact(world: World, *nodes: int) -> None:
+    """Let nodes cut their logs."""
+    world.run(0.1)  # followers hear of a commit with the next message
+    for node_id in nodes:
+        world.processes[node_id].compact()
+    cut = [world.processes[node_id].journal for node_id in nodes]
+    assert world.run_until(lambda: all(j[0][1] > COMMANDS / 2 for j in cut), within_s=2)
+
+
+def with_a_late_follower(guard: type[Guard] = Guard, *, padding: int = 0) -> tuple[World, int, int]:
+    """Return a cluster, its holder, and a node that is down and behind the holder's log."""
+    world, holder = settled(guard)
+    late, other = (i for i in world.node_ids if i != holder)
+    for process in world.processes.values():
+        process.padding = process.state.padding = padding
+    world.processes[late].kill()
+    propose(world, holder, 0, COMMANDS)
+    compact(world, holder, other)
+    return world, holder, late
+
+
+def assert_all_applied(world: World, count: int = COMMANDS) -> None:
+    assert world.run_until(lambda: converged(world), within_s=10), tell(world)
+    assert [p.applied for p in world.processes.values()] == [list(range(count))] * 3
+    assert world.violations == [], tell(world)
+
+
+# ------------------------------------------------------------------- a node by itself
+
+
+def test_log_is_cut_to_the_snapshot_and_a_little_more() -> None:
+    world, holder = settled()
+    propose(world, holder, 0, COMMANDS)
+    process = world.processes[holder]
+    before = process.replica.applied_index
+    compact(world, holder)
+    assert process.journal[0][1] == before - 1 - process.kept_entries
+    propose(world, holder, COMMANDS, 1)
+    assert_all_applied(world, COMMANDS + 1)
+
+
+def test_node_restarts_from_snapshot_and_log() -> None:
+    world, holder = settled()
+    propose(world, holder, 0, COMMANDS)
+    compact(world, *world.node_ids)
+    propose(world, holder, COMMANDS, 5)
+    for process in world.processes.values():
+        process.kill()
+    for process in world.processes.values():
+        process.start()
+        assert process.replica.last_index >= process.journal[0][1] + 5
+    assert_all_applied(world, COMMANDS + 5)
+    assert {p.replica.state.revision for p in world.processes.values()} == {1}
+
+
+class ForgetfulOfTheCut(Guard):
+    """The log is left as it is when it is opened beside a snapshot."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.durability.deleteEntriesTo = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+@with_and_without(ForgetfulOfTheCut)
+def test_crash_between_snapshot_and_cut_loses_nothing(guard: type[Guard]) -> None:
+    world, holder = settled(guard)
+    propose(world, holder, 0, COMMANDS)
+    follower = world.processes[next(i for i in world.node_ids if i != holder)]
+    log = list(follower.journal[:])
+    covered = log[-20][1]
+    state = State()
+    state.term = log[-20][2]
+    parts = [*follower.replica.state.freeze()]
+    follower.kill()
+    follower.store.current = b"".join(snapshot.encode("sim", log[-21], log[-20], parts))
+    follower.start()
+    world.on(follower, follower._tick_now)
+    assert (follower.replica.last_index == log[-1][1]) is (guard is Guard)
+    assert follower.replica.applied_index >= covered
+
+
+def test_log_without_its_snapshot_is_worth_nothing() -> None:
+    world, holder = settled()
+    propose(world, holder, 0, COMMANDS)
+    compact(world, *world.node_ids)
+    process = world.processes[next(i for i in world.node_ids if i != holder)]
+    process.kill()
+    process.store.current = None  # the real store says so of a damaged one
+    process.start()
+    assert process.guard.recovery.needed
+    assert (process.replica.last_index, process.replica.applied_index) == (1, 1)
+    assert not process.guard.may_hold
+    assert_all_applied(world)
+    assert world.run_until(lambda: not process.guard.recovery.needed, within_s=0.5)
+
+
+def test_snapshot_older_than_the_logs_beginning_makes_a_node_that_forgot() -> None:
+    world, holder = settled()
+    propose(world, holder, 0, COMMANDS)
+    process = world.processes[next(i for i in world.node_ids if i != holder)]
+    process.compact()
+    world.run(0.1)
+    old = process.store.current
+    propose(world, holder, COMMANDS, COMMANDS)
+    process.compact()
+    world.run(0.1)
+    process.kill()
+    process.store.current = old
+    process.start()
+    assert process.guard.recovery.needed
+    assert_all_applied(world, 2 * COMMANDS)
+
+
+def test_failed_snapshot_leaves_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class FullStore(MemoryStore):
+        def write(self, parts: object) -> None:  # noqa: ARG002
+            raise OSError("no space left on device")
+
+    caplog.set_level(logging.WARNING)
+    world, holder = settled()
+    process = world.processes[holder]
+    process.replica.snapshots.store = FullStore()
+    propose(world, holder, 0, COMMANDS)
+    first = process.journal[0][1]
+    process.compact()
+    world.run(0.2)
+    assert process.journal[0][1] == first
+    assert "no space left on device" in caplog.text
+    process.replica.snapshots.store = process.store
+    compact(world, holder)
+
+
+# ------------------------------------------------------------------- to a follower
+
+
+def test_follower_behind_the_log_gets_a_snapshot() -> None:
+    world, _, late = with_a_late_follower()
+    world.processes[late].start()
+    assert_all_applied(world)
+    assert world.processes[late].store.adopted == 1
+    assert world.processes[late].journal[0][1] > COMMANDS / 2
+
+
+def test_follower_that_is_a_little_late_gets_entries() -> None:
+    world, holder = settled()
+    late = next(i for i in world.node_ids if i != holder)
+    world.processes[holder].guard.durability.kept_entries = COMMANDS
+    world.processes[late].kill()
+    propose(world, holder, 0, COMMANDS)
+    world.processes[holder].compact()
+    world.run(0.1)
+    assert world.processes[holder].journal[0][1] > 1
+    world.processes[late].start()
+    assert_all_applied(world)
+    assert world.processes[late].store.adopted == 0
+
+
+def test_large_snapshot_reaches_an_empty_follower_under_load() -> None:
+    world, holder, late = with_a_late_follower(padding=50)
+    process = world.processes[late]
+    process.journal = type(process.journal)(world.checks, late)
+    process.journal.forgetful = True
+    terms, leader = len(world.leaders), world.processes[holder]
+    process.start()
+    uids = iter(range(COMMANDS, 100_000))
+
+    def load() -> None:
+        if process.replica.applied_index < COMMANDS:
+            leader.propose(next(uids))
+            world.after(0.005, load)
+
+    load()
+    assert world.run_until(lambda: process.replica.applied_index > COMMANDS, within_s=20)
+    assert_all_applied(world, next(uids))
+    assert len(world.leaders) == terms  # nobody was taken for dead meanwhile
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99, 1.0])
+def test_transfer_goes_on_where_the_connection_broke(share: float) -> None:
+    world, holder, late = with_a_late_follower(padding=8)
+    pieces: list[int] = []
+    size = len(world.processes[holder].store.current)
+
+    def tap(_source: int, target: int, message: Message) -> bool:
+        if message["type"] == "snapshot" and target == late and message["data"]:
+            pieces.append(message["offset"])
+        return True
+
+    world.tap = tap
+    world.processes[late].start()
+    assert world.run_until(
+        lambda: bool(pieces) and pieces[-1] >= share * (size - PIECE_BYTES), within_s=5
+    )
+    world.break_link(world.link(holder, late))
+    assert_all_applied(world)
+    again = len(pieces) - len(set(pieces))
+    assert again <= 8, pieces  # what was in flight, at most
+    assert world.processes[late].store.adopted == 1
+
+
+def test_leader_killed_during_a_transfer_is_followed_by_another() -> None:
+    world, holder, late = with_a_late_follower(padding=8)
+    world.processes[late].start()
+    store = world.processes[late].store
+    assert world.run_until(lambda: len(store.incoming) > 1 << 20, within_s=5)
+    world.processes[holder].kill()
+    world.run(3.0)
+    world.processes[holder].start()
+    assert_all_applied(world)
+
+
+def test_follower_killed_during_a_transfer_starts_anew() -> None:
+    world, _, late = with_a_late_follower(padding=8)
+    process = world.processes[late]
+    process.start()
+    assert world.run_until(lambda: len(process.store.incoming) > 1 << 20, within_s=5)
+    process.kill()
+    process.start()
+    assert_all_applied(world)
+    assert process.store.adopted == 1
+
+
+def test_leader_that_compacts_again_goes_on_sending_what_it_began() -> None:
+    world, holder, late = with_a_late_follower(padding=8)
+    process = world.processes[late]
+    process.start()
+    assert world.run_until(lambda: len(process.store.incoming) > 1 << 20, within_s=5)
+    propose(world, holder, COMMANDS, COMMANDS)
+    world.processes[holder].compact()
+    world.processes[holder].guard.durability.kept_entries = 2 * COMMANDS
+    assert_all_applied(world, 2 * COMMANDS)
+
+
+# -------------------------------------------------------------- one node, scripted leader
+
+
+def made(last: int, term: int, *, uids: int = 0, damage: bool = False) -> bytes:
+    """Return a snapshot up to an index."""
+    previous, newest = entries_of(term, last - 1, last)
+    state = State()
+    state.term = term
+    content = b"".join(uid.to_bytes(8, "big") for uid in range(uids))
+    parts = [*state.freeze(), (b"uids", content)]
+    data = b"".join(snapshot.encode("sim", previous, newest, parts))
+    return data[:-40] + bytes(40) if damage else data
+
+
+def offer(bench: Bench, data: bytes, *, term: int, last: int) -> Bench:
+    """Let peer 2, as leader, send a snapshot in two pieces."""
+    fields = {"term": term, "last": (last, term), "size": len(data)}
+    fields |= {"digest": digest_of(data)}
+    half = len(data) // 2
+    for offset, piece in ((0, data[:half]), (half, data[half:])):
+        bench.say(2, "snapshot", offset=offset, data=piece, **fields)
+        bench.run(0.02)
+    return bench
+
+
+def answers(bench: Bench) -> list[tuple[str, int]]:
+    return [(m["kind"], m["index"]) for m in bench.take("snapshot_ack", to=2)]
+
+
+def test_snapshot_replaces_a_tail_that_nobody_committed() -> None:
+    bench = Bench(Guard, entries=entries_of(1, 2, 5), term=1).run(0.6)
+    bench.append(2, term=2, after=(90, 2)).tick()
+    offer(bench, made(80, 2, uids=3), term=2, last=80)
+    assert answers(bench)[-1] == ("installed", 80)
+    assert [e[1] for e in bench.node.journal[:]] == [79, 80]
+    assert bench.node.replica.applied_index == 80
+    assert bench.node.applied == [0, 1, 2]
+    bench.append(2, term=2, after=(80, 2), entries=entries_of(2, 81, 81), commit=81).tick()
+    assert bench.node.replica.applied_index == 81
+
+
+@with_and_without(repairs.WithoutPieces)
+def test_piece_of_a_snapshot_commits_nothing(guard: type[Guard]) -> None:
+    bench = Bench(guard, entries=entries_of(1, 2, 5), term=1).run(0.6)
+    bench.append(2, term=2, after=(90, 2), commit=90).tick()
+    data = made(80, 2)
+    fields = {"term": 2, "last": (80, 2), "size": len(data), "digest": digest_of(data)}
+    bench.say(2, "snapshot", offset=0, data=data[:50], **fields)
+    bench.tick()
+    assert (bench.node.replica.applied_index == 1) is (guard is Guard)
+
+
+@with_and_without(repairs.WithoutSnapshotCheck)
+def test_damaged_snapshot_is_not_installed_nor_acknowledged(guard: type[Guard]) -> None:
+    bench = Bench(guard, entries=entries_of(1, 2, 5), term=1).run(0.6)
+    bench.append(2, term=2, after=(90, 2)).tick()
+    bench.take("next_node_idx")
+    offer(bench, made(80, 2, damage=True), term=2, last=80)
+    said = answers(bench)
+    assert (("installed", 80) not in said) is (guard is Guard)
+    if guard is Guard:
+        assert said[-1][0] == "refused"
+        assert bench.last == 5
+        offer(bench, made(80, 2), term=2, last=80)
+        assert answers(bench)[-1] == ("installed", 80)
+
+
+@with_and_without(repairs.WithoutNeed)
+def test_snapshot_that_is_not_needed_any_more_takes_nothing_away(guard: type[Guard]) -> None:
+    bench = Bench(guard).run(0.6)
+    bench.append(2, term=1, after=(1, 0), entries=entries_of(1, 2, 11), commit=11).tick()
+    offer(bench, made(6, 1), term=1, last=6)
+    assert (bench.last == 11) is (guard is Guard)
+    if guard is Guard:
+        assert answers(bench)[-1] == ("installed", 11)
+
+
+def test_snapshot_of_a_deposed_leader_is_answered_with_the_term() -> None:
+    bench = Bench(Guard).run(0.6)
+    bench.append(3, term=5, after=(1, 0)).run(0.05)
+    bench.sent.clear()
+    offer(bench, made(80, 2), term=2, last=80)
+    assert bench.take("stale_term", to=2) != []
+    assert bench.last == 1
+
+
+@with_and_without(repairs.WithoutAnswerToTheLibrary)
+def test_library_that_wants_to_send_a_snapshot_asks_once(guard: type[Guard]) -> None:
+    # A snapshot is in the making, or on its way: it would ask in a loop for a whole beacon.
+    bench = Bench(guard, entries=entries_of(1, 2, 60), term=1).elect()
+    bench.acks = {3}
+    bench.run(0.2)
+    bench.node.compact()
+    bench.run(0.1)
+    assert bench.node.journal[0][1] > 10
+    asked = 0
+    real = bench.guard.send
+
+    def counting(node: Any, message: Message) -> bool:  # noqa: ANN401
+        nonlocal asked
+        asked += message["type"] == "append_entries" and "prevLogIdx" not in message
+        if asked > 100:
+            raise AssertionError("the library asks without end")
+        return bool(real(node, message))
+
+    bench.guard.send = counting  # type: ignore[method-assign]
+    reset = {"reset": True, "success": False, "term": bench.term, "next_node_idx": 2}
+    newest = bench.take("append_entries", to=2)[-1]
+    bench.node.replica.machine._SyncObj__raftNextIndex[bench.guard.nodes[2]] = 2
+    if guard is Guard:
+        bench.say(2, "next_node_idx", gen=newest["gen"], **reset)
+        bench.run(0.1)
+        assert asked <= 1
+    else:
+        with pytest.raises(AssertionError, match="asks without end"):
+            bench.run(0.1)
+
+
+def test_entries_before_the_cut_count_as_held() -> None:
+    bench = Bench(Guard).run(0.6)
+    entries = entries_of(1, 2, 60)
+    bench.append(2, term=1, after=(1, 0), entries=entries, commit=60).tick()
+    bench.node.compact()
+    bench.run(0.1)
+    first = bench.node.journal[0][1]
+    assert first > 10
+    bench.take("next_node_idx")
+    bench.append(2, term=1, after=(1, 0), entries=entries[:5], commit=60)
+    bench.append(2, term=1, after=(1, 0), entries=[*entries, (command(61), 61, 1)], commit=60)
+    said = [(m["success"], m["next_node_idx"]) for m in bench.take("next_node_idx", to=2)]
+    assert said == [(True, 7), (True, 62)]
+    assert bench.last == 61
+    assert bench.world.violations == []
+
+
+def test_holder_goes_on_holding_while_it_writes_a_snapshot() -> None:
+    world, holder = settled()
+    process = world.processes[holder]
+    process.snapshot_disk.work_s = (2.0, 2.0)
+    propose(world, holder, 0, COMMANDS)
+    process.compact()
+    world.run(1.0)
+    assert writing(process)
+    propose(world, holder, COMMANDS, 10)
+    assert holders(world) == [holder]
+    process.snapshot_disk.work_s = (0.001, 0.001)
+    world.run(2.0)
+    assert not writing(process)
+    assert_all_applied(world, COMMANDS + 10)
+
+
+def writing(process: Process) -> bool:
+    return process.replica.snapshots.busy
+
+
+def test_messages_of_a_transfer_fit_a_frame() -> None:
+    world, _, late = with_a_late_follower(padding=2)
+    sizes: list[int] = []
+    world.tap = lambda _source, _target, m: not sizes.append(len(encode(m)))  # type: ignore[func-returns-value]
+    world.processes[late].start()
+    assert_all_applied(world)
+    assert max(sizes) < 1.1 * PIECE_BYTES
+
+
+def test_process_without_a_place_for_snapshots_keeps_its_log() -> None:
+    world = World(seed=1)
+    assert Process(world, 1, profile="default", rate=1.0).store.open() is None
