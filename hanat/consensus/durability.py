@@ -115,6 +115,7 @@ class Durability:
     def may_send(self, message: Message) -> bool:
         """Say whether a message shows nothing that is not on disk."""
         del message
+        self._save()
         return self._unsaved is None
 
     @property
@@ -124,6 +125,7 @@ class Durability:
 
     def tick(self) -> None:
         """Try the disk again when it is time to."""
+        self._save()
         self._sync()
         if self.failure is None or self._repairing or self._clock() < self._retry_at:
             return
@@ -137,8 +139,7 @@ class Durability:
             return
         self.failure = None
         self._settle()
-        if self._unsaved is not None:
-            self.setCurrentTerm(*self._unsaved)
+        self._save()
 
     def _sync(self) -> None:
         if not self._pending or self._syncing or self.failure is not None:
@@ -186,6 +187,8 @@ class Durability:
             JournalError: It was not appended; the library's step ends here.
         """
         self._check()
+        self._save()
+        self._check()
         try:
             self._journal.add(command, index, term)
             if not _must_be_durable(command):
@@ -200,12 +203,21 @@ class Durability:
         self._sync()
 
     def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:  # noqa: N802, N803 - the library's names
-        """Save term and vote; if that fails, nothing is sent until it was done."""
+        """Save term and vote; if that fails, nothing is sent until it was done.
+
+        A term without a vote is saved when something is to be sent or appended: the
+        vote that follows in most elections makes that one write instead of two.
+        """
         self._unsaved = (term, votedForNodeId)
-        if self._repairing:
-            return  # done with that; until then nobody else may touch the disk
+        if votedForNodeId is not None:
+            self._save()
+
+    def _save(self) -> None:
+        """Save what is not saved yet, unless the disk is known to be unfit."""
+        if self._unsaved is None or self._repairing or self.failure is not None:
+            return
         try:
-            self._journal.setCurrentTerm(term, votedForNodeId)
+            self._journal.setCurrentTerm(*self._unsaved)
         except JournalError as error:
             self._failed(error)
         else:
@@ -266,10 +278,12 @@ class Durability:
 
     def getCurrentTerm(self) -> int:  # noqa: N802 - the library's name
         """Return the newest term this node heard of."""
-        return int(self._journal.getCurrentTerm())
+        return int(self._journal.getCurrentTerm()) if self._unsaved is None else self._unsaved[0]
 
     def getVotedForNodeId(self) -> int | None:  # noqa: N802 - the library's name
         """Return who got the vote of that term."""
+        if self._unsaved is not None:
+            return self._unsaved[1]
         voted_for: int | None = self._journal.getVotedForNodeId()
         return voted_for
 

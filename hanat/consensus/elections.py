@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # How long the library may see its peers, in leases: less than its own timer, so that one
 # won pre-vote allows one campaign.
-CAMPAIGN_LEASES = 0.6
+CAMPAIGN_LEASES = 0.4
 ROUND_BEACONS = 2  # how long a pre-vote is asked for
 STALLED_BEACONS = 3  # a node that did not run for this long hears what waited, then judges
 REPEATS = 4  # in a beacon: how often a vote is asked for again
@@ -71,6 +71,8 @@ class Elections(Promises):
         self._round_others: set[int] = set()  # that vote only if all nodes take part
         self._unanimous_term: int | None = None
         self._transfer_term: int | None = None
+        self._ahead_until = 0.0  # until then this node stands before one whose log is behind
+        self._asked_at = 0.0
         self._ticked_at = clock()
 
     @property
@@ -115,6 +117,10 @@ class Elections(Promises):
                 message["transfer"] = self._transfer_term == self.term - 1
                 message["all"] = self._unanimous_term == self.term - 1
                 self._vote_request = message
+            case "response_vote":
+                # Who gets this vote should have time to win.
+                self._round_until = 0.0
+                self.candidacy.wait(self.clock() + CAMPAIGN_LEASES * self.profile.lease_s)
             case "timeout_now":
                 self.lease.give_up(self.term)
                 self.candidacy.wait(self.clock() + self.profile.lease_s)
@@ -155,9 +161,7 @@ class Elections(Promises):
         if message["term"] < self.term:
             self.say(node.id, {"type": "stale_term", "term": self.term})
             return
-        # Who gets this vote should have time to win.
-        self.candidacy.wait(self.clock() + CAMPAIGN_LEASES * self.profile.lease_s)
-        if (message["term"], node.id) == (self.term, self.journal.getVotedForNodeId()):
+        if (message["term"], node.id) == (self.term, self.durability.getVotedForNodeId()):
             self.say(node.id, {"type": "response_vote", "term": self.term})  # asked again
             return
         self._onMessageReceived(node, message)
@@ -168,12 +172,17 @@ class Elections(Promises):
         return self.promise.released_for(term)
 
     def _on_pre_vote(self, node: LibraryNode, message: Message) -> None:
-        if message["term"] < self.term or (message["term"] == self.term and self.leading):
+        voted_for = self.durability.getVotedForNodeId()
+        taken = self.leading or voted_for not in {None, node.id}
+        if message["term"] < self.term or (message["term"] == self.term and taken):
             self.say(node.id, {"type": "stale_term", "term": self.term})
+            return
+        if self._refuses(node.id):
             return
         index, term = message["last"]
         _, own_index, own_term = self.journal[-1]
-        if self._refuses(node.id) or (term, index) < (own_term, own_index):
+        if (term, index) < (own_term, own_index):
+            self._ahead_until = self.clock() + self.profile.beacon_s  # no use in waiting for it
             return
         kind = "pre_vote_if_all" if self.recovery.needed else "pre_vote_ok"
         self.say(node.id, {"type": kind, "round": message["round"]})
@@ -181,12 +190,14 @@ class Elections(Promises):
     # ------------------------------------------------------------------- standing
 
     def _on_response_vote(self, node: LibraryNode, message: Message) -> None:
-        if self._voters_term != message["term"]:
-            self._voters, self._voters_term = {self.node_id}, message["term"]
+        if message["term"] != self.term:
+            return  # late; it must not let a voter of this term count again
+        if self._voters_term != self.term:
+            self._voters, self._voters_term = {self.node_id}, self.term
         if node.id in self._voters:
             return
         self._voters.add(node.id)
-        if message["term"] == self.term and len(self._voters) >= self.quorum:
+        if len(self._voters) >= self.quorum:
             self._show_peers(visible=True)  # about to win: it must see its peers
         self._onMessageReceived(node, message)
 
@@ -247,14 +258,15 @@ class Elections(Promises):
     def _stand_at(self) -> float:
         # Who recovers is elected by all or not at all: nobody is served by its waiting.
         eligible = self.may_hold or self.recovery.needed
-        turn = rank(Rival(self.node_id, self.may_hold), self.rivals())
+        ahead = self.clock() < self._ahead_until
+        turn = 0 if ahead else rank(Rival(self.node_id, self.may_hold), self.rivals())
         return self.candidacy.due(free_at=self._free_at, rank=turn, eligible=eligible)
 
     @property
     def deadline(self) -> float:
         """When to call `before_tick` again at the latest, seconds of the clock."""
         now, beacon_s = self.clock(), self.profile.beacon_s
-        if self.leading or self._free_at > now + beacon_s:
+        if self.leading or not self.durability.fit or self._free_at > now + beacon_s:
             return now + beacon_s
         if now <= max(self._round_until, self._campaign_until):
             return now + beacon_s / REPEATS
@@ -272,12 +284,20 @@ class Elections(Promises):
         if self.leading:
             if not self.nodes and self.lease.alone(term=self.term, now=now):
                 self.lease_changed(self.term, self.lease.until)
-        elif now <= self._campaign_until:
-            self._ask_again()
-        elif now <= self._round_until:
-            self._ask_pre_votes()
+        elif now <= max(self._campaign_until, self._round_until):
+            self._ask_again(now)
         else:
             self._stand(now)
+
+    def _ask_again(self, now: float) -> None:
+        """Ask those that did not answer again; not at each message that arrives meanwhile."""
+        if now - self._asked_at < self.profile.beacon_s / REPEATS:
+            return
+        self._asked_at = now
+        if now <= self._campaign_until:
+            self._ask_votes()
+        else:
+            self._ask_pre_votes(self.tell)
 
     def _stand(self, now: float) -> None:
         if self._round_until or self._campaign_until:  # one just ended without a majority
@@ -291,18 +311,18 @@ class Elections(Promises):
             (set(), me) if self.recovery.needed else (me, set())
         )
         self._round_until = now + ROUND_BEACONS * self.profile.beacon_s
+        self._asked_at = now
         self._decide_round()
-        self._ask_pre_votes()
+        self._ask_pre_votes(self.say)
 
-    def _ask_pre_votes(self) -> None:
+    def _ask_pre_votes(self, ask: Callable[[int, Message], None]) -> None:
         _, index, term = self.journal[-1]
         message: Message = {"type": "pre_vote", "term": self.term + 1, "last": (index, term)}
         for peer in self.nodes:
             if peer not in self._round_voters | self._round_others:
-                self.say(peer, message | {"round": self._round})
+                ask(peer, message | {"round": self._round})
 
-    def _ask_again(self) -> None:
-        """Ask those that did not answer for their vote again, as datagrams."""
+    def _ask_votes(self) -> None:
         message = self._vote_request
         if message is None or message["term"] != self.term:
             return

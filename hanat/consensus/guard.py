@@ -32,6 +32,7 @@ from hanat.consensus.compaction import NoStore, Snapshots
 from hanat.consensus.durability import Matches
 from hanat.consensus.elections import Elections
 from hanat.consensus.library import LibraryNode
+from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.state import State
 from hanat.consensus.transfer import Transfers
 from hanat.core.configuration import Profile
@@ -332,9 +333,11 @@ class Guard(Elections):
                 "vote was given twice; is the id of one node in use on two machines?"
             )
         _check_order(node.id, message)
-        if not self.mesh_knows(node.id):  # no promise, but no reason to stand either
-            self.candidacy.wait(self.clock() + self.profile.lease_s)
-        self._followed()
+        if not self.mesh_knows(node.id) and node.id not in self.dead:
+            # No promise, but no reason to stand before its next heartbeat either.
+            heartbeat_s = HEARTBEAT_BEACONS * self.profile.beacon_s
+            self.candidacy.wait(self.clock() + self.profile.lease_s + heartbeat_s)
+            self._followed()
         self._answering = message["gen"]
         try:
             self._append(node, message)
@@ -400,6 +403,12 @@ class Guard(Elections):
         self._onMessageReceived(node, kept)
 
     # --------------------------------------------------------------- connections
+
+    def peer_connected(self, peer: int) -> None:
+        """Note a new connection, or another path: what was in flight may be lost."""
+        super().peer_connected(peer)
+        if self.leading:
+            self._send_append(peer, None)
 
     def peer_disconnected(self, peer: int) -> None:
         """Note that the connection to a peer is gone: what was in flight may be lost."""

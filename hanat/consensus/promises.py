@@ -36,6 +36,7 @@ GOSSIP_BEACONS = 5  # period between two nodes of which neither leads, while the
 ASK_BEACONS = 3  # a leader that heard no majority for this long does not ask
 ALIVE_BEACONS = 3 * GOSSIP_BEACONS  # who was silent for longer takes no turn at elections
 TERMS_AHEAD_MAX = 1 << 32  # an election each second for a century
+HEARTBEAT_BEACONS = 5  # period of the log's messages when there is nothing to say
 GONE_BEACONS = 3  # the leader, of which something is due each beacon
 
 
@@ -110,6 +111,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self._views: dict[int, tuple[Beacon, float]] = {}  # peer → newest, when heard
         self._echoed_at: dict[int, float] = {}  # peer → when its newest echo was sent
         self._told_at: dict[int, float] = {}
+        self.dead: set[int] = set()  # peers whose daemon died, until they are heard again
         self._led_term, self._led_since = 0, 0.0
         self._reported_until = 0.0  # of the lease, in this term
 
@@ -128,10 +130,10 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         return self.raft._isLeader()  # noqa: SLF001 - the library has no public name for it
 
     @property
-    def leader(self) -> int:
-        """Who leads this term, `NOBODY` if this node does not know."""
+    def leader(self) -> int | None:
+        """Who leads this term, None if this node does not know."""
         node = self.raft._getLeader()  # noqa: SLF001 - the library has no public name for it
-        return NOBODY if node is None else int(node.id)
+        return None if node is None else int(node.id)
 
     @property
     def may_hold(self) -> bool:
@@ -157,8 +159,11 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         leader = self.promise.leader
         if leader is not None and leader in alive:
             beacon, at = self._views[leader]
-            gone = self.clock() - at > GONE_BEACONS * self.profile.beacon_s
-            if gone or beacon.released_term >= self.promise.term:
+            now, profile = self.clock(), self.profile
+            gone = now - at > GONE_BEACONS * profile.beacon_s
+            # Deaf, or it has just given up: not for ever, or ranks would differ.
+            silent = not beacon.asks and now < self.promise.until + profile.lease_s
+            if gone or silent:
                 del alive[leader]
         return [Rival(peer, beacon.eligible) for peer, beacon in alive.items()]
 
@@ -173,13 +178,12 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """Return what to tell a peer now."""
         return Beacon(
             term=self.term,
-            leader=self.leader,
+            leads=self.leading,
             asks=self.asks,
             released_term=self.lease.given_up_term,
             successor=self.successor,
             promised=self._promised if self.promise.leader == peer else None,
             eligible=self.may_hold,
-            last=(self.journal[-1][2], self.journal[-1][1]),
         )
 
     @property
@@ -237,15 +241,16 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             self._echoed_at[peer] = max(heard.echoed_at, self._echoed_at.get(peer, 0.0))
         if heard.introduced and self.promise.leader == peer:
             self._promised = None  # what it counts from was said by its predecessor
-        leads = beacon.leader == peer
+        self.dead.discard(peer)
+        leads = beacon.leads
         following = self.promise.binds(candidate=peer, now=now) and not self.leading
         if beacon.term > self.term and not following:
             self._raise_term(self.nodes[peer], beacon.term)
         if beacon.promised is not None and heard.promised_at is not None:
             self._renew(peer, beacon.promised.term, heard.promised_at)
         self.released(peer, beacon.released_term, successor=beacon.successor)
-        if leads and beacon.term == self.term and not self.leading:
-            if beacon.asks and self.promise.heard(leader=peer, term=beacon.term, now=now):
+        if beacon.asks and beacon.term == self.term and not self.leading:
+            if self.promise.heard(leader=peer, term=beacon.term, now=now):
                 self._promised = Promised(beacon.term, heard.sequence)
             self._followed()
         self._settle()
@@ -262,6 +267,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
 
     def died(self, peer: int) -> None:
         """Note that a peer's daemon is dead, and its node has stopped answering."""
+        self.dead.add(peer)
         self._views.pop(peer, None)
         self._echoed_at.pop(peer, None)
         self.released(peer, self.promise.term)

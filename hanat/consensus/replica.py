@@ -10,7 +10,7 @@ then has it seen every entry that was ever committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from hanat.consensus.codec import wrap
 from hanat.consensus.compaction import NoStore, Snapshots, Store
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
+from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.state import Command, State
 from hanat.consensus.transfer import Transfers
 from hanat.core.inputs import (
@@ -31,8 +32,6 @@ from hanat.core.inputs import (
 from hanat.errors import ConsensusError, JournalError
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
-# The lease is renewed by beacons; on the connections a heartbeat only shows that they work.
-HEARTBEAT_BEACONS = 5
 FALLBACK_LEASES = 10  # a leader whose connections are dead for this long gives up by itself
 
 
@@ -79,6 +78,7 @@ class Replica:
         guard.transfers = Transfers(guard, self.snapshots)
         self._on_input, self._on_command = on_input, on_command
         self._observed: tuple[int, int | None] = (0, None)
+        self._proposed = False
         self._journal = ""
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
@@ -149,6 +149,7 @@ class Replica:
             raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
         callback = None if done is None else lambda _result, error: done(error == 0)
         self._machine._applyCommand(wrap(data), callback)  # noqa: SLF001 - without the decorator's pickling
+        self._proposed = True
         return True
 
     def tick(self) -> None:
@@ -159,10 +160,16 @@ class Replica:
             and not self._guard.transfers.active
         ):
             self._machine.forceLogCompaction()
+        self._do_tick()
+        self._observe()
+        if self._proposed:  # by what was observed: it need not wait for the next tick
+            self._do_tick()
+        self._guard.durability.tick()
+
+    def _do_tick(self) -> None:
+        self._proposed = False
         with suppress(JournalError):  # `durability` has noted it
             self._machine.doTick(0)
-        self._observe()
-        self._guard.durability.tick()
 
     def _observe(self) -> None:
         observed = (self.term, self.leader)
@@ -185,15 +192,12 @@ class Replica:
         Returns:
             False if nobody suitable has the whole log; then the lease goes on.
         """
-        fit = self._guard.eligible_peers
-        candidates = [to]
-        if to is None:
-            candidates = sorted(self._guard.connected, key=lambda peer: (peer not in fit, peer))
-        return any(self._transfer_to(peer) for peer in candidates)
+        candidates: Collection[int] = [to] if to is not None else self.eligible_peers
+        return any(self._transfer_to(peer) for peer in candidates or self._guard.connected)
 
-    def _transfer_to(self, peer: int | None) -> bool:
+    def _transfer_to(self, peer: int) -> bool:
         accepted: list[bool] = []
-        node = None if peer is None else self._guard.nodes.get(peer)
+        node = self._guard.nodes.get(peer)
         if node is None or not self.leading:
             return False
         self._machine.transferLeadership(node, lambda _result, error: accepted.append(error == 0))
@@ -227,7 +231,7 @@ def _configuration_for(guard: Guard, snapshots: Snapshots) -> SyncObjConf:
         deserializer=snapshots,
         fullDumpFile=snapshots.store.trigger,
         appendEntriesPeriod=HEARTBEAT_BEACONS * profile.beacon_s,
-        # The guard says when to stand; longer than it ever allows, so only it does.
+        # Longer than the guard ever lets it see its peers: only the guard says when to stand.
         raftMinTimeout=4 * HEARTBEAT_BEACONS * profile.beacon_s,
         raftMaxTimeout=5 * HEARTBEAT_BEACONS * profile.beacon_s,
         leaderFallbackTimeout=FALLBACK_LEASES * profile.lease_s,

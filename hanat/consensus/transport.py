@@ -24,6 +24,7 @@ from contextlib import suppress
 
 from hanat.consensus.codec import Message, decode, encode
 from hanat.consensus.guard import Guard
+from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.session import NONCE_BYTES, Session
 from hanat.core.configuration import Address
 from hanat.core.identity import Identity
@@ -41,6 +42,7 @@ KEEPALIVE_BEACONS = 25  # period of keepalives, on every connection
 SILENT_BEACONS_BUSY = 3
 SILENT_BEACONS = 15
 SILENT_BEACONS_ALONE = 3 * KEEPALIVE_BEACONS
+STUCK_BEACONS = 4 * HEARTBEAT_BEACONS  # without the log's own heartbeats
 DEAD_BEACONS = 100  # a connection this silent is dialled anew
 BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
 STRANGERS_MAX = 64  # connections that have not proved anything yet
@@ -248,8 +250,11 @@ class RaftTransport:
         now = self.clock()
         for peer, current in list(self._current.items()):
             # A path just chosen gets as long as it takes to call one silent.
-            since = max(self._heard_at(current), self._chosen_at.get(peer, 0.0))
-            if now - since > self._silent_s(peer):
+            chosen_at = self._chosen_at.get(peer, 0.0)
+            silent_s = now - max(self._heard_at(current), chosen_at)
+            # Beacons may pass where a connection is stuck.
+            stuck = now - max(current.heard_at, chosen_at) > STUCK_BEACONS * self._beacon_s
+            if silent_s > self._silent_s(peer) or (stuck and self._busy(peer)):
                 self._choose(peer)
         if now >= self._keepalive_at:
             self._keepalive_at = now + KEEPALIVE_BEACONS * self._beacon_s
@@ -258,8 +263,12 @@ class RaftTransport:
     def _silent_s(self, peer: int) -> float:
         if not self._guard.mesh_knows(peer):
             return SILENT_BEACONS_ALONE * self._beacon_s
-        busy = self._guard.leading or self._guard.promise.leader == peer
-        return (SILENT_BEACONS_BUSY if busy else SILENT_BEACONS) * self._beacon_s
+        beacons = SILENT_BEACONS_BUSY if self._busy(peer) else SILENT_BEACONS
+        return beacons * self._beacon_s
+
+    def _busy(self, peer: int) -> bool:
+        """Say whether one of the two ends leads, so that heartbeats and beacons are frequent."""
+        return self._guard.leading or self._guard.promise.leader == peer
 
     def _heard_at(self, connection: Connection) -> float:
         """Return when anything came on the path of a connection."""

@@ -121,10 +121,12 @@ class VoteFile:
         self._number += 1
         packed = _pack(value, self._number)
         self.whole = False
-        for _ in range(COPIES):
-            self._files.write(self._fd, packed, self._doubtful * COPY_BYTES)
-            self._files.sync(self._fd)
-            self._doubtful = 1 - self._doubtful
+        self._files.write(self._fd, packed, self._doubtful * COPY_BYTES)
+        self._files.sync(self._fd)
+        # The other one, against a block that goes bad, may reach the disk when it likes: an
+        # election waits for one sync, and the next `save` begins with this copy.
+        self._doubtful = 1 - self._doubtful
+        self._files.write(self._fd, packed, self._doubtful * COPY_BYTES)
         self.value, self.whole = value, True
 
     def close(self) -> None:

@@ -29,24 +29,22 @@ class Beacon(NamedTuple):
 
     Attributes:
         term: The sender's Raft term.
-        leader: Whom the sender takes for the leader of that term, `NOBODY` if unknown.
-        asks: The sender leads `term` and asks for a promise.
+        leads: The sender is the leader of that term.
+        asks: And it asks for a promise.
         released_term: In this term and all before it the sender has given its lease up
             and answers no more: promises made to it are void. 0 before the first.
         successor: Whom the sender ordered to lead after `released_term`, `NOBODY` if nobody.
         promised: What the sender promised this peer last, None if nothing in `term`.
         eligible: The sender may hold the floating addresses.
-        last: Term and index of the end of the sender's log.
     """
 
     term: int
-    leader: int = NOBODY
+    leads: bool = False
     asks: bool = False
     released_term: int = 0
     successor: int = NOBODY
     promised: Promised | None = None
     eligible: bool = False
-    last: tuple[int, int] = (0, 0)
 
 
 class Heard(NamedTuple):

@@ -260,6 +260,8 @@ class Node:
             actions = self._leave(now)
         if self._leading and self.role is Role.BACKUP:
             self._enter(Role.TAKEOVER, Reason.ELECTED, now)
+            # No lease, or nothing is committed: perhaps another node fares better.
+            self._step_down_due = now + INELIGIBLE_LEASES * self._configuration.profile.lease_s
             actions += (ProposeBarrier(item.term),)
         return actions
 
@@ -315,6 +317,7 @@ class Node:
         if self._barrier_term != self._term or self._revision == 0:
             return ()
         if self.ineligible:
+            self._step_down_due = None
             if self._hand_on_due is None:
                 delay_s = INELIGIBLE_LEASES * self._configuration.profile.lease_s
                 self._hand_on_due = now + delay_s
@@ -418,7 +421,8 @@ class Node:
         hindered = bool(self.ineligible)
         self._journal = found
         actions = self._eligibility(now, hindered=hindered)
-        if found and self._leading and self.role in {Role.TAKEOVER, Role.FENCED}:
+        silent = self._gate_until <= now and self.role in {Role.TAKEOVER, Role.FENCED}
+        if found and self._leading and silent:
             # Nothing can be committed through this node: do not stand in the way.
             return (*actions, StepDown())
         return actions

@@ -202,6 +202,7 @@ class Daemon:
         self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
         self._worker = FlowWorker(self._adapters.conntrack, propose=self._propose, clock=clock)
         self._kicked = False
+        self._timer: asyncio.TimerHandle | None = None
         self._lateness = realtime.Lateness()
 
     # ------------------------------------------------------------------ running
@@ -313,8 +314,13 @@ class Daemon:
         self._lateness.observe(self._loop.time() - due)
         self._transport.tick()
         self._replica.tick()
+        self._tick_later()
+
+    def _tick_later(self) -> None:
         due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())
-        self._loop.call_at(due, self._tick, due)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._tick, due)
 
     def _heard(self, said: Heard | Died) -> None:
         """Take a beacon, and the message that came with it."""
@@ -339,6 +345,7 @@ class Daemon:
         self._kicked = False
         if self._crash is None:
             self._replica.tick()
+            self._tick_later()
 
     # ----------------------------------------------------------------- plumbing
 

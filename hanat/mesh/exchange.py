@@ -4,8 +4,10 @@ Every datagram names the newest one of the receiver that its sender believed, it
 *echo*. A node believes a datagram only if the echo names its own incarnation: then it
 was made after this node's start. Among datagrams of one incarnation of the sender the
 sequence must grow; a new incarnation must echo a later datagram than the old one ever
-did. So whatever is recorded and sent again, by whomever, is older than something
-believed before, and refused.
+did, and one sent after the old one was first believed: else two recorded datagrams could
+bring back an incarnation that is gone, and the living one would count as replaced. So
+whatever is recorded and sent again, by whomever, is older than something believed
+before, and refused.
 
 Two nodes that do not know each other's incarnation need one round trip: what cannot be
 believed yet is answered with a beacon that echoes it, which its sender can believe.
@@ -41,7 +43,8 @@ class _Peer:
 
     Attributes:
         believed: Its newest datagram that was believed.
-        echoed: The highest sequence of ours that it ever echoed.
+        echoed: The highest sequence of ours that it ever echoed, or that there was when its
+            incarnation was first believed.
         retired: Its earlier incarnations, and those declared dead.
         newest: The bytes of `believed`: the copies that come on other paths are known by them.
         heard_at: When it was heard on each path, seconds.
@@ -155,13 +158,13 @@ class Exchange:
         introduced = mark.incarnation != peer.believed.incarnation
         if introduced and echo.sequence <= peer.echoed:
             return Stranger(datagram.sender, mark)
-        peer.heard_at[path] = self.clock()
         if not introduced and mark.sequence <= peer.believed.sequence:
-            return None
+            return None  # late, or sent again by somebody: it does not show that the path works
+        peer.heard_at[path] = self.clock()
         if introduced and peer.believed != NOTHING:
             peer.retired.append(peer.believed.incarnation)
         peer.believed, peer.newest = mark, data
-        peer.echoed = max(peer.echoed, echo.sequence)
+        peer.echoed = max(peer.echoed, self._sequence if introduced else echo.sequence)
         promised = datagram.beacon.promised
         return Heard(
             peer=datagram.sender,

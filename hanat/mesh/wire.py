@@ -32,8 +32,8 @@ DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
-_BODY = Struct("!QQIQBBQBQQQQ")
-_ASKS, _PROMISED, _ELIGIBLE = 1, 2, 4
+_BODY = Struct("!QQIQBQBQQ")
+_LEADS, _ASKS, _PROMISED, _ELIGIBLE = 1, 2, 4, 8
 _TAG_BYTES = 16
 
 
@@ -84,10 +84,11 @@ class Wire:
             MAGIC, self._cluster_id, d.sender, d.receiver, d.mark.incarnation, d.mark.sequence
         )
         promised = b.promised or Promised(0, 0)
-        flags = b.asks * _ASKS | (b.promised is not None) * _PROMISED | b.eligible * _ELIGIBLE
+        flags = b.leads * _LEADS | b.asks * _ASKS | b.eligible * _ELIGIBLE
+        flags |= (b.promised is not None) * _PROMISED
         body = _BODY.pack(
-            d.echo.incarnation, d.echo.sequence, self._lease_us, b.term, b.leader, flags,
-            b.released_term, b.successor, promised.term, promised.sequence, *b.last,
+            d.echo.incarnation, d.echo.sequence, self._lease_us, b.term, flags,
+            b.released_term, b.successor, promised.term, promised.sequence,
         )  # fmt: skip
         nonce = _NONCE.pack(d.mark.sequence)
         cipher = self._cipher(d.sender, d.mark.incarnation)
@@ -142,16 +143,15 @@ class Wire:
 
 def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int]:
     echo_incarnation, echo_sequence, lease_us, *view = _BODY.unpack_from(body)
-    term, leader, flags, released, successor, promised_term, promised, *last = view
+    term, flags, released, successor, promised_term, promised = view
     beacon = Beacon(
         term=term,
-        leader=leader,
+        leads=bool(flags & _LEADS),
         asks=bool(flags & _ASKS),
         released_term=released,
         successor=successor,
         promised=Promised(promised_term, promised) if flags & _PROMISED else None,
         eligible=bool(flags & _ELIGIBLE),
-        last=(last[0], last[1]),
     )
     echo = Mark(echo_incarnation, echo_sequence)
     return Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :]), lease_us

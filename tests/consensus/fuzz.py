@@ -70,18 +70,17 @@ def message(rng: Random, *, term: int, last: tuple[int, int]) -> Message:
     return {"type": kind, **fields}
 
 
-def beacon(rng: Random, *, term: int, last: tuple[int, int], nodes: int) -> Beacon:
+def beacon(rng: Random, *, term: int, nodes: int) -> Beacon:
     """Return a beacon that says anything."""
     promised = Promised(number(rng, term), number(rng, 1)) if rng.random() < 0.5 else None
     return Beacon(
         term=number(rng, term),
-        leader=rng.choice((NOBODY, *range(1, nodes + 1), 255)),
+        leads=rng.random() < 0.5,
         asks=rng.random() < 0.5,
         released_term=number(rng, term),
         successor=rng.choice((NOBODY, *range(1, nodes + 1), 255)),
         promised=promised,
         eligible=rng.random() < 0.5,
-        last=(number(rng, last[1]), number(rng, last[0])),
     )
 
 

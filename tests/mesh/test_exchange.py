@@ -156,6 +156,23 @@ def test_dead_daemon_is_buried_once_and_not_heard_again() -> None:
     assert pair.ends[1].open(release, path=0) is None  # of its predecessor
 
 
+def test_incarnation_that_is_gone_does_not_replace_one_that_a_replay_introduced() -> None:
+    pair = Pair()
+    old, new = pair.send(1), pair.send(1)
+
+    def answer(datagram: bytes) -> bytes:
+        said = pair.ends[2].open(datagram, path=0)
+        assert isinstance(said, Stranger)
+        return pair.ends[2].seal(1, BEACON, echo=said.mark)
+
+    ghost = answer(new)
+    pair.start(2)
+    assert isinstance(pair.ends[1].open(answer(old), path=0), Heard)
+    assert isinstance(pair.ends[1].open(ghost, path=0), Stranger)
+    pair.meet()
+    assert isinstance(pair.ends[1].open(pair.send(2), path=0), Heard)
+
+
 steps = st.one_of(
     st.tuples(st.just("send"), st.sampled_from((1, 2))),
     st.tuples(st.just("start"), st.sampled_from((1, 2))),

@@ -16,16 +16,15 @@ nodes = st.integers(0, 255)
 beacons = st.builds(
     Beacon,
     term=numbers,
-    leader=nodes,
+    leads=st.booleans(),
     asks=st.booleans(),
     released_term=numbers,
     successor=nodes,
     promised=st.none() | st.builds(Promised, numbers, numbers),
     eligible=st.booleans(),
-    last=st.tuples(numbers, numbers),
 )
 marks = st.builds(Mark, numbers, numbers)
-PLAIN = Datagram(1, 2, Mark(7, 1), Mark(9, 3), Beacon(term=4, leader=1, asks=True))
+PLAIN = Datagram(1, 2, Mark(7, 1), Mark(9, 3), Beacon(term=4, leads=True, asks=True))
 
 
 def identity(

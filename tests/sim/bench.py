@@ -55,6 +55,12 @@ class Subject(Process):
         self.bench.told_beacon(peer, beacon, message)
 
 
+class Leaderless(Guard):
+    """A guard without a library."""
+
+    leading = False
+
+
 class Puppet(Process):
     """A peer that only says what the test says."""
 
@@ -113,7 +119,7 @@ class Bench:
             fill(self.node, entries, term=term)
         prepare(self.node)
         for peer in self.world.node_ids[1:]:
-            Puppet(self.world, peer, profile="default", rate=1.0).start()
+            Puppet(self.world, peer, profile="default", rate=1.0, guard=Leaderless).start()
         self.node.start()
 
     def _tap(self, source: int, target: int, message: Message) -> bool:
@@ -128,7 +134,7 @@ class Bench:
         self.told.append((peer, beacon, message))
         if peer in self.acks and beacon.asks:
             promise = Promised(beacon.term, 1)
-            answer = Beacon(term=beacon.term, leader=ME, promised=promise, eligible=True)
+            answer = Beacon(term=beacon.term, promised=promise, eligible=True)
             self.world.after(0.0005, self.hear, peer, answer, self.node.clock())
 
     # ------------------------------------------------------------------ the node
@@ -202,7 +208,7 @@ class Bench:
         """Let a peer that leads a term, with the node's own log, be heard."""
         _, index, last_term = self.node.journal[-1]
         self.append(peer, term=term, after=(index, last_term))
-        return self.hear(peer, Beacon(term=term, leader=peer, asks=True, last=(index, last_term)))
+        return self.hear(peer, Beacon(term=term, leads=True, asks=True))
 
     def acknowledge(self, peer: int, append: Message) -> None:
         """Let a peer say that it has all of an append."""

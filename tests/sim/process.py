@@ -126,7 +126,8 @@ class Process:
         for link in self.world.links.values():
             if self.node_id in link.ends:
                 self.world.after(0.01, self.world.connect, link)
-        self._tick(self.incarnation)
+        self.tick_number = 0
+        self._tick(self.incarnation, 0)
 
     def _make_guard(self) -> Guard:
         return self.guard_class(
@@ -211,17 +212,23 @@ class Process:
             held, self.held = self.held, []
             for finish in held:
                 finish()
-            self._tick(incarnation)
+            self._tick(incarnation, self.tick_number)
             self.world.flush(self.node_id)
 
     # ------------------------------------------------------------- the loop
 
-    def _tick(self, incarnation: int) -> None:
-        if not self.alive or self.paused or incarnation != self.incarnation:
+    def _tick(self, incarnation: int, number: int) -> None:
+        if not self.alive or self.paused:
+            return
+        if (incarnation, number) != (self.incarnation, self.tick_number):
             return
         self.world.on(self, self._tick_now)
+        self._tick_later()
+
+    def _tick_later(self) -> None:
+        self.tick_number += 1
         delay_s = max(TICK_S_MIN, self.guard.deadline - self.clock())
-        self.world.after(delay_s / self.rate, self._tick, incarnation)
+        self.world.after(delay_s / self.rate, self._tick, self.incarnation, self.tick_number)
 
     def _tick_now(self) -> None:
         self.replica.tick()
@@ -275,6 +282,7 @@ class Process:
         self.kicked = False
         if not self.paused:
             self.world.on(self, self._tick_now)
+            self._tick_later()
 
     def propose(self, uid: int) -> bool:
         """Propose a numbered command; the world notes when it is acknowledged."""

@@ -30,7 +30,7 @@ def test_term_that_no_cluster_reaches_is_refused(term: int) -> None:
     with pytest.raises(WireError, match=f"node 2 speaks of term {term}, this node of 2"):
         bench.append(2, term=term, after=(6, 1))
     with pytest.raises(WireError, match=f"node 3 speaks of term {term}, this node of 2"):
-        bench.hear(3, Beacon(term=term, leader=3))
+        bench.hear(3, Beacon(term=term, leads=True))
     assert bench.term == 2
 
 

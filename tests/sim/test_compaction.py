@@ -53,7 +53,10 @@ def with_a_late_follower(guard: type[Guard] = Guard, *, padding: int = 0) -> tup
 
 
 def assert_all_applied(world: World, count: int = COMMANDS) -> None:
-    assert world.run_until(lambda: converged(world), within_s=10), tell(world)
+    def everything_applied() -> bool:  # nothing is under way either
+        return converged(world) and all(len(p.applied) >= count for p in world.processes.values())
+
+    assert world.run_until(everything_applied, within_s=10), tell(world)
     assert [p.applied for p in world.processes.values()] == [list(range(count))] * 3
     assert world.violations == [], tell(world)
 

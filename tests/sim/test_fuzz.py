@@ -59,7 +59,7 @@ def _say_something(rng: random.Random, bench: Bench) -> bool:
     last = (bench.last, node.journal[-1][2])
     try:
         if rng.random() < 0.3:
-            bench.hear(peer, fuzz.beacon(rng, term=bench.term, last=last, nodes=3), node.clock())
+            bench.hear(peer, fuzz.beacon(rng, term=bench.term, nodes=3), node.clock())
         else:
             data = fuzz.encoded(rng, term=bench.term, last=last)
             bench.world.on(node, node.receive, peer, decode(data))
@@ -74,7 +74,7 @@ def _check_that_it_works(bench: Bench) -> None:
     bench.run(1.0)  # whatever it promised, or believed in, is over
     term = bench.term + 1
     _, index, index_term = bench.node.journal[-1]
-    bench.hear(2, Beacon(term=term, leader=2, asks=True, last=(index_term, index)))
+    bench.hear(2, Beacon(term=term, leads=True, asks=True))
     entry = entries_of(term, index + 1, index + 1)
     bench.append(2, term=term, after=(index, index_term), entries=entry, commit=index + 1)
     bench.tick()

@@ -166,7 +166,7 @@ CHANGE_MEMBERS = b"\x02" + command(1)[1:]
 @with_and_without(repairs.WithoutKinds)
 def test_command_of_a_peer_is_refused(guard: type[Guard]) -> None:
     # The library would append it to the log, whatever it does there.
-    bench = Bench(guard).elect()
+    bench = Bench(guard).elect().tick()
     before = bench.last
     message = {"type": "apply_command", "command": CHANGE_MEMBERS}
     if guard is Guard:
