@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from chaos import demo, report
+from chaos.configs import PROFILES, cluster_toml
 from chaos.errors import LabError, UsageError
 from chaos.lab import Lab, require_machine
 from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
@@ -56,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         "--hanat", type=shlex.split, help="command under test (default: this repository's hanat)"
     )
 
+    building.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default="default",
+        help="how fast a takeover is, and how much CPU that costs (default: %(default)s)",
+    )
+
     up = commands.add_parser("up", parents=[common, building], help="build a lab, leave it running")
     up.set_defaults(run=_up)
     demo = commands.add_parser(
@@ -67,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--outage-limit-ms",
         type=float,
-        default=500,  # five leases of the default profile; a change takes about one
+        default=500,  # five leases of the default profile, one of calm; a change takes about one
         help="a longer UDP outage fails (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
@@ -79,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _lab(options: argparse.Namespace) -> Lab:
     folder = options.folder.resolve() if options.folder else None
-    return Lab(options.prefix, folder=folder, hanat=options.hanat)
+    files = cluster_toml(profile=options.profile)
+    return Lab(options.prefix, folder=folder, hanat=options.hanat, cluster_toml=files)
 
 
 def _up(options: argparse.Namespace) -> int:

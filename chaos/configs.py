@@ -64,6 +64,9 @@ scheduler = "rr"
 """
 
 
+PROFILES = ("fast", "default", "calm")
+
+
 def cluster_toml(*, profile: str) -> str:
     """Return the cluster's file with another profile than ``default``."""
     return CLUSTER_TOML.replace('profile = "default"', f'profile = "{profile}"')

@@ -1,7 +1,8 @@
-"""The demonstration: kill the holder, bring it back, switch over to it, under traffic.
+"""The demonstration: kill the holder, bring it back, switch over to it, kill its daemon.
 
-Half a minute, every stage with a deadline. The story is told while it happens; the
-judgement comes from the history afterwards, never from what the daemons said.
+All under traffic, half a minute, every stage with a deadline. The story is told while
+it happens; the judgement comes from the history afterwards, never from what the daemons
+said.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from chaos.traffic import TCP, UDP, Traffic
 WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
 AFTER_KILL_S = 5.0
 AFTER_RESTART_S = 3.0
-AFTER_SWITCHOVER_S = 5.0
+AFTER_SWITCHOVER_S = 4.0
+AFTER_DAEMON_S = 4.0
 TAKEOVER_S_MAX = 10.0
 REJOIN_S_MAX = 20.0
 
@@ -75,7 +77,7 @@ def perform(lab: Lab, run: Run) -> None:
     """
     lab.start()
     first = lab.wait_for_holder()
-    run.say(f"{first} holds the floating addresses, the others follow")
+    run.say(f"{first} holds the floating addresses, the others follow; {_timing(lab, first)}")
     traffic = Traffic(lab)
     traffic.start()
     run.say("traffic: HTTP 50/s, UDP probes 1 kHz each way, 2 TCP connections each way")
@@ -106,17 +108,40 @@ def _act(lab: Lab, run: Run, traffic: Traffic, first: str) -> None:
     _switch_over(lab, run, first)
     traffic.run_for(AFTER_SWITCHOVER_S)
 
+    _kill_daemon(lab, run, first)
+    traffic.run_for(AFTER_DAEMON_S)
+
 
 def _kill_holder(lab: Lab, run: Run, first: str) -> str:
     instant_ns = lab.kill_node(first)
     run.faults.append(Fault(instant_ns, "kill", first, moves_holder=True))
     run.say(f"SIGKILL to all processes of {first}")
-    second = lab.wait_for(
-        lambda: (lab.holder() or "").replace(first, ""), TAKEOVER_S_MAX, "another node to be ACTIVE"
-    )
+    second = _wait_for_another(lab, first)
     took_ms = (time.monotonic_ns() - instant_ns) / checkers.MS
     run.say(f"{second} says it is ACTIVE, {took_ms:.0f} ms after the kill")
     return second
+
+
+def _kill_daemon(lab: Lab, run: Run, holder: str) -> None:
+    instant_ns = lab.kill_daemon(holder)
+    run.faults.append(Fault(instant_ns, "kill daemon", holder, moves_holder=True))
+    run.say(f"SIGKILL to the daemon of {holder}, its supervisor lives")
+    other = _wait_for_another(lab, holder)
+    took_ms = (time.monotonic_ns() - instant_ns) / checkers.MS
+    run.say(f"{other} says it is ACTIVE, {took_ms:.0f} ms after the kill")
+    lab.wait_for(_caught_up(lab, holder, other), REJOIN_S_MAX, f"{holder} to follow {other}")
+    run.say(f"{holder} was started again by its supervisor and follows {other}")
+
+
+def _wait_for_another(lab: Lab, than: str) -> str:
+    return lab.wait_for(
+        lambda: (lab.holder() or "").replace(than, ""), TAKEOVER_S_MAX, "another node to be ACTIVE"
+    )
+
+
+def _timing(lab: Lab, holder: str) -> str:
+    status = lab.status(holder) or {}
+    return f"profile {status.get('profile')}, lease {status.get('lease_s', 0) * 1000:.0f} ms"
 
 
 def _switch_over(lab: Lab, run: Run, to: str) -> None:

@@ -104,6 +104,27 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
         [((peer.name,), peer.connected) for peer in status.peers],
         labels=("peer",),
     )
+    yield _gauge(
+        "hanat_peer_beacon_age_seconds",
+        "Since the last beacon of this peer on this path; none before the first.",
+        [
+            ((peer.name, path.address), path.beacon_s)
+            for peer in status.peers
+            for path in peer.paths
+            if path.beacon_s is not None
+        ],
+        labels=("peer", "path"),
+    )
+    yield _counter(
+        "hanat_beacons",
+        "Datagrams between the routers: sent, not taken by the kernel, believed.",
+        [
+            (("sent",), status.mesh.sent),
+            (("unsent",), status.mesh.unsent),
+            (("heard",), status.mesh.heard),
+        ],
+        labels=("result",),
+    )
     yield _counter(
         "hanat_peer_refused",
         "Connections cut and datagrams dropped: forged, damaged, or of a wrong peer.",

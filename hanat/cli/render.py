@@ -48,7 +48,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         title,
         *(f"{name:<10} {value}" for name, value in facts),
         *_section(("VIP", "ADDRESS", "DEVICE", "HELD"), _vips(status)),
-        *_section(("PEER", "ID", "ADDRESS", "CONNECTED", "HEARD"), _peers(status)),
+        *_section(("PEER", "ID", "ADDRESS", "CONNECTED", "HEARD", "BEACONS"), _peers(status)),
         *_section(("SERVICE", "LISTEN", "SCHEDULER", "FLOWS"), _services(status)),
         *_section(("SERVER", "SERVICE", "ADDRESS", "WEIGHT", "FLOWS"), _servers(status)),
         "",
@@ -119,10 +119,15 @@ def _peers(status: Mapping[str, Any]) -> list[Row]:
     return [
         [
             *(text(peer.get(key)) for key in ("name", "node_id", "address", "connected")),
-            "never" if peer.get("heard_s") is None else f"{duration(peer['heard_s'])} ago",
+            _age(peer.get("heard_s")),
+            " / ".join(_age(path.get("beacon_s")) for path in _tables(peer.get("paths"))) or "-",
         ]
         for peer in _tables(status.get("peers"))
     ]
+
+
+def _age(seconds: object) -> str:
+    return "never" if seconds is None else f"{duration(seconds)} ago"
 
 
 def _services(status: Mapping[str, Any]) -> list[Row]:

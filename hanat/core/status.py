@@ -33,14 +33,30 @@ class VipStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PathStatus:
+    """One way to a peer; `beacon_s` since its last beacon on it, None before the first."""
+
+    address: str
+    beacon_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
-    """Another node as seen from here; `heard_s` is None before the first message."""
+    """Another node as seen from here.
+
+    Attributes:
+        connected: Whether the log's connection is up.
+        heard_s: Since its last message on that, None before the first.
+        address: Where that goes to, None if there is none.
+        paths: Its beacons.
+    """
 
     name: str
     node_id: int
     connected: bool
     heard_s: float | None
     address: str | None
+    paths: tuple[PathStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +136,20 @@ class RefusedStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """Beacons since the start of this process, in datagrams.
+
+    Attributes:
+        unsent: Not taken by the kernel: no route, interface down, buffer full.
+        heard: Believed.
+    """
+
+    sent: int = 0
+    unsent: int = 0
+    heard: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LoopStatus:
     """How late the daemon's loop ran its timers, since the start of this process.
 
@@ -144,6 +174,7 @@ class NodeStatus:
         leader: Name of the Raft leader this node follows, None when it knows none.
         holder: Name of the node that holds the addresses as far as known here: this node
             when it is ACTIVE, else the leader when it announced itself, else None.
+        lease_s: How long a lease lasts in this profile.
         reason: Why the role was entered last, a word of `core.node.Reason`.
         lease_left_s: On the holder, what is left of the lease; else None.
         ineligible: Why this node must not hold the addresses; empty when it may.
@@ -156,6 +187,7 @@ class NodeStatus:
     cluster: str
     version: str
     profile: str
+    lease_s: float
     role: Role
     role_s: float
     reason: str
@@ -174,6 +206,7 @@ class NodeStatus:
     log: LogStatus
     loop: LoopStatus = LoopStatus()
     refused: RefusedStatus = RefusedStatus()
+    mesh: MeshStatus = MeshStatus()
     transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)
 
     def to_document(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import hanat
-from hanat.config.settings import NodeSettings
+from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
 from hanat.core.configuration import Configuration, Listen, Protocol, RealServer, VirtualService
@@ -17,7 +17,9 @@ from hanat.core.inputs import SwitchoverRequested
 from hanat.core.node import NodeSnapshot
 from hanat.core.status import (
     LogStatus,
+    MeshStatus,
     NodeStatus,
+    PathStatus,
     PeerStatus,
     RefusedStatus,
     Role,
@@ -76,6 +78,7 @@ class DaemonBackend:
             cluster=configuration.name,
             version=hanat.__version__,
             profile=configuration.profile.name,
+            lease_s=configuration.profile.lease_s,
             role=s.role,
             role_s=now - s.role_since,
             reason=s.reason.value,
@@ -94,6 +97,7 @@ class DaemonBackend:
             log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
             loop=p.lateness.status(),
             refused=RefusedStatus(raft=p.transport.refusals, mesh=p.mesh.counts.refused),
+            mesh=MeshStatus(p.mesh.counts.sent, p.mesh.counts.unsent, p.mesh.counts.heard),
             transitions=s.transitions,
         )
 
@@ -129,8 +133,25 @@ class DaemonBackend:
                 continue
             address, heard_at = connected.get(peer.node_id, (None, None))
             heard_s = None if heard_at is None else now - heard_at
-            found.append(PeerStatus(peer.name, peer.node_id, address is not None, heard_s, address))
+            found.append(
+                PeerStatus(
+                    peer.name,
+                    peer.node_id,
+                    address is not None,
+                    heard_s,
+                    address,
+                    self._beacons(peer, now),
+                )
+            )
         return tuple(found)
+
+    def _beacons(self, peer: Peer, now: float) -> tuple[PathStatus, ...]:
+        heard_at = self._parts.mesh.heard_at
+        times = [heard_at(peer.node_id, path) for path in range(len(peer.addresses))]
+        return tuple(
+            PathStatus(str(address), None if at is None else now - at)
+            for address, at in zip(peer.addresses, times, strict=True)
+        )
 
     def _services(self, configuration: Configuration) -> tuple[ServiceStatus, ...]:
         flows = count_flows(configuration.services, self._parts.worker.counts())

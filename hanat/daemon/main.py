@@ -58,6 +58,7 @@ from hanat.kernel.links import KernelLinks
 from hanat.kernel.ports import CarrierChanged
 from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
+from hanat.mesh.silence import Silence
 from hanat.mesh.sockets import MeshSockets
 
 log = logging.getLogger(__name__)
@@ -201,6 +202,7 @@ class Daemon:
         )
         self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
         self._worker = FlowWorker(self._adapters.conntrack, propose=self._propose, clock=clock)
+        self._silence = Silence(others, exchange.heard_at)
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._lateness = realtime.Lateness()
@@ -314,7 +316,20 @@ class Daemon:
         self._lateness.observe(self._loop.time() - due)
         self._transport.tick()
         self._replica.tick()
+        for peer, silent in self._silence.look(self._transport.connected(), now=clock()):
+            self._tell_silence(peer, silent=silent)
         self._tick_later()
+
+    def _tell_silence(self, peer: int, *, silent: bool) -> None:
+        if not silent:
+            log.info("peer=%d beacons=heard", peer)
+            return
+        log.warning(
+            "peer=%d beacons=missing to_do=%r",
+            peer,
+            f"its TCP works, UDP port {self._settings.mesh_port} does not: let it through on "
+            "every path, in both directions; without it no lease can rest on this peer",
+        )
 
     def _tick_later(self) -> None:
         due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())

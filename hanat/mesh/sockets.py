@@ -95,6 +95,10 @@ class MeshSockets:
         for path, sock in enumerate(self._sockets):
             loop.add_reader(sock.fileno(), self._read, path, sock)
 
+    def heard_at(self, peer: int, path: int | None = None) -> float | None:
+        """Return when a peer was heard last [s], on one path or on any; None if never."""
+        return self._exchange.heard_at(peer, path)
+
     def close(self) -> None:
         """Give the ports back."""
         for sock in self._sockets:

@@ -30,6 +30,7 @@ HOLDER = NodeStatus(
     cluster="edge1",
     version="0.1.0",
     profile="default",
+    lease_s=0.1,
     role=Role.ACTIVE,
     role_s=12.5,
     reason="elected",

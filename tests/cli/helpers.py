@@ -21,6 +21,7 @@ from hanat.core.status import (
     FlowStatus,
     LogStatus,
     NodeStatus,
+    PathStatus,
     PeerStatus,
     Role,
     ServerStatus,
@@ -30,12 +31,15 @@ from hanat.core.status import (
 
 REPOSITORY = Path(__file__).parents[2]
 
+PATHS = (PathStatus("10.11.12.12", 0.005), PathStatus("203.0.113.12", None))
+
 HOLDER = NodeStatus(
     node="r1",
     node_id=1,
     cluster="edge1",
     version="0.1.0",
     profile="default",
+    lease_s=0.1,
     role=Role.ACTIVE,
     role_s=12.5,
     reason="elected",
@@ -49,7 +53,7 @@ HOLDER = NodeStatus(
     uptime_s=7260.0,
     vips=(VipStatus("public", "203.0.113.10/24", "eth0", held=True),),
     peers=(
-        PeerStatus("r2", 2, connected=True, heard_s=0.012, address="10.11.12.12"),
+        PeerStatus("r2", 2, connected=True, heard_s=0.012, address="10.11.12.12", paths=PATHS),
         PeerStatus("r3", 3, connected=False, heard_s=None, address=None),
     ),
     services=(

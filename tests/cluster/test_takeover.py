@@ -138,3 +138,24 @@ def _accepted(response: tuple[int, dict[str, str]]) -> dict[str, str] | None:
     status, answer = response
     assert status in {200, 409}, answer
     return answer if status == 200 else None
+
+
+def test_filter_that_drops_beacons_is_told_by_the_node_behind_it(lab: Lab) -> None:
+    deaf = lab.wait_for_holder()
+    for command in (
+        "add table inet blocked",
+        "add chain inet blocked in { type filter hook input priority 0; }",
+        "add rule inet blocked in udp dport 7412 drop",
+    ):
+        assert lab.exec_in(deaf, ["nft", command]).returncode == 0
+    logged(lab, deaf, "beacons=missing to_do=")
+    assert lab.wait_for(lambda: _other_holder(lab, deaf), 10, "another holder")
+    assert lab.exec_in(deaf, ["nft", "delete table inet blocked"]).returncode == 0
+    logged(lab, deaf, "beacons=heard")
+    lab.wait_for_holder()
+
+
+def logged(lab: Lab, node: str, text: str) -> None:
+    """Wait until a node has said something of both peers."""
+    words = [f"peer={peer.removeprefix('r')} {text}" for peer in lab.nodes if peer != node]
+    lab.wait_for(lambda: all(w in lab.log(node) for w in words), 20, f"{node} to say {text}")

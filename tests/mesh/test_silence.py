@@ -1,0 +1,56 @@
+"""Who is reported to be silent, and when."""
+
+from __future__ import annotations
+
+from hanat.mesh.silence import LOOK_S, SILENT_S, Silence
+
+
+class Watched:
+    """A node with one peer, looked at as often as it makes sense."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.heard_at: float | None = None
+        self.connected = {2}
+        self.silence = Silence([2], lambda _peer: self.heard_at)
+        self.told: list[tuple[int, bool]] = []
+
+    def run(self, seconds: float, *, heard: bool = False) -> list[tuple[int, bool]]:
+        told = []
+        end = self.now + seconds
+        while self.now < end:
+            self.now += LOOK_S
+            if heard:
+                self.heard_at = self.now
+            told += self.silence.look(self.connected, now=self.now)
+        return told
+
+
+def test_connected_peer_without_beacons_is_told_once_and_so_is_its_return() -> None:
+    watched = Watched()
+    assert watched.run(SILENT_S) == []
+    assert watched.run(10 * SILENT_S) == [(2, True)]
+    assert watched.run(10 * SILENT_S, heard=True) == [(2, False)]
+    assert watched.run(10 * SILENT_S) == [(2, True)]
+
+
+def test_peer_that_is_down_is_not_called_silent() -> None:
+    watched = Watched()
+    watched.connected = set()
+    assert watched.run(10 * SILENT_S) == []
+
+
+def test_peer_that_just_connected_has_time_to_be_heard() -> None:
+    watched = Watched()
+    watched.connected = set()
+    watched.run(10 * SILENT_S)
+    watched.connected = {2}
+    assert watched.run(SILENT_S) == []
+
+
+def test_pause_of_this_process_is_no_silence_of_others() -> None:
+    watched = Watched()
+    watched.run(1.0, heard=True)
+    watched.now += 60.0
+    assert watched.run(SILENT_S, heard=False) == []
+    assert watched.run(1.0, heard=True) == []
