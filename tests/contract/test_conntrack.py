@@ -145,6 +145,22 @@ def test_capture_tells_of_the_end_of_a_flow_from_before(subject: Subject) -> Non
     opened.close()
 
 
+def test_capture_tells_nothing_of_what_came_before_it(subject: Subject) -> None:
+    earlier = subject.adapters.conntrack.capture()
+    subject.outside.track(inbound(40001).to_record())
+    earlier.close()  # unread
+    subject.outside.track(inbound(40002).to_record())
+    opened = subject.adapters.conntrack.capture()
+    subject.outside.track(inbound(40003).to_record())
+
+    found = _read(subject, opened, 1)
+
+    assert [Flow.from_record(c.record).original.source_port for c in found] == [40003]
+    assert earlier.read() == []
+    assert opened.read() == []
+    opened.close()
+
+
 def test_capture_is_silent_about_our_own_changes(subject: Subject, capture: Capture) -> None:
     record = inbound(40001).to_record()
     subject.adapters.conntrack.install([record])

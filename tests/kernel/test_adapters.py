@@ -105,6 +105,19 @@ def test_adding_a_placed_address_beside_others_leaves_them(inside: str) -> None:
     addresses.close()
 
 
+def test_captures_one_after_another_share_a_socket_that_is_never_closed(inside: str) -> None:
+    assert inside
+    flows = KernelConntrack()
+    descriptors = []
+    for _ in range(3):
+        capture = flows.capture()
+        descriptors.append(capture.fileno())
+        capture.close()
+        assert capture.fileno() == -1
+    flows.close()
+    assert len(set(descriptors)) == 1
+
+
 def test_overrun_is_counted_and_what_was_queued_is_read(
     inside: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
