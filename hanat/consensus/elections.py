@@ -36,6 +36,9 @@ CAMPAIGN_LEASES = 0.4
 ROUND_BEACONS = 2  # how long a pre-vote is asked for
 STALLED_BEACONS = 3  # a node that did not run for this long hears what waited, then judges
 REPEATS = 4  # in a beacon: how often a vote is asked for again
+# Who steps down stands later than anybody else: who hears it on its connection only, where
+# it is heard less often, waits for it for two leases, and then takes its turn.
+STEPPED_DOWN_LEASES = 4
 
 
 class Elections(Promises):
@@ -105,7 +108,7 @@ class Elections(Promises):
         self.held_until = max(self.held_until, self.lease.until)
         self.lease.give_up(self.term)
         if self.leading:
-            self.candidacy.wait(self.clock() + self.profile.lease_s)
+            self.candidacy.wait(self.clock() + STEPPED_DOWN_LEASES * self.profile.lease_s)
             self._raise_term(LibraryNode(0), self.term + 1)  # nobody's id: the vote is invented
             self._settle()
             self.tell_all()

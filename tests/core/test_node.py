@@ -281,6 +281,35 @@ def test_elected_node_whose_journal_fails_steps_down_at_once() -> None:
     ]
 
 
+def test_elected_node_whose_journal_fails_stays_while_the_kernel_may_answer() -> None:
+    h = Harness(failing=do.WithdrawGate()).active(until=1.0)
+    h.tell(told.SwitchoverRequested(PEER))
+    h.tell(told.CarrierObserved("public", carrier=False))
+    h.now = h.node.deadline or 0.0
+    h.tell(told.TimerDue())
+    assert h.waits  # called off, the flows did not drain; but the gate is open
+    assert h.tell(told.JournalObserved("no space left")) == []
+    h.now = 1.0
+    h.tell(told.JournalObserved(""))
+    assert h.tell(told.JournalObserved("no space left")) == [do.StepDown()]
+
+
+def test_elected_node_without_a_lease_steps_down_after_a_while() -> None:
+    h = Harness()
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    assert h.node.deadline == pytest.approx(INELIGIBLE_LEASES * PROFILE.lease_s)
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.StepDown()]
+
+
+def test_elected_node_that_opened_does_not_step_down() -> None:
+    h = Harness().active(until=0.09)
+    h.lease(until=2 * INELIGIBLE_LEASES * PROFILE.lease_s)
+    h.now = INELIGIBLE_LEASES * PROFILE.lease_s
+    assert do.StepDown() not in h.tell(told.TimerDue())
+
+
 def test_node_is_eligible_again_when_its_journal_is_whole() -> None:
     h = Harness()
     h.tell(told.JournalObserved("no space left"))

@@ -96,6 +96,7 @@ class Bench:
         sent: What the node said since the last `take`, with whom it was said to.
         told: Its beacons, to whom, and what message they carried.
         acks: Peers that acknowledge each append, and promise when asked, at once.
+        unfit: Those of them that say they may not hold the addresses.
     """
 
     def __init__(
@@ -103,27 +104,31 @@ class Bench:
         guard: type[Guard],
         *,
         nodes: int = 3,
+        me: int = ME,
         entries: list[Entry] | None = None,
         term: int = 0,
         prepare: Callable[[Process], None] = lambda _: None,
     ) -> None:
         self.world = World(seed=1, node_ids=tuple(range(1, 1 + nodes)))
-        self.node = Subject(self.world, ME, profile="default", rate=1.0, guard=guard)
+        self.me = me
+        self.node = Subject(self.world, me, profile="default", rate=1.0, guard=guard)
         self.node.bench = self
         self.sent: list[tuple[int, Message]] = []
         self.told: list[tuple[int, Beacon, Message | None]] = []
         self.heard = 0
         self.acks: set[int] = set()
+        self.unfit: set[int] = set()
         self.world.tap = self._tap
         if entries is not None:
             fill(self.node, entries, term=term)
         prepare(self.node)
-        for peer in self.world.node_ids[1:]:
-            Puppet(self.world, peer, profile="default", rate=1.0, guard=Leaderless).start()
+        for peer in self.world.node_ids:
+            if peer != me:
+                Puppet(self.world, peer, profile="default", rate=1.0, guard=Leaderless).start()
         self.node.start()
 
     def _tap(self, source: int, target: int, message: Message) -> bool:
-        assert source == ME
+        assert source == self.me
         self.sent.append((target, dict(message)))
         if target in self.acks and message["type"] == "append_entries":
             self.world.after(0.0005, self.acknowledge, target, dict(message))
@@ -134,7 +139,7 @@ class Bench:
         self.told.append((peer, beacon, message))
         if peer in self.acks and beacon.asks:
             promise = Promised(beacon.term, 1)
-            answer = Beacon(term=beacon.term, promised=promise, eligible=True)
+            answer = Beacon(term=beacon.term, promised=promise, eligible=peer not in self.unfit)
             self.world.after(0.0005, self.hear, peer, answer, self.node.clock())
 
     # ------------------------------------------------------------------ the node
@@ -174,7 +179,7 @@ class Bench:
 
     def say(self, peer: int, kind: str, **fields: Any) -> Bench:  # noqa: ANN401 - a message's fields
         """Let a peer say something to the node."""
-        self.world.deliver(peer, ME, {"type": kind, **fields})
+        self.world.deliver(peer, self.me, {"type": kind, **fields})
         return self
 
     def hear(self, peer: int, beacon: Beacon, sent_at: float | None = None) -> Bench:

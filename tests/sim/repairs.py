@@ -13,7 +13,9 @@ from hanat.consensus.codec import Entry, Message
 from hanat.consensus.durability import Durability
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode
+from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.recovery import Recovery
+from hanat.core.election import Candidacy, Rival
 from hanat.core.lease import Lease, Promise
 
 Variant = TypeVar("Variant", bound=type[Guard])
@@ -156,6 +158,84 @@ class WithoutVoterDedup(Guard):
     def _on_response_vote(self, node: LibraryNode, message: Message) -> None:
         self._voters.discard(node.id)
         super()._on_response_vote(node, message)
+
+
+@_broken
+class WithoutVoteTerms(Guard):
+    """A vote of another term starts the count anew."""
+
+    def _on_response_vote(self, node: LibraryNode, message: Message) -> None:
+        if message["term"] != self.term:
+            self._voters = {self.node_id}
+        super()._on_response_vote(node, message)
+
+
+@_broken
+class WithoutYielding(Guard):
+    """Who votes for another goes on with its own round."""
+
+    def send_about_votes(self, peer: int, message: Message) -> None:
+        round_until = self._round_until
+        super().send_about_votes(peer, message)
+        self._round_until = round_until
+
+
+@_broken
+class WithoutTakenVotes(Guard):
+    """A pre-vote is given for a term in which the vote is another's."""
+
+    def _on_pre_vote(self, node: LibraryNode, message: Message) -> None:
+        if message["term"] == self.term and not self.leading:
+            message["term"] += 1
+        super()._on_pre_vote(node, message)
+
+
+@_broken
+class WithoutLostLeaders(Guard):
+    """A leader that was lost takes its turn as any other node."""
+
+    def rivals(self) -> list[Rival]:
+        return [Rival(peer, beacon.eligible) for peer, beacon in self._alive().items()]
+
+
+@_broken
+class WithoutAhead(Guard):
+    """A node waits for its turn behind one whom it would not vote for."""
+
+    def _on_pre_vote(self, node: LibraryNode, message: Message) -> None:
+        super()._on_pre_vote(node, message)
+        self._ahead_until = 0.0
+
+
+@_broken
+class WithoutDead(Guard):
+    """The late words of a daemon that is dead count."""
+
+    def died(self, peer: int) -> None:
+        super().died(peer)
+        self.dead.clear()
+
+
+class _Impatient(Candidacy):
+    shorter_s = 0.0
+
+    def wait(self, until: float) -> None:
+        super().wait(until - self.shorter_s)
+
+
+@_broken
+class WithoutPatience(Guard):
+    """A leader known by its connection only is waited for as if it sent beacons."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.candidacy = _Impatient(self.profile, draw=kwargs["rng"].random)
+
+    def _on_append(self, node: LibraryNode, message: Message) -> None:
+        assert isinstance(self.candidacy, _Impatient)
+        self.candidacy.shorter_s = HEARTBEAT_BEACONS * self.profile.beacon_s
+        super()._on_append(node, message)
+        self.candidacy.shorter_s = 0.0
 
 
 @_broken
@@ -327,6 +407,21 @@ class WithoutDurableConfiguration(Guard):
                 return None
 
         self.durability = Rash(self.journal, self.clock)
+
+
+@_broken
+class WithoutLateTerms(Guard):
+    """A term is saved as soon as it is heard of, and its vote after it."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+
+        class Eager(Durability):
+            def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:  # noqa: N802, N803
+                super().setCurrentTerm(term, votedForNodeId)
+                self._save()
+
+        self.durability = Eager(self.journal, self.clock)
 
 
 @_broken
