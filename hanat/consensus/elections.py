@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CAMPAIGN_LEASES = 0.4
 ROUND_BEACONS = 2  # how long a pre-vote is asked for
 STALLED_BEACONS = 3  # a node that did not run for this long hears what waited, then judges
+# Who follows looks at its timers when it hears a beacon; this is for when it does not.
+FOLLOWER_BEACONS = 1.25
 REPEATS = 4  # in a beacon: how often a vote is asked for again
 # Who steps down stands later than anybody else: who hears it on its connection only, where
 # it is heard less often, waits for it for two leases, and then takes its turn.
@@ -269,8 +271,10 @@ class Elections(Promises):
     def deadline(self) -> float:
         """When to call `before_tick` again at the latest, seconds of the clock."""
         now, beacon_s = self.clock(), self.profile.beacon_s
-        if self.leading or not self.durability.fit or self._free_at > now + beacon_s:
+        if self.leading:
             return now + beacon_s
+        if not self.durability.fit or self._free_at > now + FOLLOWER_BEACONS * beacon_s:
+            return now + FOLLOWER_BEACONS * beacon_s
         if now <= max(self._round_until, self._campaign_until):
             return now + beacon_s / REPEATS
         return min(now + beacon_s, max(now, self._stand_at))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hanat.consensus.journal import Log
 
 GOSSIP_BEACONS = 5  # period between two nodes of which neither leads, while there is a leader
+SILENT_BEACONS = 2  # without a beacon of the leader to answer, a follower tells it something
 ASK_BEACONS = 3  # a leader that heard no majority for this long does not ask
 ALIVE_BEACONS = 3 * GOSSIP_BEACONS  # who was silent for longer takes no turn at elections
 TERMS_AHEAD_MAX = 1 << 32  # an election each second for a century
@@ -218,8 +219,10 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """Send the beacons that are due by time."""
         followed = self.promise.leader if now < self.promise.until else None
         for peer in self.nodes:
-            often = self.leading or followed in {None, peer}
-            beacons = 1 if often else GOSSIP_BEACONS
+            if self.leading or followed is None:
+                beacons = 1
+            else:  # each beacon of a leader is answered, so only silence makes one due
+                beacons = SILENT_BEACONS if peer == followed else GOSSIP_BEACONS
             # A little early rather than a whole tick late.
             if now - self._told_at.get(peer, 0.0) >= (beacons - 0.1) * self.profile.beacon_s:
                 self.tell(peer)

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hanat.api.server import serve
 from hanat.config import parse_cluster
@@ -64,12 +65,13 @@ from hanat.mesh.sockets import MeshSockets
 log = logging.getLogger(__name__)
 
 TICK_S_MIN = 0.001
+TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
+SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
 TRANSFER_ATTEMPTS = 15  # one a beacon, three leases: by then a live peer has the whole log
 
 
-def clock() -> float:
-    """Return seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+# Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
+clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 def run(
@@ -205,6 +207,7 @@ class Daemon:
         self._silence = Silence(others, exchange.heard_at)
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = self._looked_at = 0.0
         self._lateness = realtime.Lateness()
 
     # ------------------------------------------------------------------ running
@@ -311,13 +314,20 @@ class Daemon:
         self._adapters.kernel.gate.shut()
 
     def _tick(self, due: float) -> None:
+        self._lateness.observe(self._loop.time() - due)
+        self._turn()
+
+    def _turn(self) -> None:
+        """Do what is due by time or by what was heard; under load no timer ever fires."""
         if self._crash is not None:
             return
-        self._lateness.observe(self._loop.time() - due)
-        self._transport.tick()
+        now, beacon_s = clock(), self._guard.profile.beacon_s
+        if now - self._looked_at >= TRANSPORT_BEACONS * beacon_s:
+            self._looked_at = now
+            self._transport.tick()
+            for peer, silent in self._silence.look(self._transport.connected(), now=now):
+                self._tell_silence(peer, silent=silent)
         self._replica.tick()
-        for peer, silent in self._silence.look(self._transport.connected(), now=clock()):
-            self._tell_silence(peer, silent=silent)
         self._tick_later()
 
     def _tell_silence(self, peer: int, *, silent: bool) -> None:
@@ -332,7 +342,7 @@ class Daemon:
         )
 
     def _tick_later(self) -> None:
-        due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())
+        due = self._due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._tick, due)
@@ -347,7 +357,8 @@ class Daemon:
         self._guard.hear(said)
         if said.payload:
             self._guard.receive(said.peer, decode(said.payload))
-        if said.payload or self._guard.deadline <= clock():
+        soon = self._loop.time() + SOON_BEACONS * self._guard.profile.beacon_s
+        if said.payload or self._due <= soon or self._guard.deadline <= clock():
             self._kick()
 
     def _kick(self) -> None:
@@ -358,9 +369,7 @@ class Daemon:
 
     def _kick_now(self) -> None:
         self._kicked = False
-        if self._crash is None:
-            self._replica.tick()
-            self._tick_later()
+        self._turn()
 
     # ----------------------------------------------------------------- plumbing
 

@@ -92,8 +92,8 @@ class MeshSockets:
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Read from now on; what arrived since `bind` comes first."""
-        for path, sock in enumerate(self._sockets):
-            loop.add_reader(sock.fileno(), self._read, path, sock)
+        for sock in self._sockets:
+            loop.add_reader(sock.fileno(), self._read_all)
 
     def heard_at(self, peer: int, path: int | None = None) -> float | None:
         """Return when a peer was heard last [s], on one path or on any; None if never."""
@@ -123,6 +123,11 @@ class MeshSockets:
                 self._complain(f"to {target[0]}", f"not sent: {error.strerror}")
 
     # ------------------------------------------------------------------ receiving
+
+    def _read_all(self) -> None:
+        """Read every path when one is readable: copies arrive microseconds apart."""
+        for path, sock in enumerate(self._sockets):
+            self._read(path, sock)
 
     def _read(self, path: int, sock: socket.socket) -> None:
         for _ in range(BURST_MAX):

@@ -126,7 +126,7 @@ class Process:
         for link in self.world.links.values():
             if self.node_id in link.ends:
                 self.world.after(0.01, self.world.connect, link)
-        self.tick_number = 0
+        self.tick_number, self.tick_due = 0, 0.0
         self._tick(self.incarnation, 0)
 
     def _make_guard(self) -> Guard:
@@ -228,6 +228,7 @@ class Process:
     def _tick_later(self) -> None:
         self.tick_number += 1
         delay_s = max(TICK_S_MIN, self.guard.deadline - self.clock())
+        self.tick_due = self.clock() + delay_s
         self.world.after(delay_s / self.rate, self._tick, self.incarnation, self.tick_number)
 
     def _tick_now(self) -> None:
@@ -253,6 +254,8 @@ class Process:
                 self.guard.hear(said)
                 if payload:
                     self.receive(peer, decode(payload))
+                elif self.tick_due <= self.clock() + self.configuration.profile.beacon_s / 2:
+                    self._kick_soon()  # the node is awake anyway
                 elif self.guard.deadline <= self.clock():
                     self._kick_soon()
             case Died(peer):
