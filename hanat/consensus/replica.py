@@ -176,6 +176,9 @@ class Replica:
         if observed != self._observed:
             self._observed = observed
             self._on_input(LeaderObserved(*observed))
+            if until := self._guard.lease.until:
+                # Promised in the same burst as the votes: when nobody knew who leads.
+                self._on_input(LeaseObserved(self.term, until))
         journal = self._guard.durability.found
         if journal != self._journal:
             self._journal = journal

@@ -7,7 +7,7 @@ from pathlib import Path
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
-from hanat.core.beacon import Beacon
+from hanat.core.beacon import Beacon, Promised
 from hanat.core.configuration import PROFILES
 from hanat.core.election import Rival
 from tests.consensus.disks import Quick
@@ -55,6 +55,17 @@ def test_late_vote_of_an_older_term_lets_no_voter_count_twice(guard: type[Guard]
     bench.say(4, "response_vote", term=term - 1)
     bench.say(2, "response_vote", term=term)  # the same, as a datagram
     assert bench.guard.leading is (guard is not Guard)
+
+
+def test_promise_that_comes_with_the_votes_is_not_waited_for_again() -> None:
+    bench = Bench(Guard).run(QUIET_S)
+    assert stands(bench, within_s=1)
+    bench.say(2, "pre_vote_ok", round=bench.guard._round).tick()
+    bench.say(2, "response_vote", term=bench.term)
+    sent_at = bench.node.clock()
+    promise = Beacon(term=bench.term, promised=Promised(bench.term, 1))
+    bench.hear(2, promise, sent_at).tick()
+    assert bench.node.core.snapshot().lease_until == sent_at + LEASE_S - PROFILE.margin_s
 
 
 @with_and_without(repairs.WithoutYielding)
