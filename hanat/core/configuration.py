@@ -40,12 +40,12 @@ class Protocol(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Timing of the lease; see ``lease.md`` for the arithmetic.
+    """Timing of the lease; see ``docs/lease.md`` for the arithmetic.
 
     Attributes:
         name: ``fast``, ``default`` or ``calm``.
         beacon_s: Period of the leader's heartbeat and of the lease's renewal.
-        lease_s: How long a promise lasts after it was asked for.
+        lease_s: How long a promise lasts, from the receipt of the beacon that asked for it.
         margin_s: What the holder gives away for clock rate and kernel ticks.
         grace_s: How much longer than the lease established flows are carried.
     """

@@ -7,7 +7,7 @@ Two scripts, each one transaction for `Firewall.apply` or `Gate.install`:
   the first packet of a flow meets these rules.
 - The *gate*, tables ``inet hanat_gate`` and ``arp hanat_gate``, is brought up to
   date in place, because its sets hold the rights granted at this moment. What it
-  means is told in lease.md.
+  means is told in docs/lease.md.
 
 The same configuration always gives the same text, so comparing two texts tells
 whether there is anything to apply.
@@ -314,7 +314,7 @@ def _networks(networks: Iterable[Network], version: int) -> list[str]:
 
 
 def _events_chain(ports: Sequence[str]) -> list[str]:
-    """Spare the kernel to build events nobody reads: 1 of 4 is left (flows.md, section 1)."""
+    """Spare the kernel to build events nobody reads: of four a short TCP flow, one is left."""
     if not ports:
         return []
     return _chain(

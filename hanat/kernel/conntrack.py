@@ -66,7 +66,7 @@ from hanat.kernel.refusals import refused
 
 SETTINGS = Path("/proc/sys/net/netfilter")
 
-# 64 MiB hold 100,000 events of 1280 bytes (flows.md, section 1); twice this is charged.
+# The kernel doubles it and charges 1280 bytes an event (measured): room for 100,000 events.
 CAPTURE_BUFFER_BYTES = 64 << 20
 # An event is at most 300 bytes; a read gives the loop back after 4096 of them (25 ms).
 EVENT_BYTES_MAX = 4096

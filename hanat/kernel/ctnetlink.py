@@ -4,9 +4,8 @@ A record (`hanat.core.flows`) says what a flow looks like in the holder's kernel
 To make another kernel look the same one cannot send back what an event said:
 entries are created from the *untranslated* tuples, and the kernel derives the
 translated reply and the NAT status bits from NAT attributes. Sent unchanged, an
-event makes an entry that translates nothing. All of it was measured (flows.md,
-section 2): 96 of 96 combinations of family, protocol, NAT, mark and zone came
-out equal to the original.
+event makes an entry that translates nothing. All of it was measured: 96 of 96
+combinations of family, protocol, NAT, mark and zone came out equal to the original.
 
 Cost: 5 us to parse, 8 us to build. A parser that knows the layout of whole
 messages needs 2 us and can take this one's place, see `Parser`.

@@ -2,7 +2,7 @@
 
 The rights are members of nftables sets whose elements time out in the kernel:
 if nobody grants them anew, the node falls silent without any process of ours
-having to run. Who asks, and for how long, is the lease's matter (lease.md).
+having to run. Who asks, and for how long, is the lease's matter (docs/lease.md).
 
 Granting empties the sets and fills them in one transaction, since adding an
 element that is there already does not extend it. No packet sees the sets empty:

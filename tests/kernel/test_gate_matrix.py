@@ -1,4 +1,4 @@
-"""Every kind of packet against every state of the gate, both families (lease.md, "The gate")."""
+"""Every kind of packet against every state of the gate, both families (docs/lease.md)."""
 
 from __future__ import annotations
 
