@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--profile", default="default", choices=("fast", "default", "calm"))
     parser.add_argument("--story", action="store_true", help="print what happened in each seed")
     parser.add_argument("--compact", action="store_true", help="cut the logs now and then")
+    parser.add_argument("--nodes", type=int, help="how many (default 5 in each 8th seed, else 3)")
     parser.add_argument("--ablate", choices=sorted(BROKEN), help="break one repair")
     arguments = parser.parse_args()
     logging.getLogger("pysyncobj").setLevel(logging.CRITICAL + 1)
@@ -34,7 +35,9 @@ def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     bad = commands = terms = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        result = run_seed(seed, profile=arguments.profile, compact=arguments.compact)
+        result = run_seed(
+            seed, profile=arguments.profile, compact=arguments.compact, nodes=arguments.nodes
+        )
         commands, terms = commands + result.commands, terms + result.terms
         bad += not result.valid
         _report(result, arguments, story=arguments.story or not result.valid)
@@ -53,7 +56,11 @@ def _ablate(arguments: argparse.Namespace) -> int:
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         try:
             result = run_seed(
-                seed, profile=arguments.profile, guard=guard, compact=arguments.compact
+                seed,
+                profile=arguments.profile,
+                guard=guard,
+                compact=arguments.compact,
+                nodes=arguments.nodes,
             )
         except (AssertionError, HanatError) as error:  # a node that crashes is caught as well
             caught += 1

@@ -60,6 +60,7 @@ class Process:
     """
 
     gate_enforced = True  # False: the kernel forgets to end the right to answer
+    exchange_class = Exchange  # a broken one shows what it is for
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Process:
         # True time; the kernel keeps both when the process dies.
         self.answers_until = self.carries_until = 0.0
         self.has_addresses = False
+        self.withdraw_s: float | None = 0.0  # how long that takes the kernel; None: it refuses
         self.applied: list[int] = []
         self.inbox: list[bytes] = []  # datagrams that wait for the process to run
         self.held: list[Callable[[], None]] = []  # what its threads were at when it was paused
@@ -119,7 +121,8 @@ class Process:
         self.inbox = []
         self.checked_index = 0
         self.queue: deque[told.Input] = deque()
-        self.stepping = self.kicked = False
+        self.todo: deque[do.Action] = deque()
+        self.stepping = self.stalled = self.failed = self.kicked = False
         self.timer = 0
         self.world.on(self, self._build)
         self.world.tell(f"{self.node_id} start")
@@ -141,7 +144,7 @@ class Process:
 
     def _make_exchange(self) -> Exchange:
         profile = self.configuration.profile
-        return Exchange(
+        return self.exchange_class(
             Identity(bytes(32), self.configuration.name, profile.lease_s, self.node_id),
             incarnation=self.world.rng.getrandbits(63) + 1,
             peer_ids=[i for i in self.world.node_ids if i != self.node_id],
@@ -163,7 +166,7 @@ class Process:
         self.replica.snapshots.restored = self._restored
         self.guard.bind(self.replica.machine, self)
         for action in self.core.start():
-            self._execute(action)
+            self._execute(action)  # a gate that it cannot shut ends by itself
 
     def kill(self) -> None:
         """End the process at once; the kernel keeps gate and addresses."""
@@ -184,7 +187,10 @@ class Process:
         self.journal.lose_power(rng)
 
     def crash(self, *, noticed_s: float) -> None:
-        """End the daemon; its supervisor withdraws the right to answer, then says so."""
+        """End the daemon; its supervisor withdraws the right to answer, then says so.
+
+        Only if it could: else the others wait for the end of their promises.
+        """
         profile = self.configuration.profile
         identity = Identity(bytes(32), self.configuration.name, profile.lease_s, self.node_id)
         release = seal_release(identity, self.exchange.incarnation)
@@ -197,7 +203,8 @@ class Process:
                     if peer != self.node_id:
                         self.world.datagram(self.node_id, peer, release)
 
-        self.world.after(noticed_s, release_lease)
+        if self.withdraw_s is not None:
+            self.world.after(noticed_s + self.withdraw_s, release_lease)
 
     def pause(self, duration_s: float) -> None:
         """Let the process stand still for a while."""
@@ -209,6 +216,8 @@ class Process:
     def _resume(self, incarnation: int) -> None:
         if self.alive and incarnation == self.incarnation:
             self.paused = False
+            if self.stalled:
+                self.world.on(self, self._work)
             held, self.held = self.held, []
             for finish in held:
                 finish()
@@ -316,23 +325,49 @@ class Process:
     def feed(self, item: told.Input) -> None:
         """Let the core take an input and carry out what it wants."""
         self.queue.append(item)
-        if self.stepping:
-            return
+        if not self.stepping:
+            self._work()
+
+    def _work(self) -> None:
         self.stepping = True
-        while self.queue:
-            was = self.core.snapshot()
-            todo = self.core.step(self.queue.popleft(), self.clock())
-            now = self.core.snapshot()
-            if was.role is not now.role:
-                self.world.tell(
-                    f"{self.node_id} {was.role.value}→{now.role.value} "
-                    f"term={now.term} reason={now.reason.value}"
-                )
-            for action in todo:
-                self._execute(action)
-                self.queue.append(told.ActionDone(action))
+        while self.todo or self.queue:
+            if not self.todo:
+                self._step(self.queue.popleft())
+            elif self._stalls(self.todo[0]):
+                return  # goes on here
+            else:
+                self._carry_out(self.todo.popleft())
         self.stepping = False
         self._arm_timer()
+
+    def _step(self, item: told.Input) -> None:
+        was = self.core.snapshot()
+        self.todo.extend(self.core.step(item, self.clock()))
+        self.failed = False
+        now = self.core.snapshot()
+        if was.role is not now.role:
+            self.world.tell(
+                f"{self.node_id} {was.role.value}→{now.role.value} "
+                f"term={now.term} reason={now.reason.value}"
+            )
+
+    def _stalls(self, action: do.Action) -> bool:
+        """Say whether the process stands still in the kernel now, before an action's effect."""
+        if not self.withdraw_s or not isinstance(action, do.WithdrawGate | do.ShutGate):
+            return False
+        self.stalled = not self.stalled
+        if self.stalled:
+            self.pause(self.withdraw_s)
+        return self.stalled
+
+    def _carry_out(self, action: do.Action) -> None:
+        if self.failed and not isinstance(action, do.CLEANUP):
+            return
+        self.stalled = False
+        found = self._execute(action)
+        self.failed |= found is not None
+        outcome = told.ActionDone(action) if found is None else told.ActionFailed(action, found)
+        self.queue.append(outcome)
 
     def _arm_timer(self) -> None:
         self.timer += 1
@@ -351,10 +386,12 @@ class Process:
 
     # ------------------------------------------------------------- the kernel
 
-    def _execute(self, action: do.Action) -> None:  # noqa: C901, PLR0912 - one arm an action
+    def _execute(self, action: do.Action) -> str | None:  # noqa: C901, PLR0912 - one arm an action
         match action:
             case do.ArmGate():
                 self._arm(action)
+            case do.WithdrawGate() | do.ShutGate() if self.withdraw_s is None:
+                return "refused"
             case do.WithdrawGate():
                 self.answers_until = min(self.answers_until, self.world.now)
             case do.ShutGate():
@@ -380,6 +417,7 @@ class Process:
                 self.replica.set_eligible(eligible=eligible)
             case _:
                 pass
+        return None
 
     def _arm(self, action: do.ArmGate) -> None:
         left_s = action.answers_until - self.clock()
@@ -397,6 +435,9 @@ class Process:
 
     def _transfer(self, to: int | None, attempts: int, when: tuple[int, int]) -> None:
         if not self.alive or when != (self.incarnation, self.replica.term):
+            return
+        if self.paused:
+            self.world.after(0.01, self._transfer, to, attempts, when)
             return
         if self.world.on(self, self.replica.transfer, to):
             return

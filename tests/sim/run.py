@@ -19,6 +19,8 @@ PEACE_S_MAX = 10.0
 FAULT_EVERY_S = 0.5
 COMMAND_EVERY_S = (0.01, 3.0)  # busy or idle: only an idle cluster lets a lagging node stand
 COMPACT_EVERY_S = 0.3
+REPLAY_EVERY_S = 0.01
+FIVE_NODES_EVERY = 8  # seeds of a swarm
 TERMS_MAX = 60  # two faults a second for eight seconds explain no more
 
 
@@ -38,9 +40,16 @@ class Result:
         return not self.violations
 
 
-def cluster(*, seed: int, profile: str = "default", guard: type[Guard] = Guard) -> World:
-    """Return a started cluster of three nodes whose clocks differ in rate."""
-    world = World(seed=seed)
+def nodes_of(seed: int) -> int:
+    """Return how many nodes a seed of a swarm has."""
+    return 5 if seed % FIVE_NODES_EVERY == 0 else 3
+
+
+def cluster(
+    *, seed: int, profile: str = "default", guard: type[Guard] = Guard, nodes: int = 3
+) -> World:
+    """Return a started cluster of nodes whose clocks differ in rate."""
+    world = World(seed=seed, node_ids=tuple(range(1, 1 + nodes)))
     for node_id in world.node_ids:
         rate = 1 + world.rng.uniform(-CLOCK_RATE_ERROR, CLOCK_RATE_ERROR) / 2
         Process(world, node_id, profile=profile, rate=rate, guard=guard)
@@ -71,9 +80,19 @@ def run_seed(
     faults_s: float = FAULTS_S,
     guard: type[Guard] = Guard,
     compact: bool = False,
+    nodes: int | None = None,
 ) -> Result:
-    """Run one seed and judge it; with `compact`, nodes cut their logs now and then."""
-    world = cluster(seed=seed, profile=profile, guard=guard)
+    """Run one seed and judge it.
+
+    Args:
+        seed: Fixes every draw.
+        profile: Timing.
+        faults_s: For how long there are faults.
+        guard: What repairs the library; a broken one shows what a repair is for.
+        compact: Nodes cut their logs now and then.
+        nodes: How many; None: as the seed says.
+    """
+    world = cluster(seed=seed, profile=profile, guard=guard, nodes=nodes or nodes_of(seed))
     if compact:
         world.after(0.5, _compact_now_and_then, world, Random(seed))
     client = _Client(world)
@@ -147,6 +166,7 @@ class _Nemesis:
         self._world, self._on = world, True
         self._undo: dict[int, Callable[[], None]] = {}
         self._number = 0
+        self._replaying = 0
 
     def go(self) -> None:
         if not self._on:
@@ -168,6 +188,8 @@ class _Nemesis:
                 self.move,
                 self.cut_power,
                 self.slow_disk,
+                self.replay,
+                self.hold_gate,
             ]
         )
         fault(self._world.processes[node_id])
@@ -208,6 +230,38 @@ class _Nemesis:
             process.disk.work_s = process.snapshot_disk.work_s = WORK_S
 
         self._for(self._world.rng.uniform(0.2, 2.0), end)
+
+    def replay(self, _process: Process) -> None:
+        """Send again what was ever sent, for a while: also of processes long gone."""
+        self._world.tell("recorded datagrams are sent again")
+        self._replaying += 1
+
+        def end() -> None:
+            self._replaying -= 1
+
+        self._replay()
+        self._for(self._world.rng.uniform(0.05, 2.0), end)
+
+    def _replay(self) -> None:
+        if self._replaying:
+            self._world.replay(self._world.rng, self._world.rng.choice([1, 10]))
+            self._world.after(REPLAY_EVERY_S, self._replay)
+
+    def hold_gate(self, process: Process) -> None:
+        """Let the holder's kernel refuse to withdraw rights, or take long; then give a reason to.
+
+        It is silenced by the end that its right has in the kernel, and nobody may count on less.
+        """
+        (process,) = [self._world.processes[i] for i in holders(self._world)[:1]] or [process]
+        withdraw_s = self._world.rng.choice([None, None, 0.02, 0.1, 0.5])
+        self._world.tell(f"{process.node_id} withdraws in {withdraw_s}")
+        process.withdraw_s = withdraw_s
+
+        def end() -> None:
+            process.withdraw_s = 0.0
+
+        self._for(self._world.rng.uniform(0.2, 2.0), end)
+        self._world.rng.choice([self.move, self.unplug, self.crash])(process)
 
     def crash(self, process: Process) -> None:
         if process.alive:

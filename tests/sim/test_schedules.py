@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from hanat.consensus import promises
 from hanat.core import inputs as told
+from hanat.core.lease import Lease
+from hanat.mesh.exchange import Exchange
+from tests.sim.ablations import Gullible, ReceiptLease
 from tests.sim.bench import settled, tell
+from tests.sim.process import Process
 from tests.sim.run import holders
 
 SEEDS = range(1, 13)
@@ -62,3 +67,47 @@ def test_no_storm_of_elections_when_no_node_may_hold(seed: int) -> None:
         world.processes[1], world.processes[1].feed, told.CarrierObserved("public", carrier=True)
     )
     assert world.run_until(lambda: holders(world) == [1], within_s=10), tell(world)
+
+
+@pytest.mark.parametrize("withdraw_s", [None, 0.02, 0.3], ids=["refused", "late", "very late"])
+@pytest.mark.parametrize("why", ["carrier", "switchover", "crash"])
+def test_holder_whose_gate_does_not_shut_is_followed_when_its_right_has_ended(
+    why: str, withdraw_s: float | None
+) -> None:
+    world, holder = settled()
+    process = world.processes[holder]
+    process.withdraw_s = withdraw_s
+    match why:
+        case "carrier":
+            world.on(process, process.feed, told.CarrierObserved("public", carrier=False))
+        case "switchover":
+            world.on(process, process.feed, told.SwitchoverRequested(None))
+        case _:
+            process.crash(noticed_s=0.001)
+    world.run(3.0)
+    # A switchover is called off: nobody is served by an outage.
+    stays = why == "switchover" and withdraw_s is None
+    assert (holders(world) == [holder]) is stays, tell(world)
+    assert len(holders(world)) == 1, tell(world)
+    assert world.violations == [], tell(world)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "lease"), [(Exchange, Lease), (Gullible, ReceiptLease)], ids=["", "ablated"]
+)
+def test_promises_that_are_sent_again_do_not_keep_the_lease(
+    exchange: type[Exchange], lease: type[Lease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Process, "exchange_class", exchange)
+    monkeypatch.setattr(promises, "Lease", lease)
+    world, holder = settled()
+    recorded = [data for target, data in world.recorded[-100:] if target == holder]
+    for peer in world.node_ids:
+        if peer != holder:
+            world.block(peer, holder)
+    for _ in range(40):
+        for data in recorded:
+            world.after(0.0, world._arrive, holder, data)
+        world.run(0.005)
+    holds = world.processes[holder].answers_until > world.now
+    assert holds is (exchange is Gullible), tell(world)

@@ -10,7 +10,8 @@ at its own time, and it is made anew. A blocked direction delivers late when the
 block ends, unless the connection is given up first.
 
 Datagrams (beacons) are lost, repeated and delayed each by itself, so that they change
-their order; a blocked direction loses them.
+their order; a blocked direction loses them. All that were ever sent are recorded, also
+those that were lost, and may be sent again at any time.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class World:
         # by returning False; `deliver` may hand it over later, in any order.
         self.tap: Callable[[int, int, dict[str, Any]], bool] = lambda *_: True
         self.datagram_tap: Callable[[int, int, bytes], bool] = lambda *_: True
+        self.recorded: list[tuple[int, bytes]] = []  # datagrams, for whom
         self._running: Process | None = None
         library.prepare(clock=self._library_clock, uniform=self.rng.random)
 
@@ -178,6 +180,7 @@ class World:
 
     def datagram(self, source: int, target: int, data: bytes) -> None:
         """Send a datagram: it arrives late, twice or never."""
+        self.recorded.append((target, data))
         direction = self.link(source, target).directions[source]
         if not self.datagram_tap(source, target, data) or direction.blocks:
             return
@@ -185,6 +188,15 @@ class World:
             if self.rng.random() >= direction.loss:
                 late = LATE_S if self.rng.random() < LATE_SHARE else DELAY_S
                 self.after(self.rng.uniform(*late), self._arrive, target, data)
+
+    def replay(self, rng: random.Random, count: int) -> None:
+        """Send recorded datagrams again: one after the other as once said, or any."""
+        start = rng.randrange(max(1, len(self.recorded) - count))
+        chosen = self.recorded[start : start + count]
+        if rng.random() < 0.5:
+            chosen = rng.choices(self.recorded, k=count) if self.recorded else []
+        for target, data in chosen:
+            self.after(rng.uniform(*DELAY_S), self._arrive, target, data)
 
     def _arrive(self, target: int, data: bytes) -> None:
         process = self.processes[target]
