@@ -67,7 +67,7 @@ log = logging.getLogger(__name__)
 TICK_S_MIN = 0.001
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
-TRANSFER_ATTEMPTS = 15  # one a beacon, three leases: by then a live peer has the whole log
+TRANSFER_BEACONS = 15  # three leases: by then a live peer has the whole log
 
 
 # Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
@@ -208,6 +208,7 @@ class Daemon:
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
+        self._transferring: tuple[int | None, int, float] | None = None  # to whom, term, until
         self._lateness = realtime.Lateness()
 
     # ------------------------------------------------------------------ running
@@ -328,6 +329,7 @@ class Daemon:
             for peer, silent in self._silence.look(self._transport.connected(), now=now):
                 self._tell_silence(peer, silent=silent)
         self._replica.tick()
+        self._try_transfer()
         self._tick_later()
 
     def _tell_silence(self, peer: int, *, silent: bool) -> None:
@@ -424,18 +426,22 @@ class Daemon:
 
     def _transfer(self, to: int | None) -> None:
         """Hand leadership on as soon as a peer has the whole log, in this term only."""
-        self._try_transfer(to, self._replica.term, TRANSFER_ATTEMPTS)
+        until = clock() + TRANSFER_BEACONS * self._guard.profile.beacon_s
+        self._transferring = (to, self._replica.term, until)
+        self._try_transfer()
 
-    def _try_transfer(self, to: int | None, term: int, attempts: int) -> None:
-        if not self._replica.leading or self._replica.term != term or self._replica.transfer(to):
+    def _try_transfer(self) -> None:
+        """Try again, now that perhaps more is acknowledged."""
+        if self._transferring is None:
             return
-        if attempts == 0:
+        to, term, until = self._transferring
+        over = not self._replica.leading or self._replica.term != term
+        if over or self._replica.transfer(to):
+            self._transferring = None
+        elif clock() >= until:
+            self._transferring = None
             found = "no connected peer has the whole log"
             self._feed(ActionFailed(TransferLeadership(to), found))
-            return
-        self._loop.call_later(
-            self._guard.profile.beacon_s, lambda: self._try_transfer(to, term, attempts - 1)
-        )
 
     def _carriers(self, read: Callable[[], list[CarrierChanged]]) -> None:
         for change in read():
