@@ -28,7 +28,11 @@ class ProposeHolder:
 
 @dataclass(frozen=True, slots=True)
 class InstallRuleset:
-    """Render and apply the gate's tables and the ruleset of a configuration."""
+    """Render and apply the gate's tables and the ruleset of a configuration.
+
+    The outcome comes later, while other actions are carried out; several of these are
+    carried out in order.
+    """
 
     configuration: Configuration
 

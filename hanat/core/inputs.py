@@ -32,8 +32,18 @@ class LeaseObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurationCommitted:
+    """A configuration was committed; `revision` counts from 1. It is being read.
+
+    `ConfigurationApplied` or `ConfigurationRefused` follows, in the order of revisions.
+    """
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigurationApplied:
-    """A configuration was committed; `revision` counts from 1."""
+    """A committed configuration was read and is in force from here on."""
 
     revision: int
     configuration: Configuration
@@ -93,7 +103,11 @@ class ActionDone:
 
 @dataclass(frozen=True, slots=True)
 class ActionFailed:
-    """An action failed, and those returned after it by the same step were not tried."""
+    """An action failed.
+
+    Those returned after it by the same step were not tried, unless it was one whose
+    outcome comes later.
+    """
 
     action: Action
     found: str
@@ -103,6 +117,7 @@ Input = (
     LeaderObserved
     | BarrierApplied
     | LeaseObserved
+    | ConfigurationCommitted
     | ConfigurationApplied
     | ConfigurationRefused
     | CarrierObserved

@@ -5,10 +5,11 @@ says when to come back with `TimerDue`. Same inputs and times, same actions:
 the simulation and the tests rely on it.
 
 Theory of operation. A node is BACKUP until the replicated log elects it. Then it
-is TAKEOVER, gate still shut, until three things hold: its barrier is applied (so
-every committed flow and configuration is here), it has a lease, and it is
-eligible. It starts to capture flows, adds the addresses, opens the gate for all
-of them at once, announces them, and is ACTIVE: state first, announcements last.
+is TAKEOVER, gate still shut, until four things hold: its barrier is applied (so
+every committed flow and configuration is here), the ruleset of that configuration
+is installed, it has a lease, and it is eligible. It starts to capture flows, adds
+the addresses, opens the gate for all of them at once, announces them, and is
+ACTIVE: state first, announcements last.
 
     BACKUP ──elected──▶ TAKEOVER ──barrier, lease, eligible──▶ ACTIVE
       ▲                    │ ▲                                  │ │
@@ -23,9 +24,6 @@ that established flows move on while neighbours learn the new place.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from enum import Enum
 
 from hanat.core.actions import (
     Action,
@@ -54,6 +52,7 @@ from hanat.core.inputs import (
     BarrierApplied,
     CarrierObserved,
     ConfigurationApplied,
+    ConfigurationCommitted,
     ConfigurationRefused,
     FlowsFlushed,
     Input,
@@ -64,6 +63,7 @@ from hanat.core.inputs import (
     SwitchoverRequested,
     TimerDue,
 )
+from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
 
 # A burst for neighbours that lose one, again after 1 s and 5 s for ports that were
@@ -80,37 +80,6 @@ INELIGIBLE_LEASES = 10
 LATE_S = 0.005  # a gate armed with less than this left was armed too late
 
 
-class Reason(Enum):
-    """Why a role was entered."""
-
-    STARTED = "started"
-    ELECTED = "elected"
-    LEASE_OBTAINED = "lease_obtained"
-    LEASE_EXPIRED = "lease_expired"
-    LEADERSHIP_LOST = "leadership_lost"
-    SWITCHOVER = "switchover"
-    SWITCHOVER_ABORTED = "switchover_aborted"
-    SHUTDOWN = "shutdown"
-    INELIGIBLE = "ineligible"
-    HANDED_OVER = "handed_over"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSnapshot:
-    """What a node is right now; times in seconds of its clock."""
-
-    role: Role
-    role_since: float
-    reason: Reason
-    term: int
-    leader: int | None
-    lease_until: float
-    ineligible: tuple[str, ...]
-    revision: int
-    configuration: Configuration
-    transitions: tuple[tuple[str, int], ...]
-
-
 class Node:
     """The state of one node and its transitions.
 
@@ -124,7 +93,8 @@ class Node:
     def __init__(self, *, node_id: int, configuration: Configuration, now: float) -> None:
         self.node_id = node_id
         self._configuration = configuration
-        self._revision = 0
+        self._revision = self._committed = 0  # in force; newest, perhaps still being read
+        self._installed: Configuration | None = None  # whose gate and ruleset are in place
         self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
         self._term = 0
         self._leader: int | None = None
@@ -209,10 +179,14 @@ class Node:
                 return self._barrier_applied(item, now)
             case LeaseObserved():
                 return self._lease_observed(item, now)
+            case ConfigurationCommitted(revision):
+                self._committed = revision
+                return ()
             case ConfigurationApplied():
                 return self._configuration_applied(item, now)
             case ConfigurationRefused(revision, found):
                 self._revision = revision
+                self._committed = max(self._committed, revision)
                 return self._hinder(f"configuration revision {revision}: {found}", None, now)
             case CarrierObserved():
                 return self._carrier_observed(item, now)
@@ -287,7 +261,7 @@ class Node:
         if not self._leading or item.term != self._term:
             return ()
         self._barrier_term = item.term
-        if self._revision == 0:
+        if self._committed == 0:
             return (ProposeConfiguration(),)
         return self._open(now)
 
@@ -314,7 +288,7 @@ class Node:
             self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
         if self.role is not Role.TAKEOVER or self._opening:
             return ()
-        if self._barrier_term != self._term or self._revision == 0:
+        if self._barrier_term != self._term or self._committed == 0:
             return ()
         if self.ineligible:
             self._step_down_due = None
@@ -323,6 +297,8 @@ class Node:
                 self._hand_on_due = now + delay_s
             return ()
         self._hand_on_due = None
+        if self._revision < self._committed or self._installed is not self._configuration:
+            return ()  # addresses without their ruleset would answer with resets
         if self._lease_until <= now:
             return ()
         self._opening = True
@@ -337,7 +313,9 @@ class Node:
         return (self._announce(), ProposeHolder(self._term))
 
     def _announce(self) -> Announce:
-        return Announce(self._configuration.vips, self._lease_until)
+        # What a new configuration adds is not there before its gate is.
+        vips = tuple(vip for vip in self._configuration.vips if vip in self._held)
+        return Announce(vips, self._lease_until)
 
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""
@@ -396,21 +374,27 @@ class Node:
     def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
         was, hindered = self._configuration.vips, bool(self.ineligible)
         self._configuration, self._revision = item.configuration, item.revision
+        self._committed = max(self._committed, item.revision)
         install = InstallRuleset(item.configuration)
         actions: tuple[Action, ...] = (install,)
         # The gate guards what its configuration names: remove before, add after it changes.
         if self.role is Role.ACTIVE:
-            self._held = tuple(dict.fromkeys((*self._held, *item.configuration.vips)))
-            gone = tuple(vip for vip in was if vip not in item.configuration.vips)
-            new = tuple(vip for vip in item.configuration.vips if vip not in was)
-            remove = (RemoveAddresses(gone),) if gone else ()
-            add = (AddAddresses(new), Announce(new, self._lease_until)) if new else ()
-            actions = (*remove, install, *add)
+            gone = tuple(vip for vip in self._held if vip not in item.configuration.vips)
+            actions = (RemoveAddresses(gone), install) if gone else (install,)
         elif not self._opening:
             # Also what a killed predecessor held under this revision.
             self._held = tuple(dict.fromkeys((*self._held, *was)))
             actions = (*self._clear(), install)
         return (*actions, *self._eligibility(now, hindered=hindered))
+
+    def _ruleset_installed(self, now: float) -> tuple[Action, ...]:
+        """Use what was waiting for gate and ruleset of the configuration in force."""
+        self._installed = self._configuration
+        if self.role is not Role.ACTIVE:
+            return self._open(now)
+        new = tuple(vip for vip in self._configuration.vips if vip not in self._held)
+        self._held = (*self._held, *new)
+        return (AddAddresses(new), Announce(new, self._lease_until)) if new else ()
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
@@ -450,6 +434,7 @@ class Node:
         if over:
             for why in over:
                 del self._faults[why]
+            self._installed = None
             actions += [InstallRuleset(self._configuration)]
             actions += self._eligibility(now, hindered=True)
         if self.role is Role.ACTIVE and self._lease_until <= now:
@@ -476,6 +461,9 @@ class Node:
                 self._held = tuple(vip for vip in self._held if vip not in vips)
             case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
+            # The very object: of two rulesets on their way only the newer one counts.
+            case InstallRuleset(configuration) if configuration is self._configuration:
+                return self._ruleset_installed(now)
             case _:
                 pass
         return ()
@@ -485,6 +473,8 @@ class Node:
             case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was done.
                 return self._fence(now) if self.role in {Role.ACTIVE, Role.TAKEOVER} else ()
+            case InstallRuleset(configuration) if configuration is not self._configuration:
+                return ()  # that of a newer configuration is on its way
             case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture() | Announce():
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
             case TransferLeadership() if self._handing_over:

@@ -14,7 +14,7 @@ from hanat.consensus.transport import RaftTransport
 from hanat.core.configuration import Configuration, Listen, Protocol, RealServer, VirtualService
 from hanat.core.flows import ServerKey
 from hanat.core.inputs import SwitchoverRequested
-from hanat.core.node import NodeSnapshot
+from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import (
     LogStatus,
     MeshStatus,

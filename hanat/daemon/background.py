@@ -13,11 +13,14 @@ class Background:
     Args:
         name: Of the thread, as tools show it.
         after: Called behind each `done`: something may go on now.
+        begin: Called in the thread before anything else.
     """
 
-    def __init__(self, name: str, *, after: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, *, after: Callable[[], None], begin: Callable[[], None] | None = None
+    ) -> None:
         self._after = after
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=begin)
 
     def __call__(
         self, work: Callable[[], None], done: Callable[[BaseException | None], None]

@@ -10,21 +10,29 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 from hanat.core.actions import CLEANUP, Action
 from hanat.core.inputs import ActionDone, ActionFailed, Input, TimerDue
-from hanat.core.node import Node, NodeSnapshot
+from hanat.core.node import Node
+from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import Role
 
 log = logging.getLogger(__name__)
 
 
+class Outcome(Enum):
+    """What is known of an action at once, if it neither failed nor is done."""
+
+    LATER = "later"  # it will be fed as an input
+
+
 class Executor(Protocol):
     """What carries actions out."""
 
-    def execute(self, action: Action) -> str | None:
-        """Carry out one action, at once; return why it failed, None if it did not."""
+    def execute(self, action: Action) -> str | Outcome | None:
+        """Carry out one action, or begin to; return why it failed, None if it is done."""
         ...
 
 
@@ -92,6 +100,8 @@ class Driver:
         role, since, ineligible = node.role, node.role_since, node.ineligible
         actions = node.step(item, self._clock())
         self._snapshot = None
+        if isinstance(item, ActionFailed):
+            log.error("kernel action=%s found=%r", type(item.action).__name__, item.found)
         if node.ineligible != ineligible:
             log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
         if (node.role, node.role_since) != (role, since):
@@ -103,10 +113,11 @@ class Driver:
 
     def _carry_out(self, action: Action) -> bool:
         found = self._executor.execute(action)
+        if found is Outcome.LATER:
+            return True
         if found is None:
             self._queue.append(ActionDone(action))
             return True
-        log.error("kernel action=%s found=%r", type(action).__name__, found)
         self._queue.append(ActionFailed(action, found))
         return False
 

@@ -33,10 +33,12 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.configuration import Configuration, FloatingAddress
-from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.core.inputs import ActionDone, ActionFailed, Input
+from hanat.daemon.driver import Outcome
+from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.worker import FlowWorker
-from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Announcer, Firewall, Gate, Placement
+from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Announcer, Gate, Placement
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,8 @@ class Kernel:
 
     addresses: Addresses
     announcer: Announcer
-    firewall: Firewall
     gate: Gate
+    rulesets: Rulesets
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,13 @@ class Callbacks:
         flushed: The flow worker has nothing left to commit.
         transfer: Hand leadership to a node (None: the best); may take some beacons.
         finish: The process may end.
+        ended: An action that took longer has come to its end.
     """
 
     flushed: Callable[[], None]
     transfer: Callable[[int | None], None]
     finish: Callable[[], None]
+    ended: Callable[[Input], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +112,18 @@ class NodeExecutor:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
         self._devices = tuple(sorted(set(place.interfaces.values())))
-        self._installed: Configuration | None = None  # unknown after the kernel refused anything
 
-    def execute(self, action: Action) -> str | None:
-        """Carry out one action; return why it failed, None if it did not."""
+    def execute(self, action: Action) -> str | Outcome | None:
+        """Carry out one action, or begin to; return why it failed, None if it is done."""
         try:
             return self._execute(action)
         except KernelError as error:
-            self._installed = None
+            self._kernel.rulesets.doubt()
             return str(error)
         except (ConsensusError, OSError) as error:
             return str(error)
 
-    def _execute(self, action: Action) -> str | None:  # noqa: C901, PLR0912 - one arm an action
+    def _execute(self, action: Action) -> str | Outcome | None:  # noqa: C901, PLR0912 - one arm an action
         match action:
             case ArmGate(answers_until, carries_until):
                 return self._arm(answers_until, carries_until)
@@ -137,7 +140,7 @@ class NodeExecutor:
                     return "the lease ended before the announcement"
                 self._kernel.announcer.announce(placements(vips, self._place.interfaces))
             case InstallRuleset(configuration):
-                return self._install(configuration)
+                return self._install(action, configuration)
             case StartCapture(term):
                 self._worker.start_capture(term)
             case StopCapture():
@@ -149,9 +152,7 @@ class NodeExecutor:
             case ProposeHolder(term):
                 self._replica.propose(Holder(term, self._place.node_id))
             case ProposeConfiguration():
-                self._replica.propose(
-                    NewConfiguration(self._replica.state.revision, self._place.configuration_text)
-                )
+                self._replica.propose(NewConfiguration(0, self._place.configuration_text))
             case TransferLeadership(to):
                 self._callbacks.transfer(to)
             case StepDown():
@@ -162,17 +163,17 @@ class NodeExecutor:
                 self._callbacks.finish()
         return None
 
-    def _install(self, configuration: Configuration) -> str | None:
-        """Bring gate and ruleset up to date: 40 ms for 100 services of 20 servers."""
-        if configuration == self._installed:
-            return None
+    def _install(self, action: Action, configuration: Configuration) -> str | Outcome:
         missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))
         if missing:
             return f"no device for interface {missing[0]!r}; add it to [interfaces]"
-        self._kernel.gate.install(render_gate(configuration, self._place.interfaces))
-        self._kernel.firewall.apply(render_ruleset(configuration, self._place.interfaces))
-        self._installed = configuration
-        return None
+
+        def ended(found: str | None) -> None:
+            outcome = ActionDone(action) if found is None else ActionFailed(action, found)
+            self._callbacks.ended(outcome)
+
+        self._kernel.rulesets.install(configuration, ended)
+        return Outcome.LATER
 
     def _arm(self, answers_until: float, carries_until: float) -> str | None:
         """Grant both rights for what is left of them, and check the clock again.

@@ -1,7 +1,8 @@
 """Build a node out of its parts and run it until it is told to stop.
 
 The only module that names concrete adapters. Everything runs on one asyncio
-loop in one thread; calls into the kernel are synchronous and short.
+loop in one thread; calls into the kernel are synchronous and short, and what is not
+short has a thread of its own: the disk, and configurations (rulesets).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from hanat.api.server import serve
-from hanat.config import parse_cluster
 from hanat.config.settings import NodeSettings
 from hanat.consensus import library
 from hanat.consensus.codec import Message, decode, encode
@@ -35,6 +35,7 @@ from hanat.core.inputs import (
     ActionFailed,
     CarrierObserved,
     ConfigurationApplied,
+    ConfigurationCommitted,
     ConfigurationRefused,
     FlowsFlushed,
     Input,
@@ -48,6 +49,7 @@ from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
+from hanat.daemon.rulesets import Rulesets
 from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.addresses import KernelAddresses
@@ -105,7 +107,8 @@ class _Adapters:
     addresses: KernelAddresses
     links: KernelLinks
     announcer: KernelAnnouncer
-    kernel: Kernel
+    firewall: KernelFirewall
+    gate: KernelGate
     conntrack: KernelConntrack
 
 
@@ -136,12 +139,13 @@ class Daemon:
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
-        addresses, announcer = KernelAddresses(), KernelAnnouncer()
+        addresses = KernelAddresses()
         self._adapters = _Adapters(
             addresses=addresses,
             links=KernelLinks(),
-            announcer=announcer,
-            kernel=Kernel(addresses, announcer, KernelFirewall(), KernelGate()),
+            announcer=KernelAnnouncer(),
+            firewall=KernelFirewall(),
+            gate=KernelGate(),
             conntrack=KernelConntrack(),
         )
         self._paths = machine.check(
@@ -178,7 +182,8 @@ class Daemon:
             log.warning("snapshot report=%r", store.report)
         # A thread for each: a configuration must not wait until a snapshot is written.
         journal, snapshots = (Background(n, after=self._kick) for n in ("journal", "snapshot"))
-        self._disk_work = (journal, snapshots)
+        rulesets = self._make_rulesets()
+        self._background = (journal, snapshots, rulesets)
         self._guard.durability.background = journal
         self._replica.snapshots.background = snapshots
         self._replica.snapshots.restored = self._restored
@@ -211,6 +216,19 @@ class Daemon:
         self._transferring: tuple[int | None, int, float] | None = None  # to whom, term, until
         self._lateness = realtime.Lateness()
 
+    def _make_rulesets(self) -> Background:
+        """Make what reads and installs configurations; return its thread."""
+        # None of the loop's priority: it takes long and nobody's lease depends on it.
+        thread = Background("rulesets", after=lambda: None, begin=realtime.step_back)
+        self._rulesets = Rulesets(
+            self._settings.interfaces,
+            gate=self._adapters.gate,
+            firewall=self._adapters.firewall,
+            background=thread,
+            known=(self._text, self._configuration),
+        )
+        return thread
+
     # ------------------------------------------------------------------ running
 
     async def run(self, lifeline: Lifeline) -> int:
@@ -219,7 +237,7 @@ class Daemon:
         try:
             return await self._run()
         finally:
-            for work in self._disk_work:
+            for work in self._background:
                 work.close()
             try:
                 self._journal.close()
@@ -290,13 +308,19 @@ class Daemon:
     def _make_driver(self, loop: asyncio.AbstractEventLoop) -> None:
         executor = NodeExecutor(
             Place(self._settings.node_id, self._settings.interfaces, self._text, clock),
-            kernel=self._adapters.kernel,
+            kernel=Kernel(
+                self._adapters.addresses,
+                self._adapters.announcer,
+                self._adapters.gate,
+                self._rulesets,
+            ),
             replica=self._replica,
             worker=self._worker,
             callbacks=Callbacks(
                 flushed=lambda: self._feed(FlowsFlushed()),
                 transfer=self._transfer,
                 finish=self._stopped.set,
+                ended=self._feed,
             ),
         )
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
@@ -312,7 +336,7 @@ class Daemon:
         )
         self._driver.close()
         self._stopped.set()
-        self._adapters.kernel.gate.shut()
+        self._adapters.gate.shut()
 
     def _tick(self, due: float) -> None:
         self._lateness.observe(self._loop.time() - due)
@@ -376,7 +400,7 @@ class Daemon:
     # ----------------------------------------------------------------- plumbing
 
     def _feed(self, item: Input) -> None:
-        if self._crash is None:
+        if self._crash is None and not self._stopped.is_set():
             self._driver.feed(item)
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
@@ -391,34 +415,33 @@ class Daemon:
                 self._worker.install(command.batch)
             return
         if isinstance(command, NewConfiguration):
-            self._configuration_applied(command.text)
+            self._configuration_committed(command.text)
         self._backend.wake()
 
     def _restored(self) -> None:
         """The state has become that of a snapshot."""
         if self._replica.state.revision:
-            self._configuration_applied(self._replica.state.text)
+            self._configuration_committed(self._replica.state.text)
 
-    def _configuration_applied(self, text: str) -> None:
+    def _configuration_committed(self, text: str) -> None:
         revision = self._replica.state.revision
-        try:
-            # 100 services of 20 servers take 73 ms to read, most of a lease: not twice.
-            known = text == self._text
-            configuration = (
-                self._configuration if known else parse_cluster(text, file=f"revision {revision}")
-            )
-        except ConfigError as error:
-            log.error("configuration revision=%d found=%r", revision, str(error))  # noqa: TRY400 - the text says it all
-            self._feed(ConfigurationRefused(revision, str(error)))
+        self._feed(ConfigurationCommitted(revision))
+        done = partial(self._configuration_read, revision)
+        self._rulesets.read(text, file=f"revision {revision}", done=done)
+
+    def _configuration_read(self, revision: int, found: Configuration | ConfigError) -> None:
+        if isinstance(found, ConfigError):
+            log.error("configuration revision=%d found=%r", revision, str(found))
+            self._feed(ConfigurationRefused(revision, str(found)))
             return
-        if configuration != self._configuration:
+        if found != self._configuration:
             log.warning(
                 "configuration revision=%d differs_from=%s in_force=replicated",
                 revision,
                 self._settings.cluster_file,
             )
-        self._leave_will(configuration)
-        self._feed(ConfigurationApplied(revision, configuration))
+        self._leave_will(found)
+        self._feed(ConfigurationApplied(revision, found))
 
     def _leave_will(self, configuration: Configuration) -> None:
         release = seal_release(self._identity, self._incarnation)

@@ -16,6 +16,7 @@ import gc
 import logging
 import os
 import resource
+import sys
 from bisect import bisect_left
 
 from hanat.core.status import LoopStatus
@@ -25,11 +26,14 @@ log = logging.getLogger(__name__)
 
 PRIORITY = 1  # above everything ordinary, below whatever an operator made real-time on purpose
 
+SWITCH_S = 0.0005  # how long another thread may keep the loop from the interpreter
+
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # asm-generic/mman.h; not on alpha, ppc, sparc
 
 
 def prepare() -> None:
-    """Ask for SCHED_RR; without the permission go on and say so."""
+    """Ask for SCHED_RR and short turns; without the permission go on and say so."""
+    sys.setswitchinterval(SWITCH_S)
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
     except OSError as error:
@@ -38,6 +42,11 @@ def prepare() -> None:
             error.strerror,
             "grant CAP_SYS_NICE; a busy machine may cost the lease",
         )
+
+
+def step_back() -> None:
+    """Let this thread, and the processes it starts, run when nobody urgent wants to."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def settle() -> None:

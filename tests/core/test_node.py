@@ -15,8 +15,8 @@ from hanat.core.node import (
     ANNOUNCE_REFRESH_S,
     INELIGIBLE_LEASES,
     Node,
-    Reason,
 )
+from hanat.core.snapshot import Reason
 from hanat.core.status import Role
 
 ME, PEER = 1, 2
@@ -379,10 +379,16 @@ def test_announcement_that_came_too_late_fences() -> None:
 
 @dataclass
 class Harness:
-    """A node whose every action succeeds at once, except one."""
+    """A node whose every action succeeds at once, except one.
+
+    Attributes:
+        failing: That one.
+        slow: Rulesets are not installed until the test says so.
+    """
 
     revision: int = 1
     failing: do.Action | None = None
+    slow: bool = False
     now: float = 0.0
     node: Node = field(init=False)
 
@@ -421,7 +427,7 @@ class Harness:
                 if action == self.failing:
                     failed = True
                     inputs.append(told.ActionFailed(action, "refused"))
-                else:
+                elif not (self.slow and isinstance(action, do.InstallRuleset)):
                     inputs.append(told.ActionDone(action))
         return done
 

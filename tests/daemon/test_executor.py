@@ -1,16 +1,45 @@
-"""Actions on a fake kernel: what is refused because it comes too late."""
+"""Actions on a fake kernel: what comes too late, what comes later, what is there already."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import cast
 
+from hanat.consensus.background import Done
 from hanat.consensus.replica import Replica
-from hanat.core.actions import AddAddresses, Announce, InstallRuleset
+from hanat.core.actions import Action, AddAddresses, Announce, ArmGate, InstallRuleset, WithdrawGate
+from hanat.core.inputs import ActionDone, ActionFailed, Input
+from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
-from hanat.errors import KernelError
+from hanat.daemon.rulesets import Rulesets
+from hanat.errors import HanatError, KernelError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
 from tests.core.examples import DEVICES, EDGE
+
+REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
+
+
+class Held:
+    """A thread that works when it is told to."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[], None], Done]] = deque()
+
+    def __call__(self, work: Callable[[], None], done: Done) -> None:
+        self._waiting.append((work, done))
+
+    def go_on(self) -> None:
+        """Do everything that waits."""
+        while self._waiting:
+            work, done = self._waiting.popleft()
+            error: BaseException | None = None
+            try:
+                work()
+            except (HanatError, AssertionError) as raised:
+                error = raised
+            done(error)
 
 
 class Executed:
@@ -19,21 +48,38 @@ class Executed:
     def __init__(self) -> None:
         self.now = 100.0
         self.kernel = FakeKernel(DEVICES.values(), now=self.clock)
+        self.gate = FakeGate(self.kernel)
+        self.firewall = FakeFirewall(self.kernel)
+        self.thread = Held()
+        self.outcomes: list[Input] = []
+        rulesets = Rulesets(
+            DEVICES,
+            gate=self.gate,
+            firewall=self.firewall,
+            background=self.thread,
+            known=("", EDGE),
+        )
         self.executor = NodeExecutor(
             Place(1, DEVICES, "", self.clock),
             kernel=Kernel(
-                FakeAddresses(self.kernel),
-                FakeAnnouncer(self.kernel),
-                FakeFirewall(self.kernel),
-                FakeGate(self.kernel),
+                FakeAddresses(self.kernel), FakeAnnouncer(self.kernel), self.gate, rulesets
             ),
             replica=cast(Replica, None),
             worker=cast(FlowWorker, None),
-            callbacks=Callbacks(lambda: None, lambda _: None, lambda: None),
+            callbacks=Callbacks(lambda: None, lambda _: None, lambda: None, self.outcomes.append),
         )
 
     def clock(self) -> float:
         return self.now
+
+    def begin(self, action: Action) -> None:
+        assert self.executor.execute(action) is Outcome.LATER
+
+    def install(self) -> Input:
+        """Install the ruleset of the example; return the outcome."""
+        self.begin(InstallRuleset(EDGE))
+        self.thread.go_on()
+        return self.outcomes.pop()
 
 
 def test_nothing_is_announced_once_the_lease_is_over() -> None:
@@ -50,15 +96,45 @@ def test_nothing_is_announced_once_the_lease_is_over() -> None:
     assert len(e.kernel.announced) == sent
 
 
+def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_being_installed() -> None:
+    e = Executed()
+    e.install()
+    e.begin(InstallRuleset(EDGE))
+
+    assert e.executor.execute(ArmGate(100.1, 100.3)) is None
+    assert e.gate.rights()["eth0"].answers_s > 0
+
+    assert e.executor.execute(WithdrawGate()) is None
+    assert "eth0" not in e.gate.rights() or e.gate.rights()["eth0"].answers_s == 0
+    assert e.outcomes == []
+
+
+def test_installed_ruleset_is_told_when_it_is_there() -> None:
+    e = Executed()
+    action = InstallRuleset(EDGE)
+    e.begin(action)
+    assert e.firewall.table("inet", "hanat") is None
+
+    e.thread.go_on()
+
+    assert e.firewall.table("inet", "hanat") is not None
+    assert e.outcomes == [ActionDone(action)]
+
+
+def test_refused_ruleset_is_told_with_the_kernels_words() -> None:
+    e = Executed()
+    e.kernel.faults["firewall.apply"] = REFUSAL
+    assert e.install() == ActionFailed(InstallRuleset(EDGE), str(REFUSAL))
+
+
 def test_what_is_installed_is_not_installed_again_unless_the_kernel_refused_something() -> None:
     e = Executed()
-    refusal = KernelError(operation="do it", target="eth0", found="EIO: it failed")
-    assert e.executor.execute(InstallRuleset(EDGE)) is None
+    assert isinstance(e.install(), ActionDone)
 
-    e.kernel.faults["firewall.apply"] = refusal
-    assert e.executor.execute(InstallRuleset(EDGE)) is None
+    e.kernel.faults["firewall.apply"] = REFUSAL
+    assert isinstance(e.install(), ActionDone)
 
-    e.kernel.faults["addresses.add"] = refusal
+    e.kernel.faults["addresses.add"] = REFUSAL
     assert e.executor.execute(AddAddresses(EDGE.vips))
-    assert e.executor.execute(InstallRuleset(EDGE))  # not known to be there: tried, and refused
-    assert e.executor.execute(InstallRuleset(EDGE)) is None
+    assert isinstance(e.install(), ActionFailed)  # not known to be there: tried, and refused
+    assert isinstance(e.install(), ActionDone)

@@ -36,6 +36,7 @@ from tests.sim.world import World
 TRANSFER_ATTEMPTS = 15
 TICK_S_MIN = 0.001
 CARRIES_ERROR = 0.01  # rate of the node's clock
+RULESETS_S = (0.0002, 0.15)  # to read a configuration, and to install one
 BURST_S = 0.002  # how long a busy event loop may gather messages before it ticks
 
 
@@ -79,7 +80,9 @@ class Process:
         self.store: Any = MemoryStore()
         self.padding = 0  # of the state, in MiB
         self.kept_entries = 5  # of the log before a cut
-        self.disk, self.snapshot_disk = Disk(self), Disk(self)  # a thread for each
+        # A thread for each.
+        self.disk, self.snapshot_disk, self.rulesets = Disk(self), Disk(self), Disk(self)
+        self.rulesets.work_s = RULESETS_S
         self.background: Background = self.disk
         self.alive = self.paused = False
         # True time; the kernel keeps both when the process dies.
@@ -316,7 +319,9 @@ class Process:
     def _restored(self) -> None:
         if self.replica.state.revision:
             revision = self.replica.state.revision
-            self.feed(told.ConfigurationApplied(revision, self.configuration))
+            self.feed(told.ConfigurationCommitted(revision))
+            read = told.ConfigurationApplied(revision, self.configuration)
+            self.rulesets(lambda: None, lambda _: self.feed(read))
 
     def compact(self) -> None:
         """Let the node write a snapshot and cut its log."""
@@ -366,6 +371,8 @@ class Process:
         self.stalled = False
         found = self._execute(action)
         self.failed |= found is not None
+        if isinstance(action, do.InstallRuleset):
+            return  # its outcome comes later
         outcome = told.ActionDone(action) if found is None else told.ActionFailed(action, found)
         self.queue.append(outcome)
 
@@ -397,6 +404,8 @@ class Process:
             case do.ShutGate():
                 self.answers_until = min(self.answers_until, self.world.now)
                 self.carries_until = min(self.carries_until, self.world.now)
+            case do.InstallRuleset():
+                self.rulesets(lambda: None, lambda _: self.feed(told.ActionDone(action)))
             case do.AddAddresses():
                 self.has_addresses = True
             case do.RemoveAddresses():

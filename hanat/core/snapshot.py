@@ -1,0 +1,40 @@
+"""What a node is at one moment, and why it came to be that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from hanat.core.configuration import Configuration
+from hanat.core.status import Role
+
+
+class Reason(Enum):
+    """Why a role was entered."""
+
+    STARTED = "started"
+    ELECTED = "elected"
+    LEASE_OBTAINED = "lease_obtained"
+    LEASE_EXPIRED = "lease_expired"
+    LEADERSHIP_LOST = "leadership_lost"
+    SWITCHOVER = "switchover"
+    SWITCHOVER_ABORTED = "switchover_aborted"
+    SHUTDOWN = "shutdown"
+    INELIGIBLE = "ineligible"
+    HANDED_OVER = "handed_over"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """What a node is right now; times in seconds of its clock."""
+
+    role: Role
+    role_since: float
+    reason: Reason
+    term: int
+    leader: int | None
+    lease_until: float
+    ineligible: tuple[str, ...]
+    revision: int
+    configuration: Configuration
+    transitions: tuple[tuple[str, int], ...]

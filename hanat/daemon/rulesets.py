@@ -1,0 +1,94 @@
+"""Read and install configurations in order, while the loop goes on.
+
+One thread does both, so that a ruleset is installed behind the one before it.
+Everything that grants or withdraws a right stays on the loop, by a socket of its own:
+to stop answering never waits for a ruleset, but for the kernel's transaction, of
+which there is one at a time in a network namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from hanat.consensus.background import Background
+from hanat.core.configuration import Configuration
+from hanat.daemon.reading import Read, read, render
+from hanat.errors import ConfigError, KernelError
+from hanat.kernel.ports import Firewall, Gate
+
+
+class Rulesets:
+    """Reads texts and installs what they say.
+
+    Args:
+        devices: Logical name to kernel device.
+        gate: Where its tables are brought up to date.
+        firewall: Where rulesets are applied.
+        background: Does one work after the other, off the loop.
+        known: A text that was read already, and what it says.
+    """
+
+    def __init__(
+        self,
+        devices: Mapping[str, str],
+        *,
+        gate: Gate,
+        firewall: Firewall,
+        background: Background,
+        known: tuple[str, Configuration],
+    ) -> None:
+        self._devices, self._gate, self._firewall = devices, gate, firewall
+        self._background = background
+        self._doubts = 0
+        # Used by the thread alone from here on.
+        self._text, configuration = known
+        self._read: Read = (configuration, None)
+        self._installed: tuple[Configuration, int] | None = None  # and the doubts there were
+
+    def doubt(self) -> None:
+        """The kernel refused something: nobody knows what is installed."""
+        self._doubts += 1
+
+    def read(
+        self, text: str, *, file: str, done: Callable[[Configuration | ConfigError], None]
+    ) -> None:
+        """Read a text, then tell what it says or what is wrong with it."""
+        found: list[Configuration] = []
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, ConfigError):
+                raise error
+            done(found[0] if error is None else error)
+
+        self._background(lambda: found.append(self._read_now(text, file)), ended)
+
+    def _read_now(self, text: str, file: str) -> Configuration:
+        if text != self._text:
+            self._read = read(text, file=file, devices=self._devices)
+            self._text = text
+        return self._read[0]
+
+    def install(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
+        """Install gate and ruleset of a configuration, then tell why that failed or None."""
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, (KernelError, OSError)):
+                raise error
+            done(None if error is None else str(error))
+
+        self._background(partial(self._install_now, configuration, self._doubts), ended)
+
+    def _install_now(self, configuration: Configuration, doubts: int) -> None:
+        wanted = (configuration, doubts)
+        if wanted == self._installed:
+            return
+        self._installed = None
+        known, scripts = self._read
+        if known is not configuration or scripts is None:
+            scripts = render(configuration, self._devices)
+        assert scripts is not None, f"no device for one of {configuration.interfaces}"
+        gate, ruleset = scripts
+        self._gate.install(gate)
+        self._firewall.apply(ruleset)
+        self._installed = wanted

@@ -1,0 +1,88 @@
+"""What a node does while its newest configuration is being read and installed."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+
+from hanat.core import actions as do
+from hanat.core import inputs as told
+from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.node import ANNOUNCE_OFFSETS_S
+from hanat.core.status import Role
+from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
+
+
+def test_addresses_of_a_new_configuration_wait_for_its_gate() -> None:
+    h = Harness().active(until=0.09)
+    extra = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
+    changed = Configuration("test", PROFILE, (*VIPS, extra), (), ())
+    h.slow = True
+    assert h.tell(told.ConfigurationApplied(2, changed)) == [do.InstallRuleset(changed)]
+
+    h.now = ANNOUNCE_OFFSETS_S[1]
+    assert h.tell(told.TimerDue()) == [do.Announce(VIPS, until=0.09)]  # not yet the extra one
+
+    assert h.tell(told.ActionDone(do.InstallRuleset(changed))) == [
+        do.AddAddresses((extra,)),
+        do.Announce((extra,), until=0.09),
+    ]
+
+
+def test_ruleset_of_an_older_configuration_opens_nothing() -> None:
+    h = Harness(slow=True)
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    changed = Configuration("test", PROFILE, tuple(reversed(VIPS)), (), ())
+    h.tell(told.ConfigurationApplied(2, changed))
+    assert h.lease(until=0.09) == []
+
+    assert h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION))) == []
+    assert h.waits
+
+    assert do.AddAddresses(changed.vips) in h.tell(told.ActionDone(do.InstallRuleset(changed)))
+    assert h.role is Role.ACTIVE
+
+
+def test_refused_ruleset_of_an_older_configuration_does_not_hinder() -> None:
+    h = Harness(slow=True)
+    changed = Configuration("test", PROFILE, tuple(reversed(VIPS)), (), ())
+    h.tell(told.ConfigurationApplied(2, changed))
+    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused"))
+    assert not h.node.ineligible
+    h.tell(told.ActionFailed(do.InstallRuleset(changed), "refused"))
+    assert h.node.snapshot().ineligible == ("kernel: refused",)
+
+
+def test_elected_node_waits_for_a_configuration_that_is_being_read() -> None:
+    h = Harness(revision=0)
+    h.tell(told.ConfigurationCommitted(1))
+    h.elect()
+    h.lease(until=0.09)
+    assert h.tell(told.BarrierApplied(1)) == []  # the cluster has one: none is proposed
+    assert h.waits
+    h.tell(told.ConfigurationApplied(1, CONFIGURATION))
+    assert h.role is Role.ACTIVE
+
+
+def test_holder_goes_on_while_a_configuration_is_being_read() -> None:
+    h = Harness().active(until=0.09)
+    assert h.tell(told.ConfigurationCommitted(2)) == []
+    assert h.lease(until=0.11) == [do.ArmGate(0.11, 0.11 + PROFILE.grace_s)]
+
+
+def test_after_a_refusal_of_the_kernel_the_ruleset_is_installed_anew_before_the_gate_opens() -> (
+    None
+):
+    h = Harness(failing=do.AddAddresses(VIPS))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    h.lease(until=0.09)
+    h.tell(told.LeaderObserved(2, PEER))
+    h.failing, h.slow = None, True
+    h.now = h.node.deadline or 0.0
+    assert do.InstallRuleset(CONFIGURATION) in h.tell(told.TimerDue())
+
+    h.tell(told.LeaderObserved(3, ME))
+    h.tell(told.BarrierApplied(3))
+    assert h.tell(told.LeaseObserved(3, h.now + 1)) == []
+    assert do.AddAddresses(VIPS) in h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))

@@ -1,0 +1,65 @@
+"""Rulesets on a real thread and a real kernel: the gate does not wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from hanat.core.ruleset import render_gate
+from hanat.daemon.background import Background
+from hanat.daemon.realtime import step_back
+from hanat.daemon.rulesets import Rulesets
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from tests.core.examples import DEVICES, EDGE
+
+pytestmark = pytest.mark.kernel
+
+
+class HeldFirewall(KernelFirewall):
+    """Begins when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def apply(self, script: str) -> None:
+        self.begun.set()
+        assert self.may_go_on.wait(10)
+        super().apply(script)
+
+
+@pytest.mark.usefixtures("inside")
+def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
+    gate, firewall = KernelGate(), HeldFirewall()
+    gate.install(render_gate(EDGE, DEVICES))
+
+    async def install() -> None:
+        ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        background = Background("rulesets", after=lambda: None, begin=step_back)
+        try:
+            rulesets = Rulesets(
+                DEVICES, gate=gate, firewall=firewall, background=background, known=("", EDGE)
+            )
+            rulesets.install(EDGE, ended.set_result)
+            assert await asyncio.to_thread(firewall.begun.wait, 10)
+
+            gate.arm(DEVICES.values(), answers_s=10, carries_s=20)
+            assert gate.rights()["eth0"].answers_s > 0
+            gate.withdraw()
+            assert gate.rights()["eth0"].answers_s == 0
+
+            assert not ended.done()
+            assert firewall.table("inet", "hanat") is None
+            firewall.may_go_on.set()
+            assert await ended is None
+        finally:
+            firewall.may_go_on.set()
+            background.close()
+
+    asyncio.run(install())
+    assert firewall.table("inet", "hanat") is not None
+    gate.close()
+    firewall.close()
