@@ -22,7 +22,7 @@ from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING
 
 from hanat.consensus.library import LibraryNode
-from hanat.consensus.promises import Promises
+from hanat.consensus.promises import STEPPED_DOWN_LEASES, Promises
 from hanat.core.configuration import Profile
 from hanat.core.election import Rival, rank
 
@@ -38,9 +38,6 @@ STALLED_BEACONS = 3  # a node that did not run for this long hears what waited, 
 # Who follows looks at its timers when it hears a beacon; this is for when it does not.
 FOLLOWER_BEACONS = 1.25
 REPEATS = 4  # in a beacon: how often a vote is asked for again
-# Who steps down stands later than anybody else: who hears it on its connection only, where
-# it is heard less often, waits for it for two leases, and then takes its turn.
-STEPPED_DOWN_LEASES = 4
 
 
 class Elections(Promises):

@@ -38,6 +38,9 @@ ASK_BEACONS = 3  # a leader that heard no majority for this long does not ask
 ALIVE_BEACONS = 3 * GOSSIP_BEACONS  # who was silent for longer takes no turn at elections
 TERMS_AHEAD_MAX = 1 << 32  # an election each second for a century
 HEARTBEAT_BEACONS = 5  # period of the log's messages when there is nothing to say
+# Who steps down stands later than anybody else: who hears it on its connection only, where
+# it is heard less often, waits for it for two leases, and then takes its turn.
+STEPPED_DOWN_LEASES = 4
 GONE_BEACONS = 3  # the leader, of which something is due each beacon
 
 
@@ -113,7 +116,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self._echoed_at: dict[int, float] = {}  # peer → when its newest echo was sent
         self._told_at: dict[int, float] = {}
         self.dead: set[int] = set()  # peers whose daemon died, until they are heard again
-        self._led_term, self._led_since = 0, 0.0
+        self._led_term, self._led_since = -1, 0.0
         self._reported_until = 0.0  # of the lease, in this term
 
     def bind(self, raft: RaftView, wire: Wire) -> None:
@@ -293,6 +296,11 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
                 self.held_until = max(self.held_until, self.lease.until)
                 self.candidacy.wait(self.clock() + self.profile.lease_s)
                 self.lease.revoke()
+            if self._led_term == self.term:
+                # The library gave up, nobody answers it: its log may be the longest, with
+                # entries that are nobody else's, and it would be elected to the same end.
+                self._led_term = -1
+                self.candidacy.wait(self.clock() + STEPPED_DOWN_LEASES * self.profile.lease_s)
         elif self._led_term != self.term:
             self._led_term, self._led_since = self.term, self.clock()
             self._reported_until = 0.0

@@ -15,6 +15,7 @@ from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode
 from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.recovery import Recovery
+from hanat.core.beacon import Heard
 from hanat.core.election import Candidacy, Rival
 from hanat.core.lease import Lease, Promise
 
@@ -196,6 +197,20 @@ class WithoutLostLeaders(Guard):
 
     def rivals(self) -> list[Rival]:
         return [Rival(peer, beacon.eligible) for peer, beacon in self._alive().items()]
+
+
+@_broken
+class WithoutDeafness(Guard):
+    """Whoever leads is followed, also one that asks for no promise because it hears nobody."""
+
+    def hear(self, heard: Heard) -> None:
+        super().hear(heard)
+        if heard.beacon.leads and not self.leading:
+            self._followed()
+
+    def _on_append(self, node: LibraryNode, message: Message) -> None:
+        super()._on_append(node, message)
+        self._followed()
 
 
 @_broken

@@ -23,6 +23,7 @@ from tests.sim.process import Process
 from tests.sim.repairs import BROKEN
 from tests.sim.run import run_seed
 
+DOCUMENT = Path(__file__).parents[2] / "docs/simulation.md"
 SCHEDULES = sorted(Path(__file__).parent.glob("test_*.py"))
 
 Patch = pytest.MonkeyPatch
@@ -88,3 +89,4 @@ def schedules_of(name: str) -> list[str]:
 @pytest.mark.parametrize("broken", sorted(BROKEN))
 def test_each_repair_has_a_schedule_that_shows_what_it_is_for(broken: str) -> None:
     assert schedules_of(BROKEN[broken].__name__)
+    assert f"`{broken}`" in DOCUMENT.read_text()

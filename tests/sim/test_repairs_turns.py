@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
+from hanat.consensus.replica import FALLBACK_LEASES
 from hanat.core.beacon import Beacon, Promised
 from hanat.core.configuration import PROFILES
 from hanat.core.election import Rival
 from tests.consensus.disks import Quick
 from tests.sim import repairs
-from tests.sim.bench import STEP_S, Bench, entries_of, tell, with_and_without
+from tests.sim.bench import STEP_S, Bench, entries_of, settled, tell, with_and_without
 from tests.sim.process import Process
 from tests.sim.run import cluster, converged, holders
 
@@ -166,6 +169,22 @@ def test_nobody_waits_for_a_leader_that_is_deaf(guard: type[Guard]) -> None:
     assert stands(bench, within_s=2 * STEP_S) is (guard is Guard)
 
 
+@with_and_without(repairs.WithoutDeafness)
+@pytest.mark.parametrize("path", ["beacon", "connection"])
+def test_leader_that_is_deaf_is_heard_and_deposed_nevertheless(
+    guard: type[Guard], path: str
+) -> None:
+    bench = follower(guard)
+    bench.run(LEASE_S - STEP_S).hear(2, Beacon(term=TERM, leads=True))
+    assert stands(bench, within_s=2 * BEACON_S)
+    if path == "beacon":
+        bench.hear(2, Beacon(term=TERM, leads=True))
+    else:
+        bench.append(2, term=TERM, after=(1, 0))
+    bench.say(3, "pre_vote_ok", round=bench.guard._round).tick()
+    assert bool(bench.take("request_vote", to=3)) is (guard is Guard)
+
+
 def test_leader_that_stays_deaf_takes_its_turn_again() -> None:
     # Else those who never followed it would rank the others in another order, for ever.
     bench = follower(Guard, me=2, leader=1).run(2 * LEASE_S)
@@ -194,6 +213,22 @@ def test_leader_whose_beacons_are_lost_makes_room_for_another() -> None:
     assert took, tell(world)
     world.run(2.0)
     assert converged(world), tell(world)
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_leader_whose_connections_are_dead_makes_room_for_another(seed: int) -> None:
+    # Its beacons pass, so its lease goes on until the library gives up. What it appended
+    # meanwhile is nobody else's, and makes its log the longest.
+    world, holder = settled(seed=seed)
+    world.tap = lambda source, target, _message: holder not in (source, target)
+    world.processes[holder].propose(1)
+
+    def another_holds() -> bool:
+        return len(holders(world)) == 1 and holders(world) != [holder]
+
+    assert world.run_until(another_holds, within_s=FALLBACK_LEASES * LEASE_S + 5 * LEASE_S), tell(
+        world
+    )
 
 
 # ------------------------------------------------------------------ handing on
