@@ -184,6 +184,7 @@ class _Nemesis:
                 self.part,
                 self.sever,
                 self.lose,
+                self.choke,
                 self.unplug,
                 self.move,
                 self.cut_power,
@@ -316,6 +317,16 @@ class _Nemesis:
                 ends[source].loss = 0.0
 
         self._for(self._world.rng.uniform(0.05, 2.0), heal)
+
+    def choke(self, process: Process) -> None:
+        """Stop the connections of a node, in one direction or both: datagrams pass."""
+        me = process.node_id
+        pairs = [(o, me) for o in self._world.node_ids if o != me]
+        if self._world.rng.random() < 0.5:
+            pairs += [(me, o) for o, _ in pairs]
+        self._world.tell(f"connections stuck: {pairs}")
+        undos = [self._world.stick(*pair) for pair in pairs]
+        self._for(self._world.rng.uniform(0.05, 2.0), lambda: _all(undos))
 
     def unplug(self, process: Process) -> None:
         if not process.alive or process.paused:

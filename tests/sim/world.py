@@ -48,6 +48,7 @@ class Direction:
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)
     newest: float = 0.0
     blocks: int = 0
+    stuck: int = 0  # blocks of the connection alone
     loss: float = 0.0  # share of datagrams
 
 
@@ -171,7 +172,7 @@ class World:
         direction = link.directions[source]
         target = link.other(source)
         process = self.processes[target]
-        if link.number != number or direction.blocks or process.busy:
+        if link.number != number or direction.blocks or direction.stuck or process.busy:
             return
         while direction.queue and direction.queue[0][0] <= self.now:
             _, data = direction.queue.popleft()
@@ -235,6 +236,17 @@ class World:
         self.after(GIVE_UP_S, give_up)
         return end
 
+    def stick(self, source: int, target: int) -> Callable[[], None]:
+        """Stop one direction of a connection, not the datagrams; return what ends that."""
+        direction = self.link(source, target).directions[source]
+        direction.stuck += 1
+
+        def end() -> None:
+            direction.stuck -= 1
+            self.flush(target)
+
+        return end
+
     def break_link(self, link: Link) -> None:
         """Break a connection; what was in flight is lost from a random point on."""
         number = link.number
@@ -256,7 +268,7 @@ class World:
         processes = [self.processes[end] for end in link.ends]
         if link.believes[link.ends[0]] == link.number and link.number:
             return
-        blocked = any(link.directions[end].blocks for end in link.ends)
+        blocked = any(d.blocks or d.stuck for d in link.directions.values())
         if blocked or not all(p.alive and not p.busy for p in processes):
             self.after(RECONNECT_S[1], self.connect, link)
             return
