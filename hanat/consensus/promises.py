@@ -200,10 +200,12 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         majority = heard[self.quorum - 1] if len(heard) >= self.quorum else 0.0
         return now - max(majority, self._led_since) <= ASK_BEACONS * self.profile.beacon_s
 
-    def tell(self, peer: int, message: Message | None = None) -> None:
-        """Send a beacon now, perhaps with a message."""
+    def tell(
+        self, peer: int, message: Message | None = None, *, beacon: Beacon | None = None
+    ) -> None:
+        """Send a beacon now (None: what there is to tell), perhaps with a message."""
         self._told_at[peer] = self.clock()
-        self.wire.beacon(peer, self.view(peer), message)
+        self.wire.beacon(peer, beacon or self.view(peer), message)
 
     def tell_all(self) -> None:
         """Send a beacon to everybody now."""
@@ -221,6 +223,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
     def _tell_due(self, now: float) -> None:
         """Send the beacons that are due by time."""
         followed = self.promise.leader if now < self.promise.until else None
+        same = self.view(NOBODY) if self.leading else None
         for peer in self.nodes:
             if self.leading or followed is None:
                 beacons = 1
@@ -228,7 +231,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
                 beacons = SILENT_BEACONS if peer == followed else GOSSIP_BEACONS
             # A little early rather than a whole tick late.
             if now - self._told_at.get(peer, 0.0) >= (beacons - 0.1) * self.profile.beacon_s:
-                self.tell(peer)
+                self.tell(peer, beacon=same)
 
     # ------------------------------------------------------------------- hearing
 

@@ -58,6 +58,7 @@ class Driver:
         self._queue: deque[Input] = deque()
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._snapshot: NodeSnapshot | None = None  # made when somebody asks
         self._watchers: list[Callable[[], None]] = []
 
@@ -133,17 +134,23 @@ class Driver:
         )
 
     def _arm_timer(self) -> None:
+        deadline = self._node.deadline
         if self._timer is not None:
+            if deadline is not None and self._timer_at <= deadline:
+                return  # early: a holder's deadline moves on with each renewal
             self._timer.cancel()
             self._timer = None
-        deadline = self._node.deadline
         if deadline is not None:
+            self._timer_at = deadline
             delay_s = max(0.0, deadline - self._clock())
             self._timer = self._loop.call_later(delay_s, self._due)
 
     def _due(self) -> None:
         self._timer = None
-        self.feed(TimerDue())
+        if self._node.deadline is None or self._node.deadline > self._clock():
+            self._arm_timer()
+        else:
+            self.feed(TimerDue())
 
     def close(self) -> None:
         """Stop the timer."""

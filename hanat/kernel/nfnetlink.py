@@ -45,6 +45,9 @@ _LIST_ELEMENT = 1
 _ELEMENT_KEY, _ELEMENT_TIMEOUT = 1, 4
 _DATA_VALUE = 1
 _NAME_BYTES = 16  # IFNAMSIZ
+_SEQUENCE = struct.Struct("=I")
+_SEQUENCE_OFFSET = 8  # in a netlink header
+_SEQUENCE_MAX = 1 << 31
 _GENERIC = struct.Struct(">BBH")  # family, version, resource id
 
 
@@ -87,40 +90,60 @@ class NfNetlink:
             KernelError: What else the kernel said; nothing was changed.
         """
         try:
-            number = self._exchange(list(_parts(refills)))
+            number = self._exchange(_batch(tuple(refills)))
         except OSError as error:
             self.close()  # an answer that comes later must not meet another batch
             number = error.errno or errno.ETIMEDOUT
         if number:
             raise refused(number, operation=operation, target=target)
 
-    def _exchange(self, parts: list[tuple[int, int, bytes]]) -> int:
+    def _exchange(self, batch: _Batch) -> int:
         if self._socket is None:
             self._socket = open_socket(NETLINK_NETFILTER)
             self._socket.settimeout(ANSWER_S_MAX)
-        batch = [self._message(_BATCH_BEGIN, 0, _GENERIC.pack(0, 0, _SUBSYSTEM))]
-        for index, (kind, flags, body) in enumerate(parts, start=1):
-            # The last one is acknowledged: its answer comes after those of refused ones.
-            ack = NLM_F_ACK if index == len(parts) else 0
-            batch.append(self._message(kind, flags | ack, body))
-        last = self._sequence
-        batch.append(self._message(_BATCH_END, 0, _GENERIC.pack(0, 0, _SUBSYSTEM)))
-        self._socket.send(b"".join(batch))
+        if self._sequence > _SEQUENCE_MAX:
+            self._sequence = 0
+        data = bytearray(batch.data)
+        first = self._sequence + 1
+        for sequence, offset in enumerate(batch.sequences, start=first):
+            _SEQUENCE.pack_into(data, offset, sequence)
+        self._sequence = sequence
+        last = sequence - 1  # the one before the end of the batch
+        self._socket.send(data)
         found = 0
         while True:
             buffer = self._socket.recv(RECEIVE_BYTES)
             for kind, start, _ in messages(buffer):
                 _, _, _, sequence, _ = HEADER.unpack_from(buffer, start)
-                if kind != NLMSG_ERROR or not last - len(parts) <= sequence <= last:
+                if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 found = found or error_of(buffer, start)
                 if sequence == last or found:
                     return found
 
-    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
-        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        length = HEADER.size + len(body)
-        return HEADER.pack(length, kind, NLM_F_REQUEST | flags, self._sequence, 0) + body
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The messages of a transaction, without their sequences, and where those belong."""
+
+    data: bytes
+    sequences: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def _batch(refills: tuple[Refill, ...]) -> _Batch:
+    """Build a transaction: a holder asks for the same ones again and again."""
+    parts = list(_parts(refills))
+    messages = [(_BATCH_BEGIN, 0, _GENERIC.pack(0, 0, _SUBSYSTEM)), *parts]
+    # The last one is acknowledged: its answer comes after those of refused ones.
+    kind, flags, body = messages[-1]
+    messages[-1] = (kind, flags | NLM_F_ACK, body)
+    messages.append((_BATCH_END, 0, _GENERIC.pack(0, 0, _SUBSYSTEM)))
+    data, sequences = b"", []
+    for kind, flags, body in messages:
+        sequences.append(len(data) + _SEQUENCE_OFFSET)
+        data += HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0) + body
+    return _Batch(data, tuple(sequences))
 
 
 def _parts(refills: Sequence[Refill]) -> Iterable[tuple[int, int, bytes]]:

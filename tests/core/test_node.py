@@ -148,7 +148,7 @@ def test_holder_that_loses_either_carrier_gives_up_both_addresses(interface: str
     h = Harness().active(until=0.09)
     actions = h.tell(told.CarrierObserved(interface, carrier=False))
     assert actions == [do.SetEligible(eligible=False), do.WithdrawGate(), do.FlushFlows()]
-    h.now = 0.02
+    h.now = PROFILE.beacon_s
     assert h.tell(told.TimerDue()) == [do.StopCapture(), BOTH, do.TransferLeadership(None)]
 
 

@@ -10,8 +10,10 @@ import pytest
 from hanat.consensus import snapshot
 from hanat.consensus.codec import Message, encode
 from hanat.consensus.guard import Guard
+from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.snapshot import digest_of
 from hanat.consensus.state import State
+from hanat.core.configuration import PROFILES
 from tests.sim import repairs
 from tests.sim.bench import Bench, command, entries_of, settled, tell, with_and_without
 from tests.sim.process import Process
@@ -21,6 +23,7 @@ from tests.sim.world import World
 
 COMMANDS = 60
 PIECE_BYTES = 1 << 18
+HEARTBEAT_S = (HEARTBEAT_BEACONS + 1) * PROFILES["default"].beacon_s  # by then one was heard
 
 
 def propose(world: World, holder: int, first: int, count: int) -> None:
@@ -33,7 +36,7 @@ def propose(world: World, holder: int, first: int, count: int) -> None:
 
 def compact(world: World, *nodes: int) -> None:
     """Let nodes cut their logs."""
-    world.run(0.1)  # followers hear of a commit with the next message
+    world.run(HEARTBEAT_S)  # followers hear of a commit with the next message
     for node_id in nodes:
         world.processes[node_id].compact()
     cut = [world.processes[node_id].journal for node_id in nodes]
@@ -101,6 +104,7 @@ class ForgetfulOfTheCut(Guard):
 def test_crash_between_snapshot_and_cut_loses_nothing(guard: type[Guard]) -> None:
     world, holder = settled(guard)
     propose(world, holder, 0, COMMANDS)
+    world.run(HEARTBEAT_S)
     follower = world.processes[next(i for i in world.node_ids if i != holder)]
     log = list(follower.journal[:])
     covered = log[-20][1]
@@ -135,11 +139,11 @@ def test_snapshot_older_than_the_logs_beginning_makes_a_node_that_forgot() -> No
     propose(world, holder, 0, COMMANDS)
     process = world.processes[next(i for i in world.node_ids if i != holder)]
     process.compact()
-    world.run(0.1)
+    world.run(HEARTBEAT_S)
     old = process.store.current
     propose(world, holder, COMMANDS, COMMANDS)
     process.compact()
-    world.run(0.1)
+    world.run(HEARTBEAT_S)
     process.kill()
     process.store.current = old
     process.start()
@@ -184,7 +188,7 @@ def test_follower_that_is_a_little_late_gets_entries() -> None:
     world.processes[late].kill()
     propose(world, holder, 0, COMMANDS)
     world.processes[holder].compact()
-    world.run(0.1)
+    world.run(HEARTBEAT_S)
     assert world.processes[holder].journal[0][1] > 1
     world.processes[late].start()
     assert_all_applied(world)
