@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hanat.daemon.supervisor import python_command
+from hanat.daemon.supervisor import SUPERVISOR, python_command
 
 NODE_FILE_DEFAULT = Path("/etc/hanat/node.toml")
 
@@ -28,5 +28,5 @@ def run(node_file: Path) -> None:
     the daemon dies and starts it again.
     """
     # In place of this process: the supervisor keeps its pid and none of what was loaded.
-    command = [*python_command("hanat.daemon.supervisor"), "--config", str(node_file)]
+    command = [*python_command(SUPERVISOR), "--config", str(node_file)]
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted

@@ -18,6 +18,7 @@ from hanat.config import cross_check, load_cluster, load_node, read_key
 from hanat.config.settings import NodeSettings, TcpListen
 from hanat.core.configuration import Address, Configuration
 from hanat.core.ruleset import GATE_TABLE, TABLE
+from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
 from hanat.kernel.facts import Machine, gather, who_answers
 
@@ -155,11 +156,7 @@ def _floating(site: Site) -> dict[str, list[Address]]:
 
 
 def _hanat_runs(machine: Machine) -> bool:
-    return any(
-        "run" in command
-        and any(Path(word).name == "hanat" for word in command[: command.index("run")])
-        for command in machine.processes
-    )
+    return any(map(is_node, machine.processes))
 
 
 def _capabilities(machine: Machine) -> Iterator[Finding]:

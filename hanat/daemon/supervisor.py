@@ -37,6 +37,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -58,6 +59,8 @@ HEALTHY_S = 60.0  # one that lived so long starts the counting anew
 
 SILENCE_S = 2 * BEAT_S
 SILENCES_MAX = 5
+
+SUPERVISOR, DAEMON = "hanat.daemon.supervisor", "hanat.daemon"  # what a node runs
 
 PRIORITY = 1  # the daemon's: what it does not do any more must not wait for others
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
@@ -328,14 +331,21 @@ def python_command(module: str) -> list[str]:
     return [sys.executable, *(["-P"] if safe else []), "-m", module]
 
 
+def is_node(command: Sequence[str]) -> bool:
+    """Say whether a command line is one that `python_command` gives for a node's process."""
+    return any(
+        option == "-m" and module in {SUPERVISOR, DAEMON} for option, module in pairwise(command)
+    )
+
+
 def main() -> int:
     """Supervise the daemon of the node that a file describes; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m hanat.daemon.supervisor")
+    parser = argparse.ArgumentParser(prog=f"python -m {SUPERVISOR}")
     parser.add_argument("--config", required=True, help="the node's own file")
     options = parser.parse_args()
     to_stderr()
     prefer()
-    command = [*python_command("hanat.daemon"), "--config", options.config]
+    command = [*python_command(DAEMON), "--config", options.config]
     return Supervisor(command, fence=KernelFence()).run()
 
 

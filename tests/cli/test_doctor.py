@@ -14,6 +14,7 @@ import pytest
 
 from hanat.config import load_cluster, load_node
 from hanat.daemon.doctor import Finding, Level, Site, diagnose, examine, sysctl_names
+from hanat.daemon.supervisor import DAEMON, SUPERVISOR, python_command
 from hanat.errors import EXIT_FAILED
 from hanat.kernel.facts import CAPABILITIES, Machine, NftFacts, gather
 from tests.cli.helpers import REPOSITORY, call
@@ -39,7 +40,8 @@ FIT = Machine(
     },
     nft=NftFacts(version="1.0.6"),
 )
-HANAT = ("/usr/bin/python3", "/usr/bin/hanat", "run", "--config", "/etc/hanat/node.toml")
+NODE_FILE = ("--config", "/etc/hanat/node.toml")
+HANAT = (*python_command(DAEMON), *NODE_FILE)
 
 
 def complaints(machine: Machine, site: Site = SITE) -> list[Finding]:
@@ -178,6 +180,22 @@ def test_a_floating_address_without_hanat_is_in_the_way() -> None:
 
     assert only(machine).fix == "ip address del 203.0.113.10/24 dev eth0"
     assert complaints(replace(machine, processes=(HANAT,))) == []
+
+
+@pytest.mark.parametrize("module", [SUPERVISOR, DAEMON])
+def test_each_process_of_a_node_is_known(module: str) -> None:
+    machine = replace(
+        with_address("eth0", "203.0.113.10/24"), processes=((*python_command(module), *NODE_FILE),)
+    )
+
+    assert complaints(machine) == []
+
+
+def test_other_commands_of_hanat_are_not_a_node() -> None:
+    commands = (("/usr/bin/python3", "/usr/bin/hanat", "status"), tuple(python_command("hanat")))
+    machine = replace(with_address("eth0", "203.0.113.10/24"), processes=commands)
+
+    assert "hanat does not run here" in only(machine).found
 
 
 def test_two_machines_answering_for_an_address_are_named() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from chaos.lab import Lab
@@ -17,6 +19,17 @@ def test_one_node_has_both_addresses_and_the_others_none(lab: Lab) -> None:
         status = lab.status(name)
         assert status is not None
         assert (status["leader"], status["holder"]) == (holder, holder)
+
+
+def test_doctor_knows_a_node_that_runs(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    command = [*lab.hanat, "doctor", "--json", "--config", str(lab.folder / holder / "node.toml")]
+    done = lab.exec_in(holder, command, 30)
+    checks = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    for address in BOTH:
+        assert checks[f"floating address {address}"]["found"].endswith("held by this node")
+    for port in ("raft port 7411/tcp", "mesh port 7412/udp"):
+        assert checks[port]["found"] == "in use, and hanat runs"
 
 
 def test_connections_survive_the_death_of_the_holder(
