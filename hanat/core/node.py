@@ -103,6 +103,7 @@ class Node:
         self._armed_until = 0.0
         self._carriers: dict[str, bool] = {}  # logical interface → as last observed
         self._journal = ""  # what is wrong with it
+        self._refused = ""  # what is wrong with the newest configuration
         self._faults: dict[str, float | None] = {}  # why → until when, None: until told
         self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
         self._gate_until = 0.0  # until when the kernel may let this node answer
@@ -137,8 +138,8 @@ class Node:
             for interface in self._configuration.interfaces
             if not self._carriers.get(interface, True)
         ]
-        journal = (self._journal,) if self._journal else ()
-        return (*dark, *journal, *self._faults)
+        standing = [found for found in (self._journal, self._refused) if found]
+        return (*dark, *standing, *self._faults)
 
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
@@ -185,9 +186,7 @@ class Node:
             case ConfigurationApplied():
                 return self._configuration_applied(item, now)
             case ConfigurationRefused(revision, found):
-                self._revision = revision
-                self._committed = max(self._committed, revision)
-                return self._hinder(f"configuration revision {revision}: {found}", None, now)
+                return self._configuration_refused(revision, found, now)
             case CarrierObserved():
                 return self._carrier_observed(item, now)
             case JournalObserved(found):
@@ -234,10 +233,14 @@ class Node:
             actions = self._leave(now)
         if self._leading and self.role is Role.BACKUP:
             self._enter(Role.TAKEOVER, Reason.ELECTED, now)
-            # No lease, or nothing is committed: perhaps another node fares better.
-            self._step_down_due = now + INELIGIBLE_LEASES * self._configuration.profile.lease_s
+            self._step_down_later(now)
             actions += (ProposeBarrier(item.term),)
         return actions
+
+    def _step_down_later(self, now: float) -> None:
+        """No lease, or nothing is committed: perhaps another node fares better."""
+        if self._step_down_due is None:
+            self._step_down_due = now + INELIGIBLE_LEASES * self._configuration.profile.lease_s
 
     def _leave(self, now: float) -> tuple[Action, ...]:
         """Leadership is gone: hold nothing."""
@@ -297,9 +300,10 @@ class Node:
                 self._hand_on_due = now + delay_s
             return ()
         self._hand_on_due = None
-        if self._revision < self._committed or self._installed is not self._configuration:
-            return ()  # addresses without their ruleset would answer with resets
-        if self._lease_until <= now:
+        # Addresses without their ruleset would answer with resets.
+        current = self._revision >= self._committed and self._installed is self._configuration
+        if not current or self._lease_until <= now:
+            self._step_down_later(now)
             return ()
         self._opening = True
         self._held = self._configuration.vips
@@ -373,7 +377,7 @@ class Node:
 
     def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
         was, hindered = self._configuration.vips, bool(self.ineligible)
-        self._configuration, self._revision = item.configuration, item.revision
+        self._configuration, self._revision, self._refused = item.configuration, item.revision, ""
         self._committed = max(self._committed, item.revision)
         install = InstallRuleset(item.configuration)
         actions: tuple[Action, ...] = (install,)
@@ -386,6 +390,12 @@ class Node:
             self._held = tuple(dict.fromkeys((*self._held, *was)))
             actions = (*self._clear(), install)
         return (*actions, *self._eligibility(now, hindered=hindered))
+
+    def _configuration_refused(self, revision: int, found: str, now: float) -> tuple[Action, ...]:
+        hindered = bool(self.ineligible)
+        self._revision, self._committed = revision, max(self._committed, revision)
+        self._refused = f"configuration revision {revision}: {found}"
+        return self._eligibility(now, hindered=hindered)
 
     def _ruleset_installed(self, now: float) -> tuple[Action, ...]:
         """Use what was waiting for gate and ruleset of the configuration in force."""
@@ -411,7 +421,7 @@ class Node:
             return (*actions, StepDown())
         return actions
 
-    def _hinder(self, why: str, until: float | None, now: float) -> tuple[Action, ...]:
+    def _hinder(self, why: str, until: float, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
         self._faults[why] = until
         return self._eligibility(now, hindered=hindered)

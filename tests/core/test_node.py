@@ -135,6 +135,28 @@ def test_switchover_whose_flows_do_not_drain_is_aborted() -> None:
     assert h.role is Role.ACTIVE
 
 
+def test_aborted_switchover_without_a_lease_ends_in_stepping_down() -> None:
+    # Its connections keep the others from standing, so nobody would hold the addresses.
+    h = Harness().active(until=0.09)
+    h.tell(told.SwitchoverRequested(None))
+    h.now = h.node.deadline or 0.0
+    h.tell(told.TimerDue())
+    assert (h.role, h.reason) == (Role.TAKEOVER, Reason.SWITCHOVER_ABORTED)
+    assert h.node.deadline == pytest.approx(h.now + INELIGIBLE_LEASES * PROFILE.lease_s)
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.StepDown()]
+
+
+def test_elected_node_that_becomes_eligible_without_a_lease_steps_down_after_a_while() -> None:
+    h = Harness()
+    h.tell(told.CarrierObserved("public", carrier=False))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    h.tell(told.CarrierObserved("public", carrier=True))
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.StepDown()]
+
+
 def test_switchover_that_nobody_takes_ends_in_stepping_down() -> None:
     h = Harness().active(until=0.09)
     h.tell(told.SwitchoverRequested(None))
@@ -212,6 +234,15 @@ def test_refused_configuration_makes_the_node_ineligible() -> None:
     actions = h.tell(told.ConfigurationRefused(2, "cluster.profile: unknown"))
     assert actions[:2] == [do.SetEligible(eligible=False), do.WithdrawGate()]
     assert h.node.snapshot().revision == 2
+
+
+def test_good_configuration_ends_what_a_refused_one_did() -> None:
+    h = Harness()
+    h.tell(told.ConfigurationRefused(2, "cluster.profile: unknown"))
+    h.tell(told.ConfigurationRefused(3, "service[1]: unknown"))
+    assert h.node.ineligible == ("configuration revision 3: service[1]: unknown",)
+    assert do.SetEligible(eligible=True) in h.tell(told.ConfigurationApplied(4, CONFIGURATION))
+    assert not h.node.snapshot().ineligible
 
 
 def test_gate_that_was_armed_too_late_fences_without_a_fault() -> None:
