@@ -25,7 +25,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from hanat.core.status import FlowStatus, LoopStatus, NodeStatus, Role, ServiceStatus
+from hanat.core.status import FlowStatus, HistogramStatus, NodeStatus, Role, ServiceStatus
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -72,7 +72,7 @@ class _StatusCollector(Collector):
         yield from _lease(status)
         yield from _flows(status.flows)
         yield from _services(status.services)
-        yield from _loop(status.loop)
+        yield from _durations(status)
 
     def describe(self) -> Iterator[Metric]:
         """Name nothing in advance: the registry must not ask for a status before there is one."""
@@ -241,19 +241,24 @@ def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
     )
 
 
-def _loop(loop: LoopStatus) -> Iterator[Metric]:
-    bounds = (*map(str, loop.late_s_bounds), "+Inf")
-    histogram = HistogramMetricFamily(
-        "hanat_loop_late_seconds", "How late the event loop ran its timers."
+def _durations(status: NodeStatus) -> Iterator[Metric]:
+    yield from _histogram(
+        "hanat_loop_late_seconds", "How late the event loop ran its timers.", status.late
     )
-    buckets = list(zip(bounds, accumulate(loop.late_counts), strict=True))
-    histogram.add_metric([], buckets, loop.late_s_sum)
+    yield from _histogram(
+        "hanat_log_commit_seconds",
+        "From proposing an entry, as leader, to applying it.",
+        status.commits,
+    )
+
+
+def _histogram(name: str, text: str, found: HistogramStatus) -> Iterator[Metric]:
+    bounds = (*map(str, found.bounds_s), "+Inf")
+    histogram = HistogramMetricFamily(name, text)
+    buckets = list(zip(bounds, accumulate(found.counts), strict=True))
+    histogram.add_metric([], buckets, found.sum_s)
     yield histogram
-    yield _gauge(
-        "hanat_loop_late_seconds_max",
-        "The worst of them since the start.",
-        [((), loop.late_s_max)],
-    )
+    yield _gauge(f"{name}_max", "The longest of them since the start.", [((), found.max_s)])
 
 
 def _gauge(name: str, text: str, samples: Samples, *, labels: tuple[str, ...] = ()) -> Metric:

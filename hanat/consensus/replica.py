@@ -22,6 +22,7 @@ from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicate
 from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.state import Command, State
 from hanat.consensus.transfer import Transfers
+from hanat.core.histogram import Histogram
 from hanat.core.inputs import (
     BarrierApplied,
     Input,
@@ -32,6 +33,7 @@ from hanat.core.inputs import (
 from hanat.errors import ConsensusError, JournalError
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
+COMMIT_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 FALLBACK_LEASES = 10  # a leader whose connections are dead for this long gives up by itself
 
 
@@ -79,6 +81,7 @@ class Replica:
         self._on_input, self._on_command = on_input, on_command
         self._observed: tuple[int, int | None] = (0, None)
         self._proposed = False
+        self.commits = Histogram(COMMIT_BOUNDS_S)
         self._journal = ""
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
@@ -147,8 +150,15 @@ class Replica:
         data = entries.encode(command)
         if len(data) > ENTRY_BYTES_MAX:
             raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
-        callback = None if done is None else lambda _result, error: done(error == 0)
-        self._machine._applyCommand(wrap(data), callback)  # noqa: SLF001 - without the decorator's pickling
+        began = self._guard.clock()
+
+        def applied(_result: object, error: int) -> None:
+            if error == 0:
+                self.commits.observe(self._guard.clock() - began)
+            if done is not None:
+                done(error == 0)
+
+        self._machine._applyCommand(wrap(data), applied)  # noqa: SLF001 - without the decorator's pickling
         self._proposed = True
         return True
 

@@ -150,20 +150,20 @@ class MeshStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopStatus:
-    """How late the daemon's loop ran its timers, since the start of this process.
+class HistogramStatus:
+    """Durations since the start of this process, in seconds.
 
     Attributes:
-        late_s_max: The worst.
-        late_s_sum: All together.
-        late_s_bounds: Upper bounds of the classes, ascending; the last class has none.
-        late_counts: How many timers fell into each class, one entry more than bounds.
+        max_s: The longest.
+        sum_s: All together.
+        bounds_s: Upper bounds of the classes, ascending; the last class has none.
+        counts: How many fell into each class, one entry more than bounds.
     """
 
-    late_s_max: float = 0.0
-    late_s_sum: float = 0.0
-    late_s_bounds: tuple[float, ...] = ()
-    late_counts: tuple[int, ...] = (0,)
+    max_s: float = 0.0
+    sum_s: float = 0.0
+    bounds_s: tuple[float, ...] = ()
+    counts: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +175,8 @@ class NodeStatus:
         holder: Name of the node that holds the addresses as far as known here: this node
             when it is ACTIVE, else the leader when it announced itself, else None.
         lease_s: How long a lease lasts in this profile.
+        late: How late the daemon's loop ran its timers.
+        commits: From proposing an entry, as leader, to applying it.
         reason: Why the role was entered last, a word of `core.node.Reason`.
         lease_left_s: On the holder, what is left of the lease; else None.
         ineligible: Why this node must not hold the addresses; empty when it may.
@@ -204,7 +206,8 @@ class NodeStatus:
     services: tuple[ServiceStatus, ...]
     flows: FlowStatus
     log: LogStatus
-    loop: LoopStatus = LoopStatus()
+    late: HistogramStatus = HistogramStatus()
+    commits: HistogramStatus = HistogramStatus()
     refused: RefusedStatus = RefusedStatus()
     mesh: MeshStatus = MeshStatus()
     transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)

@@ -13,6 +13,7 @@ from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
 from hanat.core.configuration import Configuration, Listen, Protocol, RealServer, VirtualService
 from hanat.core.flows import ServerKey
+from hanat.core.histogram import Histogram
 from hanat.core.inputs import SwitchoverRequested
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import (
@@ -28,7 +29,6 @@ from hanat.core.status import (
     VipStatus,
 )
 from hanat.daemon.driver import Driver
-from hanat.daemon.realtime import Lateness
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.worker import FlowWorker
 from hanat.mesh.sockets import MeshSockets
@@ -47,7 +47,7 @@ class Parts:
     transport: RaftTransport
     mesh: MeshSockets
     worker: FlowWorker
-    lateness: Lateness
+    lateness: Histogram
     clock: Callable[[], float]
     started_at: float
 
@@ -95,7 +95,8 @@ class DaemonBackend:
             services=self._services(configuration),
             flows=p.worker.status(),
             log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
-            loop=p.lateness.status(),
+            late=p.lateness.status(),
+            commits=p.replica.commits.status(),
             refused=RefusedStatus(raft=p.transport.refusals, mesh=p.mesh.counts.refused),
             mesh=MeshStatus(p.mesh.counts.sent, p.mesh.counts.unsent, p.mesh.counts.heard),
             transitions=s.transitions,

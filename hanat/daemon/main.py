@@ -30,6 +30,7 @@ from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
 from hanat.core.beacon import Beacon, Died, Heard
 from hanat.core.configuration import Configuration
+from hanat.core.histogram import Histogram
 from hanat.core.identity import Identity
 from hanat.core.inputs import (
     ActionFailed,
@@ -67,6 +68,7 @@ from hanat.mesh.sockets import MeshSockets
 log = logging.getLogger(__name__)
 
 TICK_S_MIN = 0.001
+LATE_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
 TRANSFER_BEACONS = 15  # three leases: by then a live peer has the whole log
@@ -214,7 +216,7 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
         self._transferring: tuple[int | None, int, float] | None = None  # to whom, term, until
-        self._lateness = realtime.Lateness()
+        self._lateness = Histogram(LATE_BOUNDS_S)
 
     def _make_rulesets(self) -> Background:
         """Make what reads and installs configurations; return its thread."""

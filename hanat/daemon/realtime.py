@@ -1,4 +1,4 @@
-"""Make the process hard to disturb, and measure how well that goes.
+"""Make the process hard to disturb.
 
 Real-time priority, memory that is never written to swap, a quiet garbage collector.
 Each is asked for and the node goes on without, saying so: the lease is safe
@@ -17,9 +17,7 @@ import logging
 import os
 import resource
 import sys
-from bisect import bisect_left
 
-from hanat.core.status import LoopStatus
 from hanat.kernel.facts import capabilities
 
 log = logging.getLogger(__name__)
@@ -74,29 +72,3 @@ def _lock_memory() -> str | None:
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
         return os.strerror(ctypes.get_errno())
     return None
-
-
-class Lateness:
-    """How late the loop runs its timers, as a histogram since the start."""
-
-    BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(self.BOUNDS_S) + 1)
-        self._sum_s = self._max_s = 0.0
-
-    def observe(self, late_s: float) -> None:
-        """Count a timer that ran so many seconds after it was due."""
-        late_s = max(0.0, late_s)  # asyncio rounds down to its clock's resolution
-        self._counts[bisect_left(self.BOUNDS_S, late_s)] += 1
-        self._sum_s += late_s
-        self._max_s = max(self._max_s, late_s)
-
-    def status(self) -> LoopStatus:
-        """Return it for the status document."""
-        return LoopStatus(
-            late_s_max=self._max_s,
-            late_s_sum=self._sum_s,
-            late_s_bounds=self.BOUNDS_S,
-            late_counts=tuple(self._counts),
-        )

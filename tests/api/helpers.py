@@ -13,8 +13,8 @@ import aiohttp
 from hanat.config.settings import TcpListen, UnixListen
 from hanat.core.status import (
     FlowStatus,
+    HistogramStatus,
     LogStatus,
-    LoopStatus,
     NodeStatus,
     PeerStatus,
     RefusedStatus,
@@ -75,9 +75,8 @@ HOLDER = NodeStatus(
         kernel_entries=123,
     ),
     log=LogStatus(commit_index=55, applied_index=54, last_index=56),
-    loop=LoopStatus(
-        late_s_max=0.25, late_s_sum=0.5, late_s_bounds=(0.001, 0.1), late_counts=(7, 2, 1)
-    ),
+    late=HistogramStatus(max_s=0.25, sum_s=0.5, bounds_s=(0.001, 0.1), counts=(7, 2, 1)),
+    commits=HistogramStatus(max_s=0.02, sum_s=0.1, bounds_s=(0.005,), counts=(99, 1)),
     refused=RefusedStatus(raft=5, mesh=6),
     transitions=(("elected", 2), ("lease_expired", 1)),
 )

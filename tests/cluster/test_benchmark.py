@@ -55,3 +55,16 @@ def test_interrupted_it_removes_its_lab_and_shows_what_it_has() -> None:
     assert "interrupted" in said
     assert three_routers(prefix).present() == ()
     assert marked(prefix) == []
+
+
+def test_steady_state_is_measured_in_one_profile() -> None:
+    prefix = f"hs{os.getpid()}"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.steady", "--profile", "calm", "--seconds", "2",
+         "--prefix", prefix],
+        env=environment("none", "test"), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("| calm |"))
+    assert row.endswith("| 0 |")  # changes of holder
+    assert three_routers(prefix).present() == ()

@@ -1,4 +1,4 @@
-"""What the loop's lateness counts, and that memory is locked."""
+"""Memory is locked."""
 
 from __future__ import annotations
 
@@ -7,20 +7,7 @@ import sys
 
 import pytest
 
-from hanat.daemon.realtime import Lateness
 from hanat.kernel.facts import capabilities
-
-
-def test_each_timer_falls_into_one_class() -> None:
-    lateness = Lateness()
-    for late_s in (-1e-9, 0.0, 0.001, 0.0011, 0.1, 0.3):
-        lateness.observe(late_s)
-    status = lateness.status()
-    assert status.late_counts == (3, 1, 0, 0, 0, 0, 1, 1)
-    assert len(status.late_counts) == len(status.late_s_bounds) + 1
-    assert status.late_s_max == 0.3
-    assert status.late_s_sum == pytest.approx(0.4021)
-
 
 SETTLED = """
 import logging, resource, sys
