@@ -85,14 +85,15 @@ class Node:
 
     Args:
         node_id: This node in the cluster.
-        configuration: From this node's own file; in force for timing until one is
-            committed, never for addresses or services.
+        configuration: From this node's own file. Its profile is in force as long as the
+            node runs, whatever a committed configuration says: promises are made by it.
+            Its addresses and services never are.
         now: Seconds of CLOCK_BOOTTIME.
     """
 
     def __init__(self, *, node_id: int, configuration: Configuration, now: float) -> None:
         self.node_id = node_id
-        self._configuration = configuration
+        self._configuration, self._profile = configuration, configuration.profile
         self._revision = self._committed = 0  # in force; newest, perhaps still being read
         self._installed: Configuration | None = None  # whose gate and ruleset are in place
         self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
@@ -153,6 +154,7 @@ class Node:
             ineligible=self.ineligible,
             revision=self._revision,
             configuration=self._configuration,
+            profile=self._profile,
             transitions=tuple(sorted(self._transitions.items())),
         )
 
@@ -240,7 +242,7 @@ class Node:
     def _step_down_later(self, now: float) -> None:
         """No lease, or nothing is committed: perhaps another node fares better."""
         if self._step_down_due is None:
-            self._step_down_due = now + INELIGIBLE_LEASES * self._configuration.profile.lease_s
+            self._step_down_due = now + INELIGIBLE_LEASES * self._profile.lease_s
 
     def _leave(self, now: float) -> tuple[Action, ...]:
         """Leadership is gone: hold nothing."""
@@ -275,14 +277,14 @@ class Node:
         if self.role is Role.ACTIVE:
             # Every renewal moves the lease by about one beacon; half of one keeps
             # jitter from skipping a re-arm without arming twice a beacon.
-            if item.until - self._armed_until < self._configuration.profile.beacon_s / 2:
+            if item.until - self._armed_until < self._profile.beacon_s / 2:
                 return ()
             return (self._arm(),)
         return self._open(now)
 
     def _arm(self) -> ArmGate:
         self._armed_until = self._gate_until = self._lease_until
-        grace_s = self._configuration.profile.grace_s
+        grace_s = self._profile.grace_s
         return ArmGate(self._lease_until, self._lease_until + grace_s)
 
     def _open(self, now: float) -> tuple[Action, ...]:
@@ -296,7 +298,7 @@ class Node:
         if self.ineligible:
             self._step_down_due = None
             if self._hand_on_due is None:
-                delay_s = INELIGIBLE_LEASES * self._configuration.profile.lease_s
+                delay_s = INELIGIBLE_LEASES * self._profile.lease_s
                 self._hand_on_due = now + delay_s
             return ()
         self._hand_on_due = None
@@ -324,7 +326,7 @@ class Node:
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""
         self._enter(Role.FENCED, Reason.LEASE_EXPIRED, now)
-        self._step_down_due = now + 2 * self._configuration.profile.lease_s
+        self._step_down_due = now + 2 * self._profile.lease_s
         return self._retreat()
 
     # ----------------------------------------------------------------- release
@@ -336,7 +338,7 @@ class Node:
         self._release_due = now + FLUSH_S_MAX
         if reason is Reason.INELIGIBLE:
             # The path is broken: packets would only die here, so do not wait long.
-            self._release_due = now + self._configuration.profile.beacon_s
+            self._release_due = now + self._profile.beacon_s
         return (WithdrawGate(), FlushFlows())
 
     def _hand_over(self, now: float) -> tuple[Action, ...]:
@@ -350,7 +352,7 @@ class Node:
 
     @property
     def _transfer_s(self) -> float:
-        return TRANSFER_LEASES * self._configuration.profile.lease_s
+        return TRANSFER_LEASES * self._profile.lease_s
 
     def _release_overdue(self, now: float) -> tuple[Action, ...]:
         if self._handing_over:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Configuration, Profile
 from hanat.core.status import Role
 
 
@@ -37,4 +37,5 @@ class NodeSnapshot:
     ineligible: tuple[str, ...]
     revision: int
     configuration: Configuration
+    profile: Profile  # that of the node, not of the configuration
     transitions: tuple[tuple[str, int], ...]

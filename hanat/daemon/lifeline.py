@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from hanat.config.settings import NodeSettings
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import FloatingAddress
 from hanat.daemon.executor import placements
 from hanat.daemon.pulse import hold
 from hanat.daemon.will import BEAT, BEAT_S, Route, Will
@@ -25,13 +25,16 @@ from hanat.daemon.will import BEAT, BEAT_S, Route, Will
 log = logging.getLogger(__name__)
 
 
-def write_will(settings: NodeSettings, configuration: Configuration, *, release: bytes) -> Will:
+def write_will(
+    settings: NodeSettings, vips: tuple[FloatingAddress, ...], *, release: bytes, grace_s: float
+) -> Will:
     """Return what is to be done when this node's daemon is dead.
 
     Args:
         settings: Where the peers are.
-        configuration: In force.
+        vips: Of the configuration in force.
         release: Sealed for this incarnation.
+        grace_s: Of the profile this node runs with.
     """
     others = [peer for peer in settings.peers if peer.node_id != settings.node_id]
     return Will(
@@ -43,9 +46,9 @@ def write_will(settings: NodeSettings, configuration: Configuration, *, release:
         ),
         addresses=tuple(
             (placement.device, str(placement.address))
-            for placement in placements(configuration.vips, settings.interfaces)
+            for placement in placements(vips, settings.interfaces)
         ),
-        grace_s=configuration.profile.grace_s,
+        grace_s=grace_s,
     )
 
 

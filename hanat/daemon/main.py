@@ -141,6 +141,7 @@ class Daemon:
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
+        self._other_profile = ""  # of the replicated configuration, told already
         addresses = KernelAddresses()
         self._adapters = _Adapters(
             addresses=addresses,
@@ -443,11 +444,26 @@ class Daemon:
                 self._settings.cluster_file,
             )
         self._leave_will(found)
+        self._tell_profile(found.profile.name)
         self._feed(ConfigurationApplied(revision, found))
 
     def _leave_will(self, configuration: Configuration) -> None:
-        release = seal_release(self._identity, self._incarnation)
-        self._lifeline.leave(write_will(self._settings, configuration, release=release))
+        will = write_will(
+            self._settings,
+            configuration.vips,
+            release=seal_release(self._identity, self._incarnation),
+            grace_s=self._configuration.profile.grace_s,
+        )
+        self._lifeline.leave(will)
+
+    def _tell_profile(self, replicated: str) -> None:
+        """Say once that timing is not what the replicated configuration says."""
+        mine = self._configuration.profile.name
+        if replicated not in {mine, self._other_profile}:
+            self._other_profile = replicated
+            log.warning(
+                "profile=%s in_force=%s source=%s", replicated, mine, self._settings.cluster_file
+            )
 
     def _transfer(self, to: int | None) -> None:
         """Hand leadership on as soon as a peer has the whole log, in this term only."""

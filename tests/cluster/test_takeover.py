@@ -32,6 +32,21 @@ def test_doctor_knows_a_node_that_runs(lab: Lab) -> None:
         assert checks[port]["found"] == "in use, and hanat runs"
 
 
+def test_profile_changes_when_all_nodes_were_stopped_and_the_file_was_edited(lab: Lab) -> None:
+    for name in lab.nodes:
+        lab.stop_node(name)
+    file = lab.folder / "cluster.toml"
+    file.write_text(file.read_text().replace('profile = "default"', 'profile = "calm"'))
+    lab.start()
+    holder = lab.wait_for_holder()
+    assert lab.addresses(holder) == BOTH
+    for name in lab.nodes:
+        status = lab.status(name)
+        assert status is not None
+        assert (status["profile"], status["lease_s"]) == ("calm", 0.5)
+        assert lab.log(name).count("profile=default in_force=calm") == 1
+
+
 def test_connections_survive_the_death_of_the_holder(
     lab: Lab, inbound: Echo, outbound: Echo
 ) -> None:

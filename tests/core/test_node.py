@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface
 
 import pytest
@@ -243,6 +243,17 @@ def test_good_configuration_ends_what_a_refused_one_did() -> None:
     assert h.node.ineligible == ("configuration revision 3: service[1]: unknown",)
     assert do.SetEligible(eligible=True) in h.tell(told.ConfigurationApplied(4, CONFIGURATION))
     assert not h.node.snapshot().ineligible
+
+
+def test_timing_is_that_of_the_nodes_own_profile_whatever_is_replicated() -> None:
+    # A beacon that gains less than half of another profile's must not skip a re-arm.
+    calm = replace(CONFIGURATION, profile=PROFILES["calm"])
+    h = Harness()
+    h.tell(told.ConfigurationApplied(2, calm))
+    h.active(until=0.09)
+    until = 0.09 + PROFILE.beacon_s
+    assert h.lease(until=until) == [do.ArmGate(until, until + PROFILE.grace_s)]
+    assert h.node.snapshot().profile == PROFILE
 
 
 def test_gate_that_was_armed_too_late_fences_without_a_fault() -> None:

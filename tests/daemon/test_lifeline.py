@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanat.config.settings import NodeSettings, Peer
-from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
+from hanat.core.configuration import FloatingAddress
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.pulse import Pulse
 from hanat.daemon.will import BEAT, MESSAGE_BYTES_MAX, Route, Will
@@ -46,16 +46,14 @@ def settings() -> NodeSettings:
     return NodeSettings("r1", 1, here, here, here, interfaces, (), peers)
 
 
-def configuration() -> Configuration:
-    vips = (
-        FloatingAddress("public", "public", (ip_interface("203.0.113.10/24"),)),
-        FloatingAddress("private", "private", (ip_interface("10.11.12.1/24"),)),
-    )
-    return Configuration("edge1", PROFILES["default"], vips, (), ())
+VIPS = (
+    FloatingAddress("public", "public", (ip_interface("203.0.113.10/24"),)),
+    FloatingAddress("private", "private", (ip_interface("10.11.12.1/24"),)),
+)
 
 
 def test_will_names_every_peer_on_each_path_and_every_floating_address() -> None:
-    assert write_will(settings(), configuration(), release=WILL.release) == WILL
+    assert write_will(settings(), VIPS, release=WILL.release, grace_s=0.2) == WILL
 
 
 @given(
