@@ -46,6 +46,7 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.hindrances import Hindrances
 from hanat.core.inputs import (
     ActionDone,
     ActionFailed,
@@ -65,11 +66,7 @@ from hanat.core.inputs import (
 )
 from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
-
-# A burst for neighbours that lose one, again after 1 s and 5 s for ports that were
-# still learning (spanning tree, bonding), then a refresh for hosts that missed all.
-ANNOUNCE_OFFSETS_S = (0.0, 0.02, 0.04, 0.06, 0.08, 1.0, 5.0)
-ANNOUNCE_REFRESH_S = 60.0
+from hanat.core.upkeep import Upkeep
 
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
 TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
@@ -102,10 +99,7 @@ class Node:
         self._barrier_term = -1
         self._lease_until = 0.0
         self._armed_until = 0.0
-        self._carriers: dict[str, bool] = {}  # logical interface → as last observed
-        self._journal = ""  # what is wrong with it
-        self._refused = ""  # what is wrong with the newest configuration
-        self._faults: dict[str, float | None] = {}  # why → until when, None: until told
+        self._hindrances = Hindrances()
         self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
         self._gate_until = 0.0  # until when the kernel may let this node answer
         self._opening = False
@@ -114,7 +108,7 @@ class Node:
         self._handing_over = False
         self._step_down_due: float | None = None
         self._hand_on_due: float | None = None
-        self._announce_due: list[float] = []
+        self._upkeep = Upkeep()
         self._finishing = False
         self._transitions: dict[str, int] = {}
 
@@ -123,24 +117,17 @@ class Node:
     @property
     def deadline(self) -> float | None:
         """When to call `step(TimerDue())`, None: not before the next input."""
-        dues = [due for due in self._faults.values() if due is not None]
-        if self.role is Role.ACTIVE:
-            dues.append(self._lease_until)
-            dues.extend(self._announce_due[:1])
-        timers = (self._release_due, self._step_down_due, self._hand_on_due)
-        dues += [due for due in timers if due is not None]
-        return min(dues, default=None)
+        dues = (
+            self._lease_until if self.role is Role.ACTIVE else None,
+            self._hindrances.due, self._upkeep.due,
+            self._release_due, self._step_down_due, self._hand_on_due,
+        )  # fmt: skip
+        return min((due for due in dues if due is not None), default=None)
 
     @property
     def ineligible(self) -> tuple[str, ...]:
         """Why this node must not hold the addresses; empty when it may."""
-        dark = [
-            f"{interface}: no carrier"
-            for interface in self._configuration.interfaces
-            if not self._carriers.get(interface, True)
-        ]
-        standing = [found for found in (self._journal, self._refused) if found]
-        return (*dark, *standing, *self._faults)
+        return self._hindrances.among(self._configuration.interfaces)
 
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
@@ -220,7 +207,7 @@ class Node:
         self.role, self._reason, self.role_since = role, reason, now
         self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
         self._opening = False
-        self._announce_due = []
+        self._upkeep.end()
         self._step_down_due = self._hand_on_due = None
         if role is not Role.RELEASING:
             self._release_due, self._release_to, self._handing_over = None, None, False
@@ -315,7 +302,7 @@ class Node:
         if self._lease_until <= now:  # the kernel call took longer than the lease
             return self._fence(now)
         self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
-        self._announce_due = [now + offset for offset in ANNOUNCE_OFFSETS_S[1:]]
+        self._upkeep.begin(now)
         return (self._announce(), ProposeHolder(self._term))
 
     def _announce(self) -> Announce:
@@ -367,7 +354,7 @@ class Node:
 
     def _shutdown(self, now: float) -> tuple[Action, ...]:
         self._finishing = True
-        self._faults["shutdown"] = None
+        self._hindrances.faults["shutdown"] = None
         eligible = SetEligible(eligible=False)
         if self.role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
             return (eligible, *self._release(Reason.SHUTDOWN, now))
@@ -379,7 +366,8 @@ class Node:
 
     def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
         was, hindered = self._configuration.vips, bool(self.ineligible)
-        self._configuration, self._revision, self._refused = item.configuration, item.revision, ""
+        self._configuration, self._revision = item.configuration, item.revision
+        self._hindrances.configuration = ""
         self._committed = max(self._committed, item.revision)
         install = InstallRuleset(item.configuration)
         actions: tuple[Action, ...] = (install,)
@@ -396,7 +384,7 @@ class Node:
     def _configuration_refused(self, revision: int, found: str, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
         self._revision, self._committed = revision, max(self._committed, revision)
-        self._refused = f"configuration revision {revision}: {found}"
+        self._hindrances.configuration = f"configuration revision {revision}: {found}"
         return self._eligibility(now, hindered=hindered)
 
     def _ruleset_installed(self, now: float) -> tuple[Action, ...]:
@@ -410,12 +398,12 @@ class Node:
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
-        self._carriers[item.interface] = item.carrier
+        self._hindrances.carriers[item.interface] = item.carrier
         return self._eligibility(now, hindered=hindered)
 
     def _journal_observed(self, found: str, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
-        self._journal = found
+        self._hindrances.journal = found
         actions = self._eligibility(now, hindered=hindered)
         silent = self._gate_until <= now and self.role in {Role.TAKEOVER, Role.FENCED}
         if found and self._leading and silent:
@@ -425,7 +413,7 @@ class Node:
 
     def _hinder(self, why: str, until: float, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
-        self._faults[why] = until
+        self._hindrances.faults[why] = until
         return self._eligibility(now, hindered=hindered)
 
     def _eligibility(self, now: float, *, hindered: bool) -> tuple[Action, ...]:
@@ -442,19 +430,13 @@ class Node:
 
     def _timer_due(self, now: float) -> tuple[Action, ...]:
         actions: list[Action] = []
-        over = [why for why, due in self._faults.items() if due is not None and due <= now]
-        if over:
-            for why in over:
-                del self._faults[why]
+        if self._hindrances.expire(now):
             self._installed = None
             actions += [InstallRuleset(self._configuration)]
             actions += self._eligibility(now, hindered=True)
         if self.role is Role.ACTIVE and self._lease_until <= now:
             return (*actions, *self._fence(now))
-        if self._announce_due and self._announce_due[0] <= now:
-            self._announce_due.pop(0)
-            if not self._announce_due:
-                self._announce_due.append(now + ANNOUNCE_REFRESH_S)
+        if self._upkeep.announces(now):
             actions.append(self._announce())
         if self._release_due is not None and self._release_due <= now:
             actions += self._release_overdue(now)

@@ -34,7 +34,6 @@ from hanat.core.histogram import Histogram
 from hanat.core.identity import Identity
 from hanat.core.inputs import (
     ActionFailed,
-    CarrierObserved,
     ConfigurationApplied,
     ConfigurationCommitted,
     ConfigurationRefused,
@@ -46,6 +45,7 @@ from hanat.core.node import Node
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
+from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.daemon.lifeline import Lifeline, write_will
@@ -59,7 +59,6 @@ from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import CarrierChanged
 from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
 from hanat.mesh.silence import Silence
@@ -272,10 +271,10 @@ class Daemon:
         self._driver.begin()
         self._transport.accepting = True
         self._mesh.listen(loop)
-        watch = self._adapters.links.watch()
-        loop.add_reader(watch.fileno(), lambda: self._carriers(watch.read))
-        for device in sorted(set(self._settings.interfaces.values())):
-            self._carrier(device, carrier=self._adapters.links.carrier(device))
+        devices = DeviceWatch(
+            self._adapters.links, self._settings.interfaces, feed=self._feed, usable=self._usable
+        )
+        devices.begin(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
         self._lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
@@ -289,8 +288,7 @@ class Daemon:
         self._tick(loop.time())
         await self._stopped.wait()
         dialling.cancel()
-        loop.remove_reader(watch.fileno())
-        watch.close()
+        devices.close()
         await server.close()
         await self._leave_peers()
         self._driver.close()
@@ -484,13 +482,6 @@ class Daemon:
             found = "no connected peer has the whole log"
             self._feed(ActionFailed(TransferLeadership(to), found))
 
-    def _carriers(self, read: Callable[[], list[CarrierChanged]]) -> None:
-        for change in read():
-            self._carrier(change.device, carrier=change.carrier)
-
-    def _carrier(self, device: str, *, carrier: bool) -> None:
+    def _usable(self, device: str, usable: bool) -> None:  # noqa: FBT001 - called by the watch
         if device in self._paths:
-            self._transport.path_changed(self._paths[device], usable=carrier)
-        for logical, mapped in self._settings.interfaces.items():
-            if mapped == device:
-                self._feed(CarrierObserved(logical, carrier))
+            self._transport.path_changed(self._paths[device], usable=usable)

@@ -10,14 +10,10 @@ import pytest
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
-from hanat.core.node import (
-    ANNOUNCE_OFFSETS_S,
-    ANNOUNCE_REFRESH_S,
-    INELIGIBLE_LEASES,
-    Node,
-)
+from hanat.core.node import INELIGIBLE_LEASES, Node
 from hanat.core.snapshot import Reason
 from hanat.core.status import Role
+from hanat.core.upkeep import ANNOUNCE_OFFSETS_S, ANNOUNCE_REFRESH_S
 
 ME, PEER = 1, 2
 PROFILE = PROFILES["default"]
