@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanat.core.configuration import Address
+from hanat.core.conversation import Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,13 @@ class NodeSettings:
     def myself(self) -> Peer:
         """This node among the peers."""
         return next(p for p in self.peers if p.node_id == self.node_id)
+
+    @property
+    def conversation(self) -> Conversation:
+        """How this node and the others reach each other."""
+        return Conversation(
+            own=self.myself.addresses,
+            peers=tuple(a for p in self.peers if p.node_id != self.node_id for a in p.addresses),
+            raft_port=self.raft_port,
+            mesh_port=self.mesh_port,
+        )

@@ -19,6 +19,10 @@ destroyed when an address leaves the device, which is what a takeover does.
 Everything applies only to packets that enter by a device of hanat, since only
 those pass the gate: a node without rights must not translate what comes to it
 by another way.
+
+What the nodes say to each other is kept out of connection tracking: with the table
+full the kernel drops every packet that would need an entry, and a flood of clients
+would cost the lease. Raising ``nf_conntrack_max`` was considered: it moves the limit.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
+from hanat.core.conversation import Conversation
 
 TABLE = "hanat"
 GATE_TABLE = "hanat_gate"
@@ -115,12 +120,15 @@ def _smooth(weights: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(turns)
 
 
-def render_ruleset(configuration: Configuration, devices: Mapping[str, str]) -> str:
+def render_ruleset(
+    configuration: Configuration, devices: Mapping[str, str], conversation: Conversation
+) -> str:
     """Return the script that replaces the translation rules.
 
     Args:
         configuration: What to publish and to translate.
         devices: Kernel name of each logical interface of the configuration.
+        conversation: What not to track.
     """
     ports = _devices_of(configuration, devices)
     blocks: list[list[str]] = []
@@ -133,6 +141,7 @@ def render_ruleset(configuration: Configuration, devices: Mapping[str, str]) -> 
         _postrouting_chain(configuration, devices, ports),
         _events_chain(ports),
         *_input_chains(configuration),
+        *_untracked_chains(configuration, conversation),
     ]
     body = "\n\n".join("\n".join(f"    {line}" for line in block) for block in blocks if block)
     return (
@@ -344,6 +353,37 @@ def _input_chains(configuration: Configuration) -> list[list[str]]:
         if addresses:
             entry.append(f"{IP[version]} daddr {{ {addresses} }} goto floating")
     return [_chain("floating", floating), _chain("input", entry)]
+
+
+def _untracked_chains(configuration: Configuration, conversation: Conversation) -> list[list[str]]:
+    """Return what spares the cluster's own packets an entry in the connection tracking.
+
+    Both ends are named: a service may publish the same port, clients may use it as their
+    source, and a peer may be a client. Untracked, none of them would be translated.
+    """
+    incoming, outgoing = [], []
+    for version in FAMILIES:
+        floating = {address.ip for address in _addresses_of(configuration, version)}
+        own, peers = (
+            ", ".join(str(a) for a in some if a.version == version and a not in floating)
+            for some in (conversation.own, conversation.peers)
+        )
+        if own and peers:
+            family = IP[version]
+            incoming.append(f"{family} saddr {{ {peers} }} {family} daddr {{ {own} }} goto cluster")
+            outgoing.append(f"{family} saddr {{ {own} }} {family} daddr {{ {peers} }} goto cluster")
+    if not incoming:
+        return []
+    ports = (("tcp", conversation.raft_port), ("udp", conversation.mesh_port))
+    untracked = [
+        f"{protocol} {end} {port} notrack" for protocol, port in ports for end in ("dport", "sport")
+    ]
+    hook = "type filter hook {} priority raw; policy accept;"
+    return [
+        _chain("cluster", untracked),
+        _chain("cluster_in", [hook.format("prerouting"), *incoming]),
+        _chain("cluster_out", [hook.format("output"), *outgoing]),
+    ]
 
 
 def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str:

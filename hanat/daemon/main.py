@@ -224,6 +224,7 @@ class Daemon:
         thread = Background("rulesets", after=lambda: None, begin=realtime.step_back)
         self._rulesets = Rulesets(
             self._settings.interfaces,
+            conversation=self._settings.conversation,
             gate=self._adapters.gate,
             firewall=self._adapters.firewall,
             background=thread,

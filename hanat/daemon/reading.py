@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 from hanat.config import parse_cluster
 from hanat.core.configuration import Configuration
+from hanat.core.conversation import Conversation
 from hanat.core.ruleset import render_gate, render_ruleset
 from hanat.daemon.supervisor import python_command
 from hanat.errors import ConfigError
@@ -36,46 +37,50 @@ Read = tuple[Configuration, Scripts | None]
 """A configuration and its scripts, None if this node lacks a device for it."""
 
 
-def render(configuration: Configuration, devices: Mapping[str, str]) -> Scripts | None:
+def render(
+    configuration: Configuration, devices: Mapping[str, str], conversation: Conversation
+) -> Scripts | None:
     """Return what to install for a configuration."""
     if set(configuration.interfaces) - set(devices):
         return None
-    return render_gate(configuration, devices), render_ruleset(configuration, devices)
+    gate = render_gate(configuration, devices)
+    return gate, render_ruleset(configuration, devices, conversation)
 
 
-def read(text: str, *, file: str, devices: Mapping[str, str]) -> Read:
+def read(text: str, *, file: str, devices: Mapping[str, str], conversation: Conversation) -> Read:
     """Return what a text says.
 
     Args:
         text: Of ``cluster.toml``.
         file: Its name in messages.
         devices: Logical name to kernel device.
+        conversation: How this node and its peers reach each other.
 
     Raises:
         ConfigError: With every problem of the text.
     """
     if len(text) <= SMALL_BYTES_MAX:
-        return _read(text, file, devices)
+        return _read(text, file, devices, conversation)
     try:
         found = subprocess.run(
             python_command("hanat.daemon.reading"),
-            input=pickle.dumps((text, file, dict(devices))),
+            input=pickle.dumps((text, file, dict(devices), conversation)),
             stdout=subprocess.PIPE,
             timeout=READING_S_MAX,
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("reader found=%r action=read_in_thread", str(error))
-        return _read(text, file, devices)
+        return _read(text, file, devices, conversation)
     answer: Read | ConfigError = pickle.loads(found.stdout)  # noqa: S301 - of our own process
     if isinstance(answer, ConfigError):
         raise answer
     return answer
 
 
-def _read(text: str, file: str, devices: Mapping[str, str]) -> Read:
+def _read(text: str, file: str, devices: Mapping[str, str], conversation: Conversation) -> Read:
     configuration = parse_cluster(text, file=file)
-    return configuration, render(configuration, devices)
+    return configuration, render(configuration, devices, conversation)
 
 
 def main() -> None:

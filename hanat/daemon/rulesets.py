@@ -13,6 +13,7 @@ from functools import partial
 
 from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
+from hanat.core.conversation import Conversation
 from hanat.daemon.reading import Read, read, render
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall, Gate
@@ -23,6 +24,7 @@ class Rulesets:
 
     Args:
         devices: Logical name to kernel device.
+        conversation: How this node and its peers reach each other.
         gate: Where its tables are brought up to date.
         firewall: Where rulesets are applied.
         background: Does one work after the other, off the loop.
@@ -33,12 +35,14 @@ class Rulesets:
         self,
         devices: Mapping[str, str],
         *,
+        conversation: Conversation,
         gate: Gate,
         firewall: Firewall,
         background: Background,
         known: tuple[str, Configuration],
     ) -> None:
-        self._devices, self._gate, self._firewall = devices, gate, firewall
+        self._devices, self._conversation = devices, conversation
+        self._gate, self._firewall = gate, firewall
         self._background = background
         self._doubts = 0
         # Used by the thread alone from here on.
@@ -65,7 +69,9 @@ class Rulesets:
 
     def _read_now(self, text: str, file: str) -> Configuration:
         if text != self._text:
-            self._read = read(text, file=file, devices=self._devices)
+            self._read = read(
+                text, file=file, devices=self._devices, conversation=self._conversation
+            )
             self._text = text
         return self._read[0]
 
@@ -86,7 +92,7 @@ class Rulesets:
         self._installed = None
         known, scripts = self._read
         if known is not configuration or scripts is None:
-            scripts = render(configuration, self._devices)
+            scripts = render(configuration, self._devices, self._conversation)
         assert scripts is not None, f"no device for one of {configuration.interfaces}"
         gate, ruleset = scripts
         self._gate.install(gate)

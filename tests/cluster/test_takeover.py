@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 
 import pytest
 
+from chaos import topology
 from chaos.lab import Lab
-from tests.cluster.conftest import BOTH, Echo, replicated
+from tests.cluster.conftest import BOTH, PUBLIC, Echo, replicated
 
 pytestmark = pytest.mark.cluster
 
@@ -140,6 +143,34 @@ def test_backup_that_dies_changes_nothing(lab: Lab, inbound: Echo) -> None:
     status = lab.status(holder)
     assert status is not None
     assert (status["role"], status["term"]) == ("ACTIVE", term)
+
+
+def test_kernel_tracks_nothing_of_what_nodes_say_to_each_other(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    backup = next(name for name in lab.nodes if name != holder)
+    # What came before the first ruleset is tracked; it outlives the daemons.
+    for name in lab.nodes:
+        lab.wait_for(partial(_knows_its_peers, lab, name), 10, f"the ruleset of {name}")
+        assert lab.exec_in(name, ["conntrack", "-F"]).returncode == 0
+    lab.restart_node(backup)
+    lab.wait_for(lambda: _connected(lab) == len(lab.nodes), 10, "all connections")
+    client = Echo(lab, topology.CLIENT, PUBLIC, 7)
+    client.exchange()
+    for name in lab.nodes:
+        tracked = lab.exec_in(name, ["conntrack", "-L"]).stdout
+        assert not re.findall(r".*port=741[12] .*", tracked)
+        assert name != holder or "dport=7 " in tracked
+    client.close()
+
+
+def _knows_its_peers(lab: Lab, name: str) -> bool:
+    return "notrack" in lab.exec_in(name, ["nft", "list table inet hanat"]).stdout
+
+
+def _connected(lab: Lab) -> int:
+    """Return how many nodes are connected to all others."""
+    statuses = [status for status in lab.statuses().values() if status is not None]
+    return sum(all(peer["connected"] for peer in s["peers"]) for s in statuses)
 
 
 def test_majority_lost_means_nobody_answers(lab: Lab) -> None:

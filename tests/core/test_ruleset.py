@@ -18,7 +18,7 @@ from hanat.core.configuration import (
 )
 from hanat.core.ruleset import SLOTS_INTERLEAVED_MAX, render_gate, render_ruleset, shares
 from tests.core.configurations import configurations
-from tests.core.examples import DEVICES, EDGE, OFF, WEB
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, OFF, PUBLIC, PUBLIC_V6, WEB
 
 GOLDEN = """\
 # hanat: ruleset of cluster edge1
@@ -98,6 +98,25 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
         ip daddr { 10.11.12.1, 203.0.113.10 } goto floating
         ip6 daddr { 2001:db8:1::10, fd00:12::1 } goto floating
     }
+
+    chain cluster {
+        tcp dport 7411 notrack
+        tcp sport 7411 notrack
+        udp dport 7412 notrack
+        udp sport 7412 notrack
+    }
+
+    chain cluster_in {
+        type filter hook prerouting priority raw; policy accept;
+        ip saddr { 203.0.113.12, 203.0.113.13 } ip daddr { 203.0.113.11 } goto cluster
+        ip6 saddr { fd00:12::12, fd00:12::13 } ip6 daddr { fd00:12::11 } goto cluster
+    }
+
+    chain cluster_out {
+        type filter hook output priority raw; policy accept;
+        ip saddr { 203.0.113.11 } ip daddr { 203.0.113.12, 203.0.113.13 } goto cluster
+        ip6 saddr { fd00:12::11 } ip6 daddr { fd00:12::12, fd00:12::13 } goto cluster
+    }
 }
 """
 
@@ -105,11 +124,11 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
 def test_small_configuration_reads_like_this() -> None:
     small = replace(EDGE, services=(WEB, OFF))
 
-    assert render_ruleset(small, DEVICES) == GOLDEN
+    assert render_ruleset(small, DEVICES, CONVERSATION) == GOLDEN
 
 
 def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
-    text = render_ruleset(EDGE, DEVICES)
+    text = render_ruleset(EDGE, DEVICES, CONVERSATION)
 
     assert (
         "    chain server/media/any/v4 {\n"
@@ -123,14 +142,29 @@ def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
 
 
 def test_port_ranges_have_a_map_of_their_own() -> None:
-    text = render_ruleset(EDGE, DEVICES)
+    text = render_ruleset(EDGE, DEVICES, CONVERSATION)
 
     assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4" in text
     assert text.index("vmap @listens_v4") < text.index("vmap @ranges_v4")
 
 
 def test_source_is_never_masqueraded() -> None:
-    assert "masquerade" not in render_ruleset(EDGE, DEVICES)
+    assert "masquerade" not in render_ruleset(EDGE, DEVICES, CONVERSATION)
+
+
+def test_floating_address_is_tracked_whoever_claims_it() -> None:
+    claimed = replace(
+        CONVERSATION,
+        own=(PUBLIC, *CONVERSATION.own),
+        peers=(PUBLIC, PUBLIC_V6, *CONVERSATION.peers),
+    )
+
+    text = render_ruleset(EDGE, DEVICES, claimed)
+    assert text == render_ruleset(EDGE, DEVICES, CONVERSATION)
+
+
+def test_cluster_of_one_talks_to_nobody() -> None:
+    assert "notrack" not in render_ruleset(EDGE, DEVICES, replace(CONVERSATION, peers=()))
 
 
 def test_rights_survive_the_gate_s_script() -> None:
@@ -146,7 +180,7 @@ def test_rights_survive_the_gate_s_script() -> None:
 
 def test_floating_address_without_a_device_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="private"):
-        render_ruleset(EDGE, {"public": "eth0"})
+        render_ruleset(EDGE, {"public": "eth0"}, CONVERSATION)
 
 
 def test_turns_of_a_weighted_service_are_interleaved() -> None:
@@ -202,5 +236,7 @@ def _server(name: str, weight: int) -> RealServer:
 
 @given(configuration=configurations())
 def test_same_configuration_same_text(configuration: Configuration) -> None:
-    for render in (render_ruleset, render_gate):
-        assert render(configuration, DEVICES) == render(configuration, dict(DEVICES))
+    same = dict(DEVICES)
+    text = render_ruleset(configuration, DEVICES, CONVERSATION)
+    assert text == render_ruleset(configuration, same, replace(CONVERSATION))
+    assert render_gate(configuration, DEVICES) == render_gate(configuration, same)

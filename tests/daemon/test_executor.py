@@ -16,7 +16,7 @@ from hanat.daemon.rulesets import Rulesets
 from hanat.errors import HanatError, KernelError
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
-from tests.core.examples import DEVICES, EDGE
+from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
 REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
 
@@ -54,6 +54,7 @@ class Executed:
         self.outcomes: list[Input] = []
         rulesets = Rulesets(
             DEVICES,
+            conversation=CONVERSATION,
             gate=self.gate,
             firewall=self.firewall,
             background=self.thread,

@@ -15,7 +15,15 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from chaos.netns import entered
-from hanat.core.configuration import Listen, Protocol, RealServer, Scheduler, VirtualService
+from hanat.core.configuration import (
+    Configuration,
+    Listen,
+    Protocol,
+    RealServer,
+    Scheduler,
+    VirtualService,
+)
+from hanat.core.conversation import Conversation
 from hanat.core.ruleset import render_gate, render_ruleset
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
@@ -37,7 +45,13 @@ ANSWER_S_MAX = 5.0
 _VIPS = (ip_address(VIP), ip_address(VIP_V6))
 
 
-def _service(name: str, port: int, server_port: int) -> VirtualService:
+def _conversation(name: str, peer: str) -> Conversation:
+    own, peers = (tuple(map(ip_address, OWN[router])) for router in (name, peer))
+    return Conversation(own, peers, RAFT_PORT, MESH_PORT)
+
+
+def service(name: str, port: int, server_port: int) -> VirtualService:
+    """Return a service on both floating addresses, TCP and UDP."""
     return VirtualService(
         name=name,
         listens=tuple(Listen(vip, protocol, port, port) for vip in _VIPS for protocol in Protocol),
@@ -49,11 +63,21 @@ def _service(name: str, port: int, server_port: int) -> VirtualService:
     )
 
 
+OWN = {  # of the routers
+    name: (
+        f"203.0.113.{number}",
+        f"2001:db8:1::{number}",
+        f"10.11.12.{number}",
+        f"fd00:12::{number}",
+    )
+    for name, number in (("r1", 11), ("r2", 12))
+}
+RAFT_PORT, MESH_PORT = 7411, 7412
 CONFIGURATION = replace(
     EDGE,
     services=(
-        _service("echo", SERVICE_PORT, SERVER_PORT),
-        _service("closing", CLOSING_PORT, CLOSING_SERVER_PORT),
+        service("echo", SERVICE_PORT, SERVER_PORT),
+        service("closing", CLOSING_PORT, CLOSING_SERVER_PORT),
     ),
 )
 PLACEMENTS = tuple(
@@ -68,6 +92,7 @@ class Router:
     """A router's namespace and the adapters that live in it."""
 
     namespace: str
+    conversation: Conversation
     addresses: KernelAddresses
     announcer: KernelAnnouncer
     firewall: KernelFirewall
@@ -80,11 +105,11 @@ class Router:
         with entered(self.namespace):
             yield self
 
-    def prepare(self) -> None:
+    def prepare(self, configuration: Configuration = CONFIGURATION) -> None:
         """Install gate and ruleset, as at the start of a node."""
         with self.entered():
-            self.gate.install(render_gate(CONFIGURATION, DEVICES))
-            self.firewall.apply(render_ruleset(CONFIGURATION, DEVICES))
+            self.gate.install(render_gate(configuration, DEVICES))
+            self.firewall.apply(render_ruleset(configuration, DEVICES, self.conversation))
 
     def take_over(self, *, answers_s: float = 60.0, carries_s: float = 60.0) -> None:
         """Add the addresses, open the gate, announce."""
@@ -112,13 +137,14 @@ class Network:
         self.r1, self.r2 = (
             Router(
                 namespace=made[name],
+                conversation=_conversation(name, peer),
                 addresses=KernelAddresses(),
                 announcer=KernelAnnouncer(),
                 firewall=KernelFirewall(),
                 gate=KernelGate(),
                 conntrack=KernelConntrack(),
             )
-            for name in ("r1", "r2")
+            for name, peer in (("r1", "r2"), ("r2", "r1"))
         )
         self._sockets: list[socket.socket] = []
 
@@ -134,11 +160,9 @@ class Network:
                 path.write_text("0")
         self._port("client", "eth0", "public", (f"{CLIENT}/24", f"{CLIENT_V6}/64"))
         self._port("server", "eth0", "private", (f"{SERVER}/24", f"{SERVER_V6}/64"))
-        for number, router in ((11, "r1"), (12, "r2")):
-            public = (f"203.0.113.{number}/24", f"2001:db8:1::{number}/64")
-            private = (f"10.11.12.{number}/24", f"fd00:12::{number}/64")
-            self._port(router, "eth0", "public", public)
-            self._port(router, "eth1", "private", private)
+        for router, (public, public_v6, private, private_v6) in OWN.items():
+            self._port(router, "eth0", "public", (f"{public}/24", f"{public_v6}/64"))
+            self._port(router, "eth1", "private", (f"{private}/24", f"{private_v6}/64"))
             namespace = self.made[router]
             run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1", namespace)
         run(f"ip route add default via {INSIDE_VIP}", self.made["server"])

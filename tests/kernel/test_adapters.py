@@ -23,7 +23,7 @@ from hanat.kernel.links import KernelLinks
 from hanat.kernel.ports import Placement
 from tests.contract.flows import inbound
 from tests.core.configurations import configurations
-from tests.core.examples import DEVICES, EDGE
+from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.kernel.namespaces import cable, run
 
 pytestmark = pytest.mark.kernel
@@ -161,9 +161,9 @@ def test_nft_takes_every_script_over_every_other(inside: str, configuration: Con
     assert inside
     firewall, gate = KernelFirewall(), KernelGate()
 
-    firewall.apply(render_ruleset(configuration, DEVICES))
+    firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION))
     gate.install(render_gate(configuration, DEVICES))
-    firewall.apply(render_ruleset(replace(configuration, name="again"), DEVICES))
+    firewall.apply(render_ruleset(replace(configuration, name="again"), DEVICES, CONVERSATION))
 
     assert firewall.table("inet", "hanat") is not None
     firewall.close()

@@ -13,7 +13,7 @@ from hanat.daemon.realtime import step_back
 from hanat.daemon.rulesets import Rulesets
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
-from tests.core.examples import DEVICES, EDGE
+from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
 pytestmark = pytest.mark.kernel
 
@@ -41,7 +41,12 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
         background = Background("rulesets", after=lambda: None, begin=step_back)
         try:
             rulesets = Rulesets(
-                DEVICES, gate=gate, firewall=firewall, background=background, known=("", EDGE)
+                DEVICES,
+                conversation=CONVERSATION,
+                gate=gate,
+                firewall=firewall,
+                background=background,
+                known=("", EDGE),
             )
             rulesets.install(EDGE, ended.set_result)
             assert await asyncio.to_thread(firewall.begun.wait, 10)

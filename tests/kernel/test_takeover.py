@@ -10,7 +10,7 @@ import pytest
 from hanat.core.flows import Change, ChangeKind, Flow
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.ports import Capture, Installed
-from tests.core.examples import DEVICES
+from tests.core.examples import CONVERSATION, DEVICES
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import (
     CLIENT,
@@ -109,7 +109,7 @@ def test_replaced_ruleset_leaves_established_connections(network: Network) -> No
 
     for configuration in (CONFIGURATION, replace(CONFIGURATION, services=()), CONFIGURATION):
         with network.r1.entered() as router:
-            router.firewall.apply(render_ruleset(configuration, DEVICES))
+            router.firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION))
         for near, far in pairs:
             talk(near, far)
 

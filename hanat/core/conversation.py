@@ -1,0 +1,24 @@
+"""Between whom and where the nodes speak: what a ruleset must tell from clients' packets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanat.core.configuration import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """How a node and its peers reach each other.
+
+    Attributes:
+        own: This node's own addresses.
+        peers: The other nodes' addresses; empty in a cluster of one.
+        raft_port: TCP, at the end that was dialled.
+        mesh_port: UDP, at the receiver's end at least.
+    """
+
+    own: tuple[Address, ...]
+    peers: tuple[Address, ...]
+    raft_port: int
+    mesh_port: int
