@@ -168,6 +168,11 @@ def _lease(status: NodeStatus) -> Iterator[Metric]:
         [((vip.name,), vip.held) for vip in status.vips],
         labels=("vip",),
     )
+    yield _counter(
+        "hanat_vip_restored",
+        "Floating addresses put back after another program removed them.",
+        [((), status.restored)],
+    )
     yield _gauge(
         "hanat_lease_remaining_seconds",
         "What is left of the lease; 0 on a node that is not the holder.",

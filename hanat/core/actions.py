@@ -45,6 +45,13 @@ class AddAddresses:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreAddresses:
+    """Put floating addresses back that somebody else took off their devices."""
+
+    vips: tuple[FloatingAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveAddresses:
     """Take floating addresses off their devices."""
 
@@ -128,6 +135,7 @@ Action = (
     | ProposeHolder
     | InstallRuleset
     | AddAddresses
+    | RestoreAddresses
     | RemoveAddresses
     | ArmGate
     | WithdrawGate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanat.core.actions import Action
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Configuration, Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,14 @@ class CarrierObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovalObserved:
+    """An address was taken off the device of a logical interface, by whomever."""
+
+    interface: str
+    address: Interface
+
+
+@dataclass(frozen=True, slots=True)
 class JournalObserved:
     """The journal can be written and is complete (empty), or what is wrong with it."""
 
@@ -121,6 +129,7 @@ Input = (
     | ConfigurationApplied
     | ConfigurationRefused
     | CarrierObserved
+    | RemovalObserved
     | JournalObserved
     | SwitchoverRequested
     | ShutdownRequested

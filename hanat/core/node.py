@@ -37,6 +37,7 @@ from hanat.core.actions import (
     ProposeConfiguration,
     ProposeHolder,
     RemoveAddresses,
+    RestoreAddresses,
     SetEligible,
     ShutGate,
     StartCapture,
@@ -60,6 +61,7 @@ from hanat.core.inputs import (
     JournalObserved,
     LeaderObserved,
     LeaseObserved,
+    RemovalObserved,
     ShutdownRequested,
     SwitchoverRequested,
     TimerDue,
@@ -108,7 +110,7 @@ class Node:
         self._handing_over = False
         self._step_down_due: float | None = None
         self._hand_on_due: float | None = None
-        self._upkeep = Upkeep()
+        self._upkeep = Upkeep(self._profile.beacon_s)
         self._finishing = False
         self._transitions: dict[str, int] = {}
 
@@ -143,6 +145,7 @@ class Node:
             configuration=self._configuration,
             profile=self._profile,
             transitions=tuple(sorted(self._transitions.items())),
+            restored=self._upkeep.restored,
         )
 
     # ------------------------------------------------------------------ stepping
@@ -178,6 +181,8 @@ class Node:
                 return self._configuration_refused(revision, found, now)
             case CarrierObserved():
                 return self._carrier_observed(item, now)
+            case RemovalObserved():
+                return self._removal_observed(item, now)
             case JournalObserved(found):
                 return self._journal_observed(found, now)
             case SwitchoverRequested():
@@ -305,10 +310,13 @@ class Node:
         self._upkeep.begin(now)
         return (self._announce(), ProposeHolder(self._term))
 
-    def _announce(self) -> Announce:
+    @property
+    def _placed(self) -> tuple[FloatingAddress, ...]:
         # What a new configuration adds is not there before its gate is.
-        vips = tuple(vip for vip in self._configuration.vips if vip in self._held)
-        return Announce(vips, self._lease_until)
+        return tuple(vip for vip in self._configuration.vips if vip in self._held)
+
+    def _announce(self) -> Announce:
+        return Announce(self._placed, self._lease_until)
 
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""
@@ -401,6 +409,12 @@ class Node:
         self._hindrances.carriers[item.interface] = item.carrier
         return self._eligibility(now, hindered=hindered)
 
+    def _removal_observed(self, item: RemovalObserved, now: float) -> tuple[Action, ...]:
+        if self.role is Role.ACTIVE:
+            there = (vip for vip in self._placed if vip.interface == item.interface)
+            self._upkeep.miss(tuple(vip for vip in there if item.address in vip.addresses), now)
+        return ()
+
     def _journal_observed(self, found: str, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
         self._hindrances.journal = found
@@ -438,6 +452,8 @@ class Node:
             return (*actions, *self._fence(now))
         if self._upkeep.announces(now):
             actions.append(self._announce())
+        if missing := tuple(vip for vip in self._upkeep.restores(now) if vip in self._placed):
+            actions += [RestoreAddresses(missing), Announce(missing, self._lease_until)]
         if self._release_due is not None and self._release_due <= now:
             actions += self._release_overdue(now)
         if self._step_down_due is not None and self._step_down_due <= now:
@@ -453,6 +469,8 @@ class Node:
                 self._gate_until = 0.0
             case RemoveAddresses(vips):
                 self._held = tuple(vip for vip in self._held if vip not in vips)
+            case RestoreAddresses(vips):
+                self._upkeep.restored += len(vips)
             case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
             # The very object: of two rulesets on their way only the newer one counts.
@@ -469,7 +487,8 @@ class Node:
                 return self._fence(now) if self.role in {Role.ACTIVE, Role.TAKEOVER} else ()
             case InstallRuleset(configuration) if configuration is not self._configuration:
                 return ()  # that of a newer configuration is on its way
-            case InstallRuleset() | AddAddresses() | ArmGate() | StartCapture() | Announce():
+            case (InstallRuleset() | AddAddresses() | RestoreAddresses() | ArmGate()
+                  | StartCapture() | Announce()):  # fmt: skip
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
             case TransferLeadership() if self._handing_over:
                 return (StepDown(),)

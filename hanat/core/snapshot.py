@@ -39,3 +39,4 @@ class NodeSnapshot:
     configuration: Configuration
     profile: Profile  # that of the node, not of the configuration
     transitions: tuple[tuple[str, int], ...]
+    restored: int  # floating addresses that somebody took off the holder

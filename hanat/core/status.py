@@ -211,6 +211,7 @@ class NodeStatus:
     refused: RefusedStatus = RefusedStatus()
     mesh: MeshStatus = MeshStatus()
     transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)
+    restored: int = 0  # floating addresses put back after another program removed them
 
     def to_document(self) -> dict[str, Any]:
         """Return the status as JSON-ready values; `role` as its name."""

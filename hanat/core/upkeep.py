@@ -1,18 +1,41 @@
-"""When the holder announces its addresses again."""
+"""What the holder does for its addresses, and when: announce them, put them back.
+
+Other programs take addresses off a device: a network manager that reads its files
+again, ``ip address flush``, ``hanat fence --force``. The kernel tells of every removal;
+what the node did not want it puts back one beacon later, because a flush removes
+addresses one by one, and a carrier lost at the same moment must be heard first. Then at
+most once a second: whoever removes them again and again would else keep the node busy
+and fill its log. Handing over to another node was considered; it would meet the same.
+"""
 
 from __future__ import annotations
+
+from hanat.core.configuration import FloatingAddress
 
 # A burst for neighbours that lose one, again after 1 s and 5 s for ports that were
 # still learning (spanning tree, bonding), then a refresh for hosts that missed all.
 ANNOUNCE_OFFSETS_S = (0.0, 0.02, 0.04, 0.06, 0.08, 1.0, 5.0)
 ANNOUNCE_REFRESH_S = 60.0
+RESTORE_GAP_S = 1.0
 
 
 class Upkeep:
-    """What a holder is to do for its addresses, and when."""
+    """The timers of a holder.
 
-    def __init__(self) -> None:
+    Args:
+        beacon_s: How long to wait before addresses are put back.
+
+    Attributes:
+        restored: How many floating addresses were put back since the start.
+    """
+
+    def __init__(self, beacon_s: float) -> None:
+        self._beacon_s = beacon_s
         self._announce_due: list[float] = []
+        self._missing: tuple[FloatingAddress, ...] = ()
+        self._restore_due: float | None = None
+        self._restore_free_at = 0.0
+        self.restored = 0
 
     def begin(self, now: float) -> None:
         """The node is the holder and has announced once."""
@@ -21,11 +44,13 @@ class Upkeep:
     def end(self) -> None:
         """It is not, or not yet."""
         self._announce_due = []
+        self._missing, self._restore_due = (), None
 
     @property
     def due(self) -> float | None:
         """When there is something to do."""
-        return min(self._announce_due, default=None)
+        restore = [] if self._restore_due is None else [self._restore_due]
+        return min([*self._announce_due, *restore], default=None)
 
     def announces(self, now: float) -> bool:
         """Say whether to announce at this moment."""
@@ -35,3 +60,18 @@ class Upkeep:
         if not self._announce_due:
             self._announce_due.append(now + ANNOUNCE_REFRESH_S)
         return True
+
+    def miss(self, vips: tuple[FloatingAddress, ...], now: float) -> None:
+        """Somebody took these off their devices."""
+        self._missing = tuple(dict.fromkeys((*self._missing, *vips)))
+        if self._missing and self._restore_due is None:
+            self._restore_due = max(now + self._beacon_s, self._restore_free_at)
+
+    def restores(self, now: float) -> tuple[FloatingAddress, ...]:
+        """Return what to put back at this moment."""
+        if self._restore_due is None or self._restore_due > now:
+            return ()
+        missing = self._missing
+        self._missing, self._restore_due = (), None
+        self._restore_free_at = now + RESTORE_GAP_S
+        return missing

@@ -100,6 +100,7 @@ class DaemonBackend:
             refused=RefusedStatus(raft=p.transport.refusals, mesh=p.mesh.counts.refused),
             mesh=MeshStatus(p.mesh.counts.sent, p.mesh.counts.unsent, p.mesh.counts.heard),
             transitions=s.transitions,
+            restored=s.restored,
         )
 
     def _name(self, node_id: int | None) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from hanat.core.inputs import CarrierObserved, Input
-from hanat.kernel.ports import Links
+from hanat.core.inputs import CarrierObserved, Input, RemovalObserved
+from hanat.kernel.ports import AddressRemoved, CarrierChanged, Links
 
 
 class DeviceWatch:
@@ -44,10 +45,17 @@ class DeviceWatch:
 
     def _read(self) -> None:
         for change in self._watch.read():
-            self._carrier(change.device, carrier=change.carrier)
+            match change:
+                case CarrierChanged(device, carrier):
+                    self._carrier(device, carrier=carrier)
+                case AddressRemoved(device, address):
+                    self._tell(device, partial(RemovalObserved, address=address))
 
     def _carrier(self, device: str, *, carrier: bool) -> None:
         self._usable(device, carrier)
+        self._tell(device, partial(CarrierObserved, carrier=carrier))
+
+    def _tell(self, device: str, said: Callable[[str], Input]) -> None:
         for logical, mapped in self._interfaces.items():
             if mapped == device:
-                self._feed(CarrierObserved(logical, carrier))
+                self._feed(said(logical))

@@ -24,6 +24,7 @@ from hanat.core.actions import (
     ProposeConfiguration,
     ProposeHolder,
     RemoveAddresses,
+    RestoreAddresses,
     SetEligible,
     ShutGate,
     StartCapture,
@@ -133,6 +134,10 @@ class NodeExecutor:
                 self._if_installed(self._kernel.gate.shut)
             case AddAddresses(vips):
                 self._kernel.addresses.add(placements(vips, self._place.interfaces))
+            case RestoreAddresses(vips):
+                self._kernel.addresses.add(placements(vips, self._place.interfaces))
+                names = ",".join(vip.name for vip in vips)
+                log.warning("vips=%s found=removed_by_another_program action=added_again", names)
             case RemoveAddresses(vips):
                 self._kernel.addresses.remove(placements(vips, self._place.interfaces))
             case Announce(vips, until):

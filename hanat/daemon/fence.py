@@ -40,8 +40,8 @@ def fence(settings: NodeSettings, configuration: Configuration, *, force: bool) 
     Args:
         settings: This node's own file.
         configuration: Names the floating addresses.
-        force: Even while the node runs. One that works takes the rights back when it
-            renews its lease; one that hangs does not.
+        force: Even while the node runs. One that works takes rights and addresses back
+            within a second; one that hangs does not.
 
     Raises:
         RefusedError: The node runs.

@@ -22,7 +22,15 @@ from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.fake_flows import FlowTable
 from hanat.kernel.fake_nft import Tables, after
 from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
-from hanat.kernel.ports import LABEL_BYTES_MAX, CarrierChanged, Installed, Placement, Rights
+from hanat.kernel.ports import (
+    LABEL_BYTES_MAX,
+    AddressRemoved,
+    CarrierChanged,
+    Installed,
+    LinkChange,
+    Placement,
+    Rights,
+)
 from hanat.kernel.refusals import refused
 
 
@@ -128,7 +136,7 @@ class FakeKernel:
 
     def open_watch(self) -> FakeLinkWatch:
         """Return a watch that is told of what follows."""
-        opened = FakeLinkWatch()
+        opened = FakeLinkWatch(self._lacks)
         self._watches = [watch for watch in self._watches if not watch.closed]
         self._watches.append(opened)
         return opened
@@ -139,7 +147,18 @@ class FakeKernel:
             for capture in self._captures:
                 capture.tell(Change(kind, record))
 
-    def _tell_watches(self, event: CarrierChanged) -> None:
+    def remove_address(self, device: str, address: Interface) -> None:
+        """Take an address off a device, as any program may; nothing if it is absent."""
+        found = self.devices.get(device)
+        if found is not None and address in found.addresses:
+            del found.addresses[address]
+            self._tell_watches(AddressRemoved(device, address))
+
+    def _lacks(self, event: AddressRemoved) -> bool:
+        found = self.devices.get(event.device)
+        return found is not None and event.address not in found.addresses
+
+    def _tell_watches(self, event: LinkChange) -> None:
         for watch in self._watches:
             watch.tell(event)
 
@@ -169,8 +188,7 @@ class FakeAddresses:
         """See `ports.Addresses.remove`."""
         self._kernel.meet_fault("addresses.remove")
         for placement in placements:
-            if placement.device in self._kernel.devices:
-                self._kernel.devices[placement.device].addresses.pop(placement.address, None)
+            self._kernel.remove_address(placement.device, placement.address)
 
 
 class FakeAnnouncer:

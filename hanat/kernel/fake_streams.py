@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from hanat.core.flows import Change
-from hanat.kernel.ports import CarrierChanged
+from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkChange
 
 Event = TypeVar("Event")
 
@@ -77,5 +78,20 @@ class FakeCapture(FakeStream[Change]):
         return self._overruns
 
 
-class FakeLinkWatch(FakeStream[CarrierChanged]):
-    """Implements `ports.LinkWatch`."""
+class FakeLinkWatch(FakeStream[LinkChange]):
+    """Implements `ports.LinkWatch`.
+
+    Args:
+        lacks: Says whether a device that is there lacks the address.
+    """
+
+    def __init__(self, lacks: Callable[[AddressRemoved], bool]) -> None:
+        super().__init__()
+        self._lacks = lacks
+
+    def read(self) -> list[LinkChange]:
+        """See `ports.LinkWatch.read`."""
+        found = super().read()
+        carriers = [event for event in found if isinstance(event, CarrierChanged)]
+        removals = [event for event in found if isinstance(event, AddressRemoved)]
+        return [*carriers, *filter(self._lacks, dict.fromkeys(removals))]

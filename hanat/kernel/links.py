@@ -1,4 +1,4 @@
-"""Watch the carriers of devices.
+"""Watch the carriers of devices, and addresses that are taken off them.
 
 A router without carrier on one side must not hold the addresses of either, so
 the loss of a carrier is an event, not something to be polled for.
@@ -10,6 +10,9 @@ while the medium is missing.
 The kernel looks at carriers when they change, but at most once a second unless
 somebody would lose packets (``net/core/link_watch.c``): a cable that is out for
 less may never be told of.
+
+Of addresses the kernel tells each addition and removal, the removals by this process
+too. When it had to drop messages, both are asked for anew and compared.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Interface, IPv6Interface
 
+from hanat.core.configuration import Interface
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
     HEADER,
@@ -27,17 +33,23 @@ from hanat.kernel.netlink import (
     messages,
     open_socket,
 )
-from hanat.kernel.ports import CarrierChanged
+from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkChange
 from hanat.kernel.refusals import device_names, index_of, refused
 
-# From <linux/rtnetlink.h>, <linux/if_link.h>, <net/if.h>.
+# From <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <net/if.h>.
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
-RTMGRP_LINK = 1
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 IFLA_IFNAME = 3
+IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 CARRIER = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
 
 INTERFACE = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
+ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+
+Place = tuple[int, Interface]
+"""Index of a device, and an address on it."""
 
 
 class KernelLinks:
@@ -72,15 +84,18 @@ class KernelLinkWatch:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, bool]] = {}
+        self._places: set[Place] = set()
+        groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
         try:
-            self._socket = open_socket(socket.NETLINK_ROUTE, groups=RTMGRP_LINK)
+            self._socket = open_socket(socket.NETLINK_ROUTE, groups=groups)
         except OSError as error:
             raise refused(
-                error.errno or errno.EIO, operation="watch carriers", target="all interfaces"
+                error.errno or errno.EIO, operation="watch devices", target="all interfaces"
             ) from error
         self._socket.setblocking(False)  # noqa: FBT003 - the library's signature
         # After the socket is bound: a change in between comes twice, never not at all.
         self._resync()
+        self._places = _all_places()
 
     def fileno(self) -> int:
         """See `ports.LinkWatch.fileno`."""
@@ -90,9 +105,11 @@ class KernelLinkWatch:
         """See `ports.LinkWatch.close`."""
         self._socket.close()
 
-    def read(self) -> list[CarrierChanged]:
+    def read(self) -> list[LinkChange]:
         """See `ports.LinkWatch.read`."""
         found: list[CarrierChanged] = []
+        gone: dict[Place, None] = {}
+        dropped = False
         while self._socket.fileno() >= 0:
             try:
                 buffer = self._socket.recv(RECEIVE_BYTES)
@@ -101,13 +118,36 @@ class KernelLinkWatch:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise refused(
-                        error.errno or errno.EIO, operation="read carriers", target="rtnetlink"
+                        error.errno or errno.EIO, operation="read changes", target="rtnetlink"
                     ) from error
-                found += self._resync()
+                dropped = True
                 continue
             for kind, start, end in messages(buffer):
                 found += self._observed(kind, buffer, start, end)
-        return found
+                gone |= self._taken(kind, buffer, start, end)
+        if dropped:  # after what waited, which is older
+            found += self._resync()
+            there = _all_places()
+            gone |= dict.fromkeys(self._places - there)
+            self._places = there
+        return [*found, *self._removals(gone)]
+
+    def _taken(self, kind: int, buffer: bytes, start: int, end: int) -> dict[Place, None]:
+        """Keep account of addresses; return the one that a message takes away."""
+        if kind not in {RTM_NEWADDR, RTM_DELADDR}:
+            return {}
+        place = _place_in(buffer, start, end)
+        if kind == RTM_NEWADDR:
+            self._places.add(place)
+            return {}
+        self._places.discard(place)
+        return {place: None}
+
+    def _removals(self, gone: Iterable[Place]) -> Iterator[AddressRemoved]:
+        for place in gone:
+            index, address = place
+            if index in self._known and place not in self._places:
+                yield AddressRemoved(self._known[index][0], address)
 
     def _observed(self, kind: int, buffer: bytes, start: int, end: int) -> list[CarrierChanged]:
         if kind not in {RTM_NEWLINK, RTM_DELLINK}:
@@ -138,16 +178,7 @@ class KernelLinkWatch:
 
     def _resync(self) -> list[CarrierChanged]:
         """Ask for all devices and return what differs from what was known."""
-        netlink = NetlinkClient(socket.NETLINK_ROUTE)
-        try:
-            answers = netlink.dump(
-                RTM_GETLINK, INTERFACE.pack(0, 0, 0, 0, 0),
-                operation="list devices", target="all interfaces",
-            )  # fmt: skip
-        except AbsentObjectError:
-            answers = []
-        finally:
-            netlink.close()
+        answers = _dump(RTM_GETLINK, INTERFACE.pack(0, 0, 0, 0, 0), operation="list devices")
         found, seen = [], set()
         for answer in answers:
             index, name, flags = _interface_in(answer, 0, len(answer))
@@ -156,6 +187,34 @@ class KernelLinkWatch:
         for index in self._known.keys() - seen:
             found += self._vanished(index)
         return found
+
+
+def _dump(kind: int, body: bytes, *, operation: str) -> list[bytes]:
+    netlink = NetlinkClient(socket.NETLINK_ROUTE)
+    try:
+        return netlink.dump(kind, body, operation=operation, target="all interfaces")
+    except AbsentObjectError:
+        return []
+    finally:
+        netlink.close()
+
+
+def _all_places() -> set[Place]:
+    answers = _dump(RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0), operation="list addresses")
+    return {_place_in(answer, 0, len(answer)) for answer in answers}
+
+
+def _place_in(buffer: bytes, start: int, end: int) -> Place:
+    _, prefix, _, _, index = ADDRESS.unpack_from(buffer, start + HEADER.size)
+    found = {
+        kind: bytes(buffer[first:last])
+        for kind, first, last in attributes(buffer, start + HEADER.size + ADDRESS.size, end)
+        if kind in {IFA_ADDRESS, IFA_LOCAL}
+    }
+    # IFA_ADDRESS is the peer's address where there is one.
+    packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
+    make = IPv4Interface if len(packed) == 4 else IPv6Interface
+    return index, make((packed, prefix))
 
 
 def _interface_in(buffer: bytes, start: int, end: int) -> tuple[int, str, int]:

@@ -213,15 +213,29 @@ class CarrierChanged:
     carrier: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AddressRemoved:
+    """An address was taken off a device that is still there, by whomever."""
+
+    device: str
+    address: Interface
+
+
+LinkChange = CarrierChanged | AddressRemoved
+
+
 class LinkWatch(Protocol):
-    """An open stream of carrier changes of all devices."""
+    """An open stream of what happens to all devices."""
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when changes wait."""
         ...
 
-    def read(self) -> list[CarrierChanged]:
-        """Return what waits, oldest first."""
+    def read(self) -> list[LinkChange]:
+        """Return what waits: carriers, then addresses, each oldest first.
+
+        An address that was added again meanwhile is not among them.
+        """
         ...
 
     def close(self) -> None:
@@ -230,7 +244,7 @@ class LinkWatch(Protocol):
 
 
 class Links(Protocol):
-    """Interfaces: names and carriers."""
+    """Interfaces: names, carriers, and what changes."""
 
     def names(self) -> tuple[str, ...]:
         """Return all device names, sorted."""

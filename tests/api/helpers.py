@@ -79,6 +79,7 @@ HOLDER = NodeStatus(
     commits=HistogramStatus(max_s=0.02, sum_s=0.1, bounds_s=(0.005,), counts=(99, 1)),
     refused=RefusedStatus(raft=5, mesh=6),
     transitions=(("elected", 2), ("lease_expired", 1)),
+    restored=8,
 )
 
 BACKUP = replace(

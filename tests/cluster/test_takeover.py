@@ -104,6 +104,20 @@ def test_connections_survive_the_death_and_the_return_to_a_restarted_node(
     outbound.exchange()
 
 
+def test_holder_puts_back_what_another_program_took_off_its_devices(
+    lab: Lab, inbound: Echo
+) -> None:
+    holder = lab.wait_for_holder()
+    fence = [*lab.hanat, "fence", "--force", "--config", str(lab.folder / holder / "node.toml")]
+    for count, command in ((1, ["ip", "addr", "flush", "to", PUBLIC]), (3, fence)):
+        assert lab.exec_in(holder, command, 20).returncode == 0
+        lab.wait_for(lambda: lab.addresses(holder) == BOTH, 10, "both addresses")
+        inbound.exchange()
+        status = lab.status(holder)
+        assert status is not None
+        assert (status["role"], status["restored"]) == ("ACTIVE", count)
+
+
 @pytest.mark.parametrize("interface", ["public", "private"])
 def test_holder_that_loses_a_carrier_hands_both_addresses_on(
     lab: Lab, inbound: Echo, interface: str

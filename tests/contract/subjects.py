@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from hanat.core.configuration import Interface
 from hanat.core.flows import Flow
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
@@ -52,6 +53,9 @@ class Outside(Protocol):
     def vanish(self, device: str) -> None:
         """Remove a device."""
 
+    def remove_address(self, device: str, address: Interface) -> None:
+        """Let another program take an address off a device."""
+
     def track(self, record: bytes) -> None:
         """Let packets make an assured flow."""
 
@@ -87,6 +91,10 @@ class FakeOutside:
     def vanish(self, device: str) -> None:
         """See `Outside`."""
         self.kernel.remove_device(device)
+
+    def remove_address(self, device: str, address: Interface) -> None:
+        """See `Outside`."""
+        self.kernel.remove_address(device, address)
 
     def track(self, record: bytes) -> None:
         """See `Outside`."""
@@ -148,6 +156,10 @@ class KernelOutside:
     def vanish(self, device: str) -> None:
         """See `Outside`."""
         run(f"ip link del {device}", self._namespace)
+
+    def remove_address(self, device: str, address: Interface) -> None:
+        """See `Outside`."""
+        run(f"ip addr del {address} dev {device}", self._namespace)
 
     def track(self, record: bytes) -> None:
         """See `Outside`; a change by another program makes the event a packet would."""

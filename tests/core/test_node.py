@@ -13,7 +13,6 @@ from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
 from hanat.core.node import INELIGIBLE_LEASES, Node
 from hanat.core.snapshot import Reason
 from hanat.core.status import Role
-from hanat.core.upkeep import ANNOUNCE_OFFSETS_S, ANNOUNCE_REFRESH_S
 
 ME, PEER = 1, 2
 PROFILE = PROFILES["default"]
@@ -362,19 +361,6 @@ def test_refused_announcement_makes_the_node_give_the_addresses_up() -> None:
     h.tell(told.BarrierApplied(1))
     assert do.WithdrawGate() in h.lease(until=0.09)
     assert h.role is Role.RELEASING
-
-
-def test_announcements_are_a_burst_two_repeats_and_a_refresh() -> None:
-    h = Harness().active(until=0.09)
-    sent = [0.0]
-    while len(sent) < len(ANNOUNCE_OFFSETS_S) + 1:
-        h.lease(until=h.now + 1000.0)
-        assert h.node.deadline is not None
-        h.now = h.node.deadline
-        assert do.Announce(VIPS, until=h.lease_until) in h.tell(told.TimerDue())
-        sent.append(h.now)
-    refresh = ANNOUNCE_OFFSETS_S[-1] + ANNOUNCE_REFRESH_S
-    assert sent == pytest.approx([*ANNOUNCE_OFFSETS_S, refresh])
 
 
 def test_lease_of_another_term_is_ignored() -> None:

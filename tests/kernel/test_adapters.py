@@ -20,7 +20,7 @@ from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import Placement
+from hanat.kernel.ports import AddressRemoved, CarrierChanged, Placement
 from tests.contract.flows import inbound
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
@@ -90,6 +90,29 @@ def test_calls_leave_no_descriptors_open(inside: str) -> None:
     for adapter in (addresses, gate, links, flows):
         adapter.close()
     assert len(after) == len(before)
+
+
+def test_watch_that_was_not_read_in_time_finds_out_what_it_missed(inside: str) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    addresses, links = KernelAddresses(), KernelLinks()
+    other = Placement("eth0", ip_interface("203.0.113.11/24"))
+    addresses.add([PUBLIC])
+    watch = links.watch()
+    watch._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+
+    for _ in range(100):
+        addresses.add([other])
+        addresses.remove([other])
+    addresses.remove([PUBLIC])
+    addresses.add([other])
+    run("ip link set far down", inside)
+    found = watch.read()
+
+    assert AddressRemoved("eth0", PUBLIC.address) in found
+    assert AddressRemoved("eth0", other.address) not in found
+    assert CarrierChanged("eth0", carrier=False) in found
+    watch.close()
+    addresses.close()
 
 
 def test_adding_a_placed_address_beside_others_leaves_them(inside: str) -> None:

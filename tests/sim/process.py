@@ -406,7 +406,7 @@ class Process:
                 self.carries_until = min(self.carries_until, self.world.now)
             case do.InstallRuleset():
                 self.rulesets(lambda: None, lambda _: self.feed(told.ActionDone(action)))
-            case do.AddAddresses():
+            case do.AddAddresses() | do.RestoreAddresses():
                 self.has_addresses = True
             case do.RemoveAddresses():
                 self.has_addresses = False
