@@ -19,7 +19,7 @@ from hanat.daemon.fence import fence as take_away
     type=click.Path(path_type=Path),
     default=NODE_FILE_DEFAULT,
     show_default=True,
-    help="This node's own file; it names the cluster file, which names the addresses.",
+    help="This node's own file; it names the cluster file.",
 )
 @click.option("--force", is_flag=True, help="Even if the node runs: one that hangs.")
 @json_option
@@ -27,7 +27,9 @@ def fence(node_file: Path, *, force: bool, as_json: bool) -> None:
     """Take both rights and the floating addresses away from a node that does not run.
 
     For ExecStopPost= of a service, and for people. It may be repeated, also where
-    hanat never ran, and touches nothing that is not hanat's.
+    hanat never ran, and touches nothing that is not hanat's. The floating addresses are
+    those of the cluster file and those that hanat's gate in the kernel guards, which
+    are of the configuration in force.
     """
     settings = load_node(node_file)
     done = take_away(settings, load_cluster(settings.cluster_file), force=force)

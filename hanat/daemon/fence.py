@@ -3,7 +3,10 @@
 For whoever must be sure that a machine is silent: a service manager after the
 node's end, however it ended, or a person. The kernel ends the rights by itself and a
 starting node removes what its predecessor left; this does both now. It touches
-the sets of our own gate and the addresses that this node's files name, nothing else.
+the sets of our own gate and floating addresses, nothing else: those that this node's
+files name, and those of the configuration in force, which may be others. The gate still
+knows the latter; reading them out of the journal was considered, but what is committed
+there is known to a majority only.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from hanat.config.settings import NodeSettings
 from hanat.core.configuration import Configuration, Interface
 from hanat.daemon.executor import placements
 from hanat.errors import AbsentObjectError, KernelError, RefusedError, StartupError
+from hanat.kernel.facts import guarded_addresses
 from hanat.kernel.fence import KernelFence
 
 
@@ -39,7 +43,7 @@ def fence(settings: NodeSettings, configuration: Configuration, *, force: bool) 
 
     Args:
         settings: This node's own file.
-        configuration: Names the floating addresses.
+        configuration: Of its cluster file.
         force: Even while the node runs. One that works takes rights and addresses back
             within a second; one that hangs does not.
 
@@ -93,7 +97,16 @@ def _take_away(settings: NodeSettings, configuration: Configuration) -> Fenced:
         except KernelError as error:
             first = error
         where = placements(configuration.vips, settings.interfaces)
-        removed = kernel.remove((placement.device, placement.address) for placement in where)
+        named = [(placement.device, placement.address) for placement in where]
+        if gate_found:
+            # It has no prefix lengths: where the file names an address, the file decides.
+            known = {address.ip for _, address in named}
+            devices = sorted(set(settings.interfaces.values()))
+            try:
+                named += [(d, a) for d, a in guarded_addresses(devices) if a.ip not in known]
+            except KernelError as error:
+                first = first or error
+        removed = kernel.remove(named)
     finally:
         kernel.close()
     if first is not None:

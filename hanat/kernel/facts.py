@@ -3,7 +3,9 @@
 `gather` takes a picture of what ``hanat doctor`` judges: switches under
 ``/proc/sys``, capabilities, devices, addresses, bound ports, processes and
 nftables chains, all of this process's network namespace. What cannot be read is
-absent from the picture, or has its reason beside it; nothing here raises for it.
+absent from the picture, or has its reason beside it.
+
+`guarded_addresses` is for ``hanat fence``, and raises.
 
 `who_answers` is the one question that needs the wire: which machines claim an
 address. It sends ARP probes (RFC 5227, section 2.1.1), which no neighbour stores.
@@ -17,6 +19,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -25,8 +28,9 @@ from typing import Any
 import nftables
 
 from hanat.core.configuration import Address, Interface
-from hanat.errors import KernelError
+from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 
 # Bits of CapEff: linux/capability.h
@@ -134,6 +138,23 @@ def _devices() -> tuple[dict[str, bool], dict[str, frozenset[Interface]]]:
         links.close()
         addresses.close()
     return carriers, present
+
+
+def guarded_addresses(devices: Iterable[str]) -> list[tuple[str, Interface]]:
+    """Return the addresses on devices that are floating ones to hanat's gate.
+
+    Raises:
+        AbsentObjectError: The gate is not installed.
+        KernelError: The kernel does not tell.
+    """
+    found: list[tuple[str, Interface]] = []
+    with closing(KernelGate()) as gate, closing(KernelAddresses()) as addresses:
+        guarded = gate.guarded()
+        for device in devices:
+            with suppress(AbsentObjectError):
+                there = sorted(addresses.present(device), key=str)
+                found += [(device, address) for address in there if address.ip in guarded]
+    return found
 
 
 def _nft() -> NftFacts:

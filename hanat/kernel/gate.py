@@ -15,15 +15,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
 
+from hanat.core.configuration import Address
+from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError
 from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
 from hanat.kernel.ports import Rights
 
+VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
+
 # E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
 _MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
+_ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
 _PART = re.compile(r"(\d+)(ms|s|m|h|d)")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -76,14 +82,22 @@ class KernelGate:
             for device in sorted(inet.keys() | carries.keys())
         }
 
+    def guarded(self) -> frozenset[Address]:
+        """Return the floating addresses of the configuration that was installed last.
+
+        Raises:
+            AbsentObjectError: The gate is not installed.
+        """
+        found: set[Address] = set()
+        for name in VIPS:
+            listing = self._list(name, operation="list floating addresses")
+            for elements in _ELEMENTS.findall(listing):
+                found.update(ip_address(word.strip()) for word in elements.split(","))
+        return frozenset(found)
+
     def _members(self, name: SetName) -> dict[str, float]:
         """Return how many seconds are left to each member of a set."""
-        words = f"{name.family} {name.table} {name.name}"
-        operation = "list rights"
-        try:
-            listing = self._nft.run(f"list set {words}", operation=operation, target=words)
-        except AbsentObjectError as error:
-            raise _not_installed(operation, words) from error
+        listing = self._list(name, operation="list rights")
         return {
             member["device"]: sum(
                 int(number) * _MILLISECONDS[unit] for number, unit in _PART.findall(member["left"])
@@ -91,6 +105,13 @@ class KernelGate:
             / 1000
             for member in _MEMBER.finditer(listing)
         }
+
+    def _list(self, name: SetName, *, operation: str) -> str:
+        words = f"{name.family} {name.table} {name.name}"
+        try:
+            return self._nft.run(f"list set {words}", operation=operation, target=words)
+        except AbsentObjectError as error:
+            raise _not_installed(operation, words) from error
 
     def _refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> None:
         try:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
 from hanat.config import load_cluster
+from hanat.core.configuration import FloatingAddress
 from hanat.core.ruleset import render_gate
 from hanat.kernel.gate import KernelGate
 from tests.kernel.namespaces import cable, run
@@ -118,6 +120,26 @@ def test_dead_holder_loses_both_rights_and_its_floating_addresses_only(machine: 
     }
     assert machine.rights() == set()
     assert machine.addresses() == {"203.0.113.11/24", "203.0.113.10/32"}
+
+
+def test_addresses_of_the_configuration_in_force_go_too(machine: Machine) -> None:
+    machine.take()
+    ours = load_cluster(EXAMPLES / "cluster.toml")
+    wanted = {"eth0": "203.0.113.20/24", "eth1": "2001:db8:2::20/64"}
+    vips = tuple(
+        FloatingAddress(name, name, (ip_interface(wanted[device]),))
+        for name, device in DEVICES.items()
+    )
+    with closing(KernelGate()) as gate:
+        gate.install(render_gate(replace(ours, vips=vips), DEVICES))
+    for device, address in wanted.items():
+        run(f"ip addr add {address} dev {device}", machine.namespace)
+    done = machine.fence("--json")
+    assert done.returncode == 0, done.stderr
+    removed = {entry["address"] for entry in json.loads(done.stdout)["removed"]}
+    assert removed == FLOATING | set(wanted.values())
+    assert machine.addresses() == {"203.0.113.11/24"}
+    assert "2001:db8:2::20" not in run("ip addr", machine.namespace)
 
 
 def test_fencing_twice_is_fencing_once(machine: Machine) -> None:
