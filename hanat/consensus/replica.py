@@ -196,7 +196,7 @@ class Replica:
 
     @property
     def eligible_peers(self) -> frozenset[int]:
-        """Connected peers that said in their newest reply that they may hold the addresses."""
+        """Connected peers that said in a recent beacon that they may hold the addresses."""
         return frozenset(self._guard.eligible_peers) & frozenset(self._guard.connected)
 
     def transfer(self, to: int | None) -> bool:

@@ -1,14 +1,19 @@
 """The few facts that a node must remember whatever happens: term, vote, log bounds.
 
 A node that forgets its vote can elect two leaders in one term, so every change is
-durable before the call returns. The file holds the facts twice, a page apart, and
-each change writes and syncs one copy after the other. Whichever single copy is torn or
-rots, the other holds either the same facts or the ones before a change that
-nobody was told of.
+durable before the call returns. The file holds the facts twice, a page apart. A change
+writes and syncs one copy, then writes the other without a sync: it reaches the disk when
+the kernel likes (vm.dirty_expire_centisecs, 30 s), and the next change begins with it. So
+the only good copy is never written to: a torn write leaves the facts from before a change
+that nobody was told of. And once both copies are on the disk, either may rot.
 
-Considered: two slots used in turn (half the syncs, but a rotten newest slot
+What is given up for one sync instead of two, since an election waits for it: when the
+machine crashes before the other copy is on the disk and the synced one rots as well,
+the newest facts are forgotten, with them perhaps a vote.
+
+Considered: two slots used in turn (as many syncs, but a rotten newest slot always
 looks like an interrupted write, and the vote is forgotten); a new file and a rename
-(twice as slow as the two copies: it changes metadata).
+(twice as slow as two copies that are both synced: it changes metadata).
 """
 
 from __future__ import annotations
