@@ -223,7 +223,9 @@ class Replica:
 
     def set_eligible(self, *, eligible: bool) -> None:
         """Say whether this node should stand for election while others can."""
-        self._guard.eligible = eligible
+        if eligible != self._guard.eligible:
+            self._guard.eligible = eligible
+            self._guard.tell_all()
 
     def _apply(self, data: bytes) -> None:
         command = self.state.apply(data)

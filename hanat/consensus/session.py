@@ -26,7 +26,7 @@ from hanat.core.identity import CODE_BYTES, Identity, code
 from hanat.errors import WireError
 
 MAGIC = b"hanat/1\n"
-VERSION = 1
+VERSION = 2
 NONCE_BYTES = 16
 FRAME_BYTES_MAX = 8 << 20  # a slice is 256 KiB; one entry may be larger than a slice
 HELLO_BYTES_MAX = 256

@@ -398,6 +398,9 @@ class Node:
     def _ruleset_installed(self, now: float) -> tuple[Action, ...]:
         """Use what was waiting for gate and ruleset of the configuration in force."""
         self._installed = self._configuration
+        if self._hindrances.retried:
+            self._hindrances.retried = ""
+            return self._eligibility(now, hindered=True)
         if self.role is not Role.ACTIVE:
             return self._open(now)
         new = tuple(vip for vip in self._configuration.vips if vip not in self._held)
@@ -427,7 +430,7 @@ class Node:
 
     def _hinder(self, why: str, until: float, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
-        self._hindrances.faults[why] = until
+        self._hindrances.faults[why], self._hindrances.retried = until, ""
         return self._eligibility(now, hindered=hindered)
 
     def _eligibility(self, now: float, *, hindered: bool) -> tuple[Action, ...]:
@@ -447,7 +450,6 @@ class Node:
         if self._hindrances.expire(now):
             self._installed = None
             actions += [InstallRuleset(self._configuration)]
-            actions += self._eligibility(now, hindered=True)
         if self.role is Role.ACTIVE and self._lease_until <= now:
             return (*actions, *self._fence(now))
         if self._upkeep.announces(now):

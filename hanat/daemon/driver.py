@@ -102,7 +102,7 @@ class Driver:
         actions = node.step(item, self._clock())
         self._snapshot = None
         if isinstance(item, ActionFailed):
-            log.error("kernel action=%s found=%r", type(item.action).__name__, item.found)
+            log.error("action=%s found=%r", type(item.action).__name__, item.found)
         if node.ineligible != ineligible:
             log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
         if (node.role, node.role_since) != (role, since):
@@ -136,8 +136,10 @@ class Driver:
     def _arm_timer(self) -> None:
         deadline = self._node.deadline
         if self._timer is not None:
-            if deadline is not None and self._timer_at <= deadline:
-                return  # early: a holder's deadline moves on with each renewal
+            # An early timer serves: a holder's deadline moves on with each renewal. Not one that
+            # is overdue: the loop's clock stands still while the machine is suspended.
+            if deadline is not None and max(self._timer_at, self._clock()) <= deadline:
+                return
             self._timer.cancel()
             self._timer = None
         if deadline is not None:

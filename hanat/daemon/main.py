@@ -70,7 +70,7 @@ TICK_S_MIN = 0.001
 LATE_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
-TRANSFER_BEACONS = 15  # three leases: by then a live peer has the whole log
+TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole log
 
 
 # Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
@@ -288,6 +288,8 @@ class Daemon:
         realtime.settle()
         self._tick(loop.time())
         await self._stopped.wait()
+        if self._timer is not None:
+            self._timer.cancel()
         dialling.cancel()
         devices.close()
         await server.close()

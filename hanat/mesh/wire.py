@@ -26,7 +26,7 @@ from hanat.core.beacon import Beacon, Promised
 from hanat.core.identity import Identity, code
 from hanat.errors import WireError
 
-MAGIC = b"hnt1"
+MAGIC = b"hnt2"
 DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 
 _HEADER = Struct("!4s8sBBQQ")

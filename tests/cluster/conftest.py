@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from itertools import count
+from typing import Self
 
 import pytest
 
@@ -59,6 +60,12 @@ class Echo:
                 raise ConnectionError("closed by the far end")
             got += part
         assert got == wanted, (got, wanted)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._socket.close()

@@ -51,27 +51,28 @@ def test_holder_with_a_full_disk_hands_over_and_is_eligible_again_with_room(
 ) -> None:
     lab = small_disks
     holder = lab.wait_for_holder()
-    echo = Echo(lab, topology.CLIENT, PUBLIC, 7)
-    echo.exchange()
-    ballast = fill(lab.nodes[holder].folder / "data")
+    with Echo(lab, topology.CLIENT, PUBLIC, 7) as echo:
+        echo.exchange()
+        ballast = fill(lab.nodes[holder].folder / "data")
 
-    def others_hold() -> bool:
-        if lab.holder() not in {None, holder}:
-            return True
-        Echo(lab, topology.CLIENT, PUBLIC, 7).close()  # something to write down
-        return False
+        def others_hold() -> bool:
+            if lab.holder() not in {None, holder}:
+                return True
+            Echo(lab, topology.CLIENT, PUBLIC, 7).close()  # something to write down
+            return False
 
-    lab.wait_for(others_hold, TAKEOVER_S_MAX, "another holder")
-    echo.exchange()
-    status = lab.status(holder)
-    assert status is not None, lab.log(holder)
-    assert "No space left on device" in " ".join(status["ineligible"])
-    assert "free or repair the disk" in " ".join(status["ineligible"])
-    ballast.unlink()
-    lab.wait_for(
-        lambda: (lab.status(holder) or {}).get("ineligible") == [], TAKEOVER_S_MAX, "eligibility"
-    )
-    lab.switchover(holder)
-    assert lab.wait_for_holder() == holder
-    echo.exchange()
-    echo.close()
+        lab.wait_for(others_hold, TAKEOVER_S_MAX, "another holder")
+        echo.exchange()
+        status = lab.status(holder)
+        assert status is not None, lab.log(holder)
+        assert "No space left on device" in " ".join(status["ineligible"])
+        assert "free or repair the disk" in " ".join(status["ineligible"])
+        ballast.unlink()
+        lab.wait_for(
+            lambda: (lab.status(holder) or {}).get("ineligible") == [],
+            TAKEOVER_S_MAX,
+            "eligibility",
+        )
+        lab.wait_for(lambda: lab.switchover(holder)[0] == 200, TAKEOVER_S_MAX, "a switchover")
+        assert lab.wait_for_holder() == holder
+        echo.exchange()

@@ -86,3 +86,18 @@ def test_after_a_refusal_of_the_kernel_the_ruleset_is_installed_anew_before_the_
     h.tell(told.BarrierApplied(3))
     assert h.tell(told.LeaseObserved(3, h.now + 1)) == []
     assert do.AddAddresses(VIPS) in h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
+
+
+def test_node_is_eligible_again_when_the_refused_ruleset_is_there_not_when_it_is_tried() -> None:
+    h = Harness(slow=True)
+    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused"))
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.InstallRuleset(CONFIGURATION)]
+    assert h.node.snapshot().ineligible == ("kernel: refused",)
+    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused again"))
+    assert h.node.snapshot().ineligible == ("kernel: refused again",)
+    h.now = h.node.deadline or 0.0
+    h.tell(told.TimerDue())
+    installed = h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
+    assert installed == [do.SetEligible(eligible=True)]
+    assert not h.node.ineligible

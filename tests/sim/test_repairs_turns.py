@@ -60,6 +60,15 @@ def test_late_vote_of_an_older_term_lets_no_voter_count_twice(guard: type[Guard]
     assert bench.guard.leading is (guard is not Guard)
 
 
+def test_peers_hear_at_once_that_a_node_may_hold_no_more() -> None:
+    bench = follower(Guard)
+    bench.told.clear()
+    bench.world.on(bench.node, lambda: bench.node.replica.set_eligible(eligible=False))
+    assert [(peer, beacon.eligible) for peer, beacon, _ in bench.told] == [(2, False), (3, False)]
+    bench.world.on(bench.node, lambda: bench.node.replica.set_eligible(eligible=False))
+    assert len(bench.told) == 2
+
+
 def test_promise_that_comes_with_the_votes_is_not_waited_for_again() -> None:
     bench = Bench(Guard).run(QUIET_S)
     assert stands(bench, within_s=1)
