@@ -110,8 +110,9 @@ class Snapshots:
     Attributes:
         background: Where they are written; set before the first tick.
         restored: Called when the state has become that of a snapshot.
-        busy: One is written or received; there is one at a time.
+        receiving: Says whether the leader is sending one.
         current: Last index and term of the newest one.
+        failure: What was raised when the state should have become that of a snapshot.
     """
 
     def __init__(self, store: Store, durability: Durability, state: Callable[[], State]) -> None:
@@ -119,8 +120,10 @@ class Snapshots:
         self._durability, self._state = durability, state
         self.background: Background = at_once
         self.restored: Callable[[], None] = lambda: None
-        self.busy = False
+        self.receiving: Callable[[], bool] = lambda: False
         self.current: tuple[int, int] | None = None
+        self.failure: BaseException | None = None
+        self._writing = False
         self._loaded: Snapshot | None = None
         self._written = SERIALIZER_STATE.NOT_SERIALIZING
         self._cut_index = 0
@@ -160,6 +163,11 @@ class Snapshots:
 
     # ------------------------------------------------------------------------- when
 
+    @property
+    def busy(self) -> bool:
+        """Whether one is written or received; there is one at a time."""
+        return self._writing or self.receiving()
+
     def wanted(self, *, now: float, rank: int, leading: bool) -> bool:
         """Say whether the log should be compacted now; asked often.
 
@@ -191,10 +199,10 @@ class Snapshots:
         _, last, previous, _ = data
         self._cut_index = cut_index
         parts = snapshot.encode(self.store.cluster, previous, last, self._state().freeze())
-        self._written, self.busy = SERIALIZER_STATE.SERIALIZING, True
+        self._written, self._writing = SERIALIZER_STATE.SERIALIZING, True
 
         def done(error: BaseException | None) -> None:
-            self.busy = False
+            self._writing = False
             if error is None:
                 self._written, self.current = SERIALIZER_STATE.SUCCESS, last[1:]
             elif isinstance(error, OSError):
@@ -207,12 +215,25 @@ class Snapshots:
         self.background(lambda: self.store.write(parts), done)
 
     def deserialize(self) -> tuple[None, Entry, Entry, tuple[()]]:
-        """Take over the state of the snapshot that was loaded; return its last entries."""
-        found, self._loaded = self._loaded, None
-        assert found is not None, "no snapshot to restore"
-        self._state().restore(found.sections)
-        self.restored()
+        """Take over the state of the snapshot that was loaded; return its last entries.
+
+        The library swallows what is raised here, and would go on without that state and
+        deaf to its log; see `check`.
+        """
+        try:
+            found, self._loaded = self._loaded, None
+            assert found is not None, "no snapshot to restore"
+            self._state().restore(found.sections)
+            self.restored()
+        except BaseException as error:
+            self.failure = error
+            raise
         return None, found.last, found.previous, ()
+
+    def check(self) -> None:
+        """Raise what the library swallowed; call it when the library returns."""
+        if self.failure is not None:
+            raise self.failure
 
     def adopted(self, found: Snapshot) -> None:
         """Note that a snapshot of the leader is the current one; `deserialize` takes it over."""

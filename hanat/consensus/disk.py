@@ -18,7 +18,7 @@ from hanat.consensus import segments
 from hanat.consensus.codec import Entry
 from hanat.consensus.files import Files
 from hanat.consensus.segments import Header, Segment
-from hanat.consensus.vote import VoteFile
+from hanat.consensus.vote import Vote, VoteFile
 
 ROOM_BYTES = 8 << 20  # two of the largest entries: less is no room to go on with
 PROBE = "probe"
@@ -117,10 +117,17 @@ class Disk:
         saves them before it does anything else.
         """
         with self._saving:
-            self.vote = replace(self.vote, **changed, durable=self.durable)
+            self._save_vote(replace(self.vote, **changed, durable=self.durable))
+
+    def _save_vote(self, vote: Vote) -> None:
+        """Save it; only a failure leaves something to the next append, which may be now."""
+        self.vote = vote
+        try:
+            self._vote_file.save(vote)
+        except BaseException:
             self._unsaved = True
-            self._vote_file.save(self.vote)
-            self._unsaved = False
+            raise
+        self._unsaved = False
 
     def save(self) -> None:
         """Make the facts durable if the last change of them failed."""
@@ -209,9 +216,7 @@ class Disk:
         with self._saving:
             if self._cuts != cuts or start <= self.vote.log_start:
                 return False
-            self.vote, self._unsaved = replace(self.vote, log_start=start), True
-            self._vote_file.save(self.vote)
-            self._unsaved = False
+            self._save_vote(replace(self.vote, log_start=start))
         return True
 
     def cut_head(self, start: int) -> None:

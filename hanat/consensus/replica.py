@@ -165,9 +165,10 @@ class Replica:
     def tick(self) -> None:
         """Let time and received messages take effect; report what changed."""
         self._guard.before_tick()
-        if (
-            self.snapshots.wanted(now=self._guard.clock(), rank=self._rank, leading=self.leading)
-            and not self._guard.transfers.active
+        self._guard.transfers.settle()
+        # In this order: `wanted` says yes once in a while, which must not be in vain.
+        if not self._guard.transfers.active and self.snapshots.wanted(
+            now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
             self._machine.forceLogCompaction()
         self._do_tick()
@@ -180,6 +181,7 @@ class Replica:
         self._proposed = False
         with suppress(JournalError):  # `durability` has noted it
             self._machine.doTick(0)
+        self.snapshots.check()
 
     def _observe(self) -> None:
         observed = (self.term, self.leader)

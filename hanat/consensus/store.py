@@ -127,9 +127,12 @@ class SnapshotStore:
             return None
         size = path.stat().st_size
         fd = self._files.open(path)
-        end = self._files.read(fd, snapshot.DIGEST_BYTES, size - snapshot.DIGEST_BYTES)
-        digest = snapshot.digest_of(end)
-        return Reader(self._files, fd, size, digest)
+        try:
+            end = self._files.read(fd, snapshot.DIGEST_BYTES, size - snapshot.DIGEST_BYTES)
+            return Reader(self._files, fd, size, snapshot.digest_of(end))
+        except BaseException:
+            self._files.close(fd)
+            raise
 
     # ----------------------------------------------------------------- receiving
 

@@ -85,6 +85,11 @@ class _Incoming:
     stored: int = 0
 
     @property
+    def idle(self) -> bool:
+        """Whether it waits for more, and the disk is not at it."""
+        return self.taken == self.stored < self.size
+
+    @property
     def leader(self) -> tuple[int, int]:
         """Whom to answer, and in which term."""
         return self.peer, self.term
@@ -102,11 +107,24 @@ class Transfers:
         self._host, self._snapshots = host, snapshots
         self._outgoing: dict[int, _Outgoing] = {}
         self._incoming: _Incoming | None = None
+        snapshots.receiving = lambda: self._incoming is not None
 
     @property
     def active(self) -> bool:
         """Whether a snapshot is under way, in either direction."""
         return bool(self._outgoing) or self._incoming is not None
+
+    def settle(self) -> None:
+        """End what came to nothing without a word; call it often.
+
+        Somebody else leads, or the follower got entries: nobody ends such a transfer,
+        and the log is not compacted during one.
+        """
+        for peer in sorted(self._outgoing):
+            self.sending(peer)
+        incoming = self._incoming
+        if incoming is not None and incoming.idle and not self._needed(incoming):
+            self._incoming = None
 
     def disconnected(self, peer: int) -> None:
         """Note that the connection to a peer is gone; what it stored stays stored."""
@@ -124,7 +142,8 @@ class Transfers:
     def sending(self, peer: int) -> bool:
         """Say whether a peer is being sent a snapshot."""
         outgoing = self._outgoing.get(peer)
-        if outgoing is not None and outgoing.term != self._host.term:
+        host = self._host
+        if outgoing is not None and (outgoing.term != host.term or not host.leading):
             self._end(peer)
         return peer in self._outgoing
 
@@ -239,24 +258,18 @@ class Transfers:
                 return None  # all there: it is being checked
             incoming.peer, incoming.term = peer, message["term"]
             return incoming
-        if self._snapshots.busy and (incoming is None or incoming.taken != incoming.stored):
+        if self._snapshots.busy if incoming is None else not incoming.idle:
             return None
         self._incoming = _Incoming(
             peer, message["term"], message["last"], message["digest"], message["size"]
         )
-        self._snapshots.busy = True
         return self._incoming
 
     def _drop(self, digest: bytes) -> None:
         """Forget a snapshot that is not needed any more, unless the disk is at it."""
         incoming = self._incoming
-        if incoming is None or incoming.digest != digest:
-            return
-        if incoming.taken == incoming.stored and incoming.taken < incoming.size:
-            self._done()
-
-    def _done(self) -> None:
-        self._incoming, self._snapshots.busy = None, False
+        if incoming is not None and incoming.digest == digest and incoming.idle:
+            self._incoming = None
 
     def _store(self, incoming: _Incoming, message: Message) -> None:
         offset, data = message["offset"], message["data"]
@@ -282,7 +295,7 @@ class Transfers:
                 done()
             elif isinstance(error, (OSError, SnapshotError)):
                 log.warning("snapshot index=%d found=%r", incoming.last[0], str(error))
-                self._done()
+                self._incoming = None
                 self._answer(incoming.leader, "refused")
             else:
                 raise error
@@ -295,7 +308,7 @@ class Transfers:
 
         def checked() -> None:
             if found[0].last[1:] != incoming.last or not self._needed(incoming):
-                self._done()
+                self._incoming = None
                 self._answer(incoming.leader, "refused")
                 return
             self._work(incoming, store.adopt, lambda: self._install(incoming, found[0]))
@@ -313,6 +326,7 @@ class Transfers:
             done = self._needed(incoming) and self._host.install(incoming.peer, incoming.last[0])
         except JournalError:  # `durability` has noted it
             done = False
-        self._done()
+        self._snapshots.check()
+        self._incoming = None
         kind = "installed" if done else "refused"
         self._answer(incoming.leader, kind, index=incoming.last[0])

@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hanat.consensus.background import Done, at_once
 from hanat.consensus.codec import NO_OP, wrap
 from hanat.consensus.journal import Journal, open_journal
 from hanat.consensus.library import SyncObj, SyncObjConf
@@ -65,6 +68,26 @@ def test_journal_is_a_list_that_survives_restarts(steps: list[tuple[str, int]]) 
         journal.close()
 
 
+class Later:
+    """Work beside the loop that is done when the test says so."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Callable[[], None], Done]] = []
+
+    def __call__(self, work: Callable[[], None], done: Done) -> None:
+        self._jobs.append((work, done))
+
+    def finish(self) -> None:
+        for work, done in self._jobs:
+            at_once(work, done)
+        self._jobs.clear()
+
+
+def raised(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
 def test_first_entry_of_the_library_is_index_1(tmp_path: Path) -> None:
     class Machine(SyncObj):  # type: ignore[misc] # the library is untyped
         pass
@@ -105,6 +128,62 @@ def test_head_cut_frees_whole_segments(tmp_path: Path) -> None:
         assert journal[0][1] == 26
     first = min((tmp_path / "journal").glob("*.log"))
     assert 1 < int(first.stem) <= 26
+
+
+class Slow(Quick):
+    """Lets something happen during its next sync; counts them."""
+
+    def __init__(self) -> None:
+        self.during: Callable[[], None] | None = None
+        self.syncs = 0
+
+    def sync(self, fd: int) -> None:  # noqa: ARG002 - nothing is synced
+        self.syncs += 1
+        during, self.during = self.during, None
+        if during is not None:
+            during()
+
+
+def test_append_does_not_wait_for_a_cut_that_runs_beside_it(tmp_path: Path) -> None:
+    files, jobs = Slow(), Later()
+    with opened(tmp_path, files=files) as journal:
+        fill(journal, Model(), ["add"] * 30)
+        journal.sync()
+        journal.trim(20, jobs, raised)
+        before = files.syncs
+
+        def append() -> None:  # while the other thread saves where the log starts
+            loop = Thread(target=journal.add, args=(NO_OP, 31, 9))
+            loop.start()
+            loop.join(timeout=5)
+            assert not loop.is_alive(), "it waits for the disk"
+
+        files.during = append
+        jobs.finish()
+        assert files.syncs == before + 1
+        assert journal[-1] == (NO_OP, 31, 9)
+
+
+@pytest.mark.parametrize("change", ["clear", "cut tail"])
+def test_cut_of_the_head_gives_way_to_what_was_changed_meanwhile(
+    tmp_path: Path, change: str
+) -> None:
+    jobs = Later()
+    with opened(tmp_path) as journal:
+        fill(journal, Model(), ["add"] * 30)
+        journal.trim(20, jobs, raised)
+        if change == "clear":
+            journal.clear()
+        else:
+            journal.deleteEntriesFrom(1)
+        first = journal[-1][1] + 1 if len(journal) else 9
+        for index in range(first, first + 3):
+            journal.add(NO_OP, index, 20)
+        jobs.finish()
+        log = journal[:]
+    with opened(tmp_path) as journal:
+        assert journal[-3:] == log[-3:]
+        assert journal[0][1] <= log[0][1]
 
 
 def test_content_of_entries_is_stored_without_pickle(tmp_path: Path) -> None:

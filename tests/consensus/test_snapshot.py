@@ -193,6 +193,34 @@ def test_snapshot_that_is_being_sent_stays_what_it_is(tmp_path: Path) -> None:
     reader.close()
 
 
+class Unreadable(Quick):
+    """Reads nothing; knows which files are open."""
+
+    def __init__(self) -> None:
+        self.descriptors: set[int] = set()
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        fd = super().open(path, create=create)
+        self.descriptors.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        super().close(fd)
+        self.descriptors.remove(fd)
+
+    def read(self, fd: int, size: int, offset: int) -> bytes:  # noqa: ARG002 - nothing is read
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_snapshot_that_cannot_be_read_is_not_left_open(tmp_path: Path) -> None:
+    disk = Unreadable()
+    store = store_in(tmp_path, disk)
+    store.write([made()])
+    with pytest.raises(OSError, match="Input/output error"):
+        store.open()
+    assert disk.descriptors == set()
+
+
 def test_disk_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot/current").write_bytes(b"hanatsnp")

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from hanat.consensus import snapshot
+from hanat.consensus import compaction, snapshot
 from hanat.consensus.codec import Message, encode
 from hanat.consensus.guard import Guard
 from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.snapshot import digest_of
 from hanat.consensus.state import State
 from hanat.core.configuration import PROFILES
+from hanat.core.inputs import SwitchoverRequested
 from tests.sim import repairs
 from tests.sim.bench import Bench, command, entries_of, settled, tell, with_and_without
 from tests.sim.process import Process
 from tests.sim.run import converged, holders
-from tests.sim.snapshots import MemoryStore
+from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.world import World
 
 COMMANDS = 60
@@ -170,7 +171,32 @@ def test_failed_snapshot_leaves_the_log(caplog: pytest.LogCaptureFixture) -> Non
     compact(world, holder)
 
 
+def refuse(*_: object) -> None:
+    raise ValueError("a snapshot without the section b'core'")
+
+
+def test_snapshot_that_the_state_cannot_take_over_ends_the_process_at_its_start() -> None:
+    world, holder = settled()
+    propose(world, holder, 0, COMMANDS)
+    compact(world, *world.node_ids)
+    process = world.processes[next(i for i in world.node_ids if i != holder)]
+    process.kill()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CountingState, "restore", refuse)
+        with pytest.raises(ValueError, match="without the section"):
+            process.start()
+
+
 # ------------------------------------------------------------------- to a follower
+
+
+def test_snapshot_of_the_leader_that_the_state_cannot_take_over_ends_the_process() -> None:
+    world, _, late = with_a_late_follower()
+    world.processes[late].start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CountingState, "restore", refuse)
+        with pytest.raises(ValueError, match="without the section"):
+            world.run(5.0)
 
 
 def test_follower_behind_the_log_gets_a_snapshot() -> None:
@@ -247,6 +273,41 @@ def test_leader_killed_during_a_transfer_is_followed_by_another() -> None:
     world.run(3.0)
     world.processes[holder].start()
     assert_all_applied(world)
+    assert_logs_stay_short(world)
+
+
+@pytest.mark.parametrize("fault", ["the leader dies", "the leadership moves"])
+def test_transfer_that_came_to_nothing_does_not_stop_compaction(fault: str) -> None:
+    # Who leads next has the whole log, and sends entries.
+    world, holder = settled()
+    late, other = (i for i in world.node_ids if i != holder)
+    for process in world.processes.values():
+        process.padding = process.state.padding = 8
+    world.processes[late].kill()
+    propose(world, holder, 0, COMMANDS)
+    compact(world, holder)
+    process, store = world.processes[late], world.processes[late].store
+    process.start()
+    assert world.run_until(lambda: len(store.incoming) > 1 << 20, within_s=5)
+    if fault == "the leader dies":
+        world.processes[holder].kill()
+        world.run(3.0)
+        world.processes[holder].start()
+    else:
+        world.on(world.processes[holder], world.processes[holder].feed, SwitchoverRequested(other))
+        assert world.run_until(lambda: holders(world) == [other], within_s=5), tell(world)
+    assert_all_applied(world)
+    assert store.adopted == 0
+    assert_logs_stay_short(world)
+
+
+def assert_logs_stay_short(world: World) -> None:
+    world.run(HEARTBEAT_S)
+    assert not any(p.guard.transfers.active for p in world.processes.values())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compaction, "LOG_ENTRIES_MAX", 10)
+        world.run(3 * compaction.CHECK_S)
+    assert all(len(p.journal) < COMMANDS / 2 for p in world.processes.values())
 
 
 def test_follower_killed_during_a_transfer_starts_anew() -> None:
