@@ -37,7 +37,7 @@ _PRE_VOTE = Struct("!QQQQ")
 _ONE = Struct("!Q")
 _PIECE = Struct("!QQQQ32sQ")
 _PIECE_ACK = Struct("!QQQB")
-_ACK_KINDS = ("stored", "from_here", "installed", "refused")
+_ACK_KINDS = ("stored", "from_here", "installed", "refused", "damaged")
 
 
 def wrap(data: bytes) -> bytes:

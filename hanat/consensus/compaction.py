@@ -112,6 +112,7 @@ class Snapshots:
         restored: Called when the state has become that of a snapshot.
         receiving: Says whether the leader is sending one.
         current: Last index and term of the newest one.
+        spoiled: It is damaged: it is not sent, and soon replaced.
         failure: What was raised when the state should have become that of a snapshot.
     """
 
@@ -122,6 +123,7 @@ class Snapshots:
         self.restored: Callable[[], None] = lambda: None
         self.receiving: Callable[[], bool] = lambda: False
         self.current: tuple[int, int] | None = None
+        self.spoiled = False
         self.failure: BaseException | None = None
         self._writing = False
         self._loaded: Snapshot | None = None
@@ -142,13 +144,13 @@ class Snapshots:
         first = log_[0][1] if len(log_) else 1
         if found is None:
             if first > 1:
-                self._start_without("the log begins with entry %d, and no snapshot", first)
+                self._start_without(f"the log begins with entry {first}, and no snapshot")
                 log_.clear()
             return
         self._loaded = found
         previous, last = found.previous, found.last
         if first > previous[1]:
-            self._start_without("the log begins with entry %d, the snapshot ends before", first)
+            self._start_without(f"the log begins with entry {first}, the snapshot ends before")
         if holds(log_, *previous[1:]) and holds(log_, *last[1:]):
             log_.deleteEntriesTo(previous[1] - first, keep=0)
         else:
@@ -157,8 +159,8 @@ class Snapshots:
             log_.add(*last)
         self.current = last[1:]
 
-    def _start_without(self, found: str, first: int) -> None:
-        log.warning(f"journal recovering found={found!r}", first)  # noqa: G004 - one of two texts
+    def _start_without(self, found: str) -> None:
+        log.warning("journal recovering found=%r", found)
         self._durability.forget()
 
     # ------------------------------------------------------------------------- when
@@ -179,6 +181,8 @@ class Snapshots:
         if now < self._check_at or self.busy:
             return False
         self._check_at = now + CHECK_S
+        if self.spoiled:
+            return True
         share = 1 + STAGGER * rank + LEADER_LAST * leading
         too_many = len(self._durability) > share * LOG_ENTRIES_MAX
         return too_many or self._durability.log_bytes > share * LOG_BYTES_MAX
@@ -204,7 +208,8 @@ class Snapshots:
         def done(error: BaseException | None) -> None:
             self._writing = False
             if error is None:
-                self._written, self.current = SERIALIZER_STATE.SUCCESS, last[1:]
+                self._written = SERIALIZER_STATE.SUCCESS
+                self.current, self.spoiled = last[1:], False
             elif isinstance(error, OSError):
                 log.warning("snapshot index=%d found=%r", last[1], str(error))
                 self._written = SERIALIZER_STATE.FAILED
@@ -237,7 +242,7 @@ class Snapshots:
 
     def adopted(self, found: Snapshot) -> None:
         """Note that a snapshot of the leader is the current one; `deserialize` takes it over."""
-        self._loaded, self.current = found, found.last[1:]
+        self._loaded, self.current, self.spoiled = found, found.last[1:], False
 
     def setTransmissionData(self, _data: object) -> bool:  # noqa: N802 - the library's name
         """Say that a snapshot was received whole: `transfer` has seen to that."""

@@ -219,14 +219,6 @@ class Disk:
             self._save_vote(replace(self.vote, log_start=start))
         return True
 
-    def cut_head(self, start: int) -> None:
-        """Drop what is before entry `start`; what is left is synced first."""
-        self._cuts += 1
-        self.sync()
-        self.remember(log_start=start)
-        while len(self._segments) > 1 and self._segments[1].header.first <= start:
-            self._drop(self._segments.pop(0))
-
     def clear(self) -> None:
         """Drop every entry; the next one may have any index."""
         self._cuts += 1

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0
 KEPT_ENTRIES = 2000  # for followers that are a little late: some seconds of flows
+KEPT_BYTES = 16 << 20  # at most: or little would be gained by a cut, and the next due at once
 FORGETFUL = (
     "recovering: the journal is new, or lost its end with the machine's power; "
     "until it has caught up with a leader, or all nodes run, this node does not vote"
@@ -239,15 +240,25 @@ class Durability:
 
         Args:
             entryTo: How many entries are in a snapshot.
-            keep: How many of them to keep nevertheless; None: `kept_entries`.
+            keep: How many of them to keep nevertheless; None: `kept_entries`, of at most
+                `KEPT_BYTES`.
 
         Raises:
             JournalError: As above.
         """
-        keep = self.kept_entries if keep is None else keep
+        keep = self._kept(entryTo) if keep is None else keep
         if entryTo > keep:
             self._check()
             self._journal.trim(entryTo - keep, self.background, self._trimmed)
+
+    def _kept(self, end: int) -> int:
+        """Return how many of the entries before a position to keep."""
+        size = 0
+        for kept in range(min(self.kept_entries, end)):
+            size += len(self._journal[end - 1 - kept][0])
+            if size > KEPT_BYTES:
+                return kept
+        return self.kept_entries
 
     def _trimmed(self, error: BaseException | None) -> None:
         if error is not None:

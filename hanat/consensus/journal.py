@@ -195,23 +195,6 @@ class Journal:
             self._disk.cut_tail(last)
         del self._entries[entryFrom:]
 
-    def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N802, N803 - the library's names
-        """Cut the head off: `entryTo` entries; what is left is synced first.
-
-        Raises:
-            JournalError: Nothing more is accepted.
-        """
-        self._check_usable()
-        if entryTo <= 0:
-            return
-        if entryTo >= len(self._entries):
-            self.clear()
-            return
-        start = self._entries[entryTo][1]
-        with self._all_or_broken("cut the head of"):
-            self._disk.cut_head(start)
-        del self._entries[:entryTo]
-
     def trim(self, position: int, background: Background, done: Done) -> None:
         """Cut the head off, at once for readers, by and by on disk.
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from hanat.consensus import state as entries
-from hanat.consensus.codec import wrap
+from hanat.consensus.codec import NO_OP, wrap
 from hanat.consensus.compaction import NoStore, Snapshots, Store
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
@@ -170,6 +170,9 @@ class Replica:
         if not self._guard.transfers.active and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
+            if self.snapshots.spoiled and self.leading:
+                # The library makes no second snapshot up to the same entry.
+                self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
             self._machine.forceLogCompaction()
         self._do_tick()
         self._observe()

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 * 1024
 WINDOW_PIECES = 4
+RETRY_S = 1.0
 
 
 class Host(Protocol):
@@ -43,6 +44,7 @@ class Host(Protocol):
     durability: Durability
     raft: Any
     wire: Any
+    clock: Callable[[], float]
 
     @property
     def term(self) -> int:
@@ -107,6 +109,7 @@ class Transfers:
         self._host, self._snapshots = host, snapshots
         self._outgoing: dict[int, _Outgoing] = {}
         self._incoming: _Incoming | None = None
+        self._not_before: dict[int, float] = {}  # for peers that refused one
         snapshots.receiving = lambda: self._incoming is not None
 
     @property
@@ -149,7 +152,10 @@ class Transfers:
 
     def start(self, peer: int) -> None:
         """Offer the current snapshot to a peer, unless one is under way."""
-        if self.sending(peer) or not self._host.leading:
+        host = self._host
+        if self.sending(peer) or not host.leading or self._snapshots.spoiled:
+            return
+        if host.clock() < self._not_before.get(peer, 0.0):
             return
         last = self._snapshots.current
         try:
@@ -181,8 +187,12 @@ class Transfers:
             case "installed":
                 self._end(peer)
                 self._host.installed(peer, message["index"])
-            case "refused":
+            case "refused" | "damaged" as kind:
                 self._end(peer)
+                self._not_before[peer] = self._host.clock() + RETRY_S
+                if kind == "damaged":
+                    log.warning("snapshot peer=%d action=replace found='damaged'", peer)
+                    self._snapshots.spoiled = True
             case kind:
                 outgoing.stored = message["offset"]
                 if kind == "from_here":
@@ -296,7 +306,8 @@ class Transfers:
             elif isinstance(error, (OSError, SnapshotError)):
                 log.warning("snapshot index=%d found=%r", incoming.last[0], str(error))
                 self._incoming = None
-                self._answer(incoming.leader, "refused")
+                damaged = isinstance(error, SnapshotError) and error.damaged
+                self._answer(incoming.leader, "damaged" if damaged else "refused")
             else:
                 raise error
 

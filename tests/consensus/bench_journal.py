@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from hanat.consensus.background import at_once
 from hanat.consensus.codec import Entry, wrap
 from hanat.consensus.journal import Journal, open_journal
 from hanat.consensus.library import FileJournal
@@ -80,7 +81,7 @@ def single(root: Path) -> None:
         show("add 100 bytes, sync", [synced(journal, 1) for _ in range(300)])
         show("add 1000 times 12000 bytes, sync", [synced(journal, 1000) for _ in range(9)])
         show("cut a tail of one entry", [cut_tail(journal) for _ in range(100)])
-        show("cut a head of one entry", [took_ms(journal.deleteEntriesTo, 1)])
+        show("cut a head of one entry", [took_ms(journal.trim, 1, at_once, lambda _: None)])
         journal.close()
 
 

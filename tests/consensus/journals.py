@@ -15,7 +15,7 @@ from hanat.consensus.journal import Journal, open_journal
 from tests.consensus.disks import Quick
 
 SEGMENT_BYTES = 400  # some five entries: cuts and rolls meet in short tests
-OPERATIONS = ("add", "add", "add", "add", "cut tail", "cut head", "trim", "sync", "vote", "clear")
+OPERATIONS = ("add", "add", "add", "add", "cut tail", "trim", "sync", "vote", "clear")
 
 Operation = tuple[str, int]
 
@@ -52,14 +52,11 @@ class Model:
                 last = self.entries[keep - 1][1]
                 durable, entries = min(self.durable, last), self.entries[:keep]
                 model = replace(self, entries=entries, durable=durable, following=last + 1)
-            case "cut head" if keep < len(self.entries):
-                durable = last if keep else self.durable
-                model = replace(self, entries=self.entries[keep:], durable=durable)
             case "trim" if 0 < keep < len(self.entries):
                 model = replace(self, entries=self.entries[keep:], durable=last)
             case "trim":
                 pass
-            case "cut head" | "cut tail":
+            case "cut tail":
                 model = replace(self, entries=(), durable=0)
             case "sync":
                 model = replace(self, durable=last)
@@ -80,8 +77,6 @@ class Model:
                 journal.add(*self.next_entry)
             case "cut tail":
                 journal.deleteEntriesFrom(keep)
-            case "cut head":
-                journal.deleteEntriesTo(keep)
             case "trim" if 0 < keep < len(self.entries):
                 journal.trim(keep, at_once, _raise)
             case "trim":

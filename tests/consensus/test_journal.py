@@ -124,7 +124,7 @@ def test_full_segment_is_followed_by_the_next(tmp_path: Path) -> None:
 def test_head_cut_frees_whole_segments(tmp_path: Path) -> None:
     write_log(tmp_path, 30)
     with opened(tmp_path) as journal:
-        journal.deleteEntriesTo(25)
+        journal.trim(25, at_once, raised)
         assert journal[0][1] == 26
     first = min((tmp_path / "journal").glob("*.log"))
     assert 1 < int(first.stem) <= 26
@@ -353,7 +353,7 @@ def test_broken_journal_is_written_anew(tmp_path: Path) -> None:
     model = write_log(tmp_path, 20, synced=10)
     disk = Failing(errno.EIO)
     with opened(tmp_path, files=disk) as journal:
-        model = fill(journal, model, ["add", "cut head", "add"])
+        model = fill(journal, model, ["add", "trim", "add"])
         disk.fail_at, disk.lasting = disk.changes + 1, True
         for refused in (journal.sync, journal.repair, lambda: journal.add(NO_OP, 90, 9)):
             with pytest.raises(JournalError):
