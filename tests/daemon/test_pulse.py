@@ -20,6 +20,7 @@ HOLDER = """
 import signal, sys
 from hanat.daemon.pulse import hold
 hold(int(sys.argv[1]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 print("held", flush=True)
 signal.pause()
 """
