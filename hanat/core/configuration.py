@@ -65,7 +65,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("fast", beacon_s=0.008, lease_s=0.040, margin_s=0.009),
-        Profile("default", beacon_s=0.025, lease_s=0.100, margin_s=0.010),
+        Profile("default", beacon_s=0.033, lease_s=0.120, margin_s=0.010),
         Profile("calm", beacon_s=0.100, lease_s=0.500, margin_s=0.018),
     )
 }

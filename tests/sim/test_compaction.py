@@ -364,7 +364,7 @@ def test_library_that_wants_to_send_a_snapshot_asks_once(guard: type[Guard]) -> 
     bench.acks = {3}
     bench.run(0.2)
     bench.node.compact()
-    bench.run(0.1)
+    bench.run(2 * HEARTBEAT_S)
     assert bench.node.journal[0][1] > 10
     asked = 0
     real = bench.guard.send
@@ -382,11 +382,11 @@ def test_library_that_wants_to_send_a_snapshot_asks_once(guard: type[Guard]) -> 
     bench.node.replica.machine._SyncObj__raftNextIndex[bench.guard.nodes[2]] = 2
     if guard is Guard:
         bench.say(2, "next_node_idx", gen=newest["gen"], **reset)
-        bench.run(0.1)
+        bench.run(2 * HEARTBEAT_S)
         assert asked <= 1
     else:
         with pytest.raises(AssertionError, match="asks without end"):
-            bench.run(0.1)
+            bench.run(2 * HEARTBEAT_S)
 
 
 def test_entries_before_the_cut_count_as_held() -> None:
@@ -394,7 +394,7 @@ def test_entries_before_the_cut_count_as_held() -> None:
     entries = entries_of(1, 2, 60)
     bench.append(2, term=1, after=(1, 0), entries=entries, commit=60).tick()
     bench.node.compact()
-    bench.run(0.1)
+    bench.run(2 * HEARTBEAT_S)
     first = bench.node.journal[0][1]
     assert first > 10
     bench.take("next_node_idx")

@@ -128,19 +128,19 @@ def test_leader_counts_itself_for_a_configuration_when_it_is_durable(guard: type
     bench, disk = leading(guard)
     bench.acks = {2}
     bench.node.replica.machine._applyCommand(command(9), None)
-    bench.run(0.1)
+    bench.run(0.2)
     committed = bench.node.replica.commit_index
     assert (committed == bench.last - 2) is (guard is Guard)
     if guard is Guard:
         disk.finish()
-        bench.run(0.02)
+        bench.run(0.2)
         assert bench.node.replica.commit_index == bench.last
 
 
 def test_followers_are_enough_without_the_leaders_disk() -> None:
     bench, disk = leading()
     bench.acks = {2, 3}
-    bench.run(0.1)
+    bench.run(0.2)
     assert bench.node.replica.commit_index == bench.last
     assert len(disk) == 1
 

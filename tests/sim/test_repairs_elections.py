@@ -6,12 +6,13 @@ import pytest
 
 from hanat.consensus.codec import Message
 from hanat.consensus.guard import Guard
+from hanat.core.configuration import PROFILES
 from tests.sim import repairs
 from tests.sim.bench import STEP_S, Bench, settled, tell, with_and_without
 from tests.sim.run import converged, holders
 from tests.sim.world import World
 
-LEASE_S = 0.1
+LEASE_S = PROFILES["default"].lease_s
 QUIET_S = 0.5  # the longest lease of all profiles
 FALLBACK_S = 10 * LEASE_S
 LIBRARY_TIMER_S = 6 * LEASE_S  # it is not renewed while the node leads

@@ -196,7 +196,7 @@ def test_leader_that_is_deaf_is_heard_and_deposed_nevertheless(
 
 def test_leader_that_stays_deaf_takes_its_turn_again() -> None:
     # Else those who never followed it would rank the others in another order, for ever.
-    bench = follower(Guard, me=2, leader=1).run(2 * LEASE_S)
+    bench = follower(Guard, me=2, leader=1).run(2 * LEASE_S + STEP_S)
     bench.hear(1, Beacon(term=TERM, leads=True, eligible=True))
     assert bench.guard.rivals() == [Rival(1, eligible=True)]
 

@@ -61,7 +61,7 @@ def test_no_storm_of_elections_when_no_node_may_hold(seed: int) -> None:
         world.on(process, process.feed, told.CarrierObserved("public", carrier=False))
     terms = len(world.leaders)
     world.run(10.0)
-    # Ten leases of 0.1 s before leadership is handed on: about ten times in ten seconds.
+    # Ten leases before leadership is handed on: some eight times in ten seconds.
     assert len(world.leaders) - terms <= 15, tell(world)
     world.on(
         world.processes[1], world.processes[1].feed, told.CarrierObserved("public", carrier=True)
