@@ -68,8 +68,15 @@ class Outgoing:
 
 
 class Guard(Elections):
-    """The library's transport, with the repairs, over any `Wire`."""
+    """The library's transport, with the repairs, over any `Wire`.
 
+    Attributes:
+        stirred: The library has heard something; whoever ticks it makes this False.
+        asked_at: When it last wanted something appended, seconds of CLOCK_BOOTTIME.
+    """
+
+    stirred = True
+    asked_at = 0.0
     _answering: int | None = None  # the generation of what is being answered
     _installing = False
 
@@ -107,6 +114,7 @@ class Guard(Elections):
             return False
         match message["type"]:
             case "append_entries":
+                self.asked_at = self.clock()
                 if "prevLogIdx" not in message:
                     # The library wants to send a snapshot, and would ask again and again.
                     self._send_snapshot(peer)
@@ -216,6 +224,10 @@ class Guard(Elections):
         return entry
 
     # ----------------------------------------------------------------- receiving
+
+    def _onMessageReceived(self, node: LibraryNode, message: Message) -> None:  # noqa: N802 - the library's name
+        self.stirred = True
+        super()._onMessageReceived(node, message)
 
     def receive(self, peer: int, message: Message) -> None:
         """Take a message from a peer: check, change or answer it, or pass it on.
