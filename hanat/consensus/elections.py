@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from hanat.consensus.library import LibraryNode
 from hanat.consensus.promises import STEPPED_DOWN_LEASES, Promises
 from hanat.core.configuration import Profile
-from hanat.core.election import Rival, rank
+from hanat.core.election import Rival, lacks_flows, rank
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Message
@@ -261,8 +261,13 @@ class Elections(Promises):
         # Who recovers is elected by all or not at all: nobody is served by its waiting.
         eligible = self.may_hold or self.recovery.needed
         ahead = self.clock() < self._ahead_until
-        turn = 0 if ahead else rank(Rival(self.node_id, self.may_hold), self.rivals())
-        return self.candidacy.due(free_at=self._free_at, rank=turn, eligible=eligible)
+        me, rivals = Rival(self.node_id, self.may_hold, self.complete), self.rivals()
+        return self.candidacy.due(
+            free_at=self._free_at,
+            rank=0 if ahead else rank(me, rivals),
+            eligible=eligible,
+            lacking=not ahead and lacks_flows(me, rivals),
+        )
 
     @property
     def deadline(self) -> float:

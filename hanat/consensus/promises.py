@@ -108,7 +108,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         )
         self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
         self.candidacy = Candidacy(profile, draw=rng.random)
-        self.eligible = True
+        self.eligible = self.complete = True
         self.held_until = 0.0  # of a lease that this node lost with its term
         self.successor = NOBODY  # whom it ordered to lead
         self._promised: Promised | None = None
@@ -153,6 +153,11 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """Peers heard just now that said they may hold the addresses."""
         return {peer for peer, beacon in self._alive().items() if beacon.eligible}
 
+    @property
+    def incomplete_peers(self) -> set[int]:
+        """Peers heard just now that said they lack flows."""
+        return {peer for peer, beacon in self._alive().items() if not beacon.complete}
+
     def _alive(self) -> dict[int, Beacon]:
         since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s
         return {peer: beacon for peer, (beacon, at) in self._views.items() if at >= since}
@@ -169,7 +174,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             silent = not beacon.asks and now < self.promise.until + profile.lease_s
             if gone or silent:
                 del alive[leader]
-        return [Rival(peer, beacon.eligible) for peer, beacon in alive.items()]
+        return [Rival(peer, b.eligible, b.complete) for peer, b in alive.items()]
 
     def mesh_knows(self, peer: int) -> bool:
         """Say whether a beacon of the peer was heard not long ago."""
@@ -188,6 +193,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             successor=self.successor,
             promised=self._promised if self.promise.leader == peer else None,
             eligible=self.may_hold,
+            complete=self.complete,
         )
 
     @property

@@ -9,7 +9,8 @@ Layout (IPv4 48 bytes, IPv6 96): original source and destination, reply source
 and destination, original ports, reply ports (all as on the wire), then id,
 status, timeout [s], mark, zone, protocol, TCP state, TCP window scales and TCP
 flags for each direction. ICMP: the first port holds the id, the second type
-and code. Status bits are those of the kernel's ``nf_conntrack_common.h``.
+and code. Numbers are in network order, as netlink has them. Status bits are
+those of the kernel's ``nf_conntrack_common.h``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
+from typing import NamedTuple
 
-RECORD_V4 = Struct("=4s4s4s4s4s4sIIIIHBBBBBB")
-RECORD_V6 = Struct("=16s16s16s16s4s4sIIIIHBBBBBB")
+RECORD_V4 = Struct("!4s4s4s4s4s4sIIIIHBBBBBB")
+RECORD_V6 = Struct("!16s16s16s16s4s4sIIIIHBBBBBB")
 assert RECORD_V4.size == 48
 assert RECORD_V6.size == 96
 
@@ -42,8 +44,7 @@ class ChangeKind(IntEnum):
     DELETE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One observed change.
 
     Attributes:
@@ -127,12 +128,12 @@ def layout_of(record: bytes) -> Struct:
 
 def status_of(record: bytes) -> int:
     """Return the status bits without unpacking the rest."""
-    return int.from_bytes(record[28:32] if len(record) == 48 else record[76:80], "little")
+    return int.from_bytes(record[-20:-16], "big")
 
 
 def is_translated(record: bytes) -> bool:
     """Say whether the flow has NAT; only such flows are replicated."""
-    return bool(status_of(record) & (STATUS_SRC_NAT | STATUS_DST_NAT))
+    return bool(record[-17] & (STATUS_SRC_NAT | STATUS_DST_NAT))
 
 
 def key_of(record: bytes) -> bytes:
@@ -140,6 +141,24 @@ def key_of(record: bytes) -> bytes:
     if len(record) == RECORD_V4.size:
         return record[:8] + record[16:20] + record[40:43]
     return record[:32] + record[64:68] + record[88:91]
+
+
+def record_with(key: bytes) -> bytes:
+    """Return a record with nothing but a key: enough to delete the flow.
+
+    Raises:
+        ValueError: If the length is that of neither family.
+    """
+    for layout, size in ((RECORD_V4, 4), (RECORD_V6, 16)):
+        if len(key) == 2 * size + 7:
+            source, destination, ports = key[:size], key[size : 2 * size], key[-7:-3]
+            zone = int.from_bytes(key[-3:-1], "big")
+            nothing = bytes(size)
+            return layout.pack(
+                source, destination, nothing, nothing, ports, bytes(4), 0, 0, 0, 0, zone, key[-1],
+                0, 0, 0, 0, 0,
+            )  # fmt: skip
+    raise ValueError(f"a flow's key of {len(key)} bytes; known are 15 (IPv4) and 39 (IPv6)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,25 +182,41 @@ class FlowTable:
     """Which replicated flows exist, and how many each real server has.
 
     Holds a key of 15 bytes (IPv4) a flow, not the record: the kernel's table is the
-    real one.
+    real one. To find out which flows are gone although nobody said so, everything is told
+    once more between `begin` and `end`; what was not is left over.
     """
 
     def __init__(self) -> None:
         self._servers: dict[bytes, ServerKey | None] = {}
+        self._doubtful: dict[bytes, ServerKey | None] = {}  # not told again yet
         self._counts: Counter[ServerKey] = Counter()
         self._known: dict[ServerKey, ServerKey] = {}
 
     def __len__(self) -> int:
-        return len(self._servers)
+        return len(self._servers) + len(self._doubtful)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._servers or key in self._doubtful
+
+    def begin(self) -> None:
+        """Doubt every flow that is not told of again until `end`."""
+        self._doubtful |= self._servers
+        self._servers = {}
+
+    def end(self) -> list[bytes]:
+        """Forget what was not told of since `begin`; return the keys."""
+        left, self._doubtful = self._doubtful, {}
+        for server in left.values():
+            if server is not None:
+                self._uncount(server)
+        return list(left)
 
     def observe(self, change: Change) -> None:
         """Take one change into the counts."""
         key = key_of(change.record)
-        was = self._servers.pop(key, None)
+        was = self._servers.pop(key, None) or self._doubtful.pop(key, None)
         if was is not None:
-            self._counts[was] -= 1
-            if not self._counts[was]:
-                del self._counts[was]
+            self._uncount(was)
         if change.kind is ChangeKind.PUT:
             server = self._server_of(change.record)
             self._servers[key] = server
@@ -191,6 +226,11 @@ class FlowTable:
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each port that has any."""
         return self._counts
+
+    def _uncount(self, server: ServerKey) -> None:
+        self._counts[server] -= 1
+        if not self._counts[server]:
+            del self._counts[server]
 
     def _server_of(self, record: bytes) -> ServerKey | None:
         if not status_of(record) & STATUS_DST_NAT:

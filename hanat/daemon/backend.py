@@ -30,7 +30,7 @@ from hanat.core.status import (
 )
 from hanat.daemon.driver import Driver
 from hanat.errors import NoQuorumError, RefusedError
-from hanat.flowsync.worker import FlowWorker
+from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
 
 SWITCHOVER_S_MAX = 5.0
@@ -46,7 +46,7 @@ class Parts:
     replica: Replica
     transport: RaftTransport
     mesh: MeshSockets
-    worker: FlowWorker
+    worker: FlowClient
     lateness: Histogram
     clock: Callable[[], float]
     started_at: float

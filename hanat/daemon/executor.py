@@ -38,7 +38,7 @@ from hanat.core.inputs import ActionDone, ActionFailed, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
-from hanat.flowsync.worker import FlowWorker
+from hanat.flowsync.client import FlowClient
 from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Announcer, Gate, Placement
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class NodeExecutor:
         *,
         kernel: Kernel,
         replica: Replica,
-        worker: FlowWorker,
+        worker: FlowClient,
         callbacks: Callbacks,
     ) -> None:
         self._place, self._kernel = place, kernel

@@ -12,6 +12,7 @@ import logging
 import random  # noqa: TID251 - the one place where randomness comes from outside
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,10 +53,9 @@ from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
-from hanat.flowsync.worker import FlowWorker
+from hanat.flowsync.client import FlowClient
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
-from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
@@ -66,8 +66,10 @@ from hanat.mesh.sockets import MeshSockets
 
 log = logging.getLogger(__name__)
 
+FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
 TICK_S_MIN = 0.001
 LATE_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+RESYNC_S = 2.0  # at most so often, for peers that lack flows
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
 TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole log
@@ -110,7 +112,6 @@ class _Adapters:
     announcer: KernelAnnouncer
     firewall: KernelFirewall
     gate: KernelGate
-    conntrack: KernelConntrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,6 @@ class Daemon:
             announcer=KernelAnnouncer(),
             firewall=KernelFirewall(),
             gate=KernelGate(),
-            conntrack=KernelConntrack(),
         )
         self._paths = machine.check(
             settings, configuration, links=self._adapters.links, addresses=addresses
@@ -210,7 +210,11 @@ class Daemon:
             view=self._guard.view,
         )
         self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
-        self._worker = FlowWorker(self._adapters.conntrack, propose=self._propose, clock=clock)
+        self._guard.complete = False
+        self._worker = FlowClient(
+            FLOW_WORKER, propose=self._propose, completed=self._flows_completed
+        )
+        self._resync_at = 0.0
         self._silence = Silence(others, exchange.heard_at)
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
@@ -268,6 +272,7 @@ class Daemon:
             await self._leave_peers()
             raise
         self._leave_will(self._configuration)
+        self._worker.start()
         realtime.prepare()  # not before: loading takes a second of computing, others have leases
         self._driver.begin()
         self._transport.accepting = True
@@ -292,6 +297,7 @@ class Daemon:
             self._timer.cancel()
         dialling.cancel()
         devices.close()
+        self._worker.close()
         await server.close()
         await self._leave_peers()
         self._driver.close()
@@ -357,8 +363,15 @@ class Daemon:
             for peer, silent in self._silence.look(self._transport.connected(), now=now):
                 self._tell_silence(peer, silent=silent)
         self._replica.tick()
+        self._help_incomplete(now)
         self._try_transfer()
         self._tick_later()
+
+    def _help_incomplete(self, now: float) -> None:
+        """As holder, tell everything to who says that it lacks flows."""
+        if now >= self._resync_at and self._replica.leading and self._guard.incomplete_peers:
+            self._resync_at = now + RESYNC_S
+            self._worker.resync()
 
     def _tell_silence(self, peer: int, *, silent: bool) -> None:
         if not silent:
@@ -422,8 +435,13 @@ class Daemon:
             self._configuration_committed(command.text)
         self._backend.wake()
 
+    def _flows_completed(self, complete: bool) -> None:  # noqa: FBT001 - called by the worker
+        self._guard.complete = complete
+        self._guard.tell_all()
+
     def _restored(self) -> None:
         """The state has become that of a snapshot."""
+        self._worker.forget()
         if self._replica.state.revision:
             self._configuration_committed(self._replica.state.text)
 

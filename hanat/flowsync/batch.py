@@ -8,24 +8,47 @@ addresses, so this compresses to about 10 bytes a flow where whole records need
 Layout: version, number of groups, then per group kind, record size and count;
 then all columns, compressed together. A flow appears once in a batch, so the
 order of the groups does not matter.
+
+In place of the number of groups a batch can say that a resync begins or ends, followed
+by its number: all flows there are come between the two, among those that change.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
 from hanat.core.flows import RECORD_V4, RECORD_V6, Change, ChangeKind
 from hanat.errors import WireError
 
-VERSION = 1
+VERSION = 2
 CHANGES_MAX = 1000  # one entry commits in milliseconds and installs in a few more
 
+_BEGIN, _END = 0xFE, 0xFF
 _HEAD = Struct("!BB")
+_MARK = Struct("!BBQ")
 _GROUP = Struct("!BBH")
 _SIZES = (RECORD_V4.size, RECORD_V6.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A resync begins, or ends.
+
+    Attributes:
+        number: Random: those of two nodes differ.
+    """
+
+    number: int
+    ends: bool
+
+
+def encode_mark(mark: Mark) -> bytes:
+    """Return the batch that is a mark."""
+    return _MARK.pack(VERSION, _END if mark.ends else _BEGIN, mark.number)
 
 
 def encode(changes: Sequence[Change]) -> bytes:
@@ -44,8 +67,8 @@ def encode(changes: Sequence[Change]) -> bytes:
     return _HEAD.pack(VERSION, len(heads)) + b"".join(heads) + packed
 
 
-def decode(batch: bytes) -> list[Change]:
-    """Return the changes of a batch.
+def decode(batch: bytes) -> list[Change] | Mark:
+    """Return the changes of a batch, or what it marks.
 
     Raises:
         WireError: Another version, or a damaged batch.
@@ -56,10 +79,13 @@ def decode(batch: bytes) -> list[Change]:
         raise WireError(f"a damaged flow batch of {len(batch)} bytes: {error}") from error
 
 
-def _decode(batch: bytes) -> list[Change]:
+def _decode(batch: bytes) -> list[Change] | Mark:
     version, group_count = _HEAD.unpack_from(batch)
     if version != VERSION:
         raise ValueError(f"version {version}, known is {VERSION}")
+    if group_count in {_BEGIN, _END}:
+        _, _, number = _MARK.unpack(batch)
+        return Mark(number, ends=group_count == _END)
     groups = [
         _GROUP.unpack_from(batch, _HEAD.size + number * _GROUP.size)
         for number in range(group_count)

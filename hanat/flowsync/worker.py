@@ -1,27 +1,31 @@
 """The flow worker: from the holder's kernel into the log, from the log into a kernel.
 
 On the holder it gathers changes for a few milliseconds and proposes them as one
-batch. On a backup it installs each committed batch. It runs inside the daemon's
-loop today; everything passes as opaque batches, so that it can move into a
-process of its own without a change on the other side.
+batch. On a backup it installs each committed batch.
 
 A bound on batches in flight keeps a stalled log from filling the memory: while
 the window is full, changes wait here and newer ones of the same flow replace
 older ones.
+
+Changes get lost: the kernel drops events when we are slow, the log drops batches when a
+majority is gone, a node comes back with an old table. So the holder tells everything anew
+at the start of its term and whenever something was lost (a *resync*): it reads its kernel's
+table in slices, between two marks, while changes go on and go first. A backup deletes what
+it was not told of between the marks; then its table is *complete*.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from hanat.core.flows import Change, ChangeKind, FlowTable, ServerKey, key_of
+from hanat.core.flows import Change, ChangeKind, FlowTable, ServerKey, key_of, record_with
 from hanat.core.status import FlowStatus
 from hanat.errors import KernelError, WireError
-from hanat.flowsync.batch import CHANGES_MAX, decode, encode
+from hanat.flowsync.batch import CHANGES_MAX, Mark, decode, encode, encode_mark
 from hanat.kernel.ports import Capture, Conntrack
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,9 @@ GATHER_S = 0.005
 WINDOW_BATCHES = 16
 READS_MAX = 16  # of some thousand events each; then the loop has its turn
 WAITING_CHANGES_MAX = 200_000
+RESYNC_WINDOW = WINDOW_BATCHES // 2  # changes go first
+RESYNC_WAITING_MAX = 4 * CHANGES_MAX  # read ahead of what the log takes
+RESYNC_AGAIN_S = 1.0
 
 Propose = Callable[[int, bytes, Callable[[bool], None]], bool]
 
@@ -40,6 +47,24 @@ class _InFlight:
     read_at: float
 
 
+@dataclass(slots=True)
+class _Resync:
+    """One that is under way on the holder.
+
+    Attributes:
+        slices: What the kernel has, as it is read.
+        waiting: Read, and not proposed yet.
+        gone: Flows that ended since the begin: a slice may still tell of them.
+        read: Everything was read.
+    """
+
+    number: int
+    slices: Iterator[list[bytes]]
+    waiting: dict[bytes, Change] = field(default_factory=dict)
+    gone: set[bytes] = field(default_factory=set)
+    read: bool = False
+
+
 class FlowWorker:
     """Captures, proposes and installs flows.
 
@@ -47,13 +72,20 @@ class FlowWorker:
         conntrack: The kernel's table.
         propose: Appends a batch of a term to the log: ``propose(term, batch, done)``;
             returns False when this node does not lead.
+        completed: Called with `complete` when it changes.
         clock: Seconds of CLOCK_BOOTTIME.
     """
 
     def __init__(
-        self, conntrack: Conntrack, *, propose: Propose, clock: Callable[[], float]
+        self,
+        conntrack: Conntrack,
+        *,
+        propose: Propose,
+        completed: Callable[[bool], None],
+        clock: Callable[[], float],
     ) -> None:
         self._conntrack, self._propose, self._clock = conntrack, propose, clock
+        self._completed = completed
         self._table = FlowTable()
         self._status = FlowStatus()
         self._capture: Capture | None = None
@@ -65,6 +97,11 @@ class FlowWorker:
         self._sequence = 0
         self._gathering: asyncio.TimerHandle | None = None
         self._on_flushed: Callable[[], None] | None = None
+        self._resync: _Resync | None = None
+        self._resyncs = 0
+        self._again: asyncio.TimerHandle | None = None
+        self._marked: int | None = None  # the resync that a backup is told
+        self._complete = False
 
     # ------------------------------------------------------------------- holder
 
@@ -84,7 +121,8 @@ class FlowWorker:
         self._generation += 1
         self._capture = self._conntrack.capture()
         self._wait_for_changes()
-        self._drain()
+        self._note(complete=True)  # this kernel's table is what counts now
+        self.resync()
 
     def stop_capture(self) -> None:
         """Read what waits, then stop; what was proposed and not committed counts as dropped."""
@@ -96,6 +134,8 @@ class FlowWorker:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
+        self._end_resync()
+        self.forget()  # until the next holder has told everything
         overruns = self._status.overruns + self._capture.overruns
         self._capture.close()
         self._capture = None
@@ -107,8 +147,61 @@ class FlowWorker:
     def flush(self, done: Callable[[], None]) -> None:
         """Propose everything captured so far and call `done` once it is committed."""
         self._on_flushed = done
+        self._end_resync()  # who is next begins one
         self._collect()
         self._check_flushed()
+
+    def resync(self, *, anew: bool = True) -> None:
+        """Tell everything, as holder; unless it is being done and need not be done anew."""
+        if self._capture is None or (self._resync is not None and not anew):
+            return
+        self._collect()
+        self._end_resync()
+        self._resyncs += 1
+        self._table.begin()
+        if not self._send(encode_mark(Mark(self._resyncs, ends=False)), 0):
+            return
+        self._resync = _Resync(self._resyncs, self._conntrack.walk())
+        asyncio.get_running_loop().call_soon(self._read_slice, self._resync)
+
+    def _end_resync(self) -> None:
+        self._resync = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _read_slice(self, resync: _Resync) -> None:
+        """Read some of the table; the loop has its turn before the next."""
+        if resync is not self._resync:
+            return
+        try:
+            records = next(resync.slices, None)
+        except KernelError as error:
+            log.error("flowsync op=dump found=%r", str(error))  # noqa: TRY400 - the text says it all
+            self._resync_later()
+            return
+        if records is None:
+            resync.read = True
+        for record in records or ():
+            key = key_of(record)
+            if key not in resync.gone and key not in self._waiting:
+                change = resync.waiting[key] = Change(ChangeKind.PUT, record)
+                self._table.observe(change)
+        self._drain()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        resync = self._resync
+        if resync is None or resync.read or len(resync.waiting) >= RESYNC_WAITING_MAX:
+            return
+        asyncio.get_running_loop().call_soon(self._read_slice, resync)
+
+    def _resync_later(self) -> None:
+        """Something was lost: tell everything anew, soon."""
+        self._resync = None
+        if self._capture is not None and self._again is None:
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(RESYNC_AGAIN_S, self.resync)
 
     def _wait_for_changes(self) -> None:
         assert self._capture is not None
@@ -132,7 +225,7 @@ class FlowWorker:
             return
         if not self._waiting:
             self._waiting_since = self._clock()
-        captured = 0
+        captured, overruns = 0, self._capture.overruns
         try:
             for _ in range(READS_MAX):
                 changes = self._capture.read()
@@ -140,38 +233,70 @@ class FlowWorker:
                     break
                 captured += len(changes)
                 for change in changes:
-                    self._table.observe(change)
-                    key = key_of(change.record)
-                    self._waiting.pop(key, None)
-                    self._waiting[key] = change
+                    self._take(change)
         except KernelError as error:
             log.error("flowsync op=read found=%r", str(error))  # noqa: TRY400 - the text says it all
+            self._resync_later()
+        if self._capture.overruns > overruns:
+            log.warning("flowsync overruns=%d action=resync", self._capture.overruns - overruns)
+            self._resync_later()
         self._status = replace(self._status, captured=self._status.captured + captured)
         self._drain()
+
+    def _take(self, change: Change) -> None:
+        self._table.observe(change)
+        key, resync = key_of(change.record), self._resync
+        self._waiting.pop(key, None)
+        self._waiting[key] = change
+        if resync is not None:
+            resync.waiting.pop(key, None)
+            if change.kind is ChangeKind.DELETE:
+                resync.gone.add(key)
 
     def _drain(self) -> None:
         """Propose what waits, as far as the window allows."""
         while self._waiting and len(self._in_flight) < WINDOW_BATCHES:
-            keys = list(islice(self._waiting, CHANGES_MAX))
-            self._send([self._waiting.pop(key) for key in keys])
+            self._send_some(self._waiting)
+        self._drain_resync()
         excess = len(self._waiting) - WAITING_CHANGES_MAX
         if excess > 0:
             for key in list(islice(self._waiting, excess)):
                 del self._waiting[key]
             self._dropped(excess)
 
-    def _send(self, changes: list[Change]) -> None:
+    def _drain_resync(self) -> None:
+        resync = self._resync
+        if resync is None:
+            return
+        while resync.waiting and len(self._in_flight) < RESYNC_WINDOW:
+            # Slices are short: fill batches, but do not wait for what is not there.
+            if len(resync.waiting) < CHANGES_MAX and not resync.read:
+                break
+            self._send_some(resync.waiting)
+        if resync.read and not resync.waiting and resync is self._resync:
+            self._resync = None
+            self._table.end()
+            self._send(encode_mark(Mark(resync.number, ends=True)), 0)
+
+    def _send_some(self, waiting: dict[bytes, Change]) -> None:
+        changes = [waiting.pop(key) for key in list(islice(waiting, CHANGES_MAX))]
+        self._send(encode(changes), len(changes))
+
+    def _send(self, batch: bytes, count: int) -> bool:
+        """Propose a batch of so many changes; return False if it comes to nothing."""
         self._sequence += 1
         sequence, generation = self._sequence, self._generation
-        self._in_flight[sequence] = _InFlight(len(changes), self._waiting_since)
+        self._in_flight[sequence] = _InFlight(count, self._waiting_since)
 
         def done(committed: bool) -> None:  # noqa: FBT001 - called by the log
             if generation == self._generation:
                 self._committed(sequence, committed=committed)
 
-        if not self._propose(self._term, encode(changes), done):
-            del self._in_flight[sequence]
-            self._dropped(len(changes))
+        if self._propose(self._term, batch, done):
+            return True
+        del self._in_flight[sequence]
+        self._dropped(count)
+        return False
 
     def _committed(self, sequence: int, *, committed: bool) -> None:
         batch = self._in_flight.pop(sequence, None)
@@ -186,6 +311,7 @@ class FlowWorker:
         else:
             self._dropped(batch.changes)
         self._drain()
+        self._read_on()
         self._check_flushed()
 
     def _check_flushed(self) -> None:
@@ -200,6 +326,7 @@ class FlowWorker:
     def _dropped(self, count: int) -> None:
         self._status = replace(self._status, dropped=self._status.dropped + count)
         log.warning("flowsync dropped=%d reason=not_committed", count)
+        self._resync_later()
 
     # ------------------------------------------------------------------- backup
 
@@ -207,6 +334,9 @@ class FlowWorker:
         """Install a committed batch of another node; never raises."""
         try:
             changes = decode(batch)
+            if isinstance(changes, Mark):
+                self._on_mark(changes)
+                return
             gone = [c.record for c in changes if c.kind is ChangeKind.DELETE]
             put = [c.record for c in changes if c.kind is ChangeKind.PUT]
             deleted = self._conntrack.delete(gone) if gone else 0
@@ -227,6 +357,46 @@ class FlowWorker:
                 clashed=s.clashed + installed.clashed,
                 failed=s.failed + installed.failed,
             )
+
+    def _on_mark(self, mark: Mark) -> None:
+        if not mark.ends:
+            self._table.begin()
+            self._marked = mark.number
+        elif self._marked == mark.number:
+            self._marked = None
+            self._note(complete=True)
+            left = [record_with(key) for key in self._table.end()]
+            deleted = self._conntrack.delete(left)
+            self._status = replace(self._status, deleted=self._status.deleted + deleted)
+            # What this kernel has, and nobody told of.
+            self._sweep(self._conntrack.walk())
+
+    def _sweep(self, slices: Iterator[list[bytes]]) -> None:
+        """Delete flows that the holder does not have, in steps."""
+        if self._capture is not None or self._marked is not None or not self._complete:
+            return
+        try:
+            records = next(slices, None)
+            if records is None:
+                return
+            foreign = [record for record in records if key_of(record) not in self._table]
+            if foreign:
+                deleted = self._conntrack.delete(foreign)
+                self._status = replace(self._status, deleted=self._status.deleted + deleted)
+        except KernelError as error:
+            log.error("flowsync op=sweep found=%r", str(error))  # noqa: TRY400 - the text says it all
+            return
+        asyncio.get_running_loop().call_soon(self._sweep, slices)
+
+    def forget(self) -> None:
+        """Note that committed batches may have been missed."""
+        self._marked = None
+        self._note(complete=False)
+
+    def _note(self, *, complete: bool) -> None:
+        if complete != self._complete:
+            self._complete = complete
+            self._completed(complete)
 
     # ------------------------------------------------------------------- status
 

@@ -19,7 +19,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hanat.core.flows import (
@@ -30,6 +30,7 @@ from hanat.core.flows import (
     ChangeKind,
     is_translated,
 )
+from hanat.kernel.bursts import SLOTS, Burst
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CT_DELETE,
@@ -38,11 +39,9 @@ from hanat.kernel.ctnetlink import (
     CTA_STATUS,
     GROUP_DESTROY,
     GROUP_UPDATE,
-    Parser,
     create_message,
     delete_message,
     dump_message,
-    record_of,
 )
 from hanat.kernel.netlink import (
     HEADER,
@@ -63,14 +62,16 @@ from hanat.kernel.netlink import (
 )
 from hanat.kernel.ports import Installed
 from hanat.kernel.refusals import refused
+from hanat.kernel.templates import Reader, Writer
 
 SETTINGS = Path("/proc/sys/net/netfilter")
 
 # The kernel doubles it and charges 1280 bytes an event (measured): room for 100,000 events.
 CAPTURE_BUFFER_BYTES = 64 << 20
-# An event is at most 300 bytes; a read gives the loop back after 4096 of them (25 ms).
-EVENT_BYTES_MAX = 4096
-READ_EVENTS_MAX = 4096
+# A read gives the loop back after 4096 events (10 ms).
+READ_BURSTS_MAX = 4
+READ_EVENTS_MAX = READ_BURSTS_MAX * SLOTS
+MESSAGE_BYTES_MAX = 4096
 
 # About a thousand requests of 200 to 300 bytes, 2.5 ms in the kernel.
 SEND_BYTES_MAX = 256 << 10
@@ -78,6 +79,8 @@ SEND_BUFFER_BYTES = 1 << 20
 # A refusal of each of them, 1 KiB as the kernel counts, must fit.
 ANSWER_BUFFER_BYTES = 16 << 20
 
+LENGTH_AND_TYPE = struct.Struct("=IH")  # the begin of a netlink header
+_KINDS = {CT_NEW: ChangeKind.PUT, CT_DELETE: ChangeKind.DELETE}
 _TRANSLATED = STATUS_SRC_NAT | STATUS_DST_NAT
 _NLATTR = 0xFFFFF000 + 12  # SKF_AD_OFF + SKF_AD_NLATTR: A = start, X = type; A becomes the offset
 
@@ -107,14 +110,13 @@ def _filter(own_port: int) -> tuple[tuple[int, int, int, int], ...]:
 class KernelConntrack:
     """Implements `ports.Conntrack` over ctnetlink.
 
-    Args:
-        parser: Turns an event into a record; the seam for a faster one.
-
     One object a process: what it changes does not appear in its own captures.
     """
 
-    def __init__(self, parser: Parser = record_of) -> None:
-        self._parser = parser
+    def __init__(self) -> None:
+        self._reader = Reader()
+        self._creation, self._deletion = Writer(create_message), Writer(delete_message)
+        self._burst: Burst | None = None
         self._sender: socket.socket | None = None
         self._unused: list[socket.socket] = []  # of captures that were closed
 
@@ -130,20 +132,24 @@ class KernelConntrack:
         """See `ports.Conntrack.capture`."""
         own_port = self._opened().getsockname()[0]
         used = self._unused.pop() if self._unused else None
-        return KernelCapture(self._parser, own_port, used=used, reuse=self._unused.append)
+        if self._burst is None:
+            self._burst = Burst()
+        return KernelCapture(
+            self._reader, self._burst, own_port, used=used, reuse=self._unused.append
+        )
 
     def install(self, records: Iterable[bytes]) -> Installed:
         """See `ports.Conntrack.install`."""
         wanted = list(records)
         if not wanted:
             return Installed()
-        refusals = self._send(wanted, create_message)
+        refusals = self._send(wanted, self._creation)
         again = [i for i, number in refusals.items() if number == errno.EEXIST]
         # Either there is an entry of the same original tuple, which goes, or another
         # flow has the translated tuple, which stays.
         occupied = [wanted[i] for i in again]
-        self._send(occupied, delete_message)
-        still = self._send(occupied, create_message)
+        self._send(occupied, self._deletion)
+        still = self._send(occupied, self._creation)
         clashed = sum(number == errno.EEXIST for number in still.values())
         return Installed(
             created=len(wanted) - len(refusals),
@@ -155,19 +161,23 @@ class KernelConntrack:
     def delete(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.delete`."""
         wanted = list(records)
-        return len(wanted) - len(self._send(wanted, delete_message))
+        return len(wanted) - len(self._send(wanted, self._deletion))
 
     def dump(self) -> list[bytes]:
         """See `ports.Conntrack.dump`."""
+        return [record for records in self.walk() for record in records]
+
+    def walk(self) -> Iterator[list[bytes]]:
+        """See `ports.Conntrack.walk`."""
         netlink = NetlinkClient(NETLINK_NETFILTER)
         try:
-            answers = netlink.dump(
+            for answers in netlink.walk(
                 CT_GET, dump_message(), operation="list flows", target="conntrack"
-            )
+            ):
+                found = (self._reader(buffer, start, end) for buffer, start, end in answers)
+                yield [record for record in found if record is not None and is_translated(record)]
         finally:
             netlink.close()
-        found = (self._parser(answer, 0, len(answer)) for answer in answers)
-        return [record for record in found if record is not None and is_translated(record)]
 
     def count(self) -> int:
         """See `ports.Conntrack.count`."""
@@ -194,7 +204,7 @@ class KernelConntrack:
                     continue
                 parts.append(part)
                 length += len(part)
-                if length >= SEND_BYTES_MAX - EVENT_BYTES_MAX:
+                if length >= SEND_BYTES_MAX - MESSAGE_BYTES_MAX:
                     sender.send(b"".join(parts))
                     _collect_refusals(sender, refusals)
                     parts, length = [], 0
@@ -227,7 +237,8 @@ class KernelCapture:
     change gets through: 20 to 40 ms, in which the gate of a holder is not armed.
 
     Args:
-        parser: Turns an event into a record.
+        reader: Turns an event into a record.
+        burst: Where events are read to; nobody else uses it meanwhile.
         own_port: Port id of the socket whose changes are ours.
         used: The socket of an earlier capture.
         reuse: Takes the socket when the capture is closed.
@@ -235,13 +246,14 @@ class KernelCapture:
 
     def __init__(
         self,
-        parser: Parser,
+        reader: Reader,
+        burst: Burst,
         own_port: int,
         *,
         used: socket.socket | None,
         reuse: Callable[[socket.socket], None],
     ) -> None:
-        self._parser, self._reuse = parser, reuse
+        self._reader, self._burst, self._reuse = reader, burst, reuse
         self._overruns = 0
         self._closed = False
         try:
@@ -280,9 +292,9 @@ class KernelCapture:
         found: list[Change] = []
         if self._closed:
             return found
-        for _ in range(READ_EVENTS_MAX):
+        for _ in range(READ_BURSTS_MAX):
             try:
-                buffer = self._socket.recv(EVENT_BYTES_MAX)
+                events = self._burst.read(self._socket)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -290,19 +302,13 @@ class KernelCapture:
                     raise _refusal(error, "read flows") from error
                 self._overruns += 1
                 continue
-            change = self._change_in(buffer)
-            if change is not None:
-                found.append(change)
+            for event in events:
+                length, kind = LENGTH_AND_TYPE.unpack_from(event)
+                if length > len(event):
+                    self._overruns += 1  # cut off: lost as well
+                elif kind in _KINDS and (record := self._reader(event, 0, length)) is not None:
+                    found.append(Change(_KINDS[kind], record))
         return found
-
-    def _change_in(self, buffer: bytes) -> Change | None:
-        length, kind, _, _, _ = HEADER.unpack_from(buffer)
-        if kind not in {CT_NEW, CT_DELETE}:
-            return None
-        record = self._parser(buffer, 0, length)
-        if record is None:
-            return None
-        return Change(ChangeKind.DELETE if kind == CT_DELETE else ChangeKind.PUT, record)
 
 
 def _open_capture() -> socket.socket:

@@ -7,8 +7,7 @@ translated reply and the NAT status bits from NAT attributes. Sent unchanged, an
 event makes an entry that translates nothing. All of it was measured: 96 of 96
 combinations of family, protocol, NAT, mark and zone came out equal to the original.
 
-Cost: 5 us to parse, 8 us to build. A parser that knows the layout of whole
-messages needs 2 us and can take this one's place, see `Parser`.
+Cost: 5 us to parse, 8 us to build; `templates` takes this over for what comes often.
 
 Sources: ``include/uapi/linux/netfilter/nfnetlink_conntrack.h``,
 ``net/netfilter/nf_conntrack_netlink.c``.
@@ -163,8 +162,8 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
     if inverse is None:
         return None
     parts = [
-        _tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports),
-        _tuple_attribute(CTA_TUPLE_REPLY, destination, source, protocol, inverse),
+        tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports),
+        tuple_attribute(CTA_TUPLE_REPLY, destination, source, protocol, inverse),
         attribute(CTA_STATUS, _U32.pack(status & STATUS_SENT)),
         attribute(CTA_TIMEOUT, _U32.pack(max(timeout_s, TIMEOUT_S_MIN))),
     ]
@@ -196,7 +195,7 @@ def delete_message(record: bytes, sequence: int) -> bytes | None:
     # Without a tuple the kernel would delete everything.
     if protocol not in PROTOCOLS:
         return None
-    body = _tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports)
+    body = tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports)
     if zone:
         body += attribute(CTA_ZONE, _U16.pack(zone))
     return _message(CT_DELETE, 0, len(source), body, sequence)
@@ -224,9 +223,10 @@ def _inverse(protocol: int, ports: bytes) -> bytes | None:
     return None if answer is None else ports[:2] + bytes((answer, ports[3]))
 
 
-def _tuple_attribute(
+def tuple_attribute(
     kind: int, source: bytes, destination: bytes, protocol: int, ports: bytes
 ) -> bytes:
+    """Return the attribute of one direction, ports as in a record."""
     size = len(source)
     layout, first = _TUPLE_LAYOUTS[size]
     if protocol in PORT_PROTOCOLS:

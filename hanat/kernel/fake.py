@@ -12,7 +12,7 @@ script for nft is only followed as far as tables go, so a wrong rule passes here
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hanat.core.configuration import Interface
@@ -305,6 +305,10 @@ class FakeConntrack:
         """See `ports.Conntrack.dump`."""
         self._kernel.meet_fault("conntrack.dump")
         return [record for record in self._kernel.flows.records() if is_translated(record)]
+
+    def walk(self) -> Iterator[list[bytes]]:
+        """See `ports.Conntrack.walk`."""
+        yield self.dump()
 
     def count(self) -> int:
         """See `ports.Conntrack.count`."""

@@ -143,6 +143,38 @@ class NetlinkClient:
                 break
         raise refused(number, operation=operation, target=target)
 
+    def walk(
+        self, kind: int, body: bytes, *, operation: str, target: str
+    ) -> Iterator[list[tuple[bytes, int, int]]]:
+        """Return what answers a dump in parts: buffer, start and end of each message.
+
+        The kernel makes the next part when one is read. Torn dumps are not taken again: a
+        large table changes all the time.
+
+        Raises:
+            KernelError: What the kernel answered instead, also halfway.
+        """
+        try:
+            yield from self._parts(kind, body)
+        except OSError as error:
+            self.close()  # what is left of the answer must not meet another request
+            number = error.errno or errno.ETIMEDOUT
+            raise refused(number, operation=operation, target=target) from error
+
+    def _parts(self, kind: int, body: bytes) -> Iterator[list[tuple[bytes, int, int]]]:
+        opened = self._send(kind, NLM_F_DUMP, body)
+        while True:
+            buffer = opened.recv(RECEIVE_BYTES)
+            found: list[tuple[bytes, int, int]] = []
+            for number, start, end in messages(buffer):
+                if number in {NLMSG_ERROR, NLMSG_DONE}:
+                    yield found
+                    if error := error_of(buffer, start):
+                        raise OSError(error, "dump")
+                    return
+                found.append((buffer, start, end))
+            yield found
+
     def get(self, kind: int, body: bytes, *, operation: str, target: str) -> bytes:
         """Return the one message that answers a request."""
         found: list[bytes] = []
@@ -154,18 +186,20 @@ class NetlinkClient:
     def _exchange(self, kind: int, flags: int, body: bytes, found: list[bytes] | None) -> int:
         """Send a request, collect what answers it, return the errno that ends it."""
         try:
-            if self._socket is None:
-                self._socket = open_socket(self._protocol)
-                self._socket.settimeout(ANSWER_S_MAX)
-            self._sequence += 1
-            header = HEADER.pack(
-                HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0
-            )
-            self._socket.send(header + body)
-            return self._collect(self._socket, found)
+            return self._collect(self._send(kind, flags, body), found)
         except OSError as error:
             self.close()  # an answer that comes later must not meet another request
             return error.errno or errno.ETIMEDOUT
+
+    def _send(self, kind: int, flags: int, body: bytes) -> socket.socket:
+        if self._socket is None:
+            self._socket = open_socket(self._protocol)
+            self._socket.settimeout(ANSWER_S_MAX)
+        self._sequence += 1
+        length = HEADER.size + len(body)
+        header = HEADER.pack(length, kind, NLM_F_REQUEST | flags, self._sequence, 0)
+        self._socket.send(header + body)
+        return self._socket
 
     def _collect(self, opened: socket.socket, found: list[bytes] | None) -> int:
         torn = False

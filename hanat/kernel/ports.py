@@ -11,7 +11,7 @@ event loop and a `read` that never blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -198,6 +198,10 @@ class Conntrack(Protocol):
 
     def dump(self) -> list[bytes]:
         """Return the records of all translated flows."""
+        ...
+
+    def walk(self) -> Iterator[list[bytes]]:
+        """Return the same in slices, each as the kernel hands it out: at the latest moment."""
         ...
 
     def count(self) -> int:

@@ -33,7 +33,7 @@ _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
 _BODY = Struct("!QQIQBQBQQ")
-_LEADS, _ASKS, _PROMISED, _ELIGIBLE = 1, 2, 4, 8
+_LEADS, _ASKS, _PROMISED, _ELIGIBLE, _COMPLETE = 1, 2, 4, 8, 16
 _TAG_BYTES = 16
 
 
@@ -85,7 +85,7 @@ class Wire:
         )
         promised = b.promised or Promised(0, 0)
         flags = b.leads * _LEADS | b.asks * _ASKS | b.eligible * _ELIGIBLE
-        flags |= (b.promised is not None) * _PROMISED
+        flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
         body = _BODY.pack(
             d.echo.incarnation, d.echo.sequence, self._lease_us, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
@@ -152,6 +152,7 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         successor=successor,
         promised=Promised(promised_term, promised) if flags & _PROMISED else None,
         eligible=bool(flags & _ELIGIBLE),
+        complete=bool(flags & _COMPLETE),
     )
     echo = Mark(echo_incarnation, echo_sequence)
     return Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :]), lease_us

@@ -14,7 +14,7 @@ from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import HanatError, KernelError
-from hanat.flowsync.worker import FlowWorker
+from hanat.flowsync.client import FlowClient
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
@@ -66,7 +66,7 @@ class Executed:
                 FakeAddresses(self.kernel), FakeAnnouncer(self.kernel), self.gate, rulesets
             ),
             replica=cast(Replica, None),
-            worker=cast(FlowWorker, None),
+            worker=cast(FlowClient, None),
             callbacks=Callbacks(lambda: None, lambda _: None, lambda: None, self.outcomes.append),
         )
 

@@ -1,0 +1,43 @@
+"""The process of the flow worker: ``python -m hanat.daemon.flows DESCRIPTOR``.
+
+Started by the daemon, and gone with it. It loads a tenth of what the daemon loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from functools import partial
+
+from hanat.daemon.log import to_stderr
+from hanat.flowsync.service import FlowService
+from hanat.kernel.conntrack import KernelConntrack
+
+GENERATION_0 = 50_000  # flows are no cycles: look for those less often
+
+
+def main() -> int:
+    """Serve the daemon at the other end of a descriptor."""
+    to_stderr()
+    # The daemon's priority is for the lease alone; whoever ends the daemon ends this.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(GENERATION_0, 20, 20)
+    with socket.socket(fileno=int(sys.argv[1])) as opened:
+        opened.setblocking(False)  # noqa: FBT003 - the library's signature
+        asyncio.run(_serve(opened))
+    return 0
+
+
+async def _serve(opened: socket.socket) -> None:
+    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    await FlowService(KernelConntrack(), clock=clock).run(opened)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

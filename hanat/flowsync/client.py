@@ -1,0 +1,239 @@
+"""The daemon's end of the flow worker: starts it, talks to it, starts it again.
+
+All per-flow work is in a process of its own, which has none of the daemon's priority: a
+burst of connections, or a resync of all of them, takes nothing from the loop that renews
+the lease. The daemon passes batches on as opaque bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from subprocess import DEVNULL, Popen, TimeoutExpired
+from typing import Any
+
+from hanat.core.flows import ServerKey
+from hanat.core.status import FlowStatus
+from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Channel, Kind
+from hanat.flowsync.worker import Propose
+
+log = logging.getLogger(__name__)
+
+BACKLOG_BYTES_MAX = 64 << 20  # of committed batches: a worker that is so far behind starts anew
+RESTART_S_MIN, RESTART_S_MAX = 0.1, 10.0
+HEALTHY_S = 60.0
+SOCKET_BYTES = 4 << 20
+END_S_MAX = 5.0
+
+
+class FlowClient:
+    """Speaks to the flow worker of this node.
+
+    Args:
+        command: Starts a worker; the number of a descriptor is appended.
+        propose: Appends a batch of a term to the log: ``propose(term, batch, done)``;
+            returns False when this node does not lead.
+        completed: Called with whether this kernel has all committed flows, when that
+            changes; it has not at first.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, propose: Propose, completed: Callable[[bool], None]
+    ) -> None:
+        self._command, self._propose, self._completed = tuple(command), propose, completed
+        self._complete = False
+        self._process: Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._connecting: asyncio.Task[object] | None = None
+        self._restart: asyncio.TimerHandle | None = None
+        self._restart_s = RESTART_S_MIN
+        self._started_at = 0.0
+        self._closed = False
+        self._term: int | None = None  # captured, None while not
+        self._flushes: dict[int, Callable[[], None]] = {}
+        self._number = 0
+        self._status = FlowStatus()
+        self._past = FlowStatus()  # the sums of the workers that ended
+        self._counts: Mapping[ServerKey, int] = {}
+        self.restarts = 0
+
+    # ---------------------------------------------------------------------- process
+
+    def start(self) -> None:
+        """Start the worker; it is started again whenever it ends."""
+        self._loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+            self._process = Popen(
+                [*self._command, str(theirs.fileno())],
+                stdin=DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        ours.setblocking(False)  # noqa: FBT003 - the library's signature
+        channel = self._channel = Channel(self._on_frame, lambda: self._lost(channel))
+        self._started_at = self._loop.time()
+        if self._term is not None:
+            channel.send(Kind.START, TERM.pack(self._term))
+        self._connecting = self._loop.create_task(
+            self._loop.create_connection(lambda: channel, sock=ours)
+        )
+
+    def close(self) -> None:
+        """End the worker, and wait for that."""
+        self._closed = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._channel is not None:
+            self._channel.abort()
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(END_S_MAX)
+        except TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _lost(self, channel: Channel) -> None:
+        if channel is not self._channel:
+            return
+        self._channel = None
+        process, self._process = self._process, None
+        if self._closed or process is None:
+            return
+        self._note(complete=False)
+        # It may be stopped, or hang: what comes next must not meet it.
+        process.kill()
+        code = process.wait()
+        self._past, self._status = self._sum(), FlowStatus()
+        for done in self._flushes.values():
+            self._loop.call_soon(done)
+        self._flushes.clear()
+        if self._loop.time() - self._started_at >= HEALTHY_S:
+            self._restart_s = RESTART_S_MIN
+        log.error("flowsync worker=ended code=%d restart_s=%.1f", code, self._restart_s)
+        self._restart = self._loop.call_later(self._restart_s, self._start_again)
+        self._restart_s = min(2 * self._restart_s, RESTART_S_MAX)
+
+    def _start_again(self) -> None:
+        self.restarts += 1
+        self.start()
+
+    # ----------------------------------------------------------------------- holder
+
+    def start_capture(self, term: int) -> None:
+        """Begin to read changes; they are proposed as batches of `term`."""
+        self._term = term
+        self._send(Kind.START, TERM.pack(term))
+
+    def stop_capture(self) -> None:
+        """Read no more changes."""
+        self._term = None
+        self._send(Kind.STOP)
+
+    def flush(self, done: Callable[[], None]) -> None:
+        """Call `done` once everything captured so far is committed."""
+        if self._channel is None:
+            self._loop.call_soon(done)
+            return
+        self._number += 1
+        self._flushes[self._number] = done
+        self._send(Kind.FLUSH, NUMBER.pack(self._number))
+
+    def resync(self) -> None:
+        """Tell everything anew, unless it is being done."""
+        self._send(Kind.RESYNC)
+
+    # ----------------------------------------------------------------------- backup
+
+    def forget(self) -> None:
+        """Note that committed batches were missed."""
+        self._send(Kind.FORGET)
+
+    def install(self, batch: bytes) -> None:
+        """Install a committed batch of another node."""
+        if self._channel is not None and self._channel.backlog > BACKLOG_BYTES_MAX:
+            log.error("flowsync worker=behind bytes=%d action=restart", self._channel.backlog)
+            self._channel.abort()
+            self._lost(self._channel)
+            return
+        self._send(Kind.INSTALL, batch)
+
+    # ----------------------------------------------------------------------- frames
+
+    def _send(self, kind: Kind, body: bytes = b"") -> None:
+        if self._channel is not None:
+            self._channel.send(kind, body)
+
+    def _on_frame(self, kind: Kind, body: bytes) -> None:
+        match kind:
+            case Kind.PROPOSE:
+                self._on_proposal(body)
+            case Kind.FLUSHED:
+                (number,) = NUMBER.unpack(body)
+                done = self._flushes.pop(number, None)
+                if done is not None:
+                    done()
+            case Kind.STATUS:
+                self._on_status(json.loads(body))
+            case Kind.COMPLETE:
+                (complete,) = FLAG.unpack(body)
+                self._note(complete=complete)
+            case _:
+                log.error("flowsync worker=confused kind=%s", kind.name)
+
+    def _note(self, *, complete: bool) -> None:
+        if complete != self._complete:
+            self._complete = complete
+            log.info("flowsync complete=%s", complete)
+            self._completed(complete)
+
+    def _on_proposal(self, body: bytes) -> None:
+        sequence, term = PROPOSAL.unpack_from(body)
+        channel = self._channel
+
+        def done(committed: bool) -> None:  # noqa: FBT001 - called by the log
+            if channel is self._channel:
+                self._send(Kind.DONE, DONE.pack(sequence, committed))
+
+        if not self._propose(term, body[PROPOSAL.size :], done):
+            done(committed=False)
+
+    def _on_status(self, document: Mapping[str, Any]) -> None:
+        self._status = FlowStatus(**document["flows"])
+        self._counts = {
+            ServerKey(protocol, bytes.fromhex(listen), port, bytes.fromhex(server)): count
+            for protocol, listen, port, server, count in document["counts"]
+        }
+
+    # ----------------------------------------------------------------------- status
+
+    def status(self) -> FlowStatus:
+        """Return the counters, as of a moment ago."""
+        return self._sum()
+
+    def _sum(self) -> FlowStatus:
+        past, now = self._past, self._status
+        sums = {
+            name: getattr(past, name) + getattr(now, name)
+            for name in (
+                "captured", "committed", "received", "installed", "deleted", "clashed", "failed",
+                "dropped", "overruns",
+            )
+        }  # fmt: skip
+        return replace(now, **sums)
+
+    def counts(self) -> Mapping[ServerKey, int]:
+        """Return the number of flows of each server on each port that has any."""
+        return self._counts

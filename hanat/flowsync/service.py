@@ -1,0 +1,97 @@
+"""The flow worker's end of the channel: a `FlowWorker` that a daemon commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+
+from hanat.core.status import FlowStatus
+from hanat.errors import KernelError
+from hanat.flowsync.channel import DONE, FLAG, PROPOSAL, TERM, Channel, Kind
+from hanat.flowsync.worker import FlowWorker
+from hanat.kernel.ports import Conntrack
+
+log = logging.getLogger(__name__)
+
+STATUS_S = 0.1  # at most so often, and only when something changed
+
+
+class FlowService:
+    """Does what the daemon says, until that is gone.
+
+    Args:
+        conntrack: The kernel's table.
+        clock: Seconds of CLOCK_BOOTTIME.
+    """
+
+    def __init__(self, conntrack: Conntrack, *, clock: Callable[[], float]) -> None:
+        self._worker = FlowWorker(
+            conntrack,
+            propose=self._propose,
+            completed=lambda complete: self._channel.send(Kind.COMPLETE, FLAG.pack(complete)),
+            clock=clock,
+        )
+        self._ended = asyncio.Event()
+        self._channel = Channel(self._on_frame, self._ended.set)
+        self._sequence = 0
+        self._proposed: dict[int, Callable[[bool], None]] = {}
+        self._told: tuple[FlowStatus, list[tuple[int, str, int, str, int]]] | None = None
+
+    async def run(self, opened: socket.socket) -> None:
+        """Serve the daemon at the other end of a socket until it is gone."""
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self._channel, sock=opened)
+        telling = loop.create_task(self._tell())
+        try:
+            await self._ended.wait()
+        finally:
+            telling.cancel()
+
+    def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
+        self._sequence += 1
+        self._proposed[self._sequence] = done
+        self._channel.send(Kind.PROPOSE, PROPOSAL.pack(self._sequence, term) + batch)
+        return True
+
+    def _on_frame(self, kind: Kind, body: bytes) -> None:
+        match kind:
+            case Kind.START:
+                (term,) = TERM.unpack(body)
+                try:
+                    self._worker.start_capture(term)
+                except KernelError as error:
+                    log.error("flowsync op=capture found=%r", str(error))  # noqa: TRY400 - the text says it all
+                    self._channel.abort()
+            case Kind.STOP:
+                self._worker.stop_capture()
+            case Kind.FLUSH:
+                self._worker.flush(lambda: self._channel.send(Kind.FLUSHED, body))
+            case Kind.DONE:
+                sequence, committed = DONE.unpack(body)
+                self._proposed.pop(sequence)(committed)
+            case Kind.INSTALL:
+                self._worker.install(body)
+            case Kind.RESYNC:
+                self._worker.resync(anew=False)
+            case Kind.FORGET:
+                self._worker.forget()
+            case _:
+                log.error("flowsync daemon=confused kind=%s", kind.name)
+
+    async def _tell(self) -> None:
+        """Tell the daemon what there is to show."""
+        while True:
+            status = self._worker.status()
+            counts = [
+                (key.protocol, key.listen.hex(), key.port, key.server.hex(), count)
+                for key, count in self._worker.counts().items()
+            ]
+            if (status, counts) != self._told:
+                self._told = (status, counts)
+                document = {"flows": asdict(status), "counts": counts}
+                self._channel.send(Kind.STATUS, json.dumps(document).encode())
+            await asyncio.sleep(STATUS_S)

@@ -1,0 +1,254 @@
+"""The fast way from ctnetlink messages to flow records and back: templates.
+
+A busy router sends and gets messages of a handful of layouts. Both ways a template is
+learnt from the slow code in `ctnetlink`, which then is asked no more:
+
+- `Reader`: the attributes of a message are walked once, and where the values of a record
+  are is remembered. Messages of the same length that agree with the first one in every
+  byte that is no value (headers, attribute headers, protocol) are cut up at those places.
+- `Writer`: each byte of a record is changed once, to see which bytes of the message follow
+  it. Records of the same kind (family, protocol, status, flags) are pasted in there.
+
+What fits no template takes the slow way, and so does everything when there are too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from operator import itemgetter
+from struct import Struct
+
+from hanat.core.flows import RECORD_V4, RECORD_V6
+from hanat.kernel.ctnetlink import (
+    BODY_OFFSET,
+    CTA_ID,
+    CTA_MARK,
+    CTA_PROTO_DST_PORT,
+    CTA_PROTO_NUM,
+    CTA_PROTO_SRC_PORT,
+    CTA_PROTOINFO,
+    CTA_PROTOINFO_TCP,
+    CTA_STATUS,
+    CTA_TIMEOUT,
+    CTA_TUPLE_IP,
+    CTA_TUPLE_ORIG,
+    CTA_TUPLE_PROTO,
+    CTA_TUPLE_REPLY,
+    CTA_ZONE,
+    ICMP_ATTRIBUTES,
+    TIMEOUT_S_MIN,
+    record_of,
+)
+from hanat.kernel.netlink import attributes
+
+TEMPLATES_MAX = 64  # a handful is normal
+
+_Span = tuple[int, int]
+_Spans = dict[int, _Span]
+_Pieces = Callable[[bytes], tuple[bytes, ...]]
+_Build = Callable[[bytes, int], bytes | None]
+
+_ZEROS = bytes(16)  # behind a message, for values it lacks
+_SEQUENCE_AND_PORT = (8, 16)  # of a netlink header
+_PARSED = frozenset({
+    CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_TIMEOUT, CTA_MARK, CTA_ID, CTA_ZONE,
+    CTA_PROTOINFO,
+})  # fmt: skip
+
+_SEQUENCE = Struct("=I")
+_SEQUENCE_SPAN = (8, 12)
+_LONG_TIMEOUT = TIMEOUT_S_MIN.to_bytes(4, "big")
+_NO_MARK_NO_ZONE = bytes(6)
+_FLIP = 0x01
+
+
+class Reader:
+    """A `ctnetlink.Parser` that learns; says the same as `record_of`."""
+
+    def __init__(self) -> None:
+        # By length and type of the message, the first six bytes of its header.
+        self._templates: dict[bytes, list[tuple[int, int, _Pieces]]] = {}
+        self._count = 0
+
+    def __call__(self, buffer: bytes, start: int, end: int) -> bytes | None:
+        """Return the record in one message, None for other protocols than ours."""
+        message = buffer[start:end]
+        known = self._templates.get(message[:6])
+        if known is not None:
+            number = int.from_bytes(message, "little")
+            for mask, fixed, pieces in known:
+                if number & mask == fixed:
+                    return b"".join(pieces(message + _ZEROS))
+        return self._learn(message)
+
+    def _learn(self, message: bytes) -> bytes | None:
+        record = record_of(message, 0, len(message))
+        if record is None or self._count >= TEMPLATES_MAX:
+            return record
+        layout = _Layout(message)
+        try:
+            pieces = layout.pieces()
+        except KeyError:  # the parser got along without an attribute
+            return record
+        if pieces is not None and b"".join(pieces(message + _ZEROS)) == record:
+            mask = int.from_bytes(layout.mask, "little")
+            fixed = int.from_bytes(message, "little") & mask
+            self._templates.setdefault(message[:6], []).append((mask, fixed, pieces))
+            self._count += 1
+        return record
+
+
+class _Layout:
+    """Where the values of a record are in a message.
+
+    Attributes:
+        mask: 0xFF for each byte that all messages of this layout share.
+    """
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self.mask = bytearray(b"\xff" * len(message))
+        self._vary(_SEQUENCE_AND_PORT)
+        self._top = self._inside((BODY_OFFSET, len(message)))
+
+    def pieces(self) -> _Pieces | None:
+        """Return what cuts the values out, in the order of a record; None: not possible."""
+        top = self._top
+        for kind in top.keys() - _PARSED:
+            self._vary(top[kind])
+        if CTA_TUPLE_ORIG not in top or CTA_TUPLE_REPLY not in top:
+            return None
+        original = self._tuple(top[CTA_TUPLE_ORIG])
+        reply = self._tuple(top[CTA_TUPLE_REPLY])
+        numbers = [
+            self._value(top, kind, size)
+            for kind, size in (
+                (CTA_ID, 4), (CTA_STATUS, 4), (CTA_TIMEOUT, 4), (CTA_MARK, 4), (CTA_ZONE, 2)
+            )
+        ]  # fmt: skip
+        protocol = original.pop()
+        reply.pop()
+        spans = [
+            *original[:2], *reply[:2], *original[2:], *reply[2:], *numbers, protocol, *self._tcp()
+        ]  # fmt: skip
+        return _cutter(spans)
+
+    def _tuple(self, span: _Span) -> list[_Span]:
+        """Return source, destination, the parts of the ports and the protocol."""
+        parts = self._inside(span)
+        addresses, proto = self._inside(parts[CTA_TUPLE_IP]), self._inside(parts[CTA_TUPLE_PROTO])
+        protocol = proto[CTA_PROTO_NUM]
+        number = self._message[protocol[0]]
+        ports = ICMP_ATTRIBUTES.get(number, (CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT))
+        found = [addresses[kind] for kind in sorted(addresses)] + [proto[kind] for kind in ports]
+        for value in found:
+            self._vary(value)
+        return [*found, protocol]
+
+    def _tcp(self) -> list[_Span]:
+        """Return state, both window scales and both flags: a byte each."""
+        found: _Spans = {}
+        if CTA_PROTOINFO in self._top:
+            infos = self._inside(self._top[CTA_PROTOINFO])
+            if CTA_PROTOINFO_TCP in infos:
+                found = self._inside(infos[CTA_PROTOINFO_TCP])
+        for span in found.values():
+            self._vary(span)
+        spans = [self._value(found, kind, 1) for kind in (1, 2, 3, 4, 5)]
+        return [(first, first + 1) for first, _ in spans]
+
+    def _value(self, found: _Spans, kind: int, size: int) -> _Span:
+        end = len(self._message)
+        span = found.get(kind, (end, end + size))
+        if kind in found:
+            self._vary(span)
+        return span
+
+    def _inside(self, span: _Span) -> _Spans:
+        return {kind: (first, last) for kind, first, last in attributes(self._message, *span)}
+
+    def _vary(self, span: _Span) -> None:
+        first, last = span
+        self.mask[first:last] = bytes(last - first)
+
+
+def _cutter(spans: Iterable[_Span]) -> _Pieces:
+    """Return what cuts pieces out of bytes; neighbours become one piece."""
+    joined: list[_Span] = []
+    for first, last in spans:
+        if joined and joined[-1][1] == first:
+            joined[-1] = (joined[-1][0], last)
+        else:
+            joined.append((first, last))
+    if len(joined) == 1:
+        only = slice(*joined[0])
+        return lambda data: (data[only],)
+    return itemgetter(*(slice(first, last) for first, last in joined))
+
+
+class Writer:
+    """Makes messages as a function of `ctnetlink` does, from what it learnt of that.
+
+    Args:
+        build: Returns the message for a record and a sequence number, None if there is none.
+    """
+
+    def __init__(self, build: _Build) -> None:
+        self._build = build
+        self._templates: dict[bytes, tuple[bytes, bytes, _Pieces] | None] = {}
+
+    def __call__(self, record: bytes, sequence: int) -> bytes | None:
+        """Return the message for a record."""
+        if record[-12:-6] != _NO_MARK_NO_ZONE:
+            return self._build(record, sequence)
+        # Family, status, protocol, flags, and whether the timeout is as it is or a day.
+        shape = b"%c%b%b%b%d" % (
+            len(record),
+            record[-20:-16],
+            record[-6:-5],
+            record[-2:],
+            record[-16:-12] >= _LONG_TIMEOUT,
+        )
+        try:
+            template = self._templates[shape]
+        except KeyError:
+            template = self._learn(record, shape)
+        if template is None:
+            return self._build(record, sequence)
+        head, rest, pieces = template
+        return head + _SEQUENCE.pack(sequence) + b"".join(pieces(record + rest))
+
+    def _learn(self, record: bytes, shape: bytes) -> tuple[bytes, bytes, _Pieces] | None:
+        if len(self._templates) >= TEMPLATES_MAX:
+            return None
+        found = self._templates[shape] = self._probed(record)
+        return found
+
+    def _probed(self, record: bytes) -> tuple[bytes, bytes, _Pieces] | None:
+        if len(record) not in {RECORD_V4.size, RECORD_V6.size}:
+            return None
+        long = record[-16:-12] >= _LONG_TIMEOUT
+        # So long that a changed byte leaves it so.
+        sample = record[:-16] + (b"\0\xff\xff\xff" if long else bytes(4)) + record[-12:]
+        message = self._build(sample, 0)
+        if message is None:
+            return None
+        size = len(record)
+        fixed = {*range(size - 20, size - 16), *range(size - 12, size - 5), size - 2, size - 1}
+        if not long:
+            fixed |= set(range(size - 16, size - 12))
+        sources = list(range(size, size + len(message)))  # of each byte of the message
+        for place in sorted(set(range(size)) - fixed):
+            changed = bytearray(sample)
+            changed[place] ^= _FLIP
+            other = self._build(bytes(changed), 0)
+            if other is None or len(other) != len(message):
+                return None
+            for i, byte in enumerate(other):
+                if byte != message[i]:
+                    if message[i] != sample[place] or byte != changed[place]:
+                        return None  # not a copy: computed
+                    sources[i] = place
+        first, last = _SEQUENCE_SPAN
+        spans = [(source, source + 1) for source in sources[last:]]
+        return message[:first], message, _cutter(spans)

@@ -1,0 +1,170 @@
+"""The fast way between messages and records says what the slow way says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanat.core.flows import STATUS_DST_NAT, STATUS_SRC_NAT, Flow
+from hanat.kernel import templates
+from hanat.kernel.ctnetlink import (
+    CT_DELETE,
+    CT_NEW,
+    CTA_ID,
+    CTA_MARK,
+    CTA_PROTOINFO,
+    CTA_PROTOINFO_TCP,
+    CTA_STATUS,
+    CTA_TIMEOUT,
+    CTA_TUPLE_ORIG,
+    CTA_TUPLE_REPLY,
+    CTA_ZONE,
+    FAMILY_HEADER,
+    ICMP,
+    ICMPV6,
+    TCP,
+    UDP,
+    create_message,
+    delete_message,
+    record_of,
+    tuple_attribute,
+)
+from hanat.kernel.netlink import HEADER, attribute, nested
+from hanat.kernel.templates import Reader, Writer
+from tests.contract.flows import SETTLED, inbound
+from tests.strategies import flows
+
+WORD = st.integers(0, 2**32 - 1)
+UNKNOWN = 40  # no attribute of the kernel that is read
+LENGTH_OFFSETS = (0, 1)
+
+
+def event(flow: Flow, *, kind: int, sequence: int, port: int, present: frozenset[int]) -> bytes:
+    """Return a message as the kernel sends it, with some of the optional attributes."""
+    record = flow.to_record()
+    size = 4 if len(record) == 48 else 16
+    source, destination, reply_source, reply_destination = (
+        record[place * size : (place + 1) * size] for place in range(4)
+    )
+    ports, reply_ports = record[4 * size : 4 * size + 4], record[4 * size + 4 : 4 * size + 8]
+    tcp = b"".join(
+        attribute(number, bytes((value,)))
+        for number, value in enumerate((flow.tcp_state, *flow.tcp_scale), 1)
+    ) + b"".join(
+        attribute(number, bytes((value, 0))) for number, value in enumerate(flow.tcp_flags, 4)
+    )
+    parts = {
+        CTA_TUPLE_ORIG: tuple_attribute(CTA_TUPLE_ORIG, source, destination, flow.protocol, ports),
+        CTA_TUPLE_REPLY: tuple_attribute(
+            CTA_TUPLE_REPLY, reply_source, reply_destination, flow.protocol, reply_ports
+        ),
+        CTA_ZONE: attribute(CTA_ZONE, flow.zone.to_bytes(2, "big")),
+        CTA_ID: attribute(CTA_ID, flow.ident.to_bytes(4, "big")),
+        CTA_STATUS: attribute(CTA_STATUS, flow.status.to_bytes(4, "big")),
+        CTA_TIMEOUT: attribute(CTA_TIMEOUT, flow.timeout_s.to_bytes(4, "big")),
+        CTA_PROTOINFO: nested(CTA_PROTOINFO, nested(CTA_PROTOINFO_TCP, tcp)),
+        CTA_MARK: attribute(CTA_MARK, flow.mark.to_bytes(4, "big")),
+        UNKNOWN: attribute(UNKNOWN, sequence.to_bytes(4, "big")),
+    }
+    body = b"".join(parts[number] for number in parts if number in present)
+    family = FAMILY_HEADER.pack(2 if size == 4 else 10, 0, 0)
+    length = HEADER.size + len(family) + len(body)
+    return HEADER.pack(length, kind, 0, sequence, port) + family + body
+
+
+OPTIONAL = (CTA_ZONE, CTA_ID, CTA_STATUS, CTA_TIMEOUT, CTA_PROTOINFO, CTA_MARK, UNKNOWN)
+usual_flows = st.builds(
+    lambda flow, protocol, status: replace(flow, protocol=protocol, status=status),
+    flows(),
+    st.sampled_from((TCP, UDP, ICMP, ICMPV6)),
+    st.sampled_from((SETTLED | STATUS_DST_NAT, SETTLED | STATUS_SRC_NAT, 0)),
+)
+events = st.builds(
+    lambda flow, kind, sequence, port, missing: event(
+        flow,
+        kind=kind,
+        sequence=sequence,
+        port=port,
+        present=frozenset({CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, *OPTIONAL}) - missing,
+    ),
+    usual_flows,
+    st.sampled_from((CT_NEW, CT_DELETE)),
+    WORD,
+    WORD,
+    st.frozensets(st.sampled_from(OPTIONAL), max_size=2),
+)
+
+
+@given(st.lists(events, max_size=60))
+def test_reader_says_what_the_parser_says(some: list[bytes]) -> None:
+    reader = Reader()
+    for message in some:
+        expected = record_of(message, 0, len(message))
+        assert reader(b"xx" + message + b"yy", 2, 2 + len(message)) == expected
+
+
+@given(events, st.lists(st.tuples(st.integers(0, 500), st.integers(1, 255)), max_size=4))
+def test_reader_that_learnt_a_message_does_not_mistake_a_damaged_one(
+    message: bytes, damage: list[tuple[int, int]]
+) -> None:
+    reader = Reader()
+    reader(message, 0, len(message))
+    changed = bytearray(message)
+    for place, bits in damage:
+        if place % len(message) not in LENGTH_OFFSETS:
+            changed[place % len(message)] ^= bits
+    damaged = bytes(changed)
+    assert said(reader, damaged) == said(record_of, damaged)
+
+
+def said(parser: object, message: bytes) -> object:
+    try:
+        return parser(message, 0, len(message))  # type: ignore[operator]
+    except (KeyError, ValueError):
+        return "not a message of the kernel"
+
+
+def test_reader_asks_the_parser_once_a_layout(monkeypatch: object) -> None:
+    asked: list[int] = []
+
+    def counting(buffer: bytes, start: int, end: int) -> bytes | None:
+        asked.append(end)
+        return record_of(buffer, start, end)
+
+    reader = Reader()
+    monkeypatch.setattr(templates, "record_of", counting)  # type: ignore[attr-defined]
+    everything = frozenset({CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, *OPTIONAL})
+    for port in range(50):
+        message = event(inbound(port), kind=CT_NEW, sequence=port, port=port, present=everything)
+        assert reader(message, 0, len(message)) == inbound(port).to_record()
+    assert len(asked) == 1
+
+
+BUILDERS = (create_message, delete_message)
+
+
+@given(st.lists(usual_flows, max_size=40), WORD)
+def test_writer_makes_what_the_builder_makes(some: list[Flow], sequence: int) -> None:
+    for build in BUILDERS:
+        writer = Writer(build)
+        for flow in [*some, *(replace(flow, mark=0, zone=0) for flow in some)]:
+            record = flow.to_record()
+            assert writer(record, sequence) == build(record, sequence)
+
+
+def test_writer_asks_the_builder_for_one_record_of_a_kind() -> None:
+    asked: list[bytes] = []
+
+    def counting(record: bytes, sequence: int) -> bytes | None:
+        asked.append(record)
+        return create_message(record, sequence)
+
+    writer = Writer(counting)
+    writer(inbound(1).to_record(), 1)
+    learnt = len(asked)
+    for port in range(2, 50):
+        record = inbound(port).to_record()
+        assert writer(record, port) == create_message(record, port)
+    assert len(asked) == learnt

@@ -1,0 +1,168 @@
+"""Two workers with a log between them: a backup's table becomes that of the holder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+
+from hanat.core.flows import Change, ChangeKind, key_of
+from hanat.flowsync.batch import CHANGES_MAX, encode
+from hanat.flowsync.worker import FlowWorker
+from hanat.kernel.fake import FakeConntrack, FakeKernel
+from tests.contract.flows import inbound
+
+TURNS_MAX = 2000
+
+
+class Cluster:
+    """A holder, a backup, and a log that commits when it is told to.
+
+    Attributes:
+        losing: Proposals come to nothing.
+    """
+
+    def __init__(self) -> None:
+        self.kernels = [FakeKernel((), lambda: 0.0) for _ in range(2)]
+        self.complete = [False, False]
+        self.losing = False
+        self._log: deque[tuple[bytes, Callable[[bool], None]]] = deque()
+        self.holder = self._worker(0)
+        self.backup = self._worker(1)
+
+    def _worker(self, place: int) -> FlowWorker:
+        def completed(complete: bool) -> None:  # noqa: FBT001 - as the daemon has it
+            self.complete[place] = complete
+
+        conntrack = FakeConntrack(self.kernels[place])
+        return FlowWorker(conntrack, propose=self._propose, completed=completed, clock=lambda: 0.0)
+
+    def restart_backup(self) -> None:
+        """Let the backup's worker forget what it knew; its kernel does not."""
+        self.complete[1] = False
+        self.backup = self._worker(1)
+
+    def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
+        assert term == 1
+        if not self.losing:
+            self._log.append((batch, done))
+        return not self.losing
+
+    def commit(self) -> None:
+        """Commit everything that waits."""
+        while self._log:
+            batch, done = self._log.popleft()
+            self.backup.install(batch)
+            done(True)  # noqa: FBT003 - as the log does
+
+    async def settle(self) -> None:
+        """Let everything happen until nothing is under way."""
+        for _ in range(TURNS_MAX):
+            await asyncio.sleep(0)
+            self.commit()
+        await asyncio.sleep(0.02)  # a gathering
+        self.commit()
+
+    def tables(self) -> list[set[bytes]]:
+        return [{key_of(r) for r in kernel.flows.records()} for kernel in self.kernels]
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    return Cluster()
+
+
+def open_flow(cluster: Cluster, port: int) -> None:
+    cluster.kernels[0].track(inbound(port).to_record())
+
+
+def close_flow(cluster: Cluster, port: int) -> None:
+    cluster.kernels[0].end_flow(inbound(port).to_record())
+
+
+async def test_start_of_a_term_tells_the_backup_everything(cluster: Cluster) -> None:
+    for port in range(3 * CHANGES_MAX):
+        open_flow(cluster, port)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    assert len(cluster.tables()[0]) == 3 * CHANGES_MAX
+    assert cluster.tables()[0] == cluster.tables()[1]
+    assert cluster.complete == [True, True]
+
+
+async def test_flows_that_the_holder_lacks_are_deleted(cluster: Cluster) -> None:
+    known, unknown = inbound(7), inbound(8)
+    cluster.backup.install(encode([Change(ChangeKind.PUT, known.to_record())]))
+    cluster.kernels[1].flows.put(unknown.to_record())  # by an earlier process
+    open_flow(cluster, 1)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    assert cluster.tables()[1] == {key_of(inbound(1).to_record())}
+    assert sum(cluster.backup.counts().values()) == 1
+
+
+async def test_changes_during_a_resync_win(cluster: Cluster) -> None:
+    for port in range(10 * CHANGES_MAX):
+        open_flow(cluster, port)
+    cluster.holder.start_capture(1)
+    for port in range(0, 10 * CHANGES_MAX, 7):
+        close_flow(cluster, port)
+        open_flow(cluster, 20_000 + port)
+        if port % 100 == 0:
+            await asyncio.sleep(0)
+            cluster.holder._collect()
+            cluster.commit()
+    await cluster.settle()
+    assert cluster.tables()[0] == cluster.tables()[1]
+
+
+async def test_what_was_lost_is_told_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanat.flowsync.worker.RESYNC_AGAIN_S", 0.01)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    cluster.losing = True
+    open_flow(cluster, 1)
+    cluster.holder._collect()
+    assert cluster.holder.status().dropped == 1
+    cluster.losing = False
+    await asyncio.sleep(0.02)
+    await cluster.settle()
+    assert cluster.tables()[0] == cluster.tables()[1]
+
+
+async def test_backup_that_started_anew_is_complete_after_a_resync(cluster: Cluster) -> None:
+    open_flow(cluster, 1)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    cluster.restart_backup()
+    open_flow(cluster, 2)
+    await cluster.settle()
+    assert cluster.complete == [True, False]
+    cluster.holder.resync(anew=False)
+    await cluster.settle()
+    assert cluster.complete == [True, True]
+    assert cluster.tables()[0] == cluster.tables()[1]
+
+
+async def test_backup_that_came_in_the_middle_is_not_complete_at_the_end(
+    cluster: Cluster,
+) -> None:
+    for port in range(3 * CHANGES_MAX):
+        open_flow(cluster, port)
+    cluster.holder.start_capture(1)
+    await asyncio.sleep(0)
+    cluster.commit()
+    cluster.restart_backup()
+    await cluster.settle()
+    assert cluster.complete == [True, False]
+
+
+async def test_who_was_the_holder_is_complete_no_more(cluster: Cluster) -> None:
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    cluster.holder.stop_capture()
+    assert cluster.complete == [False, True]
