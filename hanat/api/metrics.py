@@ -207,6 +207,24 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "Times the kernel dropped an unknown number of events.",
         [((), flows.overruns)],
     )
+    yield _counter(
+        "hanat_conn_resyncs",
+        "Times this node told all flows anew, as holder.",
+        [((), flows.resyncs)],
+    )
+    yield _counter(
+        "hanat_conn_worker_restarts",
+        "Times the flow worker ended and was started again.",
+        [((), flows.restarts)],
+    )
+    yield _gauge(
+        "hanat_conn_complete",
+        "1 when this kernel has every committed flow.",
+        [((), flows.complete)],
+    )
+    yield _gauge(
+        "hanat_conn_flows", "Translated, established flows known here.", [((), flows.flows)]
+    )
     yield _gauge(
         "hanat_conn_pending",
         "Captured and not yet committed: what a failover at this moment would lose.",

@@ -14,6 +14,10 @@ class Backend(Protocol):
         """Return the newest snapshot; never blocks, asks nobody."""
         ...
 
+    async def refresh(self) -> None:
+        """Let the next status have the figures of now from who has them; takes 50 ms at most."""
+        ...
+
     async def switchover(self, to: str | None) -> str:
         """Hand the addresses to another node; return the name of the new holder.
 

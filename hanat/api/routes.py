@@ -1,9 +1,10 @@
 """What each path answers.
 
-Everything but a switchover reads one snapshot and renders it; nobody is asked
-and nothing waits. Requests are rendered one per turn of the event loop: thirty
-scrapes arriving together must not stand between the daemon and the renewal of
-its lease, so what a burst costs the others is one rendering, not thirty.
+Everything but a switchover reads one snapshot and renders it; where flows are
+counted, the flow worker is asked first, and nothing waits for it for long.
+Requests are rendered one per turn of the event loop: thirty scrapes arriving
+together must not stand between the daemon and the renewal of its lease, so what
+a burst costs the others is one rendering, not thirty.
 
 Every answer that is not a document is JSON with an ``error``, a sentence, and an
 ``exit_code``, what a command that shows it ends with (`hanat.errors`). There is
@@ -96,6 +97,7 @@ class Routes:
         return response
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
+        await self._backend.refresh()
         return _json(200, self._backend.status().to_document())
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
@@ -117,6 +119,7 @@ class Routes:
         return _json(503 if reasons else 200, {**_who(status), "reasons": reasons})
 
     async def _render_metrics(self, _request: web.Request) -> web.StreamResponse:
+        await self._backend.refresh()
         return web.Response(
             body=await self._metrics.render(), headers={"Content-Type": CONTENT_TYPE}
         )

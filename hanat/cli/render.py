@@ -14,6 +14,8 @@ import click
 
 ROLE_COLOURS = {"ACTIVE": "green", "FENCED": "red", "TAKEOVER": "yellow", "RELEASING": "yellow"}
 GAP = "  "
+PEER_HEAD = ("PEER", "ID", "ADDRESS", "CONNECTED", "ELIGIBLE", "COMPLETE", "HEARD", "BEACONS")
+PEER_KEYS = ("name", "node_id", "address", "connected", "eligible", "complete")
 
 Row = Sequence[str]
 
@@ -48,7 +50,10 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         title,
         *(f"{name:<10} {value}" for name, value in facts),
         *_section(("VIP", "ADDRESS", "DEVICE", "HELD"), _vips(status)),
-        *_section(("PEER", "ID", "ADDRESS", "CONNECTED", "HEARD", "BEACONS"), _peers(status)),
+        *_section(
+            ("PEER", "ID", "ADDRESS", "CONNECTED", "ELIGIBLE", "COMPLETE", "HEARD", "BEACONS"),
+            _peers(status),
+        ),
         *_section(("SERVICE", "LISTEN", "SCHEDULER", "FLOWS"), _services(status)),
         *_section(("SERVER", "SERVICE", "ADDRESS", "WEIGHT", "FLOWS"), _servers(status)),
         "",
@@ -118,7 +123,7 @@ def _vips(status: Mapping[str, Any]) -> list[Row]:
 def _peers(status: Mapping[str, Any]) -> list[Row]:
     return [
         [
-            *(text(peer.get(key)) for key in ("name", "node_id", "address", "connected")),
+            *(text(peer.get(key)) for key in PEER_KEYS),
             _age(peer.get("heard_s")),
             " / ".join(_age(path.get("beacon_s")) for path in _tables(peer.get("paths"))) or "-",
         ]
@@ -161,7 +166,7 @@ def _flows(status: Mapping[str, Any]) -> list[str]:
     log: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     trouble = [
         f"{name} {text(flows[name])}"
-        for name in ("clashed", "failed", "dropped", "overruns")
+        for name in ("clashed", "failed", "dropped", "overruns", "restarts")
         if flows.get(name)
     ]
 
@@ -170,10 +175,12 @@ def _flows(status: Mapping[str, Any]) -> list[str]:
 
     lag = duration(flows.get("lag_s"))
     lines = [
+        f"flows      {text(flows.get('flows'))}, complete {text(flows.get('complete'))}, "
+        f"told anew {text(flows.get('resyncs'))} times, as of {duration(flows.get('age_s'))} ago",
         f"flows out  {counts('captured', 'committed', 'pending')}, lag {lag}",
         f"flows in   {counts('received', 'installed', 'deleted')}",
         f"conntrack  {text(flows.get('kernel_entries'))} entries",
         f"log        commit {text(log.get('commit_index'))}, applied "
         f"{text(log.get('applied_index'))}, last {text(log.get('last_index'))}",
     ]
-    return [*lines[:2], f"trouble    {', '.join(trouble)}", *lines[2:]] if trouble else lines
+    return [*lines[:3], f"trouble    {', '.join(trouble)}", *lines[3:]] if trouble else lines

@@ -154,9 +154,14 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         return {peer for peer, beacon in self._alive().items() if beacon.eligible}
 
     @property
+    def complete_peers(self) -> set[int]:
+        """Peers heard just now that said they have all flows."""
+        return {peer for peer, beacon in self._alive().items() if beacon.complete}
+
+    @property
     def incomplete_peers(self) -> set[int]:
         """Peers heard just now that said they lack flows."""
-        return {peer for peer, beacon in self._alive().items() if not beacon.complete}
+        return self._alive().keys() - self.complete_peers
 
     def _alive(self) -> dict[int, Beacon]:
         since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s

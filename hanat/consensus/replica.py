@@ -219,14 +219,20 @@ class Replica:
         """Connected peers that said in a recent beacon that they may hold the addresses."""
         return frozenset(self._guard.eligible_peers) & frozenset(self._guard.connected)
 
+    @property
+    def complete_peers(self) -> frozenset[int]:
+        """Peers that said in a recent beacon that they have all flows."""
+        return frozenset(self._guard.complete_peers)
+
     def transfer(self, to: int | None) -> bool:
-        """Hand leadership to a peer (None: an eligible one if there is any).
+        """Hand leadership to a peer (None: an eligible one with all flows if there is any).
 
         Returns:
             False if nobody suitable has the whole log; then the lease goes on.
         """
-        candidates: Collection[int] = [to] if to is not None else self.eligible_peers
-        return any(self._transfer_to(peer) for peer in candidates or self._guard.connected)
+        ready = self.eligible_peers
+        candidates: Collection[int] = [to] if to is not None else ready & self.complete_peers
+        return any(self._transfer_to(peer) for peer in candidates or ready or self._guard.connected)
 
     def _transfer_to(self, peer: int) -> bool:
         accepted: list[bool] = []

@@ -49,6 +49,8 @@ class PeerStatus:
         heard_s: Since its last message on that, None before the first.
         address: Where that goes to, None if there is none.
         paths: Its beacons.
+        eligible: It said just now that it may hold the addresses.
+        complete: It said just now that it has all flows.
     """
 
     name: str
@@ -57,6 +59,8 @@ class PeerStatus:
     heard_s: float | None
     address: str | None
     paths: tuple[PathStatus, ...] = ()
+    eligible: bool = False
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ class FlowStatus:
     """Flow replication since the start of this process, in records.
 
     Attributes:
-        captured: Changes read from this node's kernel while it was the holder.
+        captured: Changes read from this node's kernel while it was the holder, as the kernel
+            told of them or in a resync.
         committed: Of those, known to be in the log of a majority.
         pending: Captured, not yet committed: what a failover now would lose.
         received: Records committed by other holders and handed to this kernel.
@@ -97,6 +102,12 @@ class FlowStatus:
         overruns: Times the kernel dropped events.
         lag_s: From the first change of the newest committed batch to its commit; None before one.
         kernel_entries: Entries in this kernel's table, of any kind.
+        flows: Translated, established flows known here.
+        complete: This kernel has every committed flow.
+        resyncs: Times everything was told anew.
+        restarts: Times the flow worker ended and was started again.
+        age_s: Since the flow worker told all this; None before it ever did. Not a moment,
+            unless it hangs.
     """
 
     captured: int = 0
@@ -111,6 +122,11 @@ class FlowStatus:
     overruns: int = 0
     lag_s: float | None = None
     kernel_entries: int = 0
+    flows: int = 0
+    complete: bool = False
+    resyncs: int = 0
+    restarts: int = 0
+    age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
 
 SWITCHOVER_S_MAX = 5.0
+_INCOMPLETE = "connections would break; try again soon, or look at the flows in its status"
 PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 
 
@@ -103,6 +104,10 @@ class DaemonBackend:
             restored=s.restored,
         )
 
+    async def refresh(self) -> None:
+        """Ask the flow worker for the figures of now."""
+        await self._parts.worker.refresh()
+
     def _name(self, node_id: int | None) -> str | None:
         return None if node_id is None else self._names.get(node_id, f"node {node_id}")
 
@@ -129,6 +134,7 @@ class DaemonBackend:
 
     def _peers(self, now: float) -> tuple[PeerStatus, ...]:
         connected = self._parts.transport.connected()
+        eligible, complete = self._parts.replica.eligible_peers, self._parts.replica.complete_peers
         found: list[PeerStatus] = []
         for peer in self._parts.settings.peers:
             if peer.node_id == self._parts.settings.node_id:
@@ -143,6 +149,8 @@ class DaemonBackend:
                     heard_s,
                     address,
                     self._beacons(peer, now),
+                    eligible=peer.node_id in eligible,
+                    complete=peer.node_id in complete,
                 )
             )
         return tuple(found)
@@ -214,12 +222,19 @@ class DaemonBackend:
             )
         if self._switching:
             raise RefusedError("switchover: one is under way; wait for it to end")
-        connected = self._parts.transport.connected()
-        ready = self._parts.replica.eligible_peers
+        self._demand_ready(to)
+        return next((number for number, name in self._names.items() if name == to), None)
+
+    def _demand_ready(self, to: str | None) -> None:
+        """Refuse a switchover to who cannot take over now."""
+        settings, connected = self._parts.settings, self._parts.transport.connected()
+        ready, complete = self._parts.replica.eligible_peers, self._parts.replica.complete_peers
         if to is None:
             if not ready:
                 raise RefusedError("switchover: no other node is connected and eligible")
-            return None
+            if not ready & complete:
+                raise RefusedError(f"switchover: no other node has all flows; {_INCOMPLETE}")
+            return
         known = {name: node_id for node_id, name in self._names.items()}
         if to not in known:
             raise RefusedError(f"switchover: no node {to!r}; nodes are {', '.join(sorted(known))}")
@@ -231,7 +246,8 @@ class DaemonBackend:
             raise RefusedError(
                 f"switchover: {to} is not eligible, or started just now; see its status"
             )
-        return known[to]
+        if known[to] not in complete:
+            raise RefusedError(f"switchover: {to} does not have all flows; {_INCOMPLETE}")
 
     async def _new_holder(self, to: str | None) -> str:
         """Wait until another node announced itself, or this one took back."""

@@ -12,9 +12,8 @@ import logging
 import random  # noqa: TID251 - the one place where randomness comes from outside
 import secrets
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +29,7 @@ from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
 from hanat.core.beacon import Beacon, Died, Heard
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
 from hanat.core.identity import Identity
 from hanat.core.inputs import (
@@ -51,9 +50,9 @@ from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
+from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
-from hanat.flowsync.client import FlowClient
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.firewall import KernelFirewall
@@ -66,10 +65,8 @@ from hanat.mesh.sockets import MeshSockets
 
 log = logging.getLogger(__name__)
 
-FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
 TICK_S_MIN = 0.001
 LATE_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-RESYNC_S = 2.0  # at most so often, for peers that lack flows
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
 TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole log
@@ -189,6 +186,20 @@ class Daemon:
         self._guard.durability.background = journal
         self._replica.snapshots.background = snapshots
         self._replica.snapshots.restored = self._restored
+        self._make_wire(others)
+        self._replication = Replication(
+            self._replica, self._guard, origin=self._incarnation, kick=self._kick
+        )
+        self._worker = self._replication.worker
+        self._kicked = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = self._looked_at = 0.0
+        self._transferring: tuple[int | None, int, float] | None = None  # to whom, term, until
+        self._lateness = Histogram(LATE_BOUNDS_S)
+
+    def _make_wire(self, others: Mapping[int, Sequence[Address]]) -> None:
+        """Make what speaks with the peers."""
+        settings = self._settings
         exchange = Exchange(
             self._identity, incarnation=self._incarnation, peer_ids=others, clock=clock
         )
@@ -210,17 +221,7 @@ class Daemon:
             view=self._guard.view,
         )
         self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
-        self._guard.complete = False
-        self._worker = FlowClient(
-            FLOW_WORKER, propose=self._propose, completed=self._flows_completed
-        )
-        self._resync_at = 0.0
         self._silence = Silence(others, exchange.heard_at)
-        self._kicked = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = self._looked_at = 0.0
-        self._transferring: tuple[int | None, int, float] | None = None  # to whom, term, until
-        self._lateness = Histogram(LATE_BOUNDS_S)
 
     def _make_rulesets(self) -> Background:
         """Make what reads and installs configurations; return its thread."""
@@ -363,15 +364,9 @@ class Daemon:
             for peer, silent in self._silence.look(self._transport.connected(), now=now):
                 self._tell_silence(peer, silent=silent)
         self._replica.tick()
-        self._help_incomplete(now)
+        self._replication.help_incomplete(now)
         self._try_transfer()
         self._tick_later()
-
-    def _help_incomplete(self, now: float) -> None:
-        """As holder, tell everything to who says that it lacks flows."""
-        if now >= self._resync_at and self._replica.leading and self._guard.incomplete_peers:
-            self._resync_at = now + RESYNC_S
-            self._worker.resync()
 
     def _tell_silence(self, peer: int, *, silent: bool) -> None:
         if not silent:
@@ -420,24 +415,13 @@ class Daemon:
         if self._crash is None and not self._stopped.is_set():
             self._driver.feed(item)
 
-    def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
-        proposed = self._replica.propose(Flows(term, self._incarnation, batch), done)
-        if proposed:
-            self._kick()
-        return proposed
-
     def _command(self, command: Command) -> None:
         if isinstance(command, Flows):
-            if command.origin != self._incarnation:
-                self._worker.install(command.batch)
+            self._replication.apply(command)
             return
         if isinstance(command, NewConfiguration):
             self._configuration_committed(command.text)
         self._backend.wake()
-
-    def _flows_completed(self, complete: bool) -> None:  # noqa: FBT001 - called by the worker
-        self._guard.complete = complete
-        self._guard.tell_all()
 
     def _restored(self) -> None:
         """The state has become that of a snapshot."""

@@ -39,7 +39,7 @@ class Mark:
     """A resync begins, or ends.
 
     Attributes:
-        number: Random: those of two nodes differ.
+        number: Another for each resync of a flow worker.
     """
 
     number: int

@@ -11,6 +11,7 @@ the daemon starts anew.
                       INSTALL batch            committed, of another node
                       RESYNC                   tell everything anew, unless it is being done
                       FORGET                   what was committed may have been missed
+                      REPORT                   answer with STATUS
     to the daemon     PROPOSE sequence, term, batch
                       FLUSHED number
                       STATUS  JSON
@@ -44,6 +45,7 @@ class Kind(IntEnum):
     RESYNC = 9
     FORGET = 10
     COMPLETE = 11
+    REPORT = 12
 
 
 TERM = NUMBER = Struct("!Q")

@@ -12,6 +12,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Any
@@ -27,6 +28,7 @@ BACKLOG_BYTES_MAX = 64 << 20  # of committed batches: a worker that is so far be
 RESTART_S_MIN, RESTART_S_MAX = 0.1, 10.0
 HEALTHY_S = 60.0
 SOCKET_BYTES = 4 << 20
+REFRESH_S_MAX = 0.05
 END_S_MAX = 5.0
 
 
@@ -60,7 +62,10 @@ class FlowClient:
         self._status = FlowStatus()
         self._past = FlowStatus()  # the sums of the workers that ended
         self._counts: Mapping[ServerKey, int] = {}
-        self.restarts = 0
+        self._told_at: float | None = None
+        self._asked: asyncio.Future[None] | None = None
+        self._asked_at = 0.0
+        self._restarts = 0
 
     # ---------------------------------------------------------------------- process
 
@@ -117,6 +122,7 @@ class FlowClient:
         process.kill()
         code = process.wait()
         self._past, self._status = self._sum(), FlowStatus()
+        self._answered()
         for done in self._flushes.values():
             self._loop.call_soon(done)
         self._flushes.clear()
@@ -127,7 +133,7 @@ class FlowClient:
         self._restart_s = min(2 * self._restart_s, RESTART_S_MAX)
 
     def _start_again(self) -> None:
-        self.restarts += 1
+        self._restarts += 1
         self.start()
 
     # ----------------------------------------------------------------------- holder
@@ -216,12 +222,33 @@ class FlowClient:
             ServerKey(protocol, bytes.fromhex(listen), port, bytes.fromhex(server)): count
             for protocol, listen, port, server, count in document["counts"]
         }
+        self._told_at = self._loop.time()
+        self._answered()
+
+    def _answered(self) -> None:
+        if self._asked is not None:
+            self._asked.set_result(None)
+            self._asked = None
 
     # ----------------------------------------------------------------------- status
 
+    async def refresh(self) -> None:
+        """Let `status` be that of now; gives up soon if the worker does not answer."""
+        if self._channel is None:
+            return
+        if self._asked is not None and self._asked_at + REFRESH_S_MAX <= self._loop.time():
+            return  # it hangs: others waited for that already
+        if self._asked is None:
+            self._asked, self._asked_at = self._loop.create_future(), self._loop.time()
+            self._send(Kind.REPORT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFRESH_S_MAX):
+                await asyncio.shield(self._asked)
+
     def status(self) -> FlowStatus:
-        """Return the counters, as of a moment ago."""
-        return self._sum()
+        """Return the counters, as of the last `refresh`."""
+        age_s = None if self._told_at is None else self._loop.time() - self._told_at
+        return replace(self._sum(), complete=self._complete, restarts=self._restarts, age_s=age_s)
 
     def _sum(self) -> FlowStatus:
         past, now = self._past, self._status
@@ -229,7 +256,7 @@ class FlowClient:
             name: getattr(past, name) + getattr(now, name)
             for name in (
                 "captured", "committed", "received", "installed", "deleted", "clashed", "failed",
-                "dropped", "overruns",
+                "dropped", "overruns", "resyncs",
             )
         }  # fmt: skip
         return replace(now, **sums)

@@ -9,15 +9,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import asdict
 
-from hanat.core.status import FlowStatus
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, PROPOSAL, TERM, Channel, Kind
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Conntrack
 
 log = logging.getLogger(__name__)
-
-STATUS_S = 0.1  # at most so often, and only when something changed
 
 
 class FlowService:
@@ -39,17 +36,12 @@ class FlowService:
         self._channel = Channel(self._on_frame, self._ended.set)
         self._sequence = 0
         self._proposed: dict[int, Callable[[bool], None]] = {}
-        self._told: tuple[FlowStatus, list[tuple[int, str, int, str, int]]] | None = None
 
     async def run(self, opened: socket.socket) -> None:
         """Serve the daemon at the other end of a socket until it is gone."""
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self._channel, sock=opened)
-        telling = loop.create_task(self._tell())
-        try:
-            await self._ended.wait()
-        finally:
-            telling.cancel()
+        await self._ended.wait()
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
         self._sequence += 1
@@ -79,19 +71,15 @@ class FlowService:
                 self._worker.resync(anew=False)
             case Kind.FORGET:
                 self._worker.forget()
+            case Kind.REPORT:
+                self._report()
             case _:
                 log.error("flowsync daemon=confused kind=%s", kind.name)
 
-    async def _tell(self) -> None:
-        """Tell the daemon what there is to show."""
-        while True:
-            status = self._worker.status()
-            counts = [
-                (key.protocol, key.listen.hex(), key.port, key.server.hex(), count)
-                for key, count in self._worker.counts().items()
-            ]
-            if (status, counts) != self._told:
-                self._told = (status, counts)
-                document = {"flows": asdict(status), "counts": counts}
-                self._channel.send(Kind.STATUS, json.dumps(document).encode())
-            await asyncio.sleep(STATUS_S)
+    def _report(self) -> None:
+        counts = [
+            (key.protocol, key.listen.hex(), key.port, key.server.hex(), count)
+            for key, count in self._worker.counts().items()
+        ]
+        document = {"flows": asdict(self._worker.status()), "counts": counts}
+        self._channel.send(Kind.STATUS, json.dumps(document).encode())

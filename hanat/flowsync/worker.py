@@ -55,6 +55,7 @@ class _Resync:
         slices: What the kernel has, as it is read.
         waiting: Read, and not proposed yet.
         gone: Flows that ended since the begin: a slice may still tell of them.
+        told: Batches on their way, by sequence number.
         read: Everything was read.
     """
 
@@ -62,6 +63,7 @@ class _Resync:
     slices: Iterator[list[bytes]]
     waiting: dict[bytes, Change] = field(default_factory=dict)
     gone: set[bytes] = field(default_factory=set)
+    told: set[int] = field(default_factory=set)
     read: bool = False
 
 
@@ -159,8 +161,7 @@ class FlowWorker:
         self._end_resync()
         self._resyncs += 1
         self._table.begin()
-        if not self._send(encode_mark(Mark(self._resyncs, ends=False)), 0):
-            return
+        self._send(encode_mark(Mark(self._resyncs, ends=False)), 0)
         self._resync = _Resync(self._resyncs, self._conntrack.walk())
         asyncio.get_running_loop().call_soon(self._read_slice, self._resync)
 
@@ -182,11 +183,14 @@ class FlowWorker:
             return
         if records is None:
             resync.read = True
+        read = 0
         for record in records or ():
             key = key_of(record)
             if key not in resync.gone and key not in self._waiting:
                 change = resync.waiting[key] = Change(ChangeKind.PUT, record)
                 self._table.observe(change)
+                read += 1
+        self._status = replace(self._status, captured=self._status.captured + read)
         self._drain()
         self._read_on()
 
@@ -268,22 +272,23 @@ class FlowWorker:
         resync = self._resync
         if resync is None:
             return
-        while resync.waiting and len(self._in_flight) < RESYNC_WINDOW:
+        while resync is self._resync and resync.waiting and len(self._in_flight) < RESYNC_WINDOW:
             # Slices are short: fill batches, but do not wait for what is not there.
             if len(resync.waiting) < CHANGES_MAX and not resync.read:
                 break
-            self._send_some(resync.waiting)
-        if resync.read and not resync.waiting and resync is self._resync:
+            resync.told.add(self._send_some(resync.waiting))
+        # Only what is committed is told: the end waits for it.
+        if resync.read and not resync.waiting and not resync.told and resync is self._resync:
             self._resync = None
             self._table.end()
             self._send(encode_mark(Mark(resync.number, ends=True)), 0)
 
-    def _send_some(self, waiting: dict[bytes, Change]) -> None:
+    def _send_some(self, waiting: dict[bytes, Change]) -> int:
         changes = [waiting.pop(key) for key in list(islice(waiting, CHANGES_MAX))]
-        self._send(encode(changes), len(changes))
+        return self._send(encode(changes), len(changes))
 
-    def _send(self, batch: bytes, count: int) -> bool:
-        """Propose a batch of so many changes; return False if it comes to nothing."""
+    def _send(self, batch: bytes, count: int) -> int:
+        """Propose a batch of so many changes; return its sequence number."""
         self._sequence += 1
         sequence, generation = self._sequence, self._generation
         self._in_flight[sequence] = _InFlight(count, self._waiting_since)
@@ -292,16 +297,17 @@ class FlowWorker:
             if generation == self._generation:
                 self._committed(sequence, committed=committed)
 
-        if self._propose(self._term, batch, done):
-            return True
-        del self._in_flight[sequence]
-        self._dropped(count)
-        return False
+        if not self._propose(self._term, batch, done):
+            del self._in_flight[sequence]
+            self._dropped(count)
+        return sequence
 
     def _committed(self, sequence: int, *, committed: bool) -> None:
         batch = self._in_flight.pop(sequence, None)
         if batch is None:
             return
+        if self._resync is not None:
+            self._resync.told.discard(sequence)
         if committed:
             self._status = replace(
                 self._status,
@@ -401,11 +407,17 @@ class FlowWorker:
     # ------------------------------------------------------------------- status
 
     def status(self) -> FlowStatus:
-        """Return the counters."""
-        overruns = self._status.overruns + (self._capture.overruns if self._capture else 0)
-        pending = len(self._waiting) + sum(f.changes for f in self._in_flight.values())
-        entries = self._conntrack.count()
-        return replace(self._status, overruns=overruns, pending=pending, kernel_entries=entries)
+        """Return the counters; what the kernel has to tell is read first."""
+        self._collect()
+        return replace(
+            self._status,
+            overruns=self._status.overruns + (self._capture.overruns if self._capture else 0),
+            pending=len(self._waiting) + sum(f.changes for f in self._in_flight.values()),
+            kernel_entries=self._conntrack.count(),
+            flows=len(self._table),
+            complete=self._complete,
+            resyncs=self._resyncs,
+        )
 
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each port that has any."""

@@ -20,14 +20,17 @@ class _Vector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
+class _Header(ctypes.Structure):  # struct msghdr
     _fields_ = (
         ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32),
         ("vectors", ctypes.POINTER(_Vector)), ("vector_count", ctypes.c_size_t),
         ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("received", ctypes.c_uint),
-    )  # fmt: skip  # struct mmsghdr: a struct msghdr, then how many bytes came
+    )  # fmt: skip
+
+
+class _Message(ctypes.Structure):  # struct mmsghdr
+    _fields_ = (("header", _Header), ("received", ctypes.c_uint))
 
 
 assert ctypes.sizeof(_Message) % ctypes.sizeof(ctypes.c_uint) == 0
@@ -46,7 +49,7 @@ class Burst:
         header = bytearray(SLOTS * ctypes.sizeof(_Message))
         self._messages = (_Message * SLOTS).from_buffer(header)
         for message, vector in zip(self._messages, self._vectors, strict=True):
-            message.vectors, message.vector_count = ctypes.pointer(vector), 1
+            message.header.vectors, message.header.vector_count = ctypes.pointer(vector), 1
         step = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_uint)
         first = _Message.received.offset // ctypes.sizeof(ctypes.c_uint)
         self._lengths = memoryview(header).cast("I")[first::step]

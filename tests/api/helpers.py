@@ -104,6 +104,9 @@ class FakeBackend:
     def status(self) -> NodeStatus:
         return self.current
 
+    async def refresh(self) -> None:
+        await asyncio.sleep(0)
+
     async def switchover(self, to: str | None) -> str:
         self.asked.append(to)
         if isinstance(self.outcome, Exception):

@@ -53,7 +53,16 @@ HOLDER = NodeStatus(
     uptime_s=7260.0,
     vips=(VipStatus("public", "203.0.113.10/24", "eth0", held=True),),
     peers=(
-        PeerStatus("r2", 2, connected=True, heard_s=0.012, address="10.11.12.12", paths=PATHS),
+        PeerStatus(
+            "r2",
+            2,
+            connected=True,
+            heard_s=0.012,
+            address="10.11.12.12",
+            paths=PATHS,
+            eligible=True,
+            complete=True,
+        ),
         PeerStatus("r3", 3, connected=False, heard_s=None, address=None),
     ),
     services=(
@@ -65,7 +74,17 @@ HOLDER = NodeStatus(
             (ServerStatus("web1", "10.11.12.101:8080", 2, 3),),
         ),
     ),
-    flows=FlowStatus(captured=100, committed=90, pending=10, lag_s=0.003, kernel_entries=123),
+    flows=FlowStatus(
+        captured=100,
+        committed=90,
+        pending=10,
+        lag_s=0.003,
+        kernel_entries=123,
+        flows=5,
+        complete=True,
+        resyncs=1,
+        age_s=0.002,
+    ),
     log=LogStatus(commit_index=55, applied_index=54, last_index=56),
 )
 

@@ -35,9 +35,9 @@ revision   3
 VIP     ADDRESS          DEVICE  HELD
 public  203.0.113.10/24  eth0    yes
 
-PEER  ID  ADDRESS      CONNECTED  HEARD      BEACONS
-r2    2   10.11.12.12  yes        12 ms ago  5 ms ago / never
-r3    3   -            no         never      -
+PEER  ID  ADDRESS      CONNECTED  ELIGIBLE  COMPLETE  HEARD      BEACONS
+r2    2   10.11.12.12  yes        yes       yes       12 ms ago  5 ms ago / never
+r3    3   -            no         no        no        never      -
 
 SERVICE  LISTEN               SCHEDULER  FLOWS
 web      203.0.113.10 tcp/80  wrr        5
@@ -45,6 +45,7 @@ web      203.0.113.10 tcp/80  wrr        5
 SERVER  SERVICE  ADDRESS            WEIGHT  FLOWS
 web1    web      10.11.12.101:8080  2       3
 
+flows      5, complete yes, told anew 1 times, as of 2 ms ago
 flows out  captured 100, committed 90, pending 10, lag 3 ms
 flows in   received 0, installed 0, deleted 0
 conntrack  123 entries
