@@ -71,6 +71,7 @@ class _StatusCollector(Collector):
         yield from _log(status)
         yield from _lease(status)
         yield from _flows(status.flows)
+        yield from _completeness(status.flows)
         yield from _services(status.services)
         yield from _durations(status)
 
@@ -207,24 +208,6 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "Times the kernel dropped an unknown number of events.",
         [((), flows.overruns)],
     )
-    yield _counter(
-        "hanat_conn_resyncs",
-        "Times this node told all flows anew, as holder.",
-        [((), flows.resyncs)],
-    )
-    yield _counter(
-        "hanat_conn_worker_restarts",
-        "Times the flow worker ended and was started again.",
-        [((), flows.restarts)],
-    )
-    yield _gauge(
-        "hanat_conn_complete",
-        "1 when this kernel has every committed flow.",
-        [((), flows.complete)],
-    )
-    yield _gauge(
-        "hanat_conn_flows", "Translated, established flows known here.", [((), flows.flows)]
-    )
     yield _gauge(
         "hanat_conn_pending",
         "Captured and not yet committed: what a failover at this moment would lose.",
@@ -239,6 +222,32 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "hanat_conntrack_entries",
         "Entries of any kind in this kernel's table.",
         [((), flows.kernel_entries)],
+    )
+
+
+def _completeness(flows: FlowStatus) -> Iterator[Metric]:
+    yield _counter(
+        "hanat_conn_resyncs",
+        "Times this node told all flows anew, as holder.",
+        [((), flows.resyncs)],
+    )
+    yield _counter(
+        "hanat_conn_repaired",
+        "Entries that were missing here, or had stayed, and a resync found.",
+        [((), flows.repaired)],
+    )
+    yield _counter(
+        "hanat_conn_worker_restarts",
+        "Times the flow worker ended and was started again.",
+        [((), flows.restarts)],
+    )
+    yield _gauge(
+        "hanat_conn_complete",
+        "1 when this kernel has every committed flow.",
+        [((), flows.complete)],
+    )
+    yield _gauge(
+        "hanat_conn_flows", "Translated, established flows known here.", [((), flows.flows)]
     )
 
 

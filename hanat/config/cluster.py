@@ -33,6 +33,7 @@ from hanat.core.configuration import (
     Masquerade,
     Network,
     RealServer,
+    Replicate,
     Scheduler,
     VirtualService,
 )
@@ -167,7 +168,8 @@ class _Reading:
             )
             scheduler = table.scheduler or Scheduler.WRR
             values = tuple(listen for _, listen in listens)
-            services.append(VirtualService(table.name or "", values, scheduler, servers))
+            replicate = table.replicate or Replicate()
+            services.append(VirtualService(table.name or "", values, scheduler, servers, replicate))
         self._refuse_overlaps(published)
         return tuple(services)
 

@@ -24,6 +24,7 @@ from hanat.core.configuration import (
     Network,
     Profile,
     Protocol,
+    Replicate,
     Scheduler,
 )
 
@@ -32,6 +33,11 @@ SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # host names are w
 DEVICE = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}")  # IFNAMSIZ is 16 with the final zero
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
+REPLICATE = {
+    "established": Replicate(),
+    "none": Replicate(established=False),
+    "all": Replicate(unassured=True),
+}
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path is 108 with the final zero
 SHOWN_CHARACTERS_MAX = 60
@@ -173,6 +179,19 @@ def parse_scheduler(value: object) -> Scheduler:
     if text not in known:
         raise ValueError(f"{show(text)} is not a scheduler; they are {', '.join(known)}")
     return Scheduler(text)
+
+
+def parse_replicate(value: object) -> Replicate:
+    """Return which flows are replicated: a word, or ``{ min_age = "2s" }``."""
+    if isinstance(value, dict):
+        if value.keys() != {"min_age"}:
+            raise ValueError('a table here has one key: write { min_age = "2s" }')
+        return Replicate(min_age_s=parse_duration(value["min_age"]))
+    text = parse_text(value)
+    if text not in REPLICATE:
+        known = ", ".join(REPLICATE)
+        raise ValueError(f'{show(text)} is not known: write {known} or {{ min_age = "2s" }}')
+    return REPLICATE[text]
 
 
 def parse_address(value: object) -> Address:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from hanat.config import fields
 from hanat.config.settings import TcpListen, UnixListen
-from hanat.core.configuration import Address, Interface, Network, Profile, Scheduler
+from hanat.core.configuration import Address, Interface, Network, Profile, Replicate, Scheduler
 
 Schema = Annotated[int, PlainValidator(fields.parse_schema)]
 Name = Annotated[str, PlainValidator(fields.parse_name)]
@@ -30,6 +30,7 @@ Port = Annotated[int, PlainValidator(fields.whole_number(1, 65535))]
 Weight = Annotated[int, PlainValidator(fields.whole_number(0, 65535))]
 Duration = Annotated[float, PlainValidator(fields.parse_duration)]  # seconds
 ProfileName = Annotated[Profile, PlainValidator(fields.parse_profile)]
+ReplicatePolicy = Annotated[Replicate, PlainValidator(fields.parse_replicate)]
 SchedulerName = Annotated[Scheduler, PlainValidator(fields.parse_scheduler)]
 NodeAddress = Annotated[Address, PlainValidator(fields.parse_address)]
 VipAddress = Annotated[Interface, PlainValidator(fields.parse_interface)]
@@ -82,6 +83,7 @@ class ServiceTable(Table):
     name: ServerName | None
     listen: list[ServiceListen | None] | None
     scheduler: SchedulerName | None = Scheduler.WRR
+    replicate: ReplicatePolicy | None = Replicate()
     server: list[ServerTable | None] | None
 
 

@@ -38,6 +38,24 @@ class Protocol(Enum):
     UDP = "udp"
 
 
+PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """Which flows of a service the backups get.
+
+    Attributes:
+        established: Those that were answered; False: none.
+        unassured: From the first packet on, not only once answered twice.
+        min_age_s: Only what has lasted this long.
+    """
+
+    established: bool = True
+    unassured: bool = False
+    min_age_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Timing of the lease; see ``docs/lease.md`` for the arithmetic.
@@ -129,6 +147,7 @@ class VirtualService:
     listens: tuple[Listen, ...]
     scheduler: Scheduler
     servers: tuple[RealServer, ...]
+    replicate: Replicate = Replicate()
 
 
 @dataclass(frozen=True, slots=True)

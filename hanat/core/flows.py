@@ -35,6 +35,9 @@ STATUS_SRC_NAT = 0x10
 STATUS_DST_NAT = 0x20
 
 PORTS = Struct(">HH")
+KEY_V4_SIZE = 15
+_TCP = 6
+_STATES_OVER = frozenset({7, 8})  # TIME_WAIT, CLOSE
 
 
 class ChangeKind(IntEnum):
@@ -136,11 +139,35 @@ def is_translated(record: bytes) -> bool:
     return bool(record[-17] & (STATUS_SRC_NAT | STATUS_DST_NAT))
 
 
+def is_established(record: bytes) -> bool:
+    """Say whether the flow is one to keep: answered, and as TCP not over."""
+    return bool(record[-17] & STATUS_ASSURED) and (
+        record[-6] != _TCP or record[-5] not in _STATES_OVER
+    )
+
+
+def with_timeout(record: bytes, timeout_s: int) -> bytes:
+    """Return the record with another timeout."""
+    return record[:-16] + timeout_s.to_bytes(4, "big") + record[-12:]
+
+
+def timeout_of(record: bytes) -> int:
+    """Return the timeout in seconds without unpacking the rest."""
+    return int.from_bytes(record[-16:-12], "big")
+
+
 def key_of(record: bytes) -> bytes:
     """Return what identifies a flow: original tuple, protocol and zone."""
     if len(record) == RECORD_V4.size:
         return record[:8] + record[16:20] + record[40:43]
     return record[:32] + record[64:68] + record[88:91]
+
+
+def mapping_of(record: bytes) -> bytes:
+    """Return what a flow's tuple is translated to: the reply tuple."""
+    if len(record) == RECORD_V4.size:
+        return record[8:16] + record[20:24]
+    return record[32:64] + record[68:72]
 
 
 def record_with(key: bytes) -> bytes:
@@ -179,68 +206,67 @@ class ServerKey:
 
 
 class FlowTable:
-    """Which replicated flows exist, and how many each real server has.
+    """Which replicated flows exist, how they are translated, how many each real server has.
 
-    Holds a key of 15 bytes (IPv4) a flow, not the record: the kernel's table is the
-    real one. To find out which flows are gone although nobody said so, everything is told
-    once more between `begin` and `end`; what was not is left over.
+    Holds 27 bytes (IPv4) a flow, not the record: the kernel's table is the real one. To find
+    out which flows are gone although nobody said so, everything is told once more between
+    `begin` and `end`; what was not is left over.
     """
 
     def __init__(self) -> None:
-        self._servers: dict[bytes, ServerKey | None] = {}
-        self._doubtful: dict[bytes, ServerKey | None] = {}  # not told again yet
-        self._counts: Counter[ServerKey] = Counter()
-        self._known: dict[ServerKey, ServerKey] = {}
+        self._mappings: dict[bytes, bytes] = {}
+        self._doubtful: dict[bytes, bytes] = {}  # not told again yet
+        self._counts: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
-        return len(self._servers) + len(self._doubtful)
+        return len(self._mappings) + len(self._doubtful)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._servers or key in self._doubtful
+    def knows(self, record: bytes) -> bool:
+        """Say whether the flow is there, translated as in the record."""
+        key = key_of(record)
+        return self._mappings.get(key, self._doubtful.get(key)) == mapping_of(record)
 
     def begin(self) -> None:
         """Doubt every flow that is not told of again until `end`."""
-        self._doubtful |= self._servers
-        self._servers = {}
+        self._doubtful |= self._mappings
+        self._mappings = {}
 
     def end(self) -> list[bytes]:
         """Forget what was not told of since `begin`; return the keys."""
         left, self._doubtful = self._doubtful, {}
-        for server in left.values():
-            if server is not None:
-                self._uncount(server)
+        for key, mapping in left.items():
+            self._count(key, mapping, -1)
         return list(left)
 
-    def observe(self, change: Change) -> None:
-        """Take one change into the counts."""
-        key = key_of(change.record)
-        was = self._servers.pop(key, None) or self._doubtful.pop(key, None)
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._mappings or key in self._doubtful
+
+    def observe(self, change: Change) -> bytes:
+        """Take one change into account; return its key."""
+        kind, record = change
+        key = key_of(record)
+        was = self._mappings.pop(key, None) or self._doubtful.pop(key, None)
         if was is not None:
-            self._uncount(was)
-        if change.kind is ChangeKind.PUT:
-            server = self._server_of(change.record)
-            self._servers[key] = server
-            if server is not None:
-                self._counts[server] += 1
+            self._count(key, was, -1)
+        if kind is ChangeKind.PUT:
+            mapping = self._mappings[key] = mapping_of(record)
+            self._count(key, mapping, 1)
+        return key
 
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each port that has any."""
-        return self._counts
+        return {_server(packed): count for packed, count in self._counts.items()}
 
-    def _uncount(self, server: ServerKey) -> None:
-        self._counts[server] -= 1
-        if not self._counts[server]:
-            del self._counts[server]
-
-    def _server_of(self, record: bytes) -> ServerKey | None:
-        if not status_of(record) & STATUS_DST_NAT:
-            return None
-        if len(record) == RECORD_V4.size:
-            found = ServerKey(record[42], record[4:8], _port(record[18:20]), record[8:12])
-        else:
-            found = ServerKey(record[90], record[16:32], _port(record[66:68]), record[32:48])
-        return self._known.setdefault(found, found)
+    def _count(self, key: bytes, mapping: bytes, step: int) -> None:
+        size = 4 if len(key) == KEY_V4_SIZE else 16
+        listen, server = key[size : 2 * size], mapping[:size]
+        if listen != server:
+            place = key[-5:-3] + key[-1:] + listen + server
+            self._counts[place] += step
+            if not self._counts[place]:
+                del self._counts[place]
 
 
-def _port(data: bytes) -> int:
-    return int.from_bytes(data, "big")
+def _server(packed: bytes) -> ServerKey:
+    half = 3 + (len(packed) - 3) // 2
+    return ServerKey(packed[2], packed[3:half], int.from_bytes(packed[:2], "big"), packed[half:])

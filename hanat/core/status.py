@@ -98,6 +98,7 @@ class FlowStatus:
         deleted: Of those, deletions.
         clashed: Not installed because another entry uses the translated tuple.
         failed: Not installed for another reason.
+        repaired: Entries that were missing here, or had stayed, and a resync found.
         dropped: Captured but given up because commits stalled.
         overruns: Times the kernel dropped events.
         lag_s: From the first change of the newest committed batch to its commit; None before one.
@@ -118,6 +119,7 @@ class FlowStatus:
     deleted: int = 0
     clashed: int = 0
     failed: int = 0
+    repaired: int = 0
     dropped: int = 0
     overruns: int = 0
     lag_s: float | None = None

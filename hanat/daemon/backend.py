@@ -11,7 +11,13 @@ import hanat
 from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
-from hanat.core.configuration import Configuration, Listen, Protocol, RealServer, VirtualService
+from hanat.core.configuration import (
+    PROTOCOL_NUMBERS,
+    Configuration,
+    Listen,
+    RealServer,
+    VirtualService,
+)
 from hanat.core.flows import ServerKey
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import SwitchoverRequested
@@ -35,7 +41,6 @@ from hanat.mesh.sockets import MeshSockets
 
 SWITCHOVER_S_MAX = 5.0
 _INCOMPLETE = "connections would break; try again soon, or look at the flows in its status"
-PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 import sys
@@ -24,8 +23,7 @@ GENERATION_0 = 50_000  # flows are no cycles: look for those less often
 def main() -> int:
     """Serve the daemon at the other end of a descriptor."""
     to_stderr()
-    # The daemon's priority is for the lease alone; whoever ends the daemon ends this.
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    # Whoever ends the daemon ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(GENERATION_0, 20, 20)
     with socket.socket(fileno=int(sys.argv[1])) as opened:

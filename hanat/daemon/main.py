@@ -273,7 +273,7 @@ class Daemon:
             await self._leave_peers()
             raise
         self._leave_will(self._configuration)
-        self._worker.start()
+        self._replication.start(self._configuration)
         realtime.prepare()  # not before: loading takes a second of computing, others have leases
         self._driver.begin()
         self._transport.accepting = True
@@ -364,7 +364,7 @@ class Daemon:
             for peer, silent in self._silence.look(self._transport.connected(), now=now):
                 self._tell_silence(peer, silent=silent)
         self._replica.tick()
-        self._replication.help_incomplete(now)
+        self._replication.look(now)
         self._try_transfer()
         self._tick_later()
 
@@ -447,6 +447,7 @@ class Daemon:
                 self._settings.cluster_file,
             )
         self._leave_will(found)
+        self._replication.configure(found)
         self._tell_profile(found.profile.name)
         self._feed(ConfigurationApplied(revision, found))
 

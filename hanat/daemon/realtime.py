@@ -17,6 +17,8 @@ import logging
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hanat.kernel.facts import capabilities
 
@@ -45,6 +47,20 @@ def prepare() -> None:
 def step_back() -> None:
     """Let this thread, and the processes it starts, run when nobody urgent wants to."""
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextmanager
+def ordinary_children() -> Iterator[None]:
+    """Let processes that are started here have no priority."""
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    if policy != os.SCHED_RR:
+        yield
+        return
+    os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, parameter)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
 
 
 def settle() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
+from subprocess import DEVNULL, Popen
 
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Flows
+from hanat.core.configuration import Configuration
+from hanat.core.scope import scope_of
+from hanat.daemon import realtime
 from hanat.flowsync.client import FlowClient
 
 FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
@@ -24,7 +29,7 @@ class Replication:
         kick: Called when something was proposed.
 
     Attributes:
-        worker: The flow worker; `start` it.
+        worker: The flow worker.
     """
 
     def __init__(
@@ -33,15 +38,25 @@ class Replication:
         self._replica, self._guard, self._origin, self._kick = replica, guard, origin, kick
         self._resync_at = 0.0
         guard.complete = False
-        self.worker = FlowClient(FLOW_WORKER, propose=self._propose, completed=self._completed)
+        self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
+
+    def start(self, configuration: Configuration) -> None:
+        """Start the flow worker."""
+        self.configure(configuration)
+        self.worker.start()
+
+    def configure(self, configuration: Configuration) -> None:
+        """Replicate what a configuration says."""
+        self.worker.set_scope(scope_of(configuration))
 
     def apply(self, flows: Flows) -> None:
         """Take a committed batch."""
         if flows.origin != self._origin:
             self.worker.install(flows.batch)
 
-    def help_incomplete(self, now: float) -> None:
-        """As holder, tell everything to who says that it lacks flows."""
+    def look(self, now: float) -> None:
+        """See whether the worker lives; as holder, tell everything to who lacks flows."""
+        self.worker.look()
         if now >= self._resync_at and self._replica.leading and self._guard.incomplete_peers:
             self._resync_at = now + RESYNC_S
             self.worker.resync()
@@ -55,3 +70,10 @@ class Replication:
     def _completed(self, complete: bool) -> None:  # noqa: FBT001 - called by the worker
         self._guard.complete = complete
         self._guard.tell_all()
+
+
+def _spawn(theirs: socket.socket) -> Popen[bytes]:
+    with realtime.ordinary_children():
+        return Popen(
+            [*FLOW_WORKER, str(theirs.fileno())], stdin=DEVNULL, pass_fds=[theirs.fileno()]
+        )

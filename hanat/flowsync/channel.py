@@ -12,6 +12,7 @@ the daemon starts anew.
                       RESYNC                   tell everything anew, unless it is being done
                       FORGET                   what was committed may have been missed
                       REPORT                   answer with STATUS
+                      SCOPE   JSON             what is captured, and is ours to delete
     to the daemon     PROPOSE sequence, term, batch
                       FLUSHED number
                       STATUS  JSON
@@ -46,6 +47,7 @@ class Kind(IntEnum):
     FORGET = 10
     COMPLETE = 11
     REPORT = 12
+    SCOPE = 13
 
 
 TERM = NUMBER = Struct("!Q")

@@ -11,19 +11,22 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from subprocess import DEVNULL, Popen, TimeoutExpired
+from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 from hanat.core.flows import ServerKey
+from hanat.core.scope import Scope
 from hanat.core.status import FlowStatus
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Channel, Kind
-from hanat.flowsync.worker import Propose
+from hanat.flowsync.window import Propose
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 1.0
+HUNG_S = 10.0  # a worker that says nothing for so long starts anew
 BACKLOG_BYTES_MAX = 64 << 20  # of committed batches: a worker that is so far behind starts anew
 RESTART_S_MIN, RESTART_S_MAX = 0.1, 10.0
 HEALTHY_S = 60.0
@@ -36,7 +39,7 @@ class FlowClient:
     """Speaks to the flow worker of this node.
 
     Args:
-        command: Starts a worker; the number of a descriptor is appended.
+        spawn: Starts a worker that serves the other end of a socket.
         propose: Appends a batch of a term to the log: ``propose(term, batch, done)``;
             returns False when this node does not lead.
         completed: Called with whether this kernel has all committed flows, when that
@@ -44,10 +47,17 @@ class FlowClient:
     """
 
     def __init__(
-        self, command: Sequence[str], *, propose: Propose, completed: Callable[[bool], None]
+        self,
+        spawn: Callable[[socket.socket], Popen[bytes]],
+        *,
+        propose: Propose,
+        completed: Callable[[bool], None],
     ) -> None:
-        self._command, self._propose, self._completed = tuple(command), propose, completed
-        self._complete = False
+        self._spawn, self._propose, self._completed = spawn, propose, completed
+        self._said_complete = self._complete = False
+        self._behind = False
+        self._looked_at = 0.0
+        self._dying: Popen[bytes] | None = None
         self._process: Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -57,6 +67,7 @@ class FlowClient:
         self._started_at = 0.0
         self._closed = False
         self._term: int | None = None  # captured, None while not
+        self._scope = Scope()
         self._flushes: dict[int, Callable[[], None]] = {}
         self._number = 0
         self._status = FlowStatus()
@@ -76,14 +87,11 @@ class FlowClient:
         with theirs:
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-            self._process = Popen(
-                [*self._command, str(theirs.fileno())],
-                stdin=DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+            self._process = self._spawn(theirs)
         ours.setblocking(False)  # noqa: FBT003 - the library's signature
         channel = self._channel = Channel(self._on_frame, lambda: self._lost(channel))
         self._started_at = self._loop.time()
+        self.set_scope(self._scope)
         if self._term is not None:
             channel.send(Kind.START, TERM.pack(self._term))
         self._connecting = self._loop.create_task(
@@ -117,10 +125,11 @@ class FlowClient:
         process, self._process = self._process, None
         if self._closed or process is None:
             return
-        self._note(complete=False)
+        self._said_complete = self._behind = False
+        self._note()
         # It may be stopped, or hang: what comes next must not meet it.
         process.kill()
-        code = process.wait()
+        self._dying = process
         self._past, self._status = self._sum(), FlowStatus()
         self._answered()
         for done in self._flushes.values():
@@ -128,15 +137,23 @@ class FlowClient:
         self._flushes.clear()
         if self._loop.time() - self._started_at >= HEALTHY_S:
             self._restart_s = RESTART_S_MIN
-        log.error("flowsync worker=ended code=%d restart_s=%.1f", code, self._restart_s)
+        log.error("flowsync worker=ended restart_s=%.1f", self._restart_s)
         self._restart = self._loop.call_later(self._restart_s, self._start_again)
         self._restart_s = min(2 * self._restart_s, RESTART_S_MAX)
 
     def _start_again(self) -> None:
+        if self._dying is not None and self._dying.poll() is None:
+            self._restart = self._loop.call_later(RESTART_S_MIN, self._start_again)
+            return
         self._restarts += 1
         self.start()
 
     # ----------------------------------------------------------------------- holder
+
+    def set_scope(self, scope: Scope) -> None:
+        """Say what is captured, and what is ours to delete."""
+        self._scope = scope
+        self._send(Kind.SCOPE, json.dumps(scope.to_document()).encode())
 
     def start_capture(self, term: int) -> None:
         """Begin to read changes; they are proposed as batches of `term`."""
@@ -170,11 +187,16 @@ class FlowClient:
     def install(self, batch: bytes) -> None:
         """Install a committed batch of another node."""
         if self._channel is not None and self._channel.backlog > BACKLOG_BYTES_MAX:
-            log.error("flowsync worker=behind bytes=%d action=restart", self._channel.backlog)
-            self._channel.abort()
-            self._lost(self._channel)
+            self._give_up(f"behind by {self._channel.backlog} bytes")
             return
         self._send(Kind.INSTALL, batch)
+
+    def _give_up(self, found: str) -> None:
+        """End a worker that does not keep up; the next one starts with nothing to catch up."""
+        log.error("flowsync worker=%r action=restart", found)
+        if self._channel is not None:
+            self._channel.abort()
+            self._lost(self._channel)
 
     # ----------------------------------------------------------------------- frames
 
@@ -194,12 +216,13 @@ class FlowClient:
             case Kind.STATUS:
                 self._on_status(json.loads(body))
             case Kind.COMPLETE:
-                (complete,) = FLAG.unpack(body)
-                self._note(complete=complete)
+                (self._said_complete,) = FLAG.unpack(body)
+                self._note()
             case _:
                 log.error("flowsync worker=confused kind=%s", kind.name)
 
-    def _note(self, *, complete: bool) -> None:
+    def _note(self) -> None:
+        complete = self._said_complete and not self._behind
         if complete != self._complete:
             self._complete = complete
             log.info("flowsync complete=%s", complete)
@@ -229,8 +252,36 @@ class FlowClient:
         if self._asked is not None:
             self._asked.set_result(None)
             self._asked = None
+        if self._behind:
+            self._behind = False
+            self._note()
 
     # ----------------------------------------------------------------------- status
+
+    def look(self) -> None:
+        """See whether the worker keeps up; call it often.
+
+        It answers in order: an answer says that everything before the question is done.
+        """
+        if self._channel is None:
+            return
+        now = self._loop.time()
+        if self._asked is None:
+            if now >= self._looked_at + LOOK_S:
+                self._looked_at = now
+                self._ask()
+            return
+        silent_s = now - self._asked_at
+        if silent_s >= HUNG_S:
+            self._give_up("silent")
+        elif silent_s >= LOOK_S and not self._behind:
+            log.warning("flowsync worker=behind silent_s=%.1f", silent_s)
+            self._behind = True
+            self._note()
+
+    def _ask(self) -> None:
+        self._asked, self._asked_at = self._loop.create_future(), self._loop.time()
+        self._send(Kind.REPORT)
 
     async def refresh(self) -> None:
         """Let `status` be that of now; gives up soon if the worker does not answer."""
@@ -239,8 +290,8 @@ class FlowClient:
         if self._asked is not None and self._asked_at + REFRESH_S_MAX <= self._loop.time():
             return  # it hangs: others waited for that already
         if self._asked is None:
-            self._asked, self._asked_at = self._loop.create_future(), self._loop.time()
-            self._send(Kind.REPORT)
+            self._ask()
+        assert self._asked is not None
         with suppress(TimeoutError):
             async with asyncio.timeout(REFRESH_S_MAX):
                 await asyncio.shield(self._asked)
@@ -256,7 +307,7 @@ class FlowClient:
             name: getattr(past, name) + getattr(now, name)
             for name in (
                 "captured", "committed", "received", "installed", "deleted", "clashed", "failed",
-                "dropped", "overruns", "resyncs",
+                "repaired", "dropped", "overruns", "resyncs",
             )
         }  # fmt: skip
         return replace(now, **sums)

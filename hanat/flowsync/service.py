@@ -6,9 +6,10 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
+from hanat.core.scope import Scope
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, PROPOSAL, TERM, Channel, Kind
 from hanat.flowsync.worker import FlowWorker
@@ -32,6 +33,17 @@ class FlowService:
             completed=lambda complete: self._channel.send(Kind.COMPLETE, FLAG.pack(complete)),
             clock=clock,
         )
+        self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
+            Kind.SCOPE: self._set_scope,
+            Kind.START: self._start,
+            Kind.STOP: lambda _body: self._worker.stop_capture(),
+            Kind.FLUSH: self._flush,
+            Kind.DONE: self._done,
+            Kind.INSTALL: self._worker.install,
+            Kind.RESYNC: lambda _body: self._worker.resync(anew=False),
+            Kind.FORGET: lambda _body: self._worker.forget(),
+            Kind.REPORT: self._report,
+        }
         self._ended = asyncio.Event()
         self._channel = Channel(self._on_frame, self._ended.set)
         self._sequence = 0
@@ -50,33 +62,31 @@ class FlowService:
         return True
 
     def _on_frame(self, kind: Kind, body: bytes) -> None:
-        match kind:
-            case Kind.START:
-                (term,) = TERM.unpack(body)
-                try:
-                    self._worker.start_capture(term)
-                except KernelError as error:
-                    log.error("flowsync op=capture found=%r", str(error))  # noqa: TRY400 - the text says it all
-                    self._channel.abort()
-            case Kind.STOP:
-                self._worker.stop_capture()
-            case Kind.FLUSH:
-                self._worker.flush(lambda: self._channel.send(Kind.FLUSHED, body))
-            case Kind.DONE:
-                sequence, committed = DONE.unpack(body)
-                self._proposed.pop(sequence)(committed)
-            case Kind.INSTALL:
-                self._worker.install(body)
-            case Kind.RESYNC:
-                self._worker.resync(anew=False)
-            case Kind.FORGET:
-                self._worker.forget()
-            case Kind.REPORT:
-                self._report()
-            case _:
-                log.error("flowsync daemon=confused kind=%s", kind.name)
+        handle = self._handlers.get(kind)
+        if handle is None:
+            log.error("flowsync daemon=confused kind=%s", kind.name)
+        else:
+            handle(body)
 
-    def _report(self) -> None:
+    def _start(self, body: bytes) -> None:
+        (term,) = TERM.unpack(body)
+        try:
+            self._worker.start_capture(term)
+        except KernelError as error:
+            log.error("flowsync op=capture found=%r", str(error))  # noqa: TRY400 - the text says it all
+            self._channel.abort()
+
+    def _done(self, body: bytes) -> None:
+        sequence, committed = DONE.unpack(body)
+        self._proposed.pop(sequence)(committed)
+
+    def _flush(self, body: bytes) -> None:
+        self._worker.flush(lambda: self._channel.send(Kind.FLUSHED, body))
+
+    def _set_scope(self, body: bytes) -> None:
+        self._worker.set_scope(Scope.from_document(json.loads(body)))
+
+    def _report(self, _body: bytes) -> None:
         counts = [
             (key.protocol, key.listen.hex(), key.port, key.server.hex(), count)
             for key, count in self._worker.counts().items()

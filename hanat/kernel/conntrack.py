@@ -20,7 +20,6 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 
 from hanat.core.flows import (
     STATUS_ASSURED,
@@ -29,6 +28,8 @@ from hanat.core.flows import (
     Change,
     ChangeKind,
     is_translated,
+    timeout_of,
+    with_timeout,
 )
 from hanat.kernel.bursts import SLOTS, Burst
 from hanat.kernel.ctnetlink import (
@@ -39,9 +40,11 @@ from hanat.kernel.ctnetlink import (
     CTA_STATUS,
     GROUP_DESTROY,
     GROUP_UPDATE,
+    WAITING_TIMEOUT_S,
     create_message,
     delete_message,
     dump_message,
+    timeout_message,
 )
 from hanat.kernel.netlink import (
     HEADER,
@@ -63,8 +66,7 @@ from hanat.kernel.netlink import (
 from hanat.kernel.ports import Installed
 from hanat.kernel.refusals import refused
 from hanat.kernel.templates import Reader, Writer
-
-SETTINGS = Path("/proc/sys/net/netfilter")
+from hanat.kernel.timeouts import SETTINGS, USED_TIMEOUT_S_MAX, Timeouts
 
 # The kernel doubles it and charges 1280 bytes an event (measured): room for 100,000 events.
 CAPTURE_BUFFER_BYTES = 64 << 20
@@ -116,6 +118,7 @@ class KernelConntrack:
     def __init__(self) -> None:
         self._reader = Reader()
         self._creation, self._deletion = Writer(create_message), Writer(delete_message)
+        self._timing = Writer(timeout_message)
         self._burst: Burst | None = None
         self._sender: socket.socket | None = None
         self._unused: list[socket.socket] = []  # of captures that were closed
@@ -157,6 +160,22 @@ class KernelConntrack:
             clashed=clashed,
             failed=len(refusals) - len(again) + len(still) - clashed,
         )
+
+    def extend(self, records: Iterable[bytes]) -> list[bytes]:
+        """See `ports.Conntrack.extend`."""
+        wanted = list(records)
+        waiting = [with_timeout(record, WAITING_TIMEOUT_S) for record in wanted]
+        return [wanted[i] for i in self._send(waiting, self._timing)]
+
+    def settle(self, records: Iterable[bytes]) -> int:
+        """See `ports.Conntrack.settle`."""
+        used = Timeouts()
+        waited = [
+            with_timeout(record, used.of(record))
+            for record in records
+            if timeout_of(record) > USED_TIMEOUT_S_MAX
+        ]
+        return len(waited) - len(self._send(waited, self._timing))
 
     def delete(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.delete`."""

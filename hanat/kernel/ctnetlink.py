@@ -27,6 +27,7 @@ from hanat.core.flows import (
     STATUS_DST_NAT,
     STATUS_SEEN_REPLY,
     layout_of,
+    timeout_of,
 )
 from hanat.kernel.netlink import (
     ATTRIBUTE,
@@ -69,9 +70,9 @@ STATUS_SENT = STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_CONFIRMED
 # IP_CT_TCP_FLAG_BE_LIBERAL: window state does not travel, so do not judge by it.
 TCP_BE_LIBERAL = 0x08
 
-# A backup sees no packets, so nothing would extend the timeout of an installed
-# entry; the holder's DESTROY removes it. A day is longer than any outage of that.
-TIMEOUT_S_MIN = 86_400
+# A backup sees no packets, so nothing would extend the timeout of an installed entry; the
+# holder's DESTROY removes it. The kernel counts in signed 32 bits of ticks: 24.8 days at most.
+WAITING_TIMEOUT_S = 20 * 86_400
 
 # Takes a buffer, the start and the end of one message.
 Parser = Callable[[bytes, int, int], bytes | None]
@@ -90,6 +91,7 @@ _PROTOINFO = struct.Struct("=HH HH HHB3x HHB3x HHB3x HHBB2x HHBB2x")
 
 _U32 = struct.Struct(">I")
 _U16 = struct.Struct(">H")
+_WAITING = _U32.pack(WAITING_TIMEOUT_S)
 _NO_TCP = bytes(5)
 _TupleParts = tuple[bytes, bytes, int, bytes]
 
@@ -152,12 +154,14 @@ def _tcp_of(payload: bytes) -> bytes:
 def create_message(record: bytes, sequence: int) -> bytes | None:
     """Return the message that creates a record's entry, None if it cannot be created.
 
+    The entry lasts for `WAITING_TIMEOUT_S`.
+
     Args:
         record: A flow, as the holder's kernel has it.
         sequence: What an error will be recognised by.
     """
     (source, destination, reply_source, reply_destination, ports, reply_ports, _, status,
-     timeout_s, mark, zone, protocol, *tcp) = layout_of(record).unpack(record)  # fmt: skip
+     _, mark, zone, protocol, *tcp) = layout_of(record).unpack(record)  # fmt: skip
     inverse = _inverse(protocol, ports)
     if inverse is None:
         return None
@@ -165,7 +169,7 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
         tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports),
         tuple_attribute(CTA_TUPLE_REPLY, destination, source, protocol, inverse),
         attribute(CTA_STATUS, _U32.pack(status & STATUS_SENT)),
-        attribute(CTA_TIMEOUT, _U32.pack(max(timeout_s, TIMEOUT_S_MIN))),
+        attribute(CTA_TIMEOUT, _WAITING),
     ]
     if mark:
         parts.append(attribute(CTA_MARK, _U32.pack(mark)))
@@ -184,21 +188,40 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
     return _message(CT_NEW, flags, len(source), b"".join(parts), sequence)
 
 
+def timeout_message(record: bytes, sequence: int) -> bytes | None:
+    """Return the message that gives an entry the record's timeout, None for unknown protocols."""
+    found = _named(record)
+    if found is None:
+        return None
+    body = found + attribute(CTA_TIMEOUT, _U32.pack(timeout_of(record)))
+    return _message(CT_NEW, 0, _address_bytes(record), body, sequence)
+
+
 def delete_message(record: bytes, sequence: int) -> bytes | None:
     """Return the message that deletes by original tuple, None for unknown protocols.
 
     The id of the record is left out: every kernel has its own.
     """
+    body = _named(record)
+    # Without a tuple the kernel would delete everything.
+    if body is None:
+        return None
+    return _message(CT_DELETE, 0, _address_bytes(record), body, sequence)
+
+
+def _named(record: bytes) -> bytes | None:
+    """Return the attributes that name an entry: original tuple and zone."""
     source, destination, _, _, ports, _, _, _, _, _, zone, protocol, *_ = layout_of(record).unpack(
         record
     )
-    # Without a tuple the kernel would delete everything.
     if protocol not in PROTOCOLS:
         return None
-    body = tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports)
-    if zone:
-        body += attribute(CTA_ZONE, _U16.pack(zone))
-    return _message(CT_DELETE, 0, len(source), body, sequence)
+    named = tuple_attribute(CTA_TUPLE_ORIG, source, destination, protocol, ports)
+    return named + attribute(CTA_ZONE, _U16.pack(zone)) if zone else named
+
+
+def _address_bytes(record: bytes) -> int:
+    return 4 if len(record) == RECORD_V4.size else 16
 
 
 def dump_message() -> bytes:

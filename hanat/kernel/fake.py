@@ -16,9 +16,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hanat.core.configuration import Interface
-from hanat.core.flows import STATUS_ASSURED, Change, ChangeKind, is_translated, status_of
+from hanat.core.flows import (
+    STATUS_ASSURED,
+    Change,
+    ChangeKind,
+    is_translated,
+    status_of,
+    timeout_of,
+)
 from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
+from hanat.kernel.ctnetlink import TCP, UDP, WAITING_TIMEOUT_S
 from hanat.kernel.fake_flows import FlowTable
 from hanat.kernel.fake_nft import Tables, after
 from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
@@ -32,6 +40,9 @@ from hanat.kernel.ports import (
     Rights,
 )
 from hanat.kernel.refusals import refused
+from hanat.kernel.timeouts import USED_TIMEOUT_S_MAX
+
+USED_TIMEOUTS_S = {TCP: 432_000, UDP: 120}  # as the kernel has them
 
 
 @dataclass(slots=True)
@@ -295,6 +306,19 @@ class FakeConntrack:
         """See `ports.Conntrack.install`."""
         self._kernel.meet_fault("conntrack.install")
         return self._kernel.flows.install(records)
+
+    def extend(self, records: Iterable[bytes]) -> list[bytes]:
+        """See `ports.Conntrack.extend`."""
+        self._kernel.meet_fault("conntrack.extend")
+        flows = self._kernel.flows
+        return [r for r in records if not flows.set_timeout(r, WAITING_TIMEOUT_S)]
+
+    def settle(self, records: Iterable[bytes]) -> int:
+        """See `ports.Conntrack.settle`."""
+        self._kernel.meet_fault("conntrack.settle")
+        flows = self._kernel.flows
+        waiting = [r for r in records if timeout_of(r) > USED_TIMEOUT_S_MAX]
+        return sum(flows.set_timeout(r, USED_TIMEOUTS_S.get(r[-6], 30)) for r in waiting)
 
     def delete(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.delete`."""

@@ -8,7 +8,13 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 
 from hanat.core.flows import STATUS_DST_NAT, STATUS_SRC_NAT, Flow, Tuple5
-from hanat.kernel.ctnetlink import STATUS_SENT, TCP, TCP_BE_LIBERAL, TIMEOUT_S_MIN, create_message
+from hanat.kernel.ctnetlink import (
+    STATUS_SENT,
+    TCP,
+    TCP_BE_LIBERAL,
+    WAITING_TIMEOUT_S,
+    create_message,
+)
 from hanat.kernel.ports import Installed
 
 Key = tuple[int, int, IPv4Address | IPv6Address, IPv4Address | IPv6Address, int, int]
@@ -52,6 +58,15 @@ class FlowTable:
             counts[self._install(record)] += 1
         return Installed(**counts)
 
+    def set_timeout(self, record: bytes, timeout_s: int) -> bool:
+        """Set the timeout of an entry; say whether it was there."""
+        flow = Flow.from_record(record)
+        original = _key(flow, flow.original)
+        found = self._flows.get(original)
+        if found is not None:
+            self._flows[original] = replace(found, timeout_s=timeout_s)
+        return found is not None
+
     def _install(self, record: bytes) -> str:
         if create_message(record, 0) is None:
             return "failed"
@@ -90,7 +105,7 @@ def _as_installed(flow: Flow, ident: int) -> Flow:
         flow,
         ident=ident,
         status=flow.status & STATUS_SENT | nat | STATUS_NAT_DONE,
-        timeout_s=max(flow.timeout_s, TIMEOUT_S_MIN),
+        timeout_s=WAITING_TIMEOUT_S,
         tcp_state=flow.tcp_state if is_tcp else 0,
         tcp_scale=flow.tcp_scale if is_tcp else (0, 0),
         tcp_flags=(

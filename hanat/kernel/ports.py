@@ -187,8 +187,20 @@ class Conntrack(Protocol):
     def install(self, records: Iterable[bytes]) -> Installed:
         """Create entries with their NAT; an entry with the same original tuple is replaced.
 
-        Entries time out after a day at the earliest: who installs sees no packets. A
-        record whose translated tuple another entry has is counted as clashed and left out.
+        Entries wait for 20 days: who installs sees no packets. A record whose translated
+        tuple another entry has is counted as clashed and left out.
+        """
+        ...
+
+    def extend(self, records: Iterable[bytes]) -> list[bytes]:
+        """Let entries wait for 20 days from now; return the records that have none."""
+        ...
+
+    def settle(self, records: Iterable[bytes]) -> int:
+        """Give entries that waited the timeout they have in use; return their number.
+
+        Those are the records, as dumped, with a timeout that no packet gave them. It is
+        the one their protocol and state have in the kernel's settings.
         """
         ...
 

@@ -36,7 +36,6 @@ from hanat.kernel.ctnetlink import (
     CTA_TUPLE_REPLY,
     CTA_ZONE,
     ICMP_ATTRIBUTES,
-    TIMEOUT_S_MIN,
     record_of,
 )
 from hanat.kernel.netlink import attributes
@@ -57,7 +56,6 @@ _PARSED = frozenset({
 
 _SEQUENCE = Struct("=I")
 _SEQUENCE_SPAN = (8, 12)
-_LONG_TIMEOUT = TIMEOUT_S_MIN.to_bytes(4, "big")
 _NO_MARK_NO_ZONE = bytes(6)
 _FLIP = 0x01
 
@@ -201,14 +199,8 @@ class Writer:
         """Return the message for a record."""
         if record[-12:-6] != _NO_MARK_NO_ZONE:
             return self._build(record, sequence)
-        # Family, status, protocol, flags, and whether the timeout is as it is or a day.
-        shape = b"%c%b%b%b%d" % (
-            len(record),
-            record[-20:-16],
-            record[-6:-5],
-            record[-2:],
-            record[-16:-12] >= _LONG_TIMEOUT,
-        )
+        # Family, status, protocol, flags.
+        shape = b"%c%b%b%b" % (len(record), record[-20:-16], record[-6:-5], record[-2:])
         try:
             template = self._templates[shape]
         except KeyError:
@@ -227,26 +219,21 @@ class Writer:
     def _probed(self, record: bytes) -> tuple[bytes, bytes, _Pieces] | None:
         if len(record) not in {RECORD_V4.size, RECORD_V6.size}:
             return None
-        long = record[-16:-12] >= _LONG_TIMEOUT
-        # So long that a changed byte leaves it so.
-        sample = record[:-16] + (b"\0\xff\xff\xff" if long else bytes(4)) + record[-12:]
-        message = self._build(sample, 0)
+        message = self._build(record, 0)
         if message is None:
             return None
         size = len(record)
         fixed = {*range(size - 20, size - 16), *range(size - 12, size - 5), size - 2, size - 1}
-        if not long:
-            fixed |= set(range(size - 16, size - 12))
         sources = list(range(size, size + len(message)))  # of each byte of the message
         for place in sorted(set(range(size)) - fixed):
-            changed = bytearray(sample)
+            changed = bytearray(record)
             changed[place] ^= _FLIP
             other = self._build(bytes(changed), 0)
             if other is None or len(other) != len(message):
                 return None
             for i, byte in enumerate(other):
                 if byte != message[i]:
-                    if message[i] != sample[place] or byte != changed[place]:
+                    if message[i] != record[place] or byte != changed[place]:
                         return None  # not a copy: computed
                     sources[i] = place
         first, last = _SEQUENCE_SPAN

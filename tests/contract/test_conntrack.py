@@ -22,6 +22,8 @@ EVERY_KIND = [
     for make in (inbound, outbound)
 ]
 
+DAYS = 20 * 86_400
+
 
 @pytest.fixture
 def capture(subject: Subject) -> Iterator[Capture]:
@@ -40,11 +42,40 @@ def test_installed_flows_are_dumped_as_they_were(subject: Subject) -> None:
     assert subject.adapters.conntrack.count() == len(flows)
 
 
-def test_installed_flow_does_not_time_out_within_a_day(subject: Subject) -> None:
+def test_installed_flow_waits_for_weeks(subject: Subject) -> None:
     subject.adapters.conntrack.install([inbound().to_record()])
 
-    (record,) = subject.adapters.conntrack.dump()
-    assert Flow.from_record(record).timeout_s > 86_000
+    assert DAYS - 60 < _timeout(subject) <= DAYS
+
+
+def test_who_waited_is_given_the_timeout_in_use(subject: Subject) -> None:
+    subject.adapters.conntrack.install(flow.to_record() for flow in EVERY_KIND)
+
+    assert subject.adapters.conntrack.settle(subject.adapters.conntrack.dump()) == len(EVERY_KIND)
+
+    timeouts = {
+        flow.protocol: flow.timeout_s
+        for flow in map(Flow.from_record, subject.adapters.conntrack.dump())
+    }
+    assert timeouts == {
+        TCP: pytest.approx(432_000, abs=60),
+        UDP: pytest.approx(120, abs=30),
+        ICMP: pytest.approx(30, abs=20),
+        ICMPV6: pytest.approx(30, abs=20),
+    }
+    assert subject.adapters.conntrack.settle(subject.adapters.conntrack.dump()) == 0
+
+
+def test_who_was_in_use_waits_for_weeks(subject: Subject) -> None:
+    flows = [flow.to_record() for flow in EVERY_KIND]
+    subject.adapters.conntrack.install(flows)
+    subject.adapters.conntrack.settle(subject.adapters.conntrack.dump())
+    other = inbound(30000).to_record()
+
+    assert subject.adapters.conntrack.extend([*flows, other]) == [other]
+
+    for record in subject.adapters.conntrack.dump():
+        assert DAYS - 60 < Flow.from_record(record).timeout_s <= DAYS
 
 
 def test_installing_nothing_does_nothing(subject: Subject) -> None:
@@ -217,6 +248,11 @@ def _essence(records: Iterator[bytes] | list[bytes]) -> set[tuple[object, ...]]:
          flow.tcp_state, flow.tcp_scale)
         for flow in map(Flow.from_record, records)
     }  # fmt: skip
+
+
+def _timeout(subject: Subject) -> int:
+    (record,) = subject.adapters.conntrack.dump()
+    return Flow.from_record(record).timeout_s
 
 
 def _is_readable(capture: Capture) -> bool:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
-from hanat.core.flows import Change, ChangeKind, key_of
+from hanat.core.configuration import Replicate
+from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, Change, ChangeKind, Flow, key_of
+from hanat.core.scope import Scope
 from hanat.flowsync.batch import CHANGES_MAX, encode
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.fake import FakeConntrack, FakeKernel
 from tests.contract.flows import inbound
 
 TURNS_MAX = 2000
+VIP, OTHER = ip_address("203.0.113.10"), ip_address("203.0.113.99")
+SCOPE = Scope(frozenset(ip_address(a).packed for a in ("203.0.113.10", "2001:db8:1::10")))
 
 
 class Cluster:
@@ -28,6 +34,7 @@ class Cluster:
         self.kernels = [FakeKernel((), lambda: 0.0) for _ in range(2)]
         self.complete = [False, False]
         self.losing = False
+        self.now = 0.0
         self._log: deque[tuple[bytes, Callable[[bool], None]]] = deque()
         self.holder = self._worker(0)
         self.backup = self._worker(1)
@@ -37,7 +44,17 @@ class Cluster:
             self.complete[place] = complete
 
         conntrack = FakeConntrack(self.kernels[place])
-        return FlowWorker(conntrack, propose=self._propose, completed=completed, clock=lambda: 0.0)
+        worker = FlowWorker(
+            conntrack, propose=self._propose, completed=completed, clock=lambda: self.now
+        )
+        worker.set_scope(SCOPE)
+        return worker
+
+    def scope(self, replicate: Replicate) -> None:
+        """Give the service of `inbound` a policy."""
+        services = {(6, VIP.packed): ((80, 80, replicate),)}
+        for worker in (self.holder, self.backup):
+            worker.set_scope(Scope(SCOPE.addresses, services))
 
     def restart_backup(self) -> None:
         """Let the backup's worker forget what it knew; its kernel does not."""
@@ -112,7 +129,7 @@ async def test_changes_during_a_resync_win(cluster: Cluster) -> None:
         open_flow(cluster, 20_000 + port)
         if port % 100 == 0:
             await asyncio.sleep(0)
-            cluster.holder._collect()
+            cluster.holder._holder.collect()
             cluster.commit()
     await cluster.settle()
     assert cluster.tables()[0] == cluster.tables()[1]
@@ -121,12 +138,12 @@ async def test_changes_during_a_resync_win(cluster: Cluster) -> None:
 async def test_what_was_lost_is_told_anew(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hanat.flowsync.worker.RESYNC_AGAIN_S", 0.01)
+    monkeypatch.setattr("hanat.flowsync.holder.RESYNC_AGAIN_S", 0.01)
     cluster.holder.start_capture(1)
     await cluster.settle()
     cluster.losing = True
     open_flow(cluster, 1)
-    cluster.holder._collect()
+    cluster.holder._holder.collect()
     assert cluster.holder.status().dropped == 1
     cluster.losing = False
     await asyncio.sleep(0.02)
@@ -159,6 +176,97 @@ async def test_backup_that_came_in_the_middle_is_not_complete_at_the_end(
     cluster.restart_backup()
     await cluster.settle()
     assert cluster.complete == [True, False]
+
+
+async def test_flows_of_others_are_left_alone(cluster: Cluster) -> None:
+    """A router may translate for something else, too."""
+    elsewhere = replace(inbound(5), original=replace(inbound(5).original, destination=OTHER))
+    for kernel in cluster.kernels:
+        kernel.flows.put(elsewhere.to_record())
+    open_flow(cluster, 1)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    assert cluster.tables()[0] == cluster.tables()[1]
+    assert len(cluster.tables()[1]) == 2
+    assert cluster.backup.status().received == 1
+
+
+async def test_half_open_flows_are_not_told(cluster: Cluster) -> None:
+    half = replace(inbound(5), status=STATUS_CONFIRMED | STATUS_DST_NAT)
+    cluster.kernels[0].flows.put(half.to_record())
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    assert cluster.tables()[1] == set()
+
+
+async def test_backup_has_long_timeouts_and_the_holder_those_in_use(cluster: Cluster) -> None:
+    cluster.kernels[1].flows.put(inbound(1).to_record())  # it was the holder
+    cluster.backup.set_scope(Scope())
+    cluster.backup.set_scope(SCOPE)
+    cluster.kernels[0].flows.install([inbound(port).to_record() for port in (1, 2)])
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    holder, backup = (
+        {Flow.from_record(r).timeout_s for r in kernel.flows.records()}
+        for kernel in cluster.kernels
+    )
+    assert (holder, backup) == ({432_000}, {20 * 86_400})
+
+
+async def test_what_vanished_from_a_backup_is_found_and_repaired(cluster: Cluster) -> None:
+    for port in (1, 2):
+        open_flow(cluster, port)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    cluster.kernels[1].flows.pop(inbound(1).to_record())  # by whomever
+    cluster.kernels[1].flows.put(inbound(3).to_record())
+    cluster.holder.resync()
+    await cluster.settle()
+    assert cluster.tables()[0] == cluster.tables()[1]
+    assert cluster.backup.status().repaired == 2
+
+
+async def test_service_that_wants_no_replication_gets_none(cluster: Cluster) -> None:
+    cluster.scope(Replicate(established=False))
+    open_flow(cluster, 1)
+    cluster.holder.start_capture(1)
+    open_flow(cluster, 2)
+    close_flow(cluster, 2)
+    await cluster.settle()
+    assert cluster.tables()[1] == set()
+    assert cluster.backup.status().received == 0
+
+
+async def test_flow_is_told_once_it_is_old_enough(cluster: Cluster) -> None:
+    cluster.scope(Replicate(min_age_s=10.0))
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    open_flow(cluster, 1)
+    open_flow(cluster, 2)
+    cluster.holder.status()
+    close_flow(cluster, 2)
+    await cluster.settle()
+    assert cluster.tables()[1] == set()
+    cluster.now = 10.0
+    cluster.holder._holder._mature()
+    await cluster.settle()
+    assert cluster.tables()[1] == {key_of(inbound(1).to_record())}
+    assert cluster.backup.status().received == 1
+    close_flow(cluster, 1)
+    await cluster.settle()
+    assert cluster.tables()[1] == set()
+
+
+async def test_young_flows_are_told_before_the_holder_leaves(cluster: Cluster) -> None:
+    cluster.scope(Replicate(min_age_s=10.0))
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    open_flow(cluster, 1)
+    flushed = asyncio.Event()
+    cluster.holder.flush(flushed.set)
+    await cluster.settle()
+    assert flushed.is_set()
+    assert cluster.tables()[1] == cluster.tables()[0]
 
 
 async def test_who_was_the_holder_is_complete_no_more(cluster: Cluster) -> None:

@@ -1,0 +1,352 @@
+"""The holder's side of the flow worker: from its kernel into the log.
+
+Changes are gathered for a few milliseconds and proposed as one batch. A bound on batches in
+flight keeps a stalled log from filling the memory: while the window is full, changes wait
+here and newer ones of the same flow replace older ones.
+
+Changes get lost: the kernel drops events when we are slow, the log drops batches when a
+majority is gone, a node comes back with an old table. So the holder tells everything anew at
+the start of its term, whenever something was lost, and from time to time anyway (a *resync*):
+it reads its kernel's table in slices, between two marks, while changes go on and go first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+from hanat.core.flows import Change, ChangeKind, FlowTable, is_established, key_of
+from hanat.core.scope import Scope
+from hanat.errors import KernelError
+from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
+from hanat.flowsync.resync import Resync
+from hanat.flowsync.window import InFlight, Propose, Window
+from hanat.kernel.ports import Capture, Conntrack
+
+log = logging.getLogger(__name__)
+
+GATHER_S = 0.005
+WINDOW_BATCHES = 16
+READS_MAX = 4  # of some thousand events each; then the loop has its turn
+WAITING_CHANGES_MAX = 200_000
+RESYNC_WINDOW = WINDOW_BATCHES // 2  # changes go first
+RESYNC_WAITING_MAX = 4 * CHANGES_MAX  # read ahead of what the log takes
+RESYNC_AGAIN_S = 1.0
+RECONCILE_S = 600.0
+
+
+class HolderSide:
+    """Captures and proposes flows.
+
+    Args:
+        conntrack: The kernel's table.
+        table: What is told.
+        propose: See `Window`.
+        clock: Seconds of CLOCK_BOOTTIME.
+
+    Attributes:
+        scope: What is captured.
+        captured, committed, dropped, lag_s, resyncs: See `core.status.FlowStatus`.
+    """
+
+    def __init__(
+        self, conntrack: Conntrack, table: FlowTable, propose: Propose, clock: Callable[[], float]
+    ) -> None:
+        self._conntrack, self._table, self._clock = conntrack, table, clock
+        self._window = Window(propose, self._committed)
+        self._capture: Capture | None = None
+        self._waiting: dict[bytes, Change] = {}  # by flow: a newer change replaces an older
+        self._waiting_since = 0.0
+        self._young: dict[float, dict[bytes, tuple[float, Change]]] = {}  # by age that is wanted
+        self._maturing: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.TimerHandle | None = None
+        self._on_flushed: Callable[[], None] | None = None
+        self._resync: Resync | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._overruns = 0
+        self.scope = Scope()
+        self.captured = self.committed = self.dropped = self.resyncs = 0
+        self.lag_s: float | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether changes are captured."""
+        return self._capture is not None
+
+    @property
+    def pending(self) -> int:
+        """How many changes are captured and not known to be committed."""
+        return len(self._waiting) + self._window.changes
+
+    @property
+    def overruns(self) -> int:
+        """How often the kernel dropped events."""
+        return self._overruns + (0 if self._capture is None else self._capture.overruns)
+
+    def start(self, term: int) -> None:
+        """Begin to read changes; they are proposed as batches of `term`.
+
+        Raises:
+            NotPermittedError: CAP_NET_ADMIN is missing.
+        """
+        self.stop()
+        self._waiting.clear()  # the resync tells of it
+        self._window.term = term
+        self._capture = self._conntrack.capture()
+        self._wait_for_changes()
+        self.resync()
+
+    def stop(self) -> None:
+        """Read what waits, then stop; what was proposed and not committed counts as dropped."""
+        if self._capture is None:
+            return
+        self.collect()
+        asyncio.get_running_loop().remove_reader(self._capture.fileno())
+        for timer in (self._gathering, self._maturing):
+            if timer is not None:
+                timer.cancel()
+        self._gathering = self._maturing = None
+        self._young.clear()
+        self._end_resync()
+        self._overruns = self.overruns
+        self._capture.close()
+        self._capture = None
+        self.dropped += self._window.clear()
+        self._finish_flush()
+
+    def flush(self, done: Callable[[], None]) -> None:
+        """Propose everything captured so far and call `done` once it is committed."""
+        self._on_flushed = done
+        self._end_resync()  # who is next begins one
+        for _ in range(READS_MAX):
+            self.collect()
+        for young in self._young.values():
+            for _, change in young.values():
+                self._tell(change)
+        self._young.clear()
+        self._drain()
+        self._check_flushed()
+
+    # ------------------------------------------------------------------ resync
+
+    def resync(self, *, anew: bool = True) -> None:
+        """Tell everything; unless it is being done and need not be done anew."""
+        if self._capture is None or (self._resync is not None and not anew):
+            return
+        self.collect()
+        self._end_resync()
+        self.resyncs += 1
+        self._table.begin()
+        self._send(encode_mark(Mark(self.resyncs, ends=False)), 0)
+        self._resync = Resync(self.resyncs, self._conntrack.walk())
+        self._resync_later(RECONCILE_S)
+        asyncio.get_running_loop().call_soon(self._read_slice, self._resync)
+
+    def _end_resync(self) -> None:
+        self._resync = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _resync_later(self, after_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._again is not None and self._again.when() <= loop.time() + after_s:
+            return
+        if self._again is not None:
+            self._again.cancel()
+        self._again = loop.call_later(after_s, self.resync)
+
+    def _lost(self) -> None:
+        """Something was lost: tell everything anew, soon."""
+        self._resync = None
+        if self._capture is not None:
+            self._resync_later(RESYNC_AGAIN_S)
+
+    def _read_slice(self, resync: Resync) -> None:
+        """Read some of the table; the loop has its turn before the next."""
+        if resync is not self._resync:
+            return
+        try:
+            records = next(resync.slices, None)
+            if records:
+                self._read(resync, list(filter(self.scope.covers, records)))
+        except KernelError as error:
+            log.error("flowsync op=dump found=%r", str(error))  # noqa: TRY400 - the text says it all
+            self._lost()
+            return
+        resync.read = records is None
+        self._drain()
+        self._read_on()
+
+    def _read(self, resync: Resync, records: list[bytes]) -> None:
+        # Who waited on a backup is in use from now on; if no packet comes, for so long.
+        self._conntrack.settle(records)
+        for record in filter(is_established, records):
+            key = key_of(record)
+            known = key in resync.gone or key in self._waiting or self._is_young(key)
+            if not known and self.scope.policy(record).established:
+                change = resync.waiting[key] = Change(ChangeKind.PUT, record)
+                self._table.observe(change)
+                self.captured += 1
+
+    def _is_young(self, key: bytes) -> bool:
+        return any(key in young for young in self._young.values())
+
+    def _read_on(self) -> None:
+        resync = self._resync
+        if resync is None or resync.read or len(resync.waiting) >= RESYNC_WAITING_MAX:
+            return
+        asyncio.get_running_loop().call_soon(self._read_slice, resync)
+
+    # ------------------------------------------------------------------ changes
+
+    def _wait_for_changes(self) -> None:
+        assert self._capture is not None
+        asyncio.get_running_loop().add_reader(self._capture.fileno(), self._gather)
+
+    def _gather(self) -> None:
+        """The first change waits: let others join it."""
+        assert self._capture is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._capture.fileno())
+        self._gathering = loop.call_later(GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self.collect()
+        if self._capture is not None:
+            self._wait_for_changes()
+
+    def collect(self) -> None:
+        """Read what the kernel has to tell, and propose it."""
+        if self._capture is None:
+            return
+        if not self._waiting:
+            self._waiting_since = self._clock()
+        overruns = self._capture.overruns
+        try:
+            for _ in range(READS_MAX):
+                changes = self._capture.read()
+                if not changes:
+                    break
+                self._take(changes)
+        except KernelError as error:
+            log.error("flowsync op=read found=%r", str(error))  # noqa: TRY400 - the text says it all
+            self._lost()
+        if self._capture.overruns > overruns:
+            log.warning("flowsync overruns=%d action=resync", self._capture.overruns - overruns)
+            self._lost()
+        self._drain()
+
+    def _take(self, changes: Iterable[Change]) -> None:
+        scope = self.scope
+        for change in changes:
+            if scope.covers(change.record) and (not scope.services or self._is_wanted(change)):
+                self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        self.captured += 1
+        key, resync = self._table.observe(change), self._resync
+        self._waiting.pop(key, None)
+        self._waiting[key] = change
+        if resync is not None:
+            resync.waiting.pop(key, None)
+            if change.kind is ChangeKind.DELETE:
+                resync.gone.add(key)
+
+    def _is_wanted(self, change: Change) -> bool:
+        """Say whether to tell of a change now; who is too young may be told of later."""
+        policy = self.scope.policy(change.record)
+        if not policy.established or not policy.min_age_s:
+            return policy.established
+        key, young = key_of(change.record), self._young.setdefault(policy.min_age_s, {})
+        if change.kind is ChangeKind.DELETE:
+            return young.pop(key, None) is None
+        if key in self._table:
+            return True
+        young[key] = (self._clock() + policy.min_age_s, change)
+        if self._maturing is None:
+            self._mature_in(policy.min_age_s)
+        return False
+
+    def _mature_in(self, after_s: float) -> None:
+        self._maturing = asyncio.get_running_loop().call_later(after_s, self._mature)
+
+    def _mature(self) -> None:
+        """Tell of who has become old enough."""
+        self._maturing, now, left_s = None, self._clock(), []
+        for young in self._young.values():
+            while young:
+                key = next(iter(young))
+                due, change = young[key]
+                if due > now:
+                    left_s.append(due - now)
+                    break
+                del young[key]
+                self._tell(change)
+        if left_s:
+            self._mature_in(max(min(left_s), GATHER_S))
+        self._drain()
+
+    # ----------------------------------------------------------------- proposals
+
+    def _drain(self) -> None:
+        """Propose what waits, as far as the window allows."""
+        while self._waiting and len(self._window) < WINDOW_BATCHES:
+            self._send_some(self._waiting)
+        self._drain_resync()
+        excess = len(self._waiting) - WAITING_CHANGES_MAX
+        if excess > 0:
+            for key in list(islice(self._waiting, excess)):
+                del self._waiting[key]
+            self._dropped(excess)
+
+    def _drain_resync(self) -> None:
+        resync = self._resync
+        if resync is None:
+            return
+        while resync is self._resync and resync.waiting and len(self._window) < RESYNC_WINDOW:
+            # Slices are short: fill batches, but do not wait for what is not there.
+            if len(resync.waiting) < CHANGES_MAX and not resync.read:
+                break
+            resync.told.add(self._send_some(resync.waiting))
+        # Only what is committed is told: the end waits for it.
+        if resync.over and resync is self._resync:
+            self._resync = None
+            self._table.end()
+            self._send(encode_mark(Mark(resync.number, ends=True)), 0)
+
+    def _send_some(self, waiting: dict[bytes, Change]) -> int:
+        changes = [waiting.pop(key) for key in list(islice(waiting, CHANGES_MAX))]
+        return self._send(encode(changes), len(changes))
+
+    def _send(self, batch: bytes, changes: int) -> int:
+        return self._window.send(batch, changes, read_at=self._waiting_since)
+
+    def _committed(self, sequence: int, batch: InFlight, committed: bool) -> None:  # noqa: FBT001 - called by the window
+        if committed:
+            self.committed += batch.changes
+            self.lag_s = self._clock() - batch.read_at
+        else:
+            self._dropped(batch.changes)
+        if self._resync is not None:
+            self._resync.told.discard(sequence)
+        self._drain()
+        self._read_on()
+        self._check_flushed()
+
+    def _dropped(self, count: int) -> None:
+        self.dropped += count
+        log.warning("flowsync dropped=%d reason=not_committed", count)
+        self._lost()
+
+    def _check_flushed(self) -> None:
+        if not self._waiting and not self._window:
+            self._finish_flush()
+
+    def _finish_flush(self) -> None:
+        done, self._on_flushed = self._on_flushed, None
+        if done is not None:
+            asyncio.get_running_loop().call_soon(done)
