@@ -36,7 +36,7 @@ class Beacon(NamedTuple):
         successor: Whom the sender ordered to lead after `released_term`, `NOBODY` if nobody.
         promised: What the sender promised this peer last, None if nothing in `term`.
         eligible: The sender may hold the floating addresses.
-        complete: And its kernel has all committed flows.
+        complete: Its kernel has all committed flows.
     """
 
     term: int
@@ -46,7 +46,7 @@ class Beacon(NamedTuple):
     successor: int = NOBODY
     promised: Promised | None = None
     eligible: bool = False
-    complete: bool = False
+    complete: bool = True
 
 
 class Heard(NamedTuple):

@@ -47,12 +47,10 @@ class Replicate:
 
     Attributes:
         established: Those that were answered; False: none.
-        unassured: From the first packet on, not only once answered twice.
         min_age_s: Only what has lasted this long.
     """
 
     established: bool = True
-    unassured: bool = False
     min_age_s: float = 0.0
 
 

@@ -18,6 +18,7 @@ from hanat.core.configuration import (
     Masquerade,
     Protocol,
     RealServer,
+    Replicate,
     Scheduler,
 )
 from hanat.errors import EXIT_CONFIG_INVALID, ConfigError
@@ -139,6 +140,26 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
         "service[0].server[1].address",
         "service[1].scheduler",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"established"', Replicate()),
+        ('"none"', Replicate(established=False)),
+        ('{ min_age = "2s" }', Replicate(min_age_s=2.0)),
+    ],
+)
+def test_service_says_which_flows_are_replicated(text: str, expected: Replicate) -> None:
+    text = changed(CLUSTER, 'scheduler = "sh"', f'scheduler = "sh"\nreplicate = {text}')
+    assert [service.replicate for service in parse(text).services] == [Replicate(), expected]
+
+
+@pytest.mark.parametrize("text", ['"some"', "5", "{ age = 3 }", '{ min_age = "soon" }', "[]"])
+def test_unknown_replication_is_refused_with_what_is_known(text: str) -> None:
+    text = changed(CLUSTER, 'scheduler = "sh"', f'scheduler = "sh"\nreplicate = {text}')
+    (problem,) = problems_of(text)
+    assert problem.startswith("service[1].replicate")
 
 
 def test_a_reference_to_a_vip_is_checked_only_when_all_vips_are_sound() -> None:

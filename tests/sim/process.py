@@ -80,6 +80,7 @@ class Process:
         self.store: Any = MemoryStore()
         self.padding = 0  # of the state, in MiB
         self.kept_entries = 5  # of the log before a cut
+        self.lacking_s_max = 0.0  # for how long it lacks flows after a start or a snapshot
         # A thread for each.
         self.disk, self.snapshot_disk, self.rulesets = Disk(self), Disk(self), Disk(self)
         self.rulesets.work_s = RULESETS_S
@@ -128,6 +129,7 @@ class Process:
         self.stepping = self.stalled = self.failed = self.kicked = False
         self.timer = 0
         self.world.on(self, self._build)
+        self._lack_flows()
         self.world.tell(f"{self.node_id} start")
         for link in self.world.links.values():
             if self.node_id in link.ends:
@@ -316,7 +318,21 @@ class Process:
             case Flows() | Barrier() | Holder():
                 pass
 
+    def _lack_flows(self) -> None:
+        """Be without all flows for a while, as a flow worker that waits for a resync."""
+        if not self.lacking_s_max:
+            return
+        self.guard.complete = False
+        self.world.after(
+            self.world.rng.uniform(0, self.lacking_s_max), self._have_flows, self.incarnation
+        )
+
+    def _have_flows(self, incarnation: int) -> None:
+        if self.alive and incarnation == self.incarnation:
+            self.guard.complete = True
+
     def _restored(self) -> None:
+        self._lack_flows()
         if self.replica.state.revision:
             revision = self.replica.state.revision
             self.feed(told.ConfigurationCommitted(revision))

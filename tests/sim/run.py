@@ -45,6 +45,9 @@ def nodes_of(seed: int) -> int:
     return 5 if seed % FIVE_NODES_EVERY == 0 else 3
 
 
+LACKING_S_MAX = 3.0  # until a resync has told a node everything
+
+
 def cluster(
     *, seed: int, profile: str = "default", guard: type[Guard] = Guard, nodes: int = 3
 ) -> World:
@@ -93,6 +96,8 @@ def run_seed(
         nodes: How many; None: as the seed says.
     """
     world = cluster(seed=seed, profile=profile, guard=guard, nodes=nodes or nodes_of(seed))
+    for process in world.processes.values():
+        process.lacking_s_max = LACKING_S_MAX
     if compact:
         world.after(0.5, _compact_now_and_then, world, Random(seed))
     client = _Client(world)

@@ -12,7 +12,7 @@ from hanat.consensus.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
 from hanat.consensus.replica import FALLBACK_LEASES
 from hanat.core.beacon import Beacon, Promised
 from hanat.core.configuration import PROFILES
-from hanat.core.election import Rival
+from hanat.core.election import INCOMPLETE_DELAY, Rival
 from tests.consensus.disks import Quick
 from tests.sim import repairs
 from tests.sim.bench import STEP_S, Bench, entries_of, settled, tell, with_and_without
@@ -209,6 +209,24 @@ def test_node_stands_at_once_before_one_whose_log_is_behind(guard: type[Guard]) 
     bench.run(2 * STEP_S)
     bench.say(1, "pre_vote", term=2, last=(3, 1), round=1)
     assert stands(bench, within_s=STEP_S) is (guard is Guard)
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_node_that_lacks_flows_waits_for_who_has_them(other: bool) -> None:  # noqa: FBT001 - a parameter
+    bench = follower(Guard, me=1, leader=2).run(LEASE_S / 2)
+    bench.guard.complete = False
+    end = bench.node.clock() + 2 * LEASE_S
+    while bench.node.clock() < end:
+        bench.hear(3, Beacon(term=TERM, eligible=True, complete=other)).run(BEACON_S)
+    asked = any(message["type"] == "pre_vote" for _, message in bench.sent)
+    assert asked is not other
+
+
+def test_node_that_lacks_flows_stands_when_nobody_else_does() -> None:
+    bench = follower(Guard, me=1, leader=2).run(LEASE_S / 2)
+    bench.guard.complete = False
+    bench.hear(3, Beacon(term=TERM, eligible=True))
+    assert stands(bench, within_s=(INCOMPLETE_DELAY - 1) * LEASE_S)
 
 
 def test_leader_whose_beacons_are_lost_makes_room_for_another() -> None:
