@@ -25,6 +25,8 @@ from chaos.processes import (
     wait_gone,
 )
 
+FLOW_WORKER = "hanat.daemon.flows"
+
 
 class Kill(Protocol):
     """Can be killed without warning and started again."""
@@ -186,6 +188,19 @@ class Node:
         self.reap()
         return instant_ns
 
+    def signal_flow_worker(self, number: signal.Signals) -> int:
+        """Send a signal to the process that replicates flows; return the instant before, ns.
+
+        Raises:
+            LabError: There is no such process.
+        """
+        for process in marked(self._prefix, self.name):
+            if FLOW_WORKER in _arguments(process.pid):
+                instant_ns = time.monotonic_ns()
+                send_signal(process, number)
+                return instant_ns
+        raise LabError(f"cannot find the flow worker of {self.name}: no process {FLOW_WORKER}")
+
     def pause(self) -> int:
         """SIGSTOP all its processes; return the instant before the first signal, monotonic ns."""
         return self._signal(signal.SIGSTOP)
@@ -244,3 +259,10 @@ class Node:
         for process in processes:
             send_signal(process, number)
         return instant_ns
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:  # it is gone
+        return []

@@ -90,6 +90,12 @@ def outbound(lab: Lab) -> Iterator[Echo]:
     echo.close()
 
 
+def complete(lab: Lab) -> bool:
+    """Say whether every node says that it has all flows."""
+    statuses = lab.statuses().values()
+    return all(s is not None and s["flows"]["complete"] for s in statuses)
+
+
 def replicated(lab: Lab) -> bool:
     """Say whether everything the holder captured is committed and on all running backups."""
     statuses = [s for s in lab.statuses().values() if s is not None]

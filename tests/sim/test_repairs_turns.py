@@ -226,7 +226,7 @@ def test_node_that_lacks_flows_stands_when_nobody_else_does() -> None:
     bench = follower(Guard, me=1, leader=2).run(LEASE_S / 2)
     bench.guard.complete = False
     bench.hear(3, Beacon(term=TERM, eligible=True))
-    assert stands(bench, within_s=(INCOMPLETE_DELAY - 1) * LEASE_S)
+    assert stands(bench, within_s=INCOMPLETE_DELAY * LEASE_S)
 
 
 def test_leader_whose_beacons_are_lost_makes_room_for_another() -> None:
