@@ -43,6 +43,7 @@ table ip lab {
 { 0 : 10.11.12.101 . 5353, 1 : 10.11.12.102 . 5353 }
     ip daddr PUBLIC tcp dport 7 dnat to numgen inc mod 2 map \
 { 0 : 10.11.12.101 . 9000, 1 : 10.11.12.102 . 9000 }
+    ip daddr PUBLIC tcp dport 9100-9109 dnat to 10.11.12.101
   }
   chain postrouting {
     type nat hook postrouting priority srcnat
@@ -105,14 +106,14 @@ General {{
     Priority 1
   }}
   HashSize 32768
-  HashLimit 131072
+  HashLimit 524288
   LogFile {home}/conntrackd.log
   LockFile {home}/conntrackd.lock
   UNIX {{
     Path {home}/conntrackd.ctl
   }}
   NetlinkBufferSize 2097152
-  NetlinkBufferSizeMaxGrowth 8388608
+  NetlinkBufferSizeMaxGrowth 134217728
   Filter From Kernelspace {{
     Protocol Accept {{
       TCP

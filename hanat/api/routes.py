@@ -23,8 +23,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from hanat.api.errors import BadRequestError
 from hanat.api.metrics import CONTENT_TYPE, Metrics
 from hanat.api.ports import Backend
+from hanat.api.query import wanted_of
 from hanat.core.status import NodeStatus, Role
 from hanat.errors import (
     EXIT_FAILED,
@@ -40,14 +42,6 @@ BODY_WAIT_S: Final = 5.0
 NAME_CHARS_MAX: Final = 255
 
 _LOG = logging.getLogger(__name__)
-
-
-class BadRequestError(Exception):
-    """What the client sent cannot be understood; `status` is the HTTP status to answer."""
-
-    def __init__(self, sentence: str, *, status: int = 400) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class Routes:
@@ -68,6 +62,8 @@ class Routes:
         app.router.add_get("/standby", self._standby)
         app.router.add_get("/metrics", self._render_metrics)
         app.router.add_post("/v1/switchover", self._switchover)
+        app.router.add_get("/v1/connections", self._connections, allow_head=False)
+        app.router.add_delete("/v1/connections", self._kill)
         return app
 
     @web.middleware
@@ -76,7 +72,7 @@ class Routes:
     ) -> web.StreamResponse:
         """Turn whatever a handler raises into JSON; end the connection after the answer."""
         try:
-            if request.method == "GET":
+            if request.method == "GET" and request.path != "/v1/connections":
                 # The lock is handed on, and everybody else gets the loop in between.
                 async with self._turn:
                     response = await handler(request)
@@ -99,6 +95,15 @@ class Routes:
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         await self._backend.refresh()
         return _json(200, self._backend.status().to_document())
+
+    async def _connections(self, request: web.Request) -> web.StreamResponse:
+        found = await self._backend.connections(wanted_of(request.url), kill=False)
+        return _json(200, found)
+
+    async def _kill(self, request: web.Request) -> web.StreamResponse:
+        _demand_unix_socket(request)
+        found = await self._backend.connections(wanted_of(request.url), kill=True)
+        return _json(200, {"killed": found["count"]})
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
         return _json(200, {"alive": True})

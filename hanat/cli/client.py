@@ -46,7 +46,7 @@ def request(api: str, method: str, path: str, *, body: object = None, timeout_s:
 
     Args:
         api: ``unix:/path``, ``host:port`` or ``[v6]:port``.
-        method: ``GET`` or ``POST``.
+        method: ``GET``, ``POST`` or ``DELETE``.
         path: Of the API, ``/v1/status``.
         body: Sent as JSON; None sends no body.
         timeout_s: For connecting and for each wait on the socket.

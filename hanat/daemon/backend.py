@@ -6,8 +6,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import hanat
+from hanat.api.ports import Wanted
 from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
@@ -34,6 +36,7 @@ from hanat.core.status import (
     ServiceStatus,
     VipStatus,
 )
+from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
@@ -188,6 +191,24 @@ class DaemonBackend:
                 )
             )
         return tuple(found)
+
+    # -------------------------------------------------------------- connections
+
+    async def connections(self, wanted: Wanted, *, kill: bool) -> dict[str, Any]:
+        """See `api.ports.Backend.connections`."""
+        snapshot = self._parts.driver.snapshot
+        selection = selection_of(wanted, snapshot.configuration)
+        if kill and snapshot.role is not Role.ACTIVE:
+            holder = self._name(self._holder(snapshot)) or "unknown"
+            raise RefusedError(
+                f"connections: {self._parts.settings.node} is {snapshot.role.value} and would not "
+                f"be followed; ask the holder, which is {holder}"
+            )
+        answer = await self._parts.worker.query(selection, limit=wanted.limit, kill=kill)
+        if answer.error:
+            raise RefusedError(f"connections: {answer.error}")
+        found = await describe(answer.records, snapshot.configuration)
+        return {"count": answer.total, "connections": found}
 
     # --------------------------------------------------------------- switchover
 

@@ -13,9 +13,11 @@ the daemon starts anew.
                       FORGET                   what was committed may have been missed
                       REPORT                   answer with STATUS
                       SCOPE   JSON             what is captured, and is ours to delete
+                      QUERY   number, JSON     look flows up, perhaps delete them
     to the daemon     PROPOSE sequence, term, batch
                       FLUSHED number
                       STATUS  JSON
+                      ANSWER  number, JSON
                       COMPLETE flag            whether the kernel has all committed flows
 """
 
@@ -25,7 +27,7 @@ import asyncio
 from collections.abc import Callable
 from enum import IntEnum
 from struct import Struct
-from typing import cast
+from typing import NamedTuple, cast
 
 FRAME_BYTES_MAX = 8 << 20  # twice the largest entry of the log
 
@@ -48,12 +50,28 @@ class Kind(IntEnum):
     COMPLETE = 11
     REPORT = 12
     SCOPE = 13
+    QUERY = 14
+    ANSWER = 15
 
 
 TERM = NUMBER = Struct("!Q")
 DONE = Struct("!Q?")
 FLAG = Struct("!?")
 PROPOSAL = Struct("!QQ")
+
+
+class Answer(NamedTuple):
+    """What a query found.
+
+    Attributes:
+        total: How many flows fit.
+        records: Some of them.
+        error: Why it came to an end too early; empty if it did not.
+    """
+
+    total: int
+    records: list[bytes]
+    error: str = ""
 
 
 class Channel(asyncio.Protocol):

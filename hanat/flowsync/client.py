@@ -19,8 +19,10 @@ from typing import Any
 
 from hanat.core.flows import ServerKey
 from hanat.core.scope import Scope
+from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
-from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Channel, Kind
+from hanat.errors import RefusedError
+from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
 from hanat.flowsync.window import Propose
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ RESTART_S_MIN, RESTART_S_MAX = 0.1, 10.0
 HEALTHY_S = 60.0
 SOCKET_BYTES = 4 << 20
 REFRESH_S_MAX = 0.05
+QUERY_S_MAX = 10.0
 END_S_MAX = 5.0
 
 
@@ -69,6 +72,7 @@ class FlowClient:
         self._term: int | None = None  # captured, None while not
         self._scope = Scope()
         self._flushes: dict[int, Callable[[], None]] = {}
+        self._queries: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
         self._status = FlowStatus()
         self._past = FlowStatus()  # the sums of the workers that ended
@@ -213,6 +217,8 @@ class FlowClient:
                 done = self._flushes.pop(number, None)
                 if done is not None:
                     done()
+            case Kind.ANSWER:
+                self._on_answer(body)
             case Kind.STATUS:
                 self._on_status(json.loads(body))
             case Kind.COMPLETE:
@@ -238,6 +244,44 @@ class FlowClient:
 
         if not self._propose(term, body[PROPOSAL.size :], done):
             done(committed=False)
+
+    async def query(self, selection: Selection, *, limit: int, kill: bool = False) -> Answer:
+        """Look flows up in this node's kernel; as holder delete them everywhere.
+
+        Args:
+            selection: Which.
+            limit: How many to return at most; all are counted.
+            kill: Delete them.
+
+        Raises:
+            RefusedError: The flow worker does not run, or does not answer in time.
+        """
+        if self._channel is None:
+            raise RefusedError("connections: the flow worker is being started; try again soon")
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._queries[number] = answer
+        document = {"selection": selection.to_document(), "limit": limit, "kill": kill}
+        self._send(Kind.QUERY, NUMBER.pack(number) + json.dumps(document).encode())
+        try:
+            async with asyncio.timeout(QUERY_S_MAX):
+                return await answer
+        except TimeoutError:
+            raise RefusedError(
+                f"connections: no answer of the flow worker within {QUERY_S_MAX:g} s; "
+                'see "hanat status"'
+            ) from None
+        finally:
+            self._queries.pop(number, None)
+
+    def _on_answer(self, body: bytes) -> None:
+        (number,) = NUMBER.unpack_from(body)
+        waiting = self._queries.get(number)
+        if waiting is not None and not waiting.done():
+            document = json.loads(body[NUMBER.size :])
+            records = [bytes.fromhex(record) for record in document["records"]]
+            waiting.set_result(Answer(document["total"], records, document["error"]))
 
     def _on_status(self, document: Mapping[str, Any]) -> None:
         self._status = FlowStatus(**document["flows"])

@@ -129,6 +129,19 @@ class HolderSide:
         self._drain()
         self._check_flushed()
 
+    def kill(self, records: list[bytes]) -> None:
+        """Delete flows here, and tell of it: the kernel does not tell us what we do."""
+        if self._capture is None:
+            return
+        self._conntrack.delete(records)
+        for record in records:
+            key = key_of(record)
+            for young in self._young.values():
+                young.pop(key, None)
+            if key in self._table:
+                self._tell(Change(ChangeKind.DELETE, record))
+        self._drain()
+
     # ------------------------------------------------------------------ resync
 
     def resync(self, *, anew: bool = True) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from hanat.core.scope import Scope
+from hanat.core.selection import Selection
 from hanat.errors import KernelError
-from hanat.flowsync.channel import DONE, FLAG, PROPOSAL, TERM, Channel, Kind
+from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Conntrack
 
@@ -43,6 +44,7 @@ class FlowService:
             Kind.RESYNC: lambda _body: self._worker.resync(anew=False),
             Kind.FORGET: lambda _body: self._worker.forget(),
             Kind.REPORT: self._report,
+            Kind.QUERY: self._query,
         }
         self._ended = asyncio.Event()
         self._channel = Channel(self._on_frame, self._ended.set)
@@ -85,6 +87,24 @@ class FlowService:
 
     def _set_scope(self, body: bytes) -> None:
         self._worker.set_scope(Scope.from_document(json.loads(body)))
+
+    def _query(self, body: bytes) -> None:
+        document = json.loads(body[NUMBER.size :])
+
+        def done(answer: Answer) -> None:
+            found = {
+                "total": answer.total,
+                "records": [record.hex() for record in answer.records],
+                "error": answer.error,
+            }
+            self._channel.send(Kind.ANSWER, body[: NUMBER.size] + json.dumps(found).encode())
+
+        self._worker.query(
+            Selection.from_document(document["selection"]),
+            limit=document["limit"],
+            kill=document["kill"],
+            done=done,
+        )
 
     def _report(self, _body: bytes) -> None:
         counts = [

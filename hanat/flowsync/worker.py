@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 
 from hanat.core.flows import FlowTable, ServerKey
 from hanat.core.scope import Scope
+from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
 from hanat.flowsync.backup import BackupSide
+from hanat.flowsync.channel import Answer
 from hanat.flowsync.holder import HolderSide
+from hanat.flowsync.query import Query
 from hanat.flowsync.window import Propose
 from hanat.kernel.ports import Conntrack
 
@@ -78,6 +81,27 @@ class FlowWorker:
     def forget(self) -> None:
         """Note that committed batches may have been missed."""
         self._backup.forget()
+
+    def query(
+        self, selection: Selection, *, limit: int, kill: bool, done: Callable[[Answer], None]
+    ) -> None:
+        """Look flows up, in steps; as holder delete them everywhere.
+
+        Args:
+            selection: Which.
+            limit: How many to return at most.
+            kill: Delete them.
+            done: Takes the answer.
+        """
+
+        def found(records: list[bytes]) -> None:
+            if kill:
+                self._holder.kill(records)
+
+        Query(
+            self._conntrack.walk(), self._holder.scope, selection,
+            limit=limit, found=found, done=done,
+        ).step()  # fmt: skip
 
     def status(self) -> FlowStatus:
         """Return the counters; what the kernel has to tell is read first."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from hanat.api.ports import Wanted
 from hanat.config.settings import TcpListen, UnixListen
 from hanat.core.status import (
     FlowStatus,
@@ -100,12 +101,19 @@ class FakeBackend:
     current: NodeStatus = HOLDER
     outcome: str | Exception = "r2"
     asked: list[str | None] = field(default_factory=list)
+    wanted: list[tuple[Wanted, bool]] = field(default_factory=list)
 
     def status(self) -> NodeStatus:
         return self.current
 
     async def refresh(self) -> None:
         await asyncio.sleep(0)
+
+    async def connections(self, wanted: Wanted, *, kill: bool) -> dict[str, Any]:
+        self.wanted.append((wanted, kill))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return {"count": 1, "connections": [{"service": "web"}]}
 
     async def switchover(self, to: str | None) -> str:
         self.asked.append(to)

@@ -118,7 +118,7 @@ def node_at(path: Path) -> Iterator[Node]:
             self.end_headers()
             self.wfile.write(node.body)
 
-        do_GET = do_POST = _answer  # noqa: N815  http.server's names
+        do_GET = do_POST = do_DELETE = _answer  # noqa: N815  http.server's names
 
         def log_message(self, *_args: object) -> None:
             pass

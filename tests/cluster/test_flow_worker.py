@@ -104,3 +104,29 @@ def test_node_that_is_back_has_all_flows_and_may_be_switched_to(
         assert (code, answer) == (200, {"holder": back})
         for echo in (inbound, outbound, third):
             echo.exchange()
+
+
+def conn(lab: Lab, name: str, *arguments: str) -> str:
+    command = [*lab.hanat, "conn", *arguments, "--api", f"unix:{lab.nodes[name].socket}"]
+    done = lab.exec_in(name, command, 30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_connections_are_listed_and_ended(lab: Lab, inbound: Echo, outbound: Echo) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: have(lab, 2), 5, "two flows everywhere")
+    for name in lab.nodes:
+        assert conn(lab, name, "count") == "2\n"
+        assert "tcp-echo" in conn(lab, name, "list", "--service", "tcp-echo")
+    assert conn(lab, first, "kill", "--service", "tcp-echo") == "killed: 1\n"
+    lab.wait_for(lambda: have(lab, 1), 5, "a flow everywhere")
+    for name in lab.nodes:
+        assert conn(lab, name, "count", "--service", "tcp-echo") == "0\n"
+    outbound.exchange()
+    inbound.close()
+    backup = backups(lab, first)[0]
+    command = [*lab.hanat, "conn", "kill", "--all", "--api", f"unix:{lab.nodes[backup].socket}"]
+    done = lab.exec_in(backup, command, 30)
+    assert done.returncode == 4
+    assert f"ask the holder, which is {first}" in done.stderr

@@ -13,10 +13,12 @@ import pytest
 from hanat.core.configuration import Replicate
 from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, Change, ChangeKind, Flow, key_of
 from hanat.core.scope import Scope
+from hanat.core.selection import Selection
 from hanat.flowsync.batch import CHANGES_MAX, encode
+from hanat.flowsync.channel import Answer
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.fake import FakeConntrack, FakeKernel
-from tests.contract.flows import inbound
+from tests.contract.flows import inbound, outbound
 
 TURNS_MAX = 2000
 VIP, OTHER = ip_address("203.0.113.10"), ip_address("203.0.113.99")
@@ -267,6 +269,44 @@ async def test_young_flows_are_told_before_the_holder_leaves(cluster: Cluster) -
     await cluster.settle()
     assert flushed.is_set()
     assert cluster.tables()[1] == cluster.tables()[0]
+
+
+async def test_flows_are_looked_up_on_every_node(cluster: Cluster) -> None:
+    for port in range(5):
+        open_flow(cluster, port)
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    client = inbound(1).original.source.packed
+    for worker in (cluster.holder, cluster.backup):
+        assert await look_up(worker, Selection(client=client, protocol=6), limit=3) == (5, 3)
+        assert await look_up(worker, Selection(server=client)) == (0, 0)
+        assert await look_up(worker, Selection(protocol=17)) == (0, 0)
+        listens = ((6, VIP.packed, 80, 80),)
+        assert await look_up(worker, Selection(listens=listens), limit=0) == (5, 0)
+        assert await look_up(worker, Selection(listens=((6, VIP.packed, 81, 90),))) == (0, 0)
+
+
+async def test_killed_flows_are_gone_everywhere(cluster: Cluster) -> None:
+    for port in range(3):
+        open_flow(cluster, port)
+    for kernel in cluster.kernels:
+        kernel.flows.put(outbound(9).to_record())
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    listens = ((6, VIP.packed, 80, 80),)
+    assert (await look_up(cluster.holder, Selection(listens=listens), kill=True))[0] == 3
+    await cluster.settle()
+    left = {key_of(outbound(9).to_record())}
+    assert cluster.tables() == [left, left]
+
+
+async def look_up(
+    worker: FlowWorker, selection: Selection, *, limit: int = 100, kill: bool = False
+) -> tuple[int, int]:
+    done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    worker.query(selection, limit=limit, kill=kill, done=done.set_result)
+    answer = await done
+    return answer.total, len(answer.records)
 
 
 async def test_who_was_the_holder_is_complete_no_more(cluster: Cluster) -> None:

@@ -1,0 +1,59 @@
+"""Which connections a request is about: the parameters of ``/v1/connections``."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Final
+
+from yarl import URL
+
+from hanat.api.errors import BadRequestError
+from hanat.api.ports import Wanted
+from hanat.core.configuration import Address
+
+LIMIT_MAX: Final = 2000
+PROTOCOLS: Final = ("tcp", "udp", "icmp", "icmpv6")
+TEXT_CHARS_MAX: Final = 255
+KNOWN: Final = ("service", "protocol", "client", "server", "limit")
+
+
+def wanted_of(url: URL) -> Wanted:
+    """Return what the parameters of a request ask for.
+
+    Raises:
+        BadRequestError: A parameter is unknown, there twice, or has a wrong value.
+    """
+    found: dict[str, str] = {}
+    for name, value in url.query.items():
+        if name not in KNOWN:
+            raise BadRequestError(
+                f"unknown parameter {name[:TEXT_CHARS_MAX]!a}; known are {', '.join(KNOWN)}"
+            )
+        if name in found:
+            raise BadRequestError(f"the parameter {name!r} is there twice")
+        found[name] = value[:TEXT_CHARS_MAX]
+    protocol = found.get("protocol")
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise BadRequestError(f"protocol {protocol!a} is none of {', '.join(PROTOCOLS)}")
+    return Wanted(
+        service=found.get("service"),
+        protocol=protocol,
+        client=_address("client", found.get("client")),
+        server=_address("server", found.get("server")),
+        limit=_limit(found.get("limit", "100")),
+    )
+
+
+def _address(name: str, text: str | None) -> Address | None:
+    if text is None:
+        return None
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise BadRequestError(f"{name} {text!a} is not an IPv4 or IPv6 address") from None
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > LIMIT_MAX:
+        raise BadRequestError(f"limit {text!a} is not a number from 0 to {LIMIT_MAX}")
+    return int(text)

@@ -1,0 +1,58 @@
+"""Look flows up in the kernel's table, in slices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from hanat.core.scope import Scope
+from hanat.core.selection import Selection
+from hanat.errors import KernelError
+from hanat.flowsync.channel import Answer
+
+
+class Query:
+    """One that is under way.
+
+    Args:
+        slices: What the kernel has, as it is read.
+        scope: What is ours.
+        selection: What is looked for.
+        limit: How many records to return at most; all are counted.
+        found: Called with each slice of what fits.
+        done: Takes the answer.
+    """
+
+    def __init__(
+        self,
+        slices: Iterator[list[bytes]],
+        scope: Scope,
+        selection: Selection,
+        *,
+        limit: int,
+        found: Callable[[list[bytes]], None],
+        done: Callable[[Answer], None],
+    ) -> None:
+        self._slices, self._scope, self._selection = slices, scope, selection
+        self._limit, self._found, self._done = limit, found, done
+        self._records: list[bytes] = []
+        self._count = 0
+
+    def step(self) -> None:
+        """Read a slice; the loop has its turn before the next."""
+        try:
+            records = next(self._slices, None)
+            if records:
+                fitting = [
+                    r for r in records if self._scope.covers(r) and self._selection.matches(r)
+                ]
+                self._count += len(fitting)
+                self._records += fitting[: self._limit - len(self._records)]
+                self._found(fitting)
+        except KernelError as error:
+            self._done(Answer(self._count, self._records, str(error)))
+            return
+        if records is None:
+            self._done(Answer(self._count, self._records))
+        else:
+            asyncio.get_running_loop().call_soon(self.step)
