@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG_BYTES_MAX = 64 << 20  # the fourth part of a second to read at a start
-LOG_ENTRIES_MAX = 500_000
+# The log is in memory, too. An entry of flows has some kilobytes, another 300 bytes.
+LOG_BYTES_MAX = 16 << 20
+LOG_ENTRIES_MAX = 50_000
 STAGGER = 0.25  # of these, for each node before this one in the order of their ids
 LEADER_LAST = 0.5  # of these, for the leader: what writes should not be what holds
 CHECK_S = 1.0

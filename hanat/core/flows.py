@@ -15,7 +15,6 @@ those of the kernel's ``nf_conntrack_common.h``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -216,7 +215,7 @@ class FlowTable:
     def __init__(self) -> None:
         self._mappings: dict[bytes, bytes] = {}
         self._doubtful: dict[bytes, bytes] = {}  # not told again yet
-        self._counts: Counter[bytes] = Counter()
+        self._counts: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._mappings) + len(self._doubtful)
@@ -225,6 +224,29 @@ class FlowTable:
         """Say whether the flow is there, translated as in the record."""
         key = key_of(record)
         return self._mappings.get(key, self._doubtful.get(key)) == mapping_of(record)
+
+    def put(self, record: bytes) -> bool:
+        """Take a flow into account; say whether it was there, translated as now."""
+        key, mapping = key_of(record), mapping_of(record)
+        was = self._mappings.get(key)
+        if was is None and self._doubtful:
+            was = self._doubtful.pop(key, None)
+        self._mappings[key] = mapping
+        if was == mapping:
+            return True
+        if was is not None:
+            self._count(key, was, -1)
+        self._count(key, mapping, 1)
+        return False
+
+    def drop(self, record: bytes) -> None:
+        """Take into account that a flow is gone."""
+        key = key_of(record)
+        was = self._mappings.pop(key, None)
+        if was is None:
+            was = self._doubtful.pop(key, None)
+        if was is not None:
+            self._count(key, was, -1)
 
     def begin(self) -> None:
         """Doubt every flow that is not told of again until `end`."""
@@ -241,18 +263,6 @@ class FlowTable:
     def __contains__(self, key: bytes) -> bool:
         return key in self._mappings or key in self._doubtful
 
-    def observe(self, change: Change) -> bytes:
-        """Take one change into account; return its key."""
-        kind, record = change
-        key = key_of(record)
-        was = self._mappings.pop(key, None) or self._doubtful.pop(key, None)
-        if was is not None:
-            self._count(key, was, -1)
-        if kind is ChangeKind.PUT:
-            mapping = self._mappings[key] = mapping_of(record)
-            self._count(key, mapping, 1)
-        return key
-
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each port that has any."""
         return {_server(packed): count for packed, count in self._counts.items()}
@@ -262,8 +272,10 @@ class FlowTable:
         listen, server = key[size : 2 * size], mapping[:size]
         if listen != server:
             place = key[-5:-3] + key[-1:] + listen + server
-            self._counts[place] += step
-            if not self._counts[place]:
+            total = self._counts.get(place, 0) + step
+            if total:
+                self._counts[place] = total
+            else:
                 del self._counts[place]
 
 

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
-from hanat.core.flows import Change, ChangeKind, FlowTable, is_established, record_with
+from hanat.core.flows import FlowTable, is_established, record_with
 from hanat.core.scope import Scope
 from hanat.errors import KernelError, WireError
-from hanat.flowsync.batch import Mark, decode
+from hanat.flowsync.batch import Changes, Mark, decode
 from hanat.kernel.ports import Conntrack, Installed
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class BackupSide:
             for records in self._conntrack.walk():
                 for record in records:
                     if self.scope.covers(record) and is_established(record):
-                        self._table.observe(Change(ChangeKind.PUT, record))
+                        self._table.put(record)
         except KernelError as error:
             self._failed("load", error)
         self._table.end()
@@ -79,20 +79,20 @@ class BackupSide:
             self.complete = complete
             self._completed(complete)
 
-    def _install(self, changes: list[Change]) -> None:
-        self.received += len(changes)
-        gone = [c.record for c in changes if c.kind is ChangeKind.DELETE]
+    def _install(self, changes: Changes) -> None:
+        put, gone = changes
+        self.received += len(put) + len(gone)
         self._delete(gone)
+        for record in gone:
+            self._table.drop(record)
         known: list[bytes] = []
         new: list[bytes] = []
-        for change in changes:
-            if change.kind is ChangeKind.PUT:
-                (known if self._table.knows(change.record) else new).append(change.record)
-            self._table.observe(change)
+        for record in put:
+            (known if self._table.put(record) else new).append(record)
         if known:
-            missing = set(self._conntrack.extend(known))
+            missing = self._conntrack.extend(known)
             self.repaired += len(missing)
-            new += [record for record in known if record in missing]
+            new += missing
         if new:
             self._note_installed(self._conntrack.install(new))
 

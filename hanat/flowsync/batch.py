@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
+from typing import NamedTuple
 
 from hanat.core.flows import RECORD_V4, RECORD_V6, Change, ChangeKind
 from hanat.errors import WireError
@@ -67,7 +68,14 @@ def encode(changes: Sequence[Change]) -> bytes:
     return _HEAD.pack(VERSION, len(heads)) + b"".join(heads) + packed
 
 
-def decode(batch: bytes) -> list[Change] | Mark:
+class Changes(NamedTuple):
+    """The records of a batch, by what happened to the flows."""
+
+    put: list[bytes]
+    gone: list[bytes]
+
+
+def decode(batch: bytes) -> Changes | Mark:
     """Return the changes of a batch, or what it marks.
 
     Raises:
@@ -79,7 +87,7 @@ def decode(batch: bytes) -> list[Change] | Mark:
         raise WireError(f"a damaged flow batch of {len(batch)} bytes: {error}") from error
 
 
-def _decode(batch: bytes) -> list[Change] | Mark:
+def _decode(batch: bytes) -> Changes | Mark:
     version, group_count = _HEAD.unpack_from(batch)
     if version != VERSION:
         raise ValueError(f"version {version}, known is {VERSION}")
@@ -99,15 +107,14 @@ def _decode(batch: bytes) -> list[Change] | Mark:
     data = unpacker.decompress(batch[_HEAD.size + group_count * _GROUP.size :], wanted + 1)
     if len(data) != wanted:
         raise ValueError(f"{len(data)} bytes unpacked, {wanted} announced")
-    changes: list[Change] = []
+    changes = Changes([], [])
     position = 0
     for kind, size, count in groups:
+        records = changes.put if ChangeKind(kind) is ChangeKind.PUT else changes.gone
         joined = bytearray(size * count)
         for column in range(size):
             joined[column::size] = data[position : position + count]
             position += count
-        changes += [
-            Change(ChangeKind(kind), bytes(joined[start : start + size]))
-            for start in range(0, size * count, size)
-        ]
+        whole = bytes(joined)
+        records += [whole[start : start + size] for start in range(0, size * count, size)]
     return changes

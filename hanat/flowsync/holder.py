@@ -28,6 +28,8 @@ from hanat.kernel.ports import Capture, Conntrack
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.005
+# Under load an entry of the log carries more: each costs what 100 changes cost.
+GATHER_BUSY_S, BUSY_CHANGES = 0.015, 25
 WINDOW_BATCHES = 16
 READS_MAX = 4  # of some thousand events each; then the loop has its turn
 WAITING_CHANGES_MAX = 200_000
@@ -62,6 +64,7 @@ class HolderSide:
         self._young: dict[float, dict[bytes, tuple[float, Change]]] = {}  # by age that is wanted
         self._maturing: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
+        self._gathered_count = 0
         self._on_flushed: Callable[[], None] | None = None
         self._resync: Resync | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -200,8 +203,8 @@ class HolderSide:
             key = key_of(record)
             known = key in resync.gone or key in self._waiting or self._is_young(key)
             if not known and self.scope.policy(record).established:
-                change = resync.waiting[key] = Change(ChangeKind.PUT, record)
-                self._table.observe(change)
+                resync.waiting[key] = Change(ChangeKind.PUT, record)
+                self._table.put(record)
                 self.captured += 1
 
     def _is_young(self, key: bytes) -> bool:
@@ -224,11 +227,14 @@ class HolderSide:
         assert self._capture is not None
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._capture.fileno())
-        self._gathering = loop.call_later(GATHER_S, self._gathered)
+        busy = self._gathered_count >= BUSY_CHANGES
+        self._gathering = loop.call_later(GATHER_BUSY_S if busy else GATHER_S, self._gathered)
 
     def _gathered(self) -> None:
         self._gathering = None
+        before = self.captured
         self.collect()
+        self._gathered_count = self.captured - before
         if self._capture is not None:
             self._wait_for_changes()
 
@@ -260,13 +266,18 @@ class HolderSide:
                 self._tell(change)
 
     def _tell(self, change: Change) -> None:
+        kind, record = change
+        key, resync = key_of(record), self._resync
         self.captured += 1
-        key, resync = self._table.observe(change), self._resync
+        if kind is ChangeKind.PUT:
+            self._table.put(record)
+        else:
+            self._table.drop(record)
         self._waiting.pop(key, None)
         self._waiting[key] = change
         if resync is not None:
             resync.waiting.pop(key, None)
-            if change.kind is ChangeKind.DELETE:
+            if kind is ChangeKind.DELETE:
                 resync.gone.add(key)
 
     def _is_wanted(self, change: Change) -> bool:

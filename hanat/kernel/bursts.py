@@ -7,6 +7,7 @@ thousand takes 1 us for each of them.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 
@@ -60,11 +61,13 @@ class Burst:
         One that is larger than `SLOT_BYTES` is cut off there.
 
         Raises:
-            OSError: EAGAIN when nothing waits, ENOBUFS after an overrun.
+            OSError: ENOBUFS after an overrun.
         """
         count = _libc.recvmmsg(opened.fileno(), self._messages, SLOTS, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
+            if number == errno.EAGAIN:
+                return []
             raise OSError(number, os.strerror(number))
         data = memoryview(self._data)
         places = range(0, count * SLOT_BYTES, SLOT_BYTES)

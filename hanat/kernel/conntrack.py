@@ -314,8 +314,6 @@ class KernelCapture:
         for _ in range(READ_BURSTS_MAX):
             try:
                 events = self._burst.read(self._socket)
-            except BlockingIOError:
-                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise _refusal(error, "read flows") from error
@@ -327,6 +325,8 @@ class KernelCapture:
                     self._overruns += 1  # cut off: lost as well
                 elif kind in _KINDS and (record := self._reader(event, 0, length)) is not None:
                     found.append(Change(_KINDS[kind], record))
+            if len(events) < SLOTS:
+                break
         return found
 
 

@@ -193,32 +193,30 @@ class Writer:
 
     def __init__(self, build: _Build) -> None:
         self._build = build
-        self._templates: dict[bytes, tuple[bytes, bytes, _Pieces] | None] = {}
+        self._templates: dict[int, dict[bytes, tuple[bytes, bytes, _Pieces] | None]] = {
+            RECORD_V4.size: {},
+            RECORD_V6.size: {},
+        }
 
     def __call__(self, record: bytes, sequence: int) -> bytes | None:
         """Return the message for a record."""
         if record[-12:-6] != _NO_MARK_NO_ZONE:
             return self._build(record, sequence)
-        # Family, status, protocol, flags.
-        shape = b"%c%b%b%b" % (len(record), record[-20:-16], record[-6:-5], record[-2:])
+        # Status, protocol, flags; and the family.
+        templates = self._templates[len(record)]
+        shape = record[-20:-16] + record[-6:-5] + record[-2:]
         try:
-            template = self._templates[shape]
+            template = templates[shape]
         except KeyError:
-            template = self._learn(record, shape)
+            if len(templates) >= TEMPLATES_MAX:
+                return self._build(record, sequence)
+            template = templates[shape] = self._probed(record)
         if template is None:
             return self._build(record, sequence)
         head, rest, pieces = template
         return head + _SEQUENCE.pack(sequence) + b"".join(pieces(record + rest))
 
-    def _learn(self, record: bytes, shape: bytes) -> tuple[bytes, bytes, _Pieces] | None:
-        if len(self._templates) >= TEMPLATES_MAX:
-            return None
-        found = self._templates[shape] = self._probed(record)
-        return found
-
     def _probed(self, record: bytes) -> tuple[bytes, bytes, _Pieces] | None:
-        if len(record) not in {RECORD_V4.size, RECORD_V6.size}:
-            return None
         message = self._build(record, 0)
         if message is None:
             return None

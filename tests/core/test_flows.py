@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from hypothesis import given
@@ -10,8 +11,6 @@ from hanat.core.flows import (
     STATUS_ASSURED,
     STATUS_DST_NAT,
     STATUS_SRC_NAT,
-    Change,
-    ChangeKind,
     Flow,
     FlowTable,
     ServerKey,
@@ -21,7 +20,6 @@ from hanat.core.flows import (
 )
 from tests.strategies import flows
 
-PUT, DELETE = ChangeKind.PUT, ChangeKind.DELETE
 VIP, SERVER = ip_address("203.0.113.10"), ip_address("10.11.12.101")
 
 
@@ -45,13 +43,38 @@ def test_key_is_the_original_tuple_protocol_and_zone(one: Flow, other: Flow) -> 
 def test_table_counts_flows_of_each_server_once() -> None:
     table = FlowTable()
     record = inbound(port=1000).to_record()
-    for change in (Change(PUT, record), Change(PUT, record)):
-        table.observe(change)
+    assert not table.put(record)
+    assert table.put(record)
     key = ServerKey(6, VIP.packed, 80, SERVER.packed)
     assert (len(table), table.counts()) == (1, {key: 1})
-    table.observe(Change(DELETE, record))
-    table.observe(Change(DELETE, record))
+    table.drop(record)
+    table.drop(record)
     assert (len(table), table.counts()) == (0, {})
+
+
+def test_table_leaves_over_what_was_not_told_again() -> None:
+    table = FlowTable()
+    records = [inbound(port=port).to_record() for port in range(3)]
+    for record in records:
+        table.put(record)
+    table.begin()
+    assert table.put(records[0])
+    table.drop(records[1])
+    assert len(table) == 2
+    assert table.knows(records[2])
+    assert table.end() == [key_of(records[2])]
+    assert sum(table.counts().values()) == len(table) == 1
+
+
+def test_flow_that_is_translated_anew_counts_for_its_new_server() -> None:
+    table = FlowTable()
+    flow = inbound(port=1)
+    other = ip_address("10.11.12.102")
+    moved = replace(flow, reply=replace(flow.reply, source=other))
+    table.put(flow.to_record())
+    assert not table.put(moved.to_record())
+    assert not table.knows(flow.to_record())
+    assert table.counts() == {ServerKey(6, VIP.packed, 80, other.packed): 1}
 
 
 def inbound(*, port: int) -> Flow:
