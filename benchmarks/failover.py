@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from benchmarks import keepalived, load, table, trial
 from benchmarks.cases import CASES
 from benchmarks.figures import ENDLESS, Figures
+from benchmarks.flood import Loaded
 from benchmarks.systems import SETTLE_S, Hanat, System
 from chaos.errors import LabError, UsageError
 from chaos.lab import require_machine
@@ -119,6 +120,9 @@ def systems(options: argparse.Namespace) -> Mapping[str, Callable[[], System]]:
     chosen: dict[str, Callable[[], System]] = {
         f"hanat, profile {options.profile}": partial(Hanat, options.prefix, options.profile)
     }
+    for flows in options.flows:
+        title = f"hanat, profile {options.profile}, {flows} flows"
+        chosen[title] = partial(Loaded, options.prefix, options.profile, flows)
     for advert_s in options.keepalived or ():
         title = f"keepalived, advert_int {advert_s:g} s"
         chosen[title] = partial(keepalived.Keepalived, options.prefix, advert_s)
@@ -188,6 +192,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--keepalived", nargs="*", type=_advert, metavar="SECONDS",
         help="compare with keepalived and conntrackd, with these advert intervals "
         f"(default: {' '.join(f'{s:g}' for s in keepalived.ADVERTS_S)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--flows", nargs="*", type=int, default=[], metavar="COUNT",
+        help="also with so many established connections in all tables",
     )  # fmt: skip
     parser.add_argument(
         "--patience", type=float, default=0.0, metavar="SECONDS",

@@ -12,7 +12,6 @@ Exit codes: 0 measured, 1 the cluster failed, 2 this machine or the command line
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -27,43 +26,22 @@ from threading import Event, Thread
 from types import FrameType
 from typing import NoReturn
 
+from benchmarks import flood
 from benchmarks.failover import machine
+from benchmarks.flood import PUBLIC, Loaded
 from benchmarks.keepalived import Keepalived, require_programs
 from benchmarks.load import wait_for_quiet
 from benchmarks.rawflows import FIRST_SERVICE_PORT
-from benchmarks.systems import Hanat, System
-from chaos.configs import cluster_toml
+from benchmarks.systems import System
 from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
+from chaos.lab import require_machine
 from chaos.netns import entered, write_sysctls
-from chaos.processes import REPOSITORY, marked
-from chaos.topology import CLIENT, FLOATING, SERVERS
+from chaos.processes import marked
 from chaos.waiting import wait_until
 
 SAMPLE_S = 0.002
 SETTLE_S_MAX = 60.0
-LAST_PORT = FIRST_SERVICE_PORT + 9
-CLIENT_ADDRESS, SERVER_ADDRESS = "203.0.113.100", "10.11.12.101"
-PUBLIC = FLOATING["public"].partition("/")[0]
 SYSTEMS = ("none", "hanat", "conntrackd")
-SERVICE = f"""
-[[service]]
-name = "many"
-listen = ["vip:public tcp/{FIRST_SERVICE_PORT}-{LAST_PORT}"]
-replicate = "%s"
-  [[service.server]]
-  name = "s1"
-  address = "{SERVER_ADDRESS}"
-"""
-SILENT = f"""
-table inet silent {{
-  chain prerouting {{
-    type filter hook prerouting priority raw
-    tcp dport {FIRST_SERVICE_PORT}-{LAST_PORT} drop
-    tcp sport {FIRST_SERVICE_PORT}-{LAST_PORT} drop
-  }}
-}}
-"""  # the hosts' kernels must not answer what they know nothing of
 HEAD = (
     "system", "offered, flows/s", "reached", "CPU s per 100k, holder", "backup",
     "behind p50, ms", "p99", "max", "missing at the end", "changes of holder", "stolen, ms",
@@ -104,11 +82,7 @@ def build(system: str, prefix: str, profile: str) -> System:
     """Return a system that was not started."""
     if system == "conntrackd":
         return Keepalived(prefix, 1.0)
-    found = Hanat(prefix, profile)
-    policy = "none" if system == "none" else "established"
-    found.lab = Lab(prefix, cluster_toml=cluster_toml(profile=profile) + SERVICE % policy)
-    found.nodes = found.lab.nodes
-    return found
+    return Loaded(prefix, profile, 0, policy="none" if system == "none" else "established")
 
 
 class Bench:
@@ -116,24 +90,19 @@ class Bench:
 
     def __init__(self, name: str, system: System) -> None:
         self.name, self.system, self.lab = name, system, system.lab
-        for host in (CLIENT, *SERVERS):
-            with entered(self.lab.topology.namespace(host)):
-                subprocess.run(["nft", "-f", "-"], input=SILENT, text=True, check=True)
+        if name == "conntrackd":
+            flood.silence(self.lab)
         self.holder = system.start()
         self.backups = [name for name in system.nodes if name != self.holder]
         for router in system.nodes:
             there = self.lab.topology.namespace(router)
             write_sysctls(there, {"net.netfilter.nf_conntrack_events": "1"})
-        self._counts = {name: self._open_count(name) for name in system.nodes}
+        self._counts = {name: flood.count_file(self.lab, name) for name in system.nodes}
 
     def close(self) -> None:
         """Release descriptors."""
         for opened in self._counts.values():
             os.close(opened)
-
-    def _open_count(self, name: str) -> int:
-        with entered(self.lab.topology.namespace(name)):
-            return os.open("/proc/sys/net/netfilter/nf_conntrack_count", os.O_RDONLY)
 
     def count(self, name: str) -> int:
         """Return the number of entries in a router's table."""
@@ -141,24 +110,7 @@ class Bench:
 
     def load(self, first: int, count: int, *, rate: float = 0) -> float:
         """Open connections; return how many seconds it took."""
-        topology = self.lab.topology
-        macs = {
-            port.network: port.mac
-            for host in topology.routers
-            if host.name == self.holder
-            for port in host.ports
-        }
-        command = [
-            sys.executable, "-m", "benchmarks.rawflows",
-            "--client", topology.namespace(CLIENT), "eth0", macs["public"], CLIENT_ADDRESS, PUBLIC,
-            "--server", topology.namespace(SERVERS[0]), "eth0", macs["private"],
-            SERVER_ADDRESS, CLIENT_ADDRESS,
-            "--first", str(first), "--count", str(count), "--rate", str(rate),
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
-        if done.returncode:
-            raise LabError(f"the load generator failed: {done.stderr.strip()[-300:]}")
-        return float(json.loads(done.stdout)["seconds"])
+        return flood.open_flows(self.lab, self.holder, first=first, count=count, rate=rate)
 
     def cpu_s(self, name: str) -> float:
         """Return what the processes that replicate on a router have used."""

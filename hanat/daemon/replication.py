@@ -16,7 +16,7 @@ from hanat.daemon import realtime
 from hanat.flowsync.client import FlowClient
 
 FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
-RESYNC_S = 2.0  # at most so often, for peers that lack flows
+RESYNC_S, RESYNC_S_MAX = 2.0, 60.0  # at most so often, for peers that lack flows; ever less
 
 
 class Replication:
@@ -36,7 +36,7 @@ class Replication:
         self, replica: Replica, guard: Guard, *, origin: int, kick: Callable[[], None]
     ) -> None:
         self._replica, self._guard, self._origin, self._kick = replica, guard, origin, kick
-        self._resync_at = 0.0
+        self._resync_at, self._resync_s = 0.0, RESYNC_S
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
 
@@ -57,9 +57,15 @@ class Replication:
     def look(self, now: float) -> None:
         """See whether the worker lives; as holder, tell everything to who lacks flows."""
         self.worker.look()
-        if now >= self._resync_at and self._replica.leading and self._guard.incomplete_peers:
-            self._resync_at = now + RESYNC_S
-            self.worker.resync()
+        if now < self._resync_at or not self._replica.leading:
+            return
+        if not self._guard.incomplete_peers:
+            self._resync_s = RESYNC_S
+            return
+        self._resync_at = now + self._resync_s
+        # One that still lacks flows after that has another trouble.
+        self._resync_s = min(2 * self._resync_s, RESYNC_S_MAX)
+        self.worker.resync()
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
         proposed = self._replica.propose(Flows(term, self._origin, batch), done)

@@ -73,7 +73,6 @@ CAPTURE_BUFFER_BYTES = 64 << 20
 # A read gives the loop back after 4096 events (10 ms).
 READ_BURSTS_MAX = 4
 READ_EVENTS_MAX = READ_BURSTS_MAX * SLOTS
-MESSAGE_BYTES_MAX = 4096
 
 # About a thousand requests of 200 to 300 bytes, 2.5 ms in the kernel.
 SEND_BYTES_MAX = 256 << 10
@@ -205,34 +204,20 @@ class KernelConntrack:
         except OSError as error:
             raise _refusal(error, "count flows") from error
 
-    def _send(
-        self, records: Sequence[bytes], message: Callable[[bytes, int], bytes | None]
-    ) -> dict[int, int]:
+    def _send(self, records: Sequence[bytes], writer: Writer) -> dict[int, int]:
         """Send one request a record; return the errno of each refused, by its place."""
         if not records:
             return {}
         sender = self._opened()
         refusals: dict[int, int] = {}
-        parts: list[bytes] = []
-        length = 0
+        unable: list[int] = []
         try:
-            for place, record in enumerate(records):
-                part = message(record, place)
-                if part is None:
-                    refusals[place] = errno.EPROTONOSUPPORT
-                    continue
-                parts.append(part)
-                length += len(part)
-                if length >= SEND_BYTES_MAX - MESSAGE_BYTES_MAX:
-                    sender.send(b"".join(parts))
-                    _collect_refusals(sender, refusals)
-                    parts, length = [], 0
-            if parts:
-                sender.send(b"".join(parts))
+            for chunk in writer.chunks(records, bytes_max=SEND_BYTES_MAX, unable=unable):
+                sender.send(chunk)
                 _collect_refusals(sender, refusals)
         except OSError as error:
             raise _refusal(error, "change flows") from error
-        return refusals
+        return refusals | dict.fromkeys(unable, errno.EPROTONOSUPPORT)
 
     def _opened(self) -> socket.socket:
         if self._sender is None:

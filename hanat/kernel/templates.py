@@ -7,18 +7,19 @@ learnt from the slow code in `ctnetlink`, which then is asked no more:
   are is remembered. Messages of the same length that agree with the first one in every
   byte that is no value (headers, attribute headers, protocol) are cut up at those places.
 - `Writer`: each byte of a record is changed once, to see which bytes of the message follow
-  it. Records of the same kind (family, protocol, status, flags) are pasted in there.
+  it. Records of the same kind (family, protocol, status, flags) are pasted in there, many at
+  once.
 
 What fits no template takes the slow way, and so does everything when there are too many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
-from struct import Struct
 
-from hanat.core.flows import RECORD_V4, RECORD_V6
+from hanat.core.flows import RECORD_V4
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CTA_ID,
@@ -54,7 +55,6 @@ _PARSED = frozenset({
     CTA_PROTOINFO,
 })  # fmt: skip
 
-_SEQUENCE = Struct("=I")
 _SEQUENCE_SPAN = (8, 12)
 _NO_MARK_NO_ZONE = bytes(6)
 _FLIP = 0x01
@@ -187,42 +187,68 @@ def _cutter(spans: Iterable[_Span]) -> _Pieces:
 class Writer:
     """Makes messages as a function of `ctnetlink` does, from what it learnt of that.
 
+    Many of a kind are made at once, by column: a byte of all records goes to its place in
+    all messages with one operation of the interpreter.
+
     Args:
         build: Returns the message for a record and a sequence number, None if there is none.
     """
 
     def __init__(self, build: _Build) -> None:
         self._build = build
-        self._templates: dict[int, dict[bytes, tuple[bytes, bytes, _Pieces] | None]] = {
-            RECORD_V4.size: {},
-            RECORD_V6.size: {},
-        }
+        self._templates: dict[bytes, tuple[bytes, list[tuple[int, int]]] | None] = {}
 
-    def __call__(self, record: bytes, sequence: int) -> bytes | None:
-        """Return the message for a record."""
-        if record[-12:-6] != _NO_MARK_NO_ZONE:
-            return self._build(record, sequence)
-        # Status, protocol, flags; and the family.
-        templates = self._templates[len(record)]
-        shape = record[-20:-16] + record[-6:-5] + record[-2:]
+    def chunks(
+        self, records: Sequence[bytes], *, bytes_max: int, unable: list[int]
+    ) -> Iterator[bytes]:
+        """Yield the messages of records, in any order, each with its place as sequence number.
+
+        Args:
+            records: Flows.
+            bytes_max: A chunk is no longer; more than any message.
+            unable: Takes the places of those for which there is no message.
+        """
+        slow: list[int] = []
+        for shape, places in _by_shape(records).items():
+            template = self._template(shape, records[places[0]])
+            if template is None:
+                slow += places
+                continue
+            step = bytes_max // len(template[0])
+            for first in range(0, len(places), step):
+                yield _pasted(template, records, places[first : first + step])
+        parts: list[bytes] = []
+        length = 0
+        for place in slow:
+            message = self._build(records[place], place)
+            if message is None:
+                unable.append(place)
+                continue
+            if length + len(message) > bytes_max:
+                yield b"".join(parts)
+                parts, length = [], 0
+            parts.append(message)
+            length += len(message)
+        if parts:
+            yield b"".join(parts)
+
+    def _template(self, shape: bytes, record: bytes) -> tuple[bytes, list[tuple[int, int]]] | None:
         try:
-            template = templates[shape]
+            return self._templates[shape]
         except KeyError:
-            if len(templates) >= TEMPLATES_MAX:
-                return self._build(record, sequence)
-            template = templates[shape] = self._probed(record)
-        if template is None:
-            return self._build(record, sequence)
-        head, rest, pieces = template
-        return head + _SEQUENCE.pack(sequence) + b"".join(pieces(record + rest))
+            if len(self._templates) >= TEMPLATES_MAX or record[-12:-6] != _NO_MARK_NO_ZONE:
+                return None
+        found = self._templates[shape] = self._probed(record)
+        return found
 
-    def _probed(self, record: bytes) -> tuple[bytes, bytes, _Pieces] | None:
+    def _probed(self, record: bytes) -> tuple[bytes, list[tuple[int, int]]] | None:
+        """Return a message and which of its bytes are copies of which of the record's."""
         message = self._build(record, 0)
         if message is None:
             return None
         size = len(record)
         fixed = {*range(size - 20, size - 16), *range(size - 12, size - 5), size - 2, size - 1}
-        sources = list(range(size, size + len(message)))  # of each byte of the message
+        sources: dict[int, int] = {}
         for place in sorted(set(range(size)) - fixed):
             changed = bytearray(record)
             changed[place] ^= _FLIP
@@ -234,6 +260,38 @@ class Writer:
                     if message[i] != record[place] or byte != changed[place]:
                         return None  # not a copy: computed
                     sources[i] = place
-        first, last = _SEQUENCE_SPAN
-        spans = [(source, source + 1) for source in sources[last:]]
-        return message[:first], message, _cutter(spans)
+        return message, sorted(sources.items())
+
+
+def _by_shape(records: Sequence[bytes]) -> dict[bytes, list[int]]:
+    """Return the places of records that agree in status, mark, zone, protocol, flags, family."""
+    found: dict[bytes, list[int]] = {}
+    for place, record in enumerate(records):
+        shape = record[-20:-16] + record[-12:-5] + record[-2:]
+        if len(record) != RECORD_V4.size:
+            shape += b"6"
+        try:
+            found[shape].append(place)
+        except KeyError:
+            found[shape] = [place]
+    return found
+
+
+def _pasted(
+    template: tuple[bytes, list[tuple[int, int]]], records: Sequence[bytes], places: list[int]
+) -> bytes:
+    message, sources = template
+    joined = b"".join([records[place] for place in places])
+    size, length = len(joined) // len(places), len(message)
+    made = bytearray(message * len(places))
+    columns: dict[int, bytes] = {}
+    for target, source in sources:
+        column = columns.get(source)
+        if column is None:
+            column = columns[source] = joined[source::size]
+        made[target::length] = column
+    first, last = _SEQUENCE_SPAN
+    sequences = array("I", places).tobytes()
+    for offset in range(last - first):
+        made[first + offset :: length] = sequences[offset :: last - first]
+    return bytes(made)

@@ -30,6 +30,7 @@ from hanat.kernel.ctnetlink import (
     create_message,
     delete_message,
     record_of,
+    timeout_message,
     tuple_attribute,
 )
 from hanat.kernel.netlink import HEADER, attribute, nested
@@ -143,16 +144,17 @@ def test_reader_asks_the_parser_once_a_layout(monkeypatch: object) -> None:
     assert len(asked) == 1
 
 
-BUILDERS = (create_message, delete_message)
+BUILDERS = (create_message, delete_message, timeout_message)
 
 
-@given(st.lists(usual_flows, max_size=40), WORD)
-def test_writer_makes_what_the_builder_makes(some: list[Flow], sequence: int) -> None:
+@given(st.lists(usual_flows, max_size=40), st.integers(1000, 5000))
+def test_writer_makes_what_the_builder_makes(some: list[Flow], bytes_max: int) -> None:
+    flows = [*some, *(replace(flow, mark=0, zone=0) for flow in some)]
+    records = [flow.to_record() for flow in flows]
     for build in BUILDERS:
-        writer = Writer(build)
-        for flow in [*some, *(replace(flow, mark=0, zone=0) for flow in some)]:
-            record = flow.to_record()
-            assert writer(record, sequence) == build(record, sequence)
+        assert written(Writer(build), records, bytes_max) == {
+            place: build(record, place) for place, record in enumerate(records)
+        }
 
 
 def test_writer_asks_the_builder_for_one_record_of_a_kind() -> None:
@@ -163,9 +165,27 @@ def test_writer_asks_the_builder_for_one_record_of_a_kind() -> None:
         return create_message(record, sequence)
 
     writer = Writer(counting)
-    writer(inbound(1).to_record(), 1)
+    written(writer, [inbound(1).to_record()])
     learnt = len(asked)
-    for port in range(2, 50):
-        record = inbound(port).to_record()
-        assert writer(record, port) == create_message(record, port)
+    records = [inbound(port).to_record() for port in range(2000)]
+    assert written(writer, records) == {
+        place: create_message(record, place) for place, record in enumerate(records)
+    }
     assert len(asked) == learnt
+
+
+def written(
+    writer: Writer, records: list[bytes], bytes_max: int = 1 << 18
+) -> dict[int, bytes | None]:
+    """Return the message of each record, by its place."""
+    unable: list[int] = []
+    found: dict[int, bytes | None] = {}
+    for chunk in writer.chunks(records, bytes_max=bytes_max, unable=unable):
+        assert len(chunk) <= bytes_max
+        start = 0
+        while start < len(chunk):
+            length, _, _, sequence, _ = HEADER.unpack_from(chunk, start)
+            assert sequence not in found
+            found[sequence] = chunk[start : start + length]
+            start += length
+    return found | dict.fromkeys(unable)
