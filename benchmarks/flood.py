@@ -47,7 +47,9 @@ def silence(lab: Lab) -> None:
             subprocess.run(["nft", "-f", "-"], input=SILENT, text=True, check=True)
 
 
-def open_flows(lab: Lab, holder: str, *, first: int, count: int, rate: float = 0) -> float:
+def open_flows(
+    lab: Lab, holder: str, *, first: int, count: int, rate: float = 0, reset: bool = False
+) -> float:
     """Open connections through the holder; return how many seconds it took.
 
     Args:
@@ -56,6 +58,7 @@ def open_flows(lab: Lab, holder: str, *, first: int, count: int, rate: float = 0
         first: Number of the first connection; a number twice is the same connection.
         count: How many.
         rate: Connections a second; 0: as fast as it goes.
+        reset: End them instead.
 
     Raises:
         LabError: The generator failed.
@@ -69,6 +72,7 @@ def open_flows(lab: Lab, holder: str, *, first: int, count: int, rate: float = 0
         "--server", topology.namespace(SERVERS[0]), "eth0", macs["private"],
         SERVER_ADDRESS, CLIENT_ADDRESS,
         "--first", str(first), "--count", str(count), "--rate", str(rate),
+        *(["--reset"] if reset else []),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     if done.returncode:

@@ -34,7 +34,7 @@ from benchmarks.load import wait_for_quiet
 from benchmarks.rawflows import FIRST_SERVICE_PORT
 from benchmarks.systems import System
 from chaos.errors import LabError, UsageError
-from chaos.lab import require_machine
+from chaos.lab import Lab, require_machine
 from chaos.netns import entered, write_sysctls
 from chaos.processes import marked
 from chaos.waiting import wait_until
@@ -126,16 +126,6 @@ class Bench:
                 continue
         return total / 1e9
 
-    def memory(self, name: str) -> dict[str, float]:
-        """Return MiB resident by process."""
-        found: dict[str, float] = {}
-        for process in marked(self.lab.prefix, name):
-            words = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
-            kind = next((w for w in words if w.startswith("hanat.")), words[0])
-            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            found[kind] = pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-        return found
-
     def flows(self, name: str) -> set[str]:
         """Return the connections of the load that a router has, with their translations."""
         if self.name == "conntrackd" and name != self.holder:
@@ -166,6 +156,17 @@ class Bench:
             return same
 
         wait_until(still, SETTLE_S_MAX, "the tables to settle")
+
+
+def memory_of(lab: Lab, name: str) -> dict[str, float]:
+    """Return MiB resident by process."""
+    found: dict[str, float] = {}
+    for process in marked(lab.prefix, name):
+        words = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+        kind = next((w for w in words if w.startswith("hanat.")), "supervisor")
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+        found[kind] = pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    return found
 
 
 class Sampler:
@@ -284,8 +285,8 @@ def sizes(options: argparse.Namespace, counts: Sequence[int]) -> Iterator[tuple[
             bench.load(have, count - have, rate=options.rate)
             have = count
             bench.settle()
-            memory = bench.memory(bench.holder)
-            backup = bench.memory(bench.backups[0])
+            memory = memory_of(bench.lab, bench.holder)
+            backup = memory_of(bench.lab, bench.backups[0])
             seconds = _resync_s(bench)
             bench.settle()
             yield (

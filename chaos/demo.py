@@ -155,14 +155,17 @@ def _switch_over(lab: Lab, run: Run, to: str) -> None:
 
 
 def _caught_up(lab: Lab, name: str, holder: str) -> Callable[[], bool]:
-    """Return a condition: the node follows the holder and has applied what that had then."""
+    """Return a condition: the node follows the holder and has what that had then, log and flows."""
     target: list[int] = []
 
     def condition() -> bool:
         of_holder, own = lab.status(holder), lab.status(name)
         if not of_holder or not own:
             return False
-        connected = any(p["name"] == name and p["connected"] for p in of_holder["peers"])
+        # It has all flows, and the holder has heard so.
+        connected = any(
+            p["name"] == name and p["connected"] and p["complete"] for p in of_holder["peers"]
+        )
         if own["role"] != "BACKUP" or own["leader"] != holder or not connected:
             return False
         if not target:

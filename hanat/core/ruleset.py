@@ -323,14 +323,19 @@ def _networks(networks: Iterable[Network], version: int) -> list[str]:
 
 
 def _events_chain(ports: Sequence[str]) -> list[str]:
-    """Spare the kernel to build events nobody reads: of four a short TCP flow, one is left."""
+    """Spare the kernel to build events nobody reads: of four a short TCP flow, one is left.
+
+    When TCP says goodbye its state is of interest, too: the entry itself ends minutes later.
+    """
     if not ports:
         return []
+    ours = f"iifname {{ {_quoted(ports)} }}"
     return _chain(
         "events",
         [
             "type filter hook prerouting priority -150; policy accept;",
-            f"iifname {{ {_quoted(ports)} }} ct state new ct event set assured,destroy",
+            f"{ours} ct state new ct event set assured,destroy",
+            f"{ours} tcp flags & (fin | rst) != 0 ct event set assured,destroy,protoinfo",
         ],
     )
 

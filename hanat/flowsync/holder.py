@@ -141,8 +141,7 @@ class HolderSide:
             key = key_of(record)
             for young in self._young.values():
                 young.pop(key, None)
-            if key in self._table:
-                self._tell(Change(ChangeKind.DELETE, record))
+            self._tell(Change(ChangeKind.DELETE, record))
         self._drain()
 
     # ------------------------------------------------------------------ resync
@@ -268,6 +267,11 @@ class HolderSide:
     def _tell(self, change: Change) -> None:
         kind, record = change
         key, resync = key_of(record), self._resync
+        if kind is ChangeKind.DELETE:
+            if resync is not None:
+                resync.gone.add(key)
+            if key not in self._table:
+                return  # told already, or never heard of
         self.captured += 1
         if kind is ChangeKind.PUT:
             self._table.put(record)
@@ -277,8 +281,6 @@ class HolderSide:
         self._waiting[key] = change
         if resync is not None:
             resync.waiting.pop(key, None)
-            if kind is ChangeKind.DELETE:
-                resync.gone.add(key)
 
     def _is_wanted(self, change: Change) -> bool:
         """Say whether to tell of a change now; who is too young may be told of later."""

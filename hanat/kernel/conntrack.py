@@ -2,8 +2,9 @@
 
 The holder captures; the backups install. Of the seven events in a connection's
 life two are read: the entry became ASSURED, which says all that is needed to
-make it anew, and it is gone. The kernel drops the rest before they take room in
-our buffer (`_filter`).
+make it anew, and it is gone, or as TCP over: the entry itself goes some minutes later,
+too late for a backup that takes over meanwhile. The kernel drops the rest before they
+take room in our buffer (`_filter`).
 
 Installing sends a thousand requests at once and asks for no acknowledgements:
 the kernel answers only those it refuses, with the number of the request. That
@@ -27,19 +28,27 @@ from hanat.core.flows import (
     STATUS_SRC_NAT,
     Change,
     ChangeKind,
+    is_established,
     is_translated,
     timeout_of,
     with_timeout,
 )
+from hanat.kernel.bpf import NLATTR, NLATTR_NEST, assembled
 from hanat.kernel.bursts import SLOTS, Burst
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CT_DELETE,
     CT_GET,
     CT_NEW,
+    CTA_PROTOINFO,
+    CTA_PROTOINFO_TCP,
+    CTA_PROTOINFO_TCP_STATE,
     CTA_STATUS,
     GROUP_DESTROY,
     GROUP_UPDATE,
+    TCP_CLOSE,
+    TCP_ESTABLISHED,
+    TCP_TIME_WAIT,
     WAITING_TIMEOUT_S,
     create_message,
     delete_message,
@@ -83,28 +92,51 @@ ANSWER_BUFFER_BYTES = 16 << 20
 LENGTH_AND_TYPE = struct.Struct("=IH")  # the begin of a netlink header
 _KINDS = {CT_NEW: ChangeKind.PUT, CT_DELETE: ChangeKind.DELETE}
 _TRANSLATED = STATUS_SRC_NAT | STATUS_DST_NAT
-_NLATTR = 0xFFFFF000 + 12  # SKF_AD_OFF + SKF_AD_NLATTR: A = start, X = type; A becomes the offset
 
 
-def _filter(own_port: int) -> tuple[tuple[int, int, int, int], ...]:
+def _filter(own_port: int) -> list[tuple[int, int, int, int]]:
     """Return a classic BPF program over one event, from its netlink header on.
 
-    Passes ASSURED entries with NAT that somebody else changed. Each step is code,
-    jump if true, jump if false, operand.
+    Passes ASSURED entries with NAT that somebody else changed; of TCP, those that became
+    established or are over now, and the end only of those that were not over before.
     """
-    return (
-        (0x20, 0, 0, 12),  # ld  nlmsg_pid, read as if in network order
-        (0x15, 9, 0, socket.htonl(own_port)),  # jeq #own, drop
-        (0x00, 0, 0, BODY_OFFSET),  # ld  #first attribute
-        (0x01, 0, 0, CTA_STATUS),  # ldx #type
-        (0x20, 0, 0, _NLATTR),  # ld  offset of the status
-        (0x15, 5, 0, 0),  # jeq #0, drop
-        (0x07, 0, 0, 0),  # tax
-        (0x40, 0, 0, 4),  # ld  [x + 4], the status
-        (0x45, 0, 2, STATUS_ASSURED),  # jset #assured, next, drop
-        (0x45, 0, 1, _TRANSLATED),  # jset #translated, next, drop
-        (0x06, 0, 0, 0xFFFFFFFF),  # ret all
-        (0x06, 0, 0, 0),  # ret nothing
+    return assembled(
+        [
+            ("", "ld", 12),  # nlmsg_pid, read as if in network order
+            ("", "jeq", socket.htonl(own_port), "drop", ""),
+            ("", "ld#", BODY_OFFSET),  # the first attribute
+            ("", "ldx#", CTA_STATUS),
+            ("", "ld", NLATTR),
+            ("", "jeq", 0, "drop", ""),
+            ("", "tax", 0),
+            ("", "ldx+", 4),
+            ("", "jset", STATUS_ASSURED, "", "drop"),
+            ("", "jset", _TRANSLATED, "", "drop"),
+            ("", "ld#", BODY_OFFSET),
+            ("", "ldx#", CTA_PROTOINFO),
+            ("", "ld", NLATTR),
+            ("", "jeq", 0, "pass", ""),
+            ("", "ldx#", CTA_PROTOINFO_TCP),
+            ("", "ld", NLATTR_NEST),
+            ("", "jeq", 0, "pass", ""),
+            ("", "ldx#", CTA_PROTOINFO_TCP_STATE),
+            ("", "ld", NLATTR_NEST),
+            ("", "jeq", 0, "pass", ""),
+            ("", "tax", 0),
+            ("", "ldbx+", 4),
+            ("", "st", 0),
+            ("", "ldb", 4),  # nlmsg_type without the subsystem
+            ("", "jeq", CT_DELETE & 0xFF, "end", ""),
+            ("", "ldm", 0),
+            ("", "jeq", TCP_ESTABLISHED, "pass", ""),
+            ("", "jeq", TCP_TIME_WAIT, "pass", ""),
+            ("", "jeq", TCP_CLOSE, "pass", "drop"),
+            ("end", "ldm", 0),
+            ("", "jeq", TCP_TIME_WAIT, "drop", ""),
+            ("", "jeq", TCP_CLOSE, "drop", "pass"),
+            ("pass", "ret", 0xFFFFFFFF),
+            ("drop", "ret", 0),
+        ]
     )
 
 
@@ -309,7 +341,8 @@ class KernelCapture:
                 if length > len(event):
                     self._overruns += 1  # cut off: lost as well
                 elif kind in _KINDS and (record := self._reader(event, 0, length)) is not None:
-                    found.append(Change(_KINDS[kind], record))
+                    is_over = kind == CT_NEW and not is_established(record)
+                    found.append(Change(ChangeKind.DELETE if is_over else _KINDS[kind], record))
             if len(events) < SLOTS:
                 break
         return found

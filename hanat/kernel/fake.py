@@ -20,13 +20,21 @@ from hanat.core.flows import (
     STATUS_ASSURED,
     Change,
     ChangeKind,
+    Flow,
     is_translated,
     status_of,
     timeout_of,
 )
 from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.ctnetlink import TCP, UDP, WAITING_TIMEOUT_S
+from hanat.kernel.ctnetlink import (
+    TCP,
+    TCP_CLOSE,
+    TCP_ESTABLISHED,
+    TCP_TIME_WAIT,
+    UDP,
+    WAITING_TIMEOUT_S,
+)
 from hanat.kernel.fake_flows import FlowTable
 from hanat.kernel.fake_nft import Tables, after
 from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
@@ -154,9 +162,16 @@ class FakeKernel:
 
     def tell_captures(self, kind: ChangeKind, record: bytes) -> None:
         """Tell of a change, as far as the real filter lets it pass."""
-        if status_of(record) & STATUS_ASSURED and is_translated(record):
-            for capture in self._captures:
-                capture.tell(Change(kind, record))
+        if not status_of(record) & STATUS_ASSURED or not is_translated(record):
+            return
+        state = Flow.from_record(record).tcp_state if record[-6] == TCP else TCP_ESTABLISHED
+        is_over = state in {TCP_TIME_WAIT, TCP_CLOSE}
+        if kind is ChangeKind.DELETE and is_over:
+            return  # told when it was over
+        if kind is ChangeKind.PUT and state != TCP_ESTABLISHED and not is_over:
+            return
+        for capture in self._captures:
+            capture.tell(Change(ChangeKind.DELETE if is_over else kind, record))
 
     def remove_address(self, device: str, address: Interface) -> None:
         """Take an address off a device, as any program may; nothing if it is absent."""

@@ -12,7 +12,7 @@ import pytest
 
 from chaos.lab import Lab
 from chaos.netns import entered
-from tests.cluster.conftest import BOTH
+from tests.cluster.conftest import BOTH, complete
 
 pytestmark = pytest.mark.cluster
 
@@ -94,6 +94,7 @@ def test_node_with_another_profile_stays_out_and_is_named(lab: Lab) -> None:
 def test_id_in_use_on_two_machines_is_named(lab: Lab) -> None:
     # Nodes call those of higher ids: r2, taking itself for node 1, calls node 3.
     if lab.wait_for_holder() != "r3":
+        lab.wait_for(lambda: complete(lab), 5, "all flows on all nodes")
         lab.switchover("r3")
     assert lab.wait_for_holder() == "r3"
     term = (lab.status("r3") or {})["term"]

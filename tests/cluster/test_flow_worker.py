@@ -106,6 +106,16 @@ def test_node_that_is_back_has_all_flows_and_may_be_switched_to(
             echo.exchange()
 
 
+def test_connection_that_was_closed_is_soon_gone_from_all_tables(lab: Lab, inbound: Echo) -> None:
+    """Not only minutes later, when its entry ends: a takeover would keep it for days."""
+    lab.wait_for_holder()
+    lab.wait_for(lambda: have(lab, 1), 5, "a flow everywhere")
+    with open_echo(lab):
+        lab.wait_for(lambda: have(lab, 2), 5, "two flows everywhere")
+    lab.wait_for(lambda: have(lab, 1), 5, "a flow everywhere")
+    inbound.exchange()
+
+
 def conn(lab: Lab, name: str, *arguments: str) -> str:
     command = [*lab.hanat, "conn", *arguments, "--api", f"unix:{lab.nodes[name].socket}"]
     done = lab.exec_in(name, command, 30)

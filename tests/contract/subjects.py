@@ -6,7 +6,7 @@ Both subjects offer the same: six adapters and what only the outside world does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hanat.core.configuration import Interface
@@ -44,6 +44,9 @@ class Adapters:
     links: Links
 
 
+TCP_STATES = {"FIN_WAIT": 4, "TIME_WAIT": 7, "CLOSE": 8}
+
+
 class Outside(Protocol):
     """What happens to a kernel without hanat."""
 
@@ -58,6 +61,9 @@ class Outside(Protocol):
 
     def track(self, record: bytes) -> None:
         """Let packets make an assured flow."""
+
+    def turn_flow(self, record: bytes, state: str) -> None:
+        """Let packets bring a TCP flow into another state, ``TIME_WAIT``."""
 
     def end_flow(self, record: bytes) -> None:
         """Let a flow end."""
@@ -99,6 +105,11 @@ class FakeOutside:
     def track(self, record: bytes) -> None:
         """See `Outside`."""
         self.kernel.track(record)
+
+    def turn_flow(self, record: bytes, state: str) -> None:
+        """See `Outside`."""
+        flow = replace(Flow.from_record(record), tcp_state=TCP_STATES[state])
+        self.kernel.track(flow.to_record())
 
     def end_flow(self, record: bytes) -> None:
         """See `Outside`."""
@@ -164,12 +175,19 @@ class KernelOutside:
     def track(self, record: bytes) -> None:
         """See `Outside`; a change by another program makes the event a packet would."""
         self._stranger.install([record])
+        self._update(record, "-t 600")
+
+    def turn_flow(self, record: bytes, state: str) -> None:
+        """See `Outside`."""
+        self._update(record, f"--state {state}")
+
+    def _update(self, record: bytes, options: str) -> None:
         flow = Flow.from_record(record)
         command = (
             f"conntrack -U -p tcp -s {flow.original.source} -d {flow.original.destination} "
             f"--sport {flow.original.source_port} --dport {flow.original.destination_port}"
         )
-        run(f"{command} -t 600", self._namespace)
+        run(f"{command} {options}", self._namespace)
 
     def end_flow(self, record: bytes) -> None:
         """See `Outside`."""

@@ -166,6 +166,28 @@ def test_capture_tells_of_an_assured_flow_and_of_its_end(
     assert Flow.from_record(put.record).status & SETTLED == SETTLED
 
 
+@pytest.mark.parametrize("state", ["TIME_WAIT", "CLOSE"])
+def test_tcp_flow_that_is_over_has_ended_although_its_entry_stays(
+    subject: Subject, capture: Capture, state: str
+) -> None:
+    record, other = inbound(40001).to_record(), inbound(40002).to_record()
+    subject.outside.track(record)
+    subject.outside.turn_flow(record, "FIN_WAIT")
+    subject.outside.turn_flow(record, state)
+    subject.outside.end_flow(record)
+    subject.outside.track(other)
+
+    found = [
+        (change.kind, Flow.from_record(change.record).original.source_port)
+        for change in _read(subject, capture, 3)
+    ]
+
+    assert found == [
+        (ChangeKind.PUT, 40001), (ChangeKind.DELETE, 40001), (ChangeKind.PUT, 40002)
+    ]  # fmt: skip
+    assert capture.read() == []
+
+
 def test_capture_tells_of_the_end_of_a_flow_from_before(subject: Subject) -> None:
     subject.outside.track(inbound().to_record())
     opened = subject.adapters.conntrack.capture()

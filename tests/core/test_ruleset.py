@@ -83,6 +83,8 @@ snat ip6 to fd00:12::1
     chain events {
         type filter hook prerouting priority -150; policy accept;
         iifname { "eth0", "eth1" } ct state new ct event set assured,destroy
+        iifname { "eth0", "eth1" } tcp flags & (fin | rst) != 0 \
+ct event set assured,destroy,protoinfo
     }
 
     chain floating {

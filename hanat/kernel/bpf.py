@@ -1,0 +1,39 @@
+"""Write classic BPF programs with names instead of codes and distances.
+
+Source: ``Documentation/networking/filter.rst``, ``include/uapi/linux/filter.h``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Step = tuple[str, str, int] | tuple[str, str, int, str, str]
+
+# Offsets that stand for a function: A = where attributes start, X = type; A becomes the
+# offset of the attribute, 0 if there is none. NEST: A = offset of the attribute around it.
+NLATTR, NLATTR_NEST = 0xFFFFF000 + 12, 0xFFFFF000 + 16
+
+CODES = {
+    "ld": 0x20, "ldb": 0x30, "ld#": 0x00, "ldx#": 0x01, "ldx+": 0x40, "ldbx+": 0x50, "ldm": 0x60,
+    "st": 0x02, "tax": 0x07, "jeq": 0x15, "jset": 0x45, "ret": 0x06,
+}  # fmt: skip
+
+
+def assembled(steps: Sequence[Step]) -> list[tuple[int, int, int, int]]:
+    """Return code, distance if true, distance if not, and operand of each step.
+
+    Args:
+        steps: Label or nothing, name, operand; of a jump also where to go if true and if
+            not, a label further down or nothing for the next step. ``ldx+`` and ``ldbx+`` load
+            from the packet at X and an operand, ``ldm`` from the memory.
+    """
+    places = {step[0]: place for place, step in enumerate(steps) if step[0]}
+
+    def distance(place: int, label: str) -> int:
+        return places[label] - place - 1 if label else 0
+
+    program: list[tuple[int, int, int, int]] = []
+    for place, (_, name, operand, *labels) in enumerate(steps):
+        true, false = [distance(place, str(label)) for label in labels] or (0, 0)
+        program.append((CODES[name], true, false, operand))
+    return program
