@@ -167,6 +167,8 @@ def _pack_piece(m: Message) -> bytes:
 def _unpack_piece(data: bytes) -> Message:
     term, index, last_term, size, digest, offset = _PIECE.unpack_from(data)
     piece = data[_PIECE.size :]
+    if size == 0:
+        raise ValueError("a piece of nothing")
     if offset + len(piece) > size:
         raise ValueError(f"a piece of {len(piece)} bytes at {offset} of {size}")
     return {

@@ -126,7 +126,6 @@ class Snapshots:
         self.current: tuple[int, int] | None = None
         self.spoiled = False
         self.failure: BaseException | None = None
-        self._writing = False
         self._loaded: Snapshot | None = None
         self._written = SERIALIZER_STATE.NOT_SERIALIZING
         self._cut_index = 0
@@ -169,7 +168,7 @@ class Snapshots:
     @property
     def busy(self) -> bool:
         """Whether one is written or received; there is one at a time."""
-        return self._writing or self.receiving()
+        return self._written is not SERIALIZER_STATE.NOT_SERIALIZING or self.receiving()
 
     def wanted(self, *, now: float, rank: int, leading: bool) -> bool:
         """Say whether the log should be compacted now; asked often.
@@ -204,10 +203,9 @@ class Snapshots:
         _, last, previous, _ = data
         self._cut_index = cut_index
         parts = snapshot.encode(self.store.cluster, previous, last, self._state().freeze())
-        self._written, self._writing = SERIALIZER_STATE.SERIALIZING, True
+        self._written = SERIALIZER_STATE.SERIALIZING
 
         def done(error: BaseException | None) -> None:
-            self._writing = False
             if error is None:
                 self._written = SERIALIZER_STATE.SUCCESS
                 self.current, self.spoiled = last[1:], False
@@ -235,6 +233,11 @@ class Snapshots:
             self.failure = error
             raise
         return None, found.last, found.previous, ()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a snapshot is loaded whose state was not taken over."""
+        return self._loaded is not None
 
     def check(self) -> None:
         """Raise what the library swallowed; call it when the library returns."""

@@ -324,7 +324,7 @@ class Guard(Elections):
             return False  # whoever leads now sends its own
         self._installing = True
         try:
-            message = {"type": "append_entries", "term": self.term, "commit_index": index}
+            message = {"type": "append_entries", "term": self.term, "commit_index": 0}
             self._onMessageReceived(self.nodes[peer], message | {"serialized": b""})
         finally:
             self._installing = False

@@ -158,7 +158,7 @@ class SnapshotStore:
         assert self._receiving is not None, "nothing was received"
         self._files.sync(self._receiving)
         self._end_receiving()
-        return snapshot.decode(self._path("received").read_bytes(), self.cluster)
+        return snapshot.decode(self._path("received").read_bytes(), self.cluster, received=True)
 
     def adopt(self) -> None:
         """Make what was received the current snapshot.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hanat.consensus.compaction import holds
-from hanat.errors import JournalError, SnapshotError
+from hanat.errors import ConsensusError, JournalError, SnapshotError, WireError
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Message
@@ -54,6 +54,11 @@ class Host(Protocol):
     @property
     def leading(self) -> bool:
         """Whether this node is the leader."""
+        ...
+
+    @property
+    def leader(self) -> int | None:
+        """Who leads this term, as far as known here."""
         ...
 
     def installed(self, peer: int, index: int) -> None:
@@ -162,8 +167,9 @@ class Transfers:
             reader = self._snapshots.store.open()
         except OSError as error:
             log.warning("snapshot peer=%d action=send found=%r", peer, str(error))
-            return
+            reader = None
         if reader is None or last is None:
+            self._snapshots.spoiled = last is not None
             return
         self._outgoing[peer] = _Outgoing(reader, self._host.term, last)
         self._send(peer, self._outgoing[peer], 0, b"")
@@ -183,6 +189,8 @@ class Transfers:
         outgoing = self._outgoing.get(peer)
         if outgoing is None or message["term"] != self._host.term or not self._host.leading:
             return
+        if message["offset"] > outgoing.reader.size:
+            raise WireError(f"node {peer} has {message['offset']} bytes of a shorter snapshot")
         match message["kind"]:
             case "installed":
                 self._end(peer)
@@ -218,6 +226,7 @@ class Transfers:
             if error is not None or not pieces[0]:
                 log.warning("snapshot peer=%d action=read found=%r", peer, str(error or "end"))
                 self._end(peer)
+                self._snapshots.spoiled = outgoing.last == self._snapshots.current
                 return
             if outgoing.sent == offset:
                 outgoing.sent += len(pieces[0])
@@ -233,13 +242,13 @@ class Transfers:
         if message["term"] < host.term:
             host.wire.send(peer, {"type": "stale_term", "term": host.term})
             return
-        if message["term"] > host.term or host.durability.failure is not None:
+        unfit = host.durability.failure is not None
+        if message["term"] > host.term or host.leader != peer or unfit:
             self._answer((peer, message["term"]), "refused")
             return
         applied = int(host.raft.raftLastApplied)
         if applied >= index or holds(host.durability, index, term):
             # Known to match: what is applied is committed, and the leader has all of that.
-            self._drop(message["digest"])
             self._answer((peer, message["term"]), "installed", index=max(index, applied))
             return
         incoming = self._expected(peer, message)
@@ -274,12 +283,6 @@ class Transfers:
             peer, message["term"], message["last"], message["digest"], message["size"]
         )
         return self._incoming
-
-    def _drop(self, digest: bytes) -> None:
-        """Forget a snapshot that is not needed any more, unless the disk is at it."""
-        incoming = self._incoming
-        if incoming is not None and incoming.digest == digest and incoming.idle:
-            self._incoming = None
 
     def _store(self, incoming: _Incoming, message: Message) -> None:
         offset, data = message["offset"], message["data"]
@@ -334,10 +337,17 @@ class Transfers:
         """Let the library take it over, and tell the leader if it did."""
         self._snapshots.adopted(found)
         try:
-            done = self._needed(incoming) and self._host.install(incoming.peer, incoming.last[0])
+            done = (
+                self._needed(incoming)
+                and self._host.durability.failure is None
+                and self._host.install(incoming.peer, incoming.last[0])
+            )
         except JournalError:  # `durability` has noted it
             done = False
         self._snapshots.check()
+        if not done and not self._snapshots.pending:
+            # The state is that of the snapshot and the log is not: a restart brings both.
+            raise ConsensusError(f"snapshot index={incoming.last[0]}: the log did not follow it")
         self._incoming = None
         kind = "installed" if done else "refused"
         self._answer(incoming.leader, kind, index=incoming.last[0])

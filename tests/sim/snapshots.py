@@ -94,7 +94,7 @@ class MemoryStore:
         self.incoming += data
 
     def received(self) -> Snapshot:
-        return snapshot.decode(self.incoming, self.cluster)
+        return snapshot.decode(self.incoming, self.cluster, received=True)
 
     def adopt(self) -> None:
         self.current = self.incoming
