@@ -137,9 +137,8 @@ class Bench:
         found = set()
         for line in done.stdout.splitlines():
             words = [word for word in line.split() if "=" in word]
-            tuples = " ".join(
-                w for w in words if w.split("=")[0] in {"src", "dst", "sport", "dport"}
-            )
+            parts = [w for w in words if w.split("=")[0] in {"src", "dst", "sport", "dport"}]
+            tuples = " ".join(parts[: 4 if self.name == "conntrackd" else 8])
             if f"dport={FIRST_SERVICE_PORT // 10}" in tuples:
                 found.add(tuples)
         return found
