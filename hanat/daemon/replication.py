@@ -13,10 +13,11 @@ from hanat.consensus.state import Flows
 from hanat.core.configuration import Configuration
 from hanat.core.scope import scope_of
 from hanat.daemon import realtime
+from hanat.flowsync.batch import is_mark
 from hanat.flowsync.client import FlowClient
 
 FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
-RESYNC_S, RESYNC_S_MAX = 2.0, 60.0  # at most so often, for peers that lack flows; ever less
+RESYNC_S, RESYNC_S_MAX = 10.0, 60.0  # at most so often, for peers that lack flows; ever less
 
 
 class Replication:
@@ -36,6 +37,7 @@ class Replication:
         self, replica: Replica, guard: Guard, *, origin: int, kick: Callable[[], None]
     ) -> None:
         self._replica, self._guard, self._origin, self._kick = replica, guard, origin, kick
+        self._known_index = replica.last_index
         self._resync_at, self._resync_s = 0.0, RESYNC_S
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
@@ -51,8 +53,14 @@ class Replication:
 
     def apply(self, flows: Flows) -> None:
         """Take a committed batch."""
-        if flows.origin != self._origin:
+        if flows.origin == self._origin:
+            return
+        if self._replica.applied_index > self._known_index:
             self.worker.install(flows.batch)
+        elif not is_mark(flows.batch):
+            # From before this node started. The holder tells everything anyway; if there is
+            # none, because all lost their power, this is what is left.
+            self.worker.keep(flows.batch)
 
     def look(self, now: float) -> None:
         """See whether the worker lives; as holder, tell everything to who lacks flows."""

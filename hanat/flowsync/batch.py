@@ -52,6 +52,11 @@ def encode_mark(mark: Mark) -> bytes:
     return _MARK.pack(VERSION, _END if mark.ends else _BEGIN, mark.number)
 
 
+def is_mark(batch: bytes) -> bool:
+    """Say whether a batch is a mark, without reading the rest."""
+    return len(batch) == _MARK.size and batch[1] in {_BEGIN, _END}
+
+
 def encode(changes: Sequence[Change]) -> bytes:
     """Return a batch of at most `CHANGES_MAX` changes of different flows."""
     assert len(changes) <= CHANGES_MAX, len(changes)

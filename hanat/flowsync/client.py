@@ -71,6 +71,7 @@ class FlowClient:
         self._closed = False
         self._term: int | None = None  # captured, None while not
         self._scope = Scope()
+        self._kept: list[bytes] = []
         self._flushes: dict[int, Callable[[], None]] = {}
         self._queries: dict[int, asyncio.Future[Answer]] = {}
         self._number = 0
@@ -162,6 +163,9 @@ class FlowClient:
     def start_capture(self, term: int) -> None:
         """Begin to read changes; they are proposed as batches of `term`."""
         self._term = term
+        for batch in self._kept:
+            self._send(Kind.INSTALL, batch)
+        self._kept.clear()
         self._send(Kind.START, TERM.pack(term))
 
     def stop_capture(self) -> None:
@@ -187,6 +191,11 @@ class FlowClient:
     def forget(self) -> None:
         """Note that committed batches were missed."""
         self._send(Kind.FORGET)
+
+    def keep(self, batch: bytes) -> None:
+        """Note a batch that is installed only if this node captures before it is complete."""
+        if not self._complete:
+            self._kept.append(batch)
 
     def install(self, batch: bytes) -> None:
         """Install a committed batch of another node."""
@@ -231,6 +240,8 @@ class FlowClient:
         complete = self._said_complete and not self._behind
         if complete != self._complete:
             self._complete = complete
+            if complete:
+                self._kept.clear()
             log.info("flowsync complete=%s", complete)
             self._completed(complete)
 

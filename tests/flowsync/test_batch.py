@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hanat.core.flows import Change, ChangeKind, key_of
 from hanat.errors import WireError
-from hanat.flowsync.batch import CHANGES_MAX, Mark, decode, encode, encode_mark
+from hanat.flowsync.batch import CHANGES_MAX, Mark, decode, encode, encode_mark, is_mark
 from tests.strategies import flows
 
 changes = st.builds(
@@ -21,13 +21,16 @@ def test_batch_carries_every_change(some: list[Change]) -> None:
     some = distinct(some)
     found = decode(encode(some))
     assert not isinstance(found, Mark)
+    assert not is_mark(encode(some))
     assert set(found.put) == {c.record for c in some if c.kind is ChangeKind.PUT}
     assert set(found.gone) == {c.record for c in some if c.kind is ChangeKind.DELETE}
 
 
 @pytest.mark.parametrize("ends", [False, True])
 def test_mark_says_what_it_marks(ends: bool) -> None:  # noqa: FBT001 - a parameter of pytest
-    assert decode(encode_mark(Mark(2**63 + 1, ends))) == Mark(2**63 + 1, ends)
+    batch = encode_mark(Mark(2**63 + 1, ends))
+    assert decode(batch) == Mark(2**63 + 1, ends)
+    assert is_mark(batch)
 
 
 @given(st.lists(changes, min_size=1, max_size=5), st.data())
