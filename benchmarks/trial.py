@@ -14,6 +14,7 @@ from benchmarks.cases import Case, Stage
 from benchmarks.figures import Figures, Streams, measure
 from benchmarks.systems import System
 from chaos.checkers import Window
+from chaos.errors import LabError
 from chaos.history import History
 from chaos.net import Net
 from chaos.traffic import SYN, TCP, UDP, Traffic
@@ -43,6 +44,8 @@ def run(system: System, case: Case) -> Figures:
         traffic = Traffic(system.lab, WORKLOADS)
         traffic.start()
         time.sleep(WARM_UP_S + random.uniform(0, PHASE_S))
+        if system.holder() != holder:
+            raise LabError(f"{holder} lost the addresses before the fault")
         stage = Stage(
             system=system,
             net=Net(system.lab.topology),

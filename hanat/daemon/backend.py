@@ -237,7 +237,7 @@ class DaemonBackend:
         settings, snapshot = self._parts.settings, self._parts.driver.snapshot
         if snapshot.role is not Role.ACTIVE:
             holder = self._name(self._holder(snapshot)) or "unknown"
-            if holder == "unknown" and not self._quorum():
+            if not self._quorum():  # what it believes of a holder may be long past
                 raise NoQuorumError(
                     f"switchover: {settings.node} is {snapshot.role.value} and sees no majority; "
                     "try again when it does"
