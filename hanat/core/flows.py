@@ -15,12 +15,15 @@ those of the kernel's ``nf_conntrack_common.h``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import NamedTuple
+
+from hanat.core.columns import WORTHWHILE, cut
 
 RECORD_V4 = Struct("!4s4s4s4s4s4sIIIIHBBBBBB")
 RECORD_V6 = Struct("!16s16s16s16s4s4sIIIIHBBBBBB")
@@ -35,6 +38,10 @@ STATUS_DST_NAT = 0x20
 
 PORTS = Struct(">HH")
 KEY_V4_SIZE = 15
+_KEY = {48: (*range(8), *range(16, 20), 40, 41, 42), 96: (*range(32), *range(64, 68), 88, 89, 90)}
+_MAPPING = {48: (*range(8, 16), *range(20, 24)), 96: (*range(32, 64), *range(68, 72))}
+# Of a `ServerKey`: port, protocol, who is asked, who answers.
+_PLACE = {48: (18, 19, 42, *range(4, 12)), 96: (66, 67, 90, *range(16, 48))}
 _TCP = 6
 _STATES_OVER = frozenset({7, 8})  # TIME_WAIT, CLOSE
 
@@ -46,16 +53,16 @@ class ChangeKind(IntEnum):
     DELETE = 2
 
 
-class Change(NamedTuple):
-    """One observed change.
+class Run(NamedTuple):
+    """Changes of one kind that follow each other.
 
     Attributes:
-        kind: PUT for a new or changed entry, DELETE for one that is gone.
-        record: The entry, in the layout of this module.
+        kind: PUT for entries that are new or changed, DELETE for those that are gone.
+        records: One or more entries, in the layout of this module, oldest first.
     """
 
     kind: ChangeKind
-    record: bytes
+    records: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +169,15 @@ def key_of(record: bytes) -> bytes:
     return record[:32] + record[64:68] + record[88:91]
 
 
+def keys_of(records: Sequence[bytes]) -> list[bytes]:
+    """Return what `key_of` returns, for each record."""
+    sizes = set(map(len, records))
+    if len(records) < WORTHWHILE or len(sizes) != 1:
+        return [key_of(record) for record in records]
+    (size,) = sizes
+    return cut(b"".join(records), size, _KEY[size])
+
+
 def mapping_of(record: bytes) -> bytes:
     """Return what a flow's tuple is translated to: the reply tuple."""
     if len(record) == RECORD_V4.size:
@@ -227,7 +243,26 @@ class FlowTable:
 
     def put(self, record: bytes) -> bool:
         """Take a flow into account; say whether it was there, translated as now."""
-        key, mapping = key_of(record), mapping_of(record)
+        return self._put(key_of(record), mapping_of(record))
+
+    def put_all(self, records: Sequence[bytes]) -> list[bytes]:
+        """Take flows into account; return those that were not there, translated as now."""
+        sizes = set(map(len, records))
+        if len(records) < WORTHWHILE or len(sizes) != 1:
+            return [record for record in records if not self.put(record)]
+        (size,) = sizes
+        joined = b"".join(records)
+        keys, mappings = cut(joined, size, _KEY[size]), cut(joined, size, _MAPPING[size])
+        fresh = not self._doubtful and self._mappings.keys().isdisjoint(keys)
+        if fresh and len(set(keys)) == len(keys):
+            self._mappings.update(zip(keys, mappings, strict=True))
+            for place, count in Counter(cut(joined, size, _PLACE[size])).items():
+                self._count_at(place, count)
+            return list(records)
+        told = zip(keys, mappings, records, strict=True)
+        return [record for key, mapping, record in told if not self._put(key, mapping)]
+
+    def _put(self, key: bytes, mapping: bytes) -> bool:
         was = self._mappings.get(key)
         if was is None and self._doubtful:
             was = self._doubtful.pop(key, None)
@@ -269,9 +304,11 @@ class FlowTable:
 
     def _count(self, key: bytes, mapping: bytes, step: int) -> None:
         size = 4 if len(key) == KEY_V4_SIZE else 16
-        listen, server = key[size : 2 * size], mapping[:size]
-        if listen != server:
-            place = key[-5:-3] + key[-1:] + listen + server
+        self._count_at(key[-5:-3] + key[-1:] + key[size : 2 * size] + mapping[:size], step)
+
+    def _count_at(self, place: bytes, step: int) -> None:
+        half = 3 + (len(place) - 3) // 2
+        if place[3:half] != place[half:]:  # otherwise nobody else answers than who is asked
             total = self._counts.get(place, 0) + step
             if total:
                 self._counts[place] = total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -26,11 +26,18 @@ class Scope:
     addresses: frozenset[bytes] = frozenset()
     services: Mapping[Place, tuple[Ports, ...]] = field(default_factory=dict)
 
-    def covers(self, record: bytes) -> bool:
-        """Say whether a flow is ours."""
-        if len(record) == RECORD_V4.size:
-            return record[4:8] in self.addresses or record[12:16] in self.addresses
-        return record[16:32] in self.addresses or record[48:64] in self.addresses
+    def covered(self, records: Sequence[bytes]) -> list[bytes]:
+        """Return the flows that are ours."""
+        ours = self.addresses
+        return [
+            r
+            for r in records
+            if (
+                (r[4:8] in ours or r[12:16] in ours)
+                if len(r) == RECORD_V4.size
+                else (r[16:32] in ours or r[48:64] in ours)
+            )
+        ]
 
     def policy(self, record: bytes) -> Replicate:
         """Return what the service of a flow wants."""

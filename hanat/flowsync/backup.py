@@ -48,9 +48,7 @@ class BackupSide:
         self._table.begin()
         try:
             for records in self._conntrack.walk():
-                for record in records:
-                    if self.scope.covers(record) and is_established(record):
-                        self._table.put(record)
+                self._table.put_all(list(filter(is_established, self.scope.covered(records))))
         except KernelError as error:
             self._failed("load", error)
         self._table.end()
@@ -85,11 +83,10 @@ class BackupSide:
         self._delete(gone)
         for record in gone:
             self._table.drop(record)
-        known: list[bytes] = []
-        new: list[bytes] = []
-        for record in put:
-            (known if self._table.put(record) else new).append(record)
-        if known:
+        new = self._table.put_all(put)
+        if len(new) < len(put):
+            unknown = set(new)
+            known = [record for record in put if record not in unknown]
             missing = self._conntrack.extend(known)
             self.repaired += len(missing)
             new += missing
@@ -127,8 +124,8 @@ class BackupSide:
             records = next(slices, None)
             if records is None:
                 return
-            covers, knows = self.scope.covers, self._table.knows
-            self.repaired += self._delete([r for r in records if covers(r) and not knows(r)])
+            ours, knows = self.scope.covered(records), self._table.knows
+            self.repaired += self._delete([record for record in ours if not knows(record)])
         except KernelError as error:
             self._failed("sweep", error)
             return

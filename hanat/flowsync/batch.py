@@ -16,13 +16,12 @@ by its number: all flows there are come between the two, among those that change
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 from typing import NamedTuple
 
-from hanat.core.flows import RECORD_V4, RECORD_V6, Change, ChangeKind
+from hanat.core.flows import RECORD_V4, RECORD_V6, ChangeKind
 from hanat.errors import WireError
 
 VERSION = 2
@@ -57,27 +56,27 @@ def is_mark(batch: bytes) -> bool:
     return len(batch) == _MARK.size and batch[1] in {_BEGIN, _END}
 
 
-def encode(changes: Sequence[Change]) -> bytes:
+class Changes(NamedTuple):
+    """The records of a batch, by what happened to the flows."""
+
+    put: list[bytes]
+    gone: list[bytes]
+
+
+def encode(changes: Changes) -> bytes:
     """Return a batch of at most `CHANGES_MAX` changes of different flows."""
-    assert len(changes) <= CHANGES_MAX, len(changes)
+    assert len(changes.put) + len(changes.gone) <= CHANGES_MAX, "more than fit into a batch"
     heads: list[bytes] = []
     columns: list[bytes] = []
-    for kind in ChangeKind:
+    for kind, all_records in ((ChangeKind.PUT, changes.put), (ChangeKind.DELETE, changes.gone)):
         for size in _SIZES:
-            records = [c.record for c in changes if c.kind is kind and len(c.record) == size]
+            records = [record for record in all_records if len(record) == size]
             if records:
                 heads.append(_GROUP.pack(kind, size, len(records)))
                 joined = b"".join(records)
                 columns += [joined[column::size] for column in range(size)]
     packed = zlib.compress(b"".join(columns), 1)
     return _HEAD.pack(VERSION, len(heads)) + b"".join(heads) + packed
-
-
-class Changes(NamedTuple):
-    """The records of a batch, by what happened to the flows."""
-
-    put: list[bytes]
-    gone: list[bytes]
 
 
 def decode(batch: bytes) -> Changes | Mark:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 
-from hanat.core.flows import Change, ChangeKind, FlowTable, is_established, key_of
+from hanat.core.flows import ChangeKind, FlowTable, Run, is_established, key_of, keys_of
 from hanat.core.scope import Scope
 from hanat.errors import KernelError
 from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
 from hanat.flowsync.resync import Resync
+from hanat.flowsync.waiting import Waiting
 from hanat.flowsync.window import InFlight, Propose, Window
 from hanat.kernel.ports import Capture, Conntrack
 
@@ -59,9 +59,9 @@ class HolderSide:
         self._conntrack, self._table, self._clock = conntrack, table, clock
         self._window = Window(propose, self._committed)
         self._capture: Capture | None = None
-        self._waiting: dict[bytes, Change] = {}  # by flow: a newer change replaces an older
+        self._waiting = Waiting()
         self._waiting_since = 0.0
-        self._young: dict[float, dict[bytes, tuple[float, Change]]] = {}  # by age that is wanted
+        self._young: dict[float, dict[bytes, tuple[float, bytes]]] = {}  # by age that is wanted
         self._maturing: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._gathered_count = 0
@@ -126,8 +126,7 @@ class HolderSide:
         for _ in range(READS_MAX):
             self.collect()
         for young in self._young.values():
-            for _, change in young.values():
-                self._tell(change)
+            self._tell_put([record for _, record in young.values()])
         self._young.clear()
         self._drain()
         self._check_flushed()
@@ -137,11 +136,10 @@ class HolderSide:
         if self._capture is None:
             return
         self._conntrack.delete(records)
-        for record in records:
-            key = key_of(record)
-            for young in self._young.values():
-                young.pop(key, None)
-            self._tell(Change(ChangeKind.DELETE, record))
+        for young in self._young.values():
+            for record in records:
+                young.pop(key_of(record), None)
+        self._tell_gone(records)
         self._drain()
 
     # ------------------------------------------------------------------ resync
@@ -186,7 +184,7 @@ class HolderSide:
         try:
             records = next(resync.slices, None)
             if records:
-                self._read(resync, list(filter(self.scope.covers, records)))
+                self._read(resync, self.scope.covered(records))
         except KernelError as error:
             log.error("flowsync op=dump found=%r", str(error))  # noqa: TRY400 - the text says it all
             self._lost()
@@ -198,13 +196,17 @@ class HolderSide:
     def _read(self, resync: Resync, records: list[bytes]) -> None:
         # Who waited on a backup is in use from now on; if no packet comes, for so long.
         self._conntrack.settle(records)
-        for record in filter(is_established, records):
-            key = key_of(record)
+        wanted: list[bytes] = []
+        keys: list[bytes] = []
+        established = list(filter(is_established, records))
+        for key, record in zip(keys_of(established), established, strict=True):
             known = key in resync.gone or key in self._waiting or self._is_young(key)
             if not known and self.scope.policy(record).established:
-                resync.waiting[key] = Change(ChangeKind.PUT, record)
-                self._table.put(record)
-                self.captured += 1
+                wanted.append(record)
+                keys.append(key)
+        resync.waiting.put(keys, wanted)
+        self._table.put_all(wanted)
+        self.captured += len(wanted)
 
     def _is_young(self, key: bytes) -> bool:
         return any(key in young for young in self._young.values())
@@ -258,41 +260,47 @@ class HolderSide:
             self._lost()
         self._drain()
 
-    def _take(self, changes: Iterable[Change]) -> None:
-        scope = self.scope
-        for change in changes:
-            if scope.covers(change.record) and (not scope.services or self._is_wanted(change)):
-                self._tell(change)
+    def _take(self, runs: Iterable[Run]) -> None:
+        for kind, records in runs:
+            ours = self.scope.covered(records)
+            if self.scope.services:
+                ours = [record for record in ours if self._is_wanted(kind, record)]
+            if kind is ChangeKind.PUT:
+                self._tell_put(ours)
+            else:
+                self._tell_gone(ours)
 
-    def _tell(self, change: Change) -> None:
-        kind, record = change
-        key, resync = key_of(record), self._resync
-        if kind is ChangeKind.DELETE:
+    def _tell_put(self, records: Sequence[bytes]) -> None:
+        keys = keys_of(records)
+        self.captured += len(records)
+        self._table.put_all(records)
+        self._waiting.put(keys, records)
+        if self._resync is not None:
+            for key in keys:
+                self._resync.waiting.discard(key)
+
+    def _tell_gone(self, records: Sequence[bytes]) -> None:
+        resync, table = self._resync, self._table
+        for key, record in zip(keys_of(records), records, strict=True):
             if resync is not None:
                 resync.gone.add(key)
-            if key not in self._table:
-                return  # told already, or never heard of
-        self.captured += 1
-        if kind is ChangeKind.PUT:
-            self._table.put(record)
-        else:
-            self._table.drop(record)
-        self._waiting.pop(key, None)
-        self._waiting[key] = change
-        if resync is not None:
-            resync.waiting.pop(key, None)
+                resync.waiting.discard(key)
+            if key in table:  # otherwise it was told already, or nobody heard of the flow
+                self.captured += 1
+                table.drop(record)
+                self._waiting.gone(key, record)
 
-    def _is_wanted(self, change: Change) -> bool:
+    def _is_wanted(self, kind: ChangeKind, record: bytes) -> bool:
         """Say whether to tell of a change now; who is too young may be told of later."""
-        policy = self.scope.policy(change.record)
+        policy = self.scope.policy(record)
         if not policy.established or not policy.min_age_s:
             return policy.established
-        key, young = key_of(change.record), self._young.setdefault(policy.min_age_s, {})
-        if change.kind is ChangeKind.DELETE:
+        key, young = key_of(record), self._young.setdefault(policy.min_age_s, {})
+        if kind is ChangeKind.DELETE:
             return young.pop(key, None) is None
         if key in self._table:
             return True
-        young[key] = (self._clock() + policy.min_age_s, change)
+        young[key] = (self._clock() + policy.min_age_s, record)
         if self._maturing is None:
             self._mature_in(policy.min_age_s)
         return False
@@ -304,14 +312,15 @@ class HolderSide:
         """Tell of who has become old enough."""
         self._maturing, now, left_s = None, self._clock(), []
         for young in self._young.values():
-            while young:
-                key = next(iter(young))
-                due, change = young[key]
+            grown: list[bytes] = []
+            for due, record in young.values():
                 if due > now:
                     left_s.append(due - now)
                     break
+                grown.append(record)
+            for key in keys_of(grown):
                 del young[key]
-                self._tell(change)
+            self._tell_put(grown)
         if left_s:
             self._mature_in(max(min(left_s), GATHER_S))
         self._drain()
@@ -325,8 +334,7 @@ class HolderSide:
         self._drain_resync()
         excess = len(self._waiting) - WAITING_CHANGES_MAX
         if excess > 0:
-            for key in list(islice(self._waiting, excess)):
-                del self._waiting[key]
+            self._waiting.take(excess)
             self._dropped(excess)
 
     def _drain_resync(self) -> None:
@@ -344,9 +352,9 @@ class HolderSide:
             self._table.end()
             self._send(encode_mark(Mark(resync.number, ends=True)), 0)
 
-    def _send_some(self, waiting: dict[bytes, Change]) -> int:
-        changes = [waiting.pop(key) for key in list(islice(waiting, CHANGES_MAX))]
-        return self._send(encode(changes), len(changes))
+    def _send_some(self, waiting: Waiting) -> int:
+        changes = waiting.take(CHANGES_MAX)
+        return self._send(encode(changes), len(changes.put) + len(changes.gone))
 
     def _send(self, batch: bytes, changes: int) -> int:
         return self._window.send(batch, changes, read_at=self._waiting_since)

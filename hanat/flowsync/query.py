@@ -43,9 +43,7 @@ class Query:
         try:
             records = next(self._slices, None)
             if records:
-                fitting = [
-                    r for r in records if self._scope.covers(r) and self._selection.matches(r)
-                ]
+                fitting = list(filter(self._selection.matches, self._scope.covered(records)))
                 self._count += len(fitting)
                 self._records += fitting[: self._limit - len(self._records)]
                 self._found(fitting)

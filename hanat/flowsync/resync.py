@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hanat.core.flows import Change
+from hanat.flowsync.waiting import Waiting
 
 
 @dataclass(slots=True)
@@ -15,7 +15,7 @@ class Resync:
     Attributes:
         number: Told in its marks.
         slices: What the kernel has, as it is read.
-        waiting: Read, and not proposed yet, by key.
+        waiting: Read, and not proposed yet.
         gone: Flows that ended since the begin: a slice may still tell of them.
         told: Batches on their way, by sequence number.
         read: Everything was read.
@@ -23,7 +23,7 @@ class Resync:
 
     number: int
     slices: Iterator[list[bytes]]
-    waiting: dict[bytes, Change] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=Waiting)
     gone: set[bytes] = field(default_factory=set)
     told: set[int] = field(default_factory=set)
     read: bool = False

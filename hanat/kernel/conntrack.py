@@ -26,15 +26,15 @@ from hanat.core.flows import (
     STATUS_ASSURED,
     STATUS_DST_NAT,
     STATUS_SRC_NAT,
-    Change,
     ChangeKind,
+    Run,
     is_established,
     is_translated,
     timeout_of,
     with_timeout,
 )
 from hanat.kernel.bpf import NLATTR, NLATTR_NEST, assembled
-from hanat.kernel.bursts import SLOTS, Burst
+from hanat.kernel.bursts import SLOT_BYTES, SLOTS, Burst
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CT_DELETE,
@@ -89,8 +89,6 @@ SEND_BUFFER_BYTES = 1 << 20
 # A refusal of each of them, 1 KiB as the kernel counts, must fit.
 ANSWER_BUFFER_BYTES = 16 << 20
 
-LENGTH_AND_TYPE = struct.Struct("=IH")  # the begin of a netlink header
-_KINDS = {CT_NEW: ChangeKind.PUT, CT_DELETE: ChangeKind.DELETE}
 _TRANSLATED = STATUS_SRC_NAT | STATUS_DST_NAT
 
 
@@ -224,7 +222,7 @@ class KernelConntrack:
             for answers in netlink.walk(
                 CT_GET, dump_message(), operation="list flows", target="conntrack"
             ):
-                found = (self._reader(buffer, start, end) for buffer, start, end in answers)
+                found = self._reader.records([buffer[start:end] for buffer, start, end in answers])
                 yield [record for record in found if record is not None and is_translated(record)]
         finally:
             netlink.close()
@@ -323,9 +321,9 @@ class KernelCapture:
         else:
             self._socket.close()
 
-    def read(self) -> list[Change]:
+    def read(self) -> list[Run]:
         """See `ports.Capture.read`."""
-        found: list[Change] = []
+        found: list[Run] = []
         if self._closed:
             return found
         for _ in range(READ_BURSTS_MAX):
@@ -336,16 +334,23 @@ class KernelCapture:
                     raise _refusal(error, "read flows") from error
                 self._overruns += 1
                 continue
-            for event in events:
-                length, kind = LENGTH_AND_TYPE.unpack_from(event)
-                if length > len(event):
-                    self._overruns += 1  # cut off: lost as well
-                elif kind in _KINDS and (record := self._reader(event, 0, length)) is not None:
-                    is_over = kind == CT_NEW and not is_established(record)
-                    found.append(Change(ChangeKind.DELETE if is_over else _KINDS[kind], record))
+            self._take(events, found)
             if len(events) < SLOTS:
                 break
         return found
+
+    def _take(self, events: list[bytes], found: list[Run]) -> None:
+        """Append what events tell."""
+        whole = [event for event in events if len(event) < SLOT_BYTES]
+        self._overruns += len(events) - len(whole)  # cut off: lost as well
+        for event, record in zip(whole, self._reader.records(whole), strict=True):
+            if record is not None:
+                gone = event[4] != CT_NEW & 0xFF or not is_established(record)
+                kind = ChangeKind.DELETE if gone else ChangeKind.PUT
+                if found and found[-1].kind is kind:
+                    found[-1].records.append(record)
+                else:
+                    found.append(Run(kind, [record]))
 
 
 def _open_capture() -> socket.socket:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from hanat.core.configuration import Interface
 from hanat.core.flows import (
     STATUS_ASSURED,
-    Change,
     ChangeKind,
     Flow,
+    Run,
     is_translated,
     status_of,
     timeout_of,
@@ -171,7 +171,7 @@ class FakeKernel:
         if kind is ChangeKind.PUT and state != TCP_ESTABLISHED and not is_over:
             return
         for capture in self._captures:
-            capture.tell(Change(ChangeKind.DELETE if is_over else kind, record))
+            capture.tell(Run(ChangeKind.DELETE if is_over else kind, [record]))
 
     def remove_address(self, device: str, address: Interface) -> None:
         """Take an address off a device, as any program may; nothing if it is absent."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from hanat.core.flows import Change
+from hanat.core.flows import Run
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkChange
 
 Event = TypeVar("Event")
@@ -69,7 +69,7 @@ class FakeStream(Generic[Event]):
             self._descriptor = -1
 
 
-class FakeCapture(FakeStream[Change]):
+class FakeCapture(FakeStream[Run]):
     """Implements `ports.Capture`."""
 
     @property

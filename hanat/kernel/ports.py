@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hanat.core.configuration import Interface
-from hanat.core.flows import Change
+from hanat.core.flows import Run
 
 LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
 
@@ -159,7 +159,7 @@ class Capture(Protocol):
         """Return the descriptor that becomes readable when changes wait."""
         ...
 
-    def read(self) -> list[Change]:
+    def read(self) -> list[Run]:
         """Return what waits, oldest first; empty when nothing does.
 
         Only ASSURED and DESTROY events of translated flows, never those that this

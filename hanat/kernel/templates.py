@@ -5,7 +5,8 @@ learnt from the slow code in `ctnetlink`, which then is asked no more:
 
 - `Reader`: the attributes of a message are walked once, and where the values of a record
   are is remembered. Messages of the same length that agree with the first one in every
-  byte that is no value (headers, attribute headers, protocol) are cut up at those places.
+  byte that is no value (headers, attribute headers, protocol) are cut up at those places,
+  many at once.
 - `Writer`: each byte of a record is changed once, to see which bytes of the message follow
   it. Records of the same kind (family, protocol, status, flags) are pasted in there, many at
   once.
@@ -18,7 +19,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
+from hanat.core.columns import NOTHING, WORTHWHILE, agree, cut
 from hanat.core.flows import RECORD_V4
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
@@ -41,6 +44,7 @@ from hanat.kernel.ctnetlink import (
 )
 from hanat.kernel.netlink import attributes
 
+HEAD_BYTES = 6  # length and type of a message
 TEMPLATES_MAX = 64  # a handful is normal
 
 _Span = tuple[int, int]
@@ -57,24 +61,59 @@ _PARSED = frozenset({
 
 _SEQUENCE_SPAN = (8, 12)
 _NO_MARK_NO_ZONE = bytes(6)
+_SHAPE = (*range(-20, -16), *range(-12, -5), -2, -1)  # columns of a record
 _FLIP = 0x01
 
 
+class _Template(NamedTuple):
+    """How to get a record out of messages of one layout.
+
+    Attributes:
+        mask, fixed: A message is of the layout if, as a number, it has these bits.
+        pieces: Cuts the values out of one message.
+        columns: Where each byte of the record is in a message.
+        constants: Places in a message, and the byte that all of the layout have there.
+    """
+
+    mask: int
+    fixed: int
+    pieces: _Pieces
+    columns: tuple[int, ...]
+    constants: tuple[tuple[int, bytes], ...]
+
+
 class Reader:
-    """A `ctnetlink.Parser` that learns; says the same as `record_of`."""
+    """A parser that learns; says the same as `ctnetlink.record_of`."""
 
     def __init__(self) -> None:
-        # By length and type of the message, the first six bytes of its header.
-        self._templates: dict[bytes, list[tuple[int, int, _Pieces]]] = {}
+        self._templates: dict[bytes, list[_Template]] = {}
         self._count = 0
 
-    def __call__(self, buffer: bytes, start: int, end: int) -> bytes | None:
+    def records(self, messages: Sequence[bytes]) -> list[bytes | None]:
+        """Return the record in each message, None for other protocols than ours."""
+        alike: dict[bytes, list[bytes]] = {}
+        for message in messages:
+            alike.setdefault(message[:HEAD_BYTES], []).append(message)
+        if len(alike) == 1:
+            return list(self._all_of(messages))
+        found = {head: iter(self._all_of(some)) for head, some in alike.items()}
+        return [next(found[message[:HEAD_BYTES]]) for message in messages]
+
+    def _all_of(self, messages: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return the records of messages with one head."""
+        if len(messages) >= WORTHWHILE and len(set(map(len, messages))) == 1:
+            joined, size = b"".join(messages), len(messages[0])
+            for template in self._templates.get(messages[0][:HEAD_BYTES], ()):
+                if agree(joined, size, template.constants):
+                    return cut(joined, size, template.columns)
+        return list(map(self.record, messages))
+
+    def record(self, message: bytes) -> bytes | None:
         """Return the record in one message, None for other protocols than ours."""
-        message = buffer[start:end]
-        known = self._templates.get(message[:6])
+        known = self._templates.get(message[:HEAD_BYTES])
         if known is not None:
             number = int.from_bytes(message, "little")
-            for mask, fixed, pieces in known:
+            for mask, fixed, pieces, _, _ in known:
                 if number & mask == fixed:
                     return b"".join(pieces(message + _ZEROS))
         return self._learn(message)
@@ -85,32 +124,45 @@ class Reader:
             return record
         layout = _Layout(message)
         try:
-            pieces = layout.pieces()
+            template = layout.template()
         except KeyError:  # the parser got along without an attribute
             return record
-        if pieces is not None and b"".join(pieces(message + _ZEROS)) == record:
-            mask = int.from_bytes(layout.mask, "little")
-            fixed = int.from_bytes(message, "little") & mask
-            self._templates.setdefault(message[:6], []).append((mask, fixed, pieces))
+        if template is not None and b"".join(template.pieces(message + _ZEROS)) == record:
+            self._templates.setdefault(message[:HEAD_BYTES], []).append(template)
             self._count += 1
         return record
 
 
 class _Layout:
-    """Where the values of a record are in a message.
-
-    Attributes:
-        mask: 0xFF for each byte that all messages of this layout share.
-    """
+    """Where the values of a record are in a message."""
 
     def __init__(self, message: bytes) -> None:
         self._message = message
-        self.mask = bytearray(b"\xff" * len(message))
+        # 0xFF for each byte that all messages of this layout share.
+        self._mask = bytearray(b"\xff" * len(message))
         self._vary(_SEQUENCE_AND_PORT)
         self._top = self._inside((BODY_OFFSET, len(message)))
 
-    def pieces(self) -> _Pieces | None:
-        """Return what cuts the values out, in the order of a record; None: not possible."""
+    def template(self) -> _Template | None:
+        """Return how to read messages of this layout; None: not possible."""
+        spans = self._spans()
+        if spans is None:
+            return None
+        end, mask = len(self._message), int.from_bytes(self._mask, "little")
+        columns = [c for first, last in spans for c in range(first, last)]
+        return _Template(
+            mask,
+            int.from_bytes(self._message, "little") & mask,
+            _cutter(spans),
+            tuple(c if c < end else NOTHING for c in columns),
+            tuple((c, self._message[c : c + 1]) for c in range(end) if self._mask[c]),
+        )
+
+    def _spans(self) -> list[_Span] | None:
+        """Return where the values are, in the order of a record; None: not possible.
+
+        What the message lacks is behind its end.
+        """
         top = self._top
         for kind in top.keys() - _PARSED:
             self._vary(top[kind])
@@ -126,10 +178,9 @@ class _Layout:
         ]  # fmt: skip
         protocol = original.pop()
         reply.pop()
-        spans = [
+        return [
             *original[:2], *reply[:2], *original[2:], *reply[2:], *numbers, protocol, *self._tcp()
         ]  # fmt: skip
-        return _cutter(spans)
 
     def _tuple(self, span: _Span) -> list[_Span]:
         """Return source, destination, the parts of the ports and the protocol."""
@@ -167,7 +218,7 @@ class _Layout:
 
     def _vary(self, span: _Span) -> None:
         first, last = span
-        self.mask[first:last] = bytes(last - first)
+        self._mask[first:last] = bytes(last - first)
 
 
 def _cutter(spans: Iterable[_Span]) -> _Pieces:
@@ -263,22 +314,31 @@ class Writer:
         return message, sorted(sources.items())
 
 
-def _by_shape(records: Sequence[bytes]) -> dict[bytes, list[int]]:
+def _by_shape(records: Sequence[bytes]) -> dict[bytes, Sequence[int]]:
     """Return the places of records that agree in status, mark, zone, protocol, flags, family."""
+    sizes = set(map(len, records))
+    if len(records) >= WORTHWHILE and len(sizes) == 1:
+        (size,) = sizes
+        shapes = cut(b"".join(records), size, [size + column for column in _SHAPE])
+        if len(set(shapes)) == 1:
+            return {_shape_of(records[0]): range(len(records))}
     found: dict[bytes, list[int]] = {}
     for place, record in enumerate(records):
-        shape = record[-20:-16] + record[-12:-5] + record[-2:]
-        if len(record) != RECORD_V4.size:
-            shape += b"6"
+        shape = _shape_of(record)
         try:
             found[shape].append(place)
         except KeyError:
             found[shape] = [place]
-    return found
+    return {**found}
+
+
+def _shape_of(record: bytes) -> bytes:
+    shape = record[-20:-16] + record[-12:-5] + record[-2:]
+    return shape if len(record) == RECORD_V4.size else shape + b"6"
 
 
 def _pasted(
-    template: tuple[bytes, list[tuple[int, int]]], records: Sequence[bytes], places: list[int]
+    template: tuple[bytes, list[tuple[int, int]]], records: Sequence[bytes], places: Sequence[int]
 ) -> bytes:
     message, sources = template
     joined = b"".join([records[place] for place in places])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from hanat.core.flows import (
     STATUS_ASSURED,
@@ -10,7 +12,9 @@ from hanat.core.flows import (
     STATUS_DST_NAT,
     STATUS_SEEN_REPLY,
     STATUS_SRC_NAT,
+    ChangeKind,
     Flow,
+    Run,
     Tuple5,
 )
 
@@ -20,6 +24,18 @@ HOSTS = {
     4: ("198.51.100.7", "203.0.113.10", "10.11.12.101"),
     6: ("2001:db8:7::7", "2001:db8:1::10", "fd00:12::101"),
 }
+
+
+class Change(NamedTuple):
+    """One of a run."""
+
+    kind: ChangeKind
+    record: bytes
+
+
+def changes_of(runs: Iterable[Run]) -> list[Change]:
+    """Return the changes one by one."""
+    return [Change(run.kind, record) for run in runs for record in run.records]
 
 
 def inbound(port: int = 40000, *, protocol: int = TCP, version: int = 4) -> Flow:

@@ -9,10 +9,21 @@ from ipaddress import ip_address
 
 import pytest
 
-from hanat.core.flows import Change, ChangeKind, Flow, Tuple5
+from hanat.core.flows import ChangeKind, Flow, Tuple5
 from hanat.kernel.ports import Capture, Installed
 from tests.contract.conftest import Subject
-from tests.contract.flows import ICMP, ICMPV6, SCTP, SETTLED, TCP, UDP, inbound, outbound
+from tests.contract.flows import (
+    ICMP,
+    ICMPV6,
+    SCTP,
+    SETTLED,
+    TCP,
+    UDP,
+    Change,
+    changes_of,
+    inbound,
+    outbound,
+)
 
 EVERY_KIND = [
     make(40000 + place, protocol=protocol, version=version)
@@ -285,7 +296,7 @@ def _read(subject: Subject, capture: Capture, count: int) -> list[Change]:
     found: list[Change] = []
 
     def enough() -> bool:
-        found.extend(capture.read())
+        found.extend(changes_of(capture.read()))
         return len(found) >= count
 
     subject.outside.wait(enough, f"{count} changes")

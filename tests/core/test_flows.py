@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from hanat.core.flows import (
     STATUS_ASSURED,
@@ -17,6 +18,7 @@ from hanat.core.flows import (
     Tuple5,
     is_translated,
     key_of,
+    keys_of,
 )
 from tests.strategies import flows
 
@@ -75,6 +77,36 @@ def test_flow_that_is_translated_anew_counts_for_its_new_server() -> None:
     assert not table.put(moved.to_record())
     assert not table.knows(flow.to_record())
     assert table.counts() == {ServerKey(6, VIP.packed, 80, other.packed): 1}
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=60), st.integers(0, 59))
+def test_table_takes_many_as_it_takes_one(told: list[tuple[int, bool]], doubt: int) -> None:
+    one, many = FlowTable(), FlowTable()
+    records = [replaced(port, moved=moved).to_record() for port, moved in told]
+    for table in (one, many):
+        for record in records[:doubt]:
+            table.put(record)
+        if doubt % 2:
+            table.begin()
+    new = [record for record in records[doubt:] if not one.put(record)]
+    assert many.put_all(records[doubt:]) == new
+    assert many.counts() == one.counts()
+    assert (len(many), sorted(many.end())) == (len(one), sorted(one.end()))
+    assert all(many.knows(record) == one.knows(record) for record in records)
+
+
+@given(st.lists(flows(), max_size=40))
+def test_keys_of_many_are_those_of_each(some: list[Flow]) -> None:
+    records = [flow.to_record() for flow in some]
+    assert keys_of(records) == [key_of(record) for record in records]
+    same = [record for record in records if len(record) == 48] * 20
+    assert keys_of(same) == [key_of(record) for record in same]
+
+
+def replaced(port: int, *, moved: bool) -> Flow:
+    flow = inbound(port=port)
+    other = ip_address("10.11.12.102")
+    return replace(flow, reply=replace(flow.reply, source=other)) if moved else flow
 
 
 def inbound(*, port: int) -> Flow:

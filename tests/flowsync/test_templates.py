@@ -34,13 +34,14 @@ from hanat.kernel.ctnetlink import (
     tuple_attribute,
 )
 from hanat.kernel.netlink import HEADER, attribute, nested
-from hanat.kernel.templates import Reader, Writer
+from hanat.kernel.templates import HEAD_BYTES, Reader, Writer
 from tests.contract.flows import SETTLED, inbound
 from tests.strategies import flows
 
 WORD = st.integers(0, 2**32 - 1)
 UNKNOWN = 40  # no attribute of the kernel that is read
 LENGTH_OFFSETS = (0, 1)
+NO_MESSAGE = "not a message of the kernel"
 
 
 def event(flow: Flow, *, kind: int, sequence: int, port: int, present: frozenset[int]) -> bytes:
@@ -103,8 +104,32 @@ events = st.builds(
 def test_reader_says_what_the_parser_says(some: list[bytes]) -> None:
     reader = Reader()
     for message in some:
-        expected = record_of(message, 0, len(message))
-        assert reader(b"xx" + message + b"yy", 2, 2 + len(message)) == expected
+        assert reader.record(message) == record_of(message, 0, len(message))
+
+
+@given(
+    st.lists(events, min_size=1, max_size=4),
+    st.integers(1, 40),
+    st.lists(events, max_size=3),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(40, 400), st.integers(0, 3))),
+)
+def test_reader_of_many_says_what_the_parser_says(
+    known: list[bytes],
+    copies: int,
+    others: list[bytes],
+    damage: list[tuple[int, int, int]],
+) -> None:
+    some = [*known * copies, *others]
+    for place, offset, bits in damage:  # values and headers differ now
+        message = bytearray(some[place % len(some)])
+        message[offset % (len(message) - HEAD_BYTES) + HEAD_BYTES] ^= bits
+        some[place % len(some)] = bytes(message)
+    reader = Reader()
+    learnt = [reader.record(message) for message in known]
+    assert learnt == [record_of(message, 0, len(message)) for message in known]
+    parsed = [said(record_of, message) for message in some]
+    if NO_MESSAGE not in parsed:
+        assert reader.records(some) == parsed
 
 
 @given(events, st.lists(st.tuples(st.integers(0, 500), st.integers(1, 255)), max_size=4))
@@ -112,20 +137,20 @@ def test_reader_that_learnt_a_message_does_not_mistake_a_damaged_one(
     message: bytes, damage: list[tuple[int, int]]
 ) -> None:
     reader = Reader()
-    reader(message, 0, len(message))
+    reader.record(message)
     changed = bytearray(message)
     for place, bits in damage:
         if place % len(message) not in LENGTH_OFFSETS:
             changed[place % len(message)] ^= bits
     damaged = bytes(changed)
-    assert said(reader, damaged) == said(record_of, damaged)
+    assert said(lambda message, *_: reader.record(message), damaged) == said(record_of, damaged)
 
 
 def said(parser: object, message: bytes) -> object:
     try:
         return parser(message, 0, len(message))  # type: ignore[operator]
     except (KeyError, ValueError, StructFault):
-        return "not a message of the kernel"
+        return NO_MESSAGE
 
 
 def test_reader_asks_the_parser_once_a_layout(monkeypatch: object) -> None:
@@ -140,7 +165,13 @@ def test_reader_asks_the_parser_once_a_layout(monkeypatch: object) -> None:
     everything = frozenset({CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, *OPTIONAL})
     for port in range(50):
         message = event(inbound(port), kind=CT_NEW, sequence=port, port=port, present=everything)
-        assert reader(message, 0, len(message)) == inbound(port).to_record()
+        assert reader.record(message) == inbound(port).to_record()
+    assert len(asked) == 1
+    messages = [
+        event(inbound(port), kind=CT_NEW, sequence=port, port=port, present=everything)
+        for port in range(50)
+    ]
+    assert reader.records(messages) == [inbound(port).to_record() for port in range(50)]
     assert len(asked) == 1
 
 

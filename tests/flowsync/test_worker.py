@@ -11,10 +11,10 @@ from ipaddress import ip_address
 import pytest
 
 from hanat.core.configuration import Replicate
-from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, Change, ChangeKind, Flow, key_of
+from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, Flow, key_of
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
-from hanat.flowsync.batch import CHANGES_MAX, encode
+from hanat.flowsync.batch import CHANGES_MAX, Changes, encode
 from hanat.flowsync.channel import Answer
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.fake import FakeConntrack, FakeKernel
@@ -113,7 +113,7 @@ async def test_start_of_a_term_tells_the_backup_everything(cluster: Cluster) -> 
 
 async def test_flows_that_the_holder_lacks_are_deleted(cluster: Cluster) -> None:
     known, unknown = inbound(7), inbound(8)
-    cluster.backup.install(encode([Change(ChangeKind.PUT, known.to_record())]))
+    cluster.backup.install(encode(Changes([known.to_record()], [])))
     cluster.kernels[1].flows.put(unknown.to_record())  # by an earlier process
     open_flow(cluster, 1)
     cluster.holder.start_capture(1)

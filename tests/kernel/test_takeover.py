@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from hanat.core.flows import Change, ChangeKind, Flow
+from hanat.core.flows import ChangeKind, Flow
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.ports import Capture, Installed
+from tests.contract.flows import Change, changes_of
 from tests.core.examples import CONVERSATION, DEVICES
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import (
@@ -182,7 +183,7 @@ def _read(capture: Capture, count: int) -> list[Change]:
     found: list[Change] = []
 
     def enough() -> bool:
-        found.extend(capture.read())
+        found.extend(changes_of(capture.read()))
         return len(found) >= count
 
     until(enough, f"{count} changes")
