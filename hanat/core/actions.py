@@ -89,6 +89,13 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class SettleFlows:
+    """Answer with `FlowsSettled` when all flows that were committed are in the kernel."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartCapture:
     """Read flow changes from the kernel and propose them as batches of this term."""
 
@@ -141,6 +148,7 @@ Action = (
     | WithdrawGate
     | ShutGate
     | Announce
+    | SettleFlows
     | StartCapture
     | StopCapture
     | FlushFlows

@@ -98,6 +98,13 @@ class FlowsFlushed:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowsSettled:
+    """The kernel has all flows that were committed before the barrier of `term`."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimerDue:
     """`Node.deadline` has come."""
 
@@ -134,6 +141,7 @@ Input = (
     | SwitchoverRequested
     | ShutdownRequested
     | FlowsFlushed
+    | FlowsSettled
     | TimerDue
     | ActionDone
     | ActionFailed

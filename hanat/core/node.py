@@ -5,9 +5,10 @@ says when to come back with `TimerDue`. Same inputs and times, same actions:
 the simulation and the tests rely on it.
 
 Theory of operation. A node is BACKUP until the replicated log elects it. Then it
-is TAKEOVER, gate still shut, until four things hold: its barrier is applied (so
-every committed flow and configuration is here), the ruleset of that configuration
-is installed, it has a lease, and it is eligible. It starts to capture flows, adds
+is TAKEOVER, gate still shut, until five things hold: its barrier is applied (so
+every committed flow and configuration is here), the flow worker has installed those
+flows, the ruleset of that configuration is installed, it has a lease, and it is
+eligible. For the flow worker it waits a lease at most. It starts to capture flows, adds
 the addresses, opens the gate for all of them at once, announces them, and is
 ACTIVE: state first, announcements last.
 
@@ -39,6 +40,7 @@ from hanat.core.actions import (
     RemoveAddresses,
     RestoreAddresses,
     SetEligible,
+    SettleFlows,
     ShutGate,
     StartCapture,
     StepDown,
@@ -57,6 +59,7 @@ from hanat.core.inputs import (
     ConfigurationCommitted,
     ConfigurationRefused,
     FlowsFlushed,
+    FlowsSettled,
     Input,
     JournalObserved,
     LeaderObserved,
@@ -98,7 +101,8 @@ class Node:
         self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
         self._term = 0
         self._leader: int | None = None
-        self._barrier_term = -1
+        self._settled_term = -1
+        self._settle_due: float | None = None
         self._lease_until = 0.0
         self._armed_until = 0.0
         self._hindrances = Hindrances()
@@ -122,7 +126,7 @@ class Node:
         dues = (
             self._lease_until if self.role is Role.ACTIVE else None,
             self._hindrances.due, self._upkeep.due,
-            self._release_due, self._step_down_due, self._hand_on_due,
+            self._release_due, self._step_down_due, self._hand_on_due, self._settle_due,
         )  # fmt: skip
         return min((due for due in dues if due is not None), default=None)
 
@@ -159,12 +163,7 @@ class Node:
         )
 
     def step(self, item: Input, now: float) -> tuple[Action, ...]:  # noqa: C901, PLR0911, PLR0912 - one arm an input
-        """Take one input and return what is to be done, in order.
-
-        Args:
-            item: What happened.
-            now: Seconds of CLOCK_BOOTTIME, never less than at the last step.
-        """
+        """Take what happened at `now`, never earlier than before; return what is to be done."""
         match item:
             case LeaderObserved():
                 return self._leader_observed(item, now)
@@ -192,7 +191,10 @@ class Node:
             case ShutdownRequested():
                 return self._shutdown(now)
             case FlowsFlushed():
-                return self._hand_over(now) if self._flushing else ()
+                flushing = self.role is Role.RELEASING and not self._handing_over
+                return self._hand_over(now) if flushing else ()
+            case FlowsSettled(term):
+                return self._settled(term, now)
             case TimerDue():
                 return self._timer_due(now)
             case ActionDone():
@@ -204,16 +206,12 @@ class Node:
     def _leading(self) -> bool:
         return self._leader == self.node_id
 
-    @property
-    def _flushing(self) -> bool:
-        return self.role is Role.RELEASING and not self._handing_over
-
     def _enter(self, role: Role, reason: Reason, now: float) -> None:
         self.role, self._reason, self.role_since = role, reason, now
         self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
         self._opening = False
         self._upkeep.end()
-        self._step_down_due = self._hand_on_due = None
+        self._step_down_due = self._hand_on_due = self._settle_due = None
         if role is not Role.RELEASING:
             self._release_due, self._release_to, self._handing_over = None, None, False
 
@@ -257,9 +255,16 @@ class Node:
     def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
         if not self._leading or item.term != self._term:
             return ()
-        self._barrier_term = item.term
+        self._settle_due = now + self._profile.lease_s
+        settle = SettleFlows(item.term)
         if self._committed == 0:
-            return (ProposeConfiguration(),)
+            return (settle, ProposeConfiguration())
+        return (settle, *self._open(now))
+
+    def _settled(self, term: int, now: float) -> tuple[Action, ...]:
+        """The flows are in the kernel, or were waited for long enough."""
+        if term == self._term and self._settle_due is not None:
+            self._settled_term, self._settle_due = term, None
         return self._open(now)
 
     def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
@@ -285,13 +290,12 @@ class Node:
             self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
         if self.role is not Role.TAKEOVER or self._opening:
             return ()
-        if self._barrier_term != self._term or self._committed == 0:
+        if self._settled_term != self._term or self._committed == 0:
             return ()
         if self.ineligible:
             self._step_down_due = None
             if self._hand_on_due is None:
-                delay_s = INELIGIBLE_LEASES * self._profile.lease_s
-                self._hand_on_due = now + delay_s
+                self._hand_on_due = now + INELIGIBLE_LEASES * self._profile.lease_s
             return ()
         self._hand_on_due = None
         # Addresses without their ruleset would answer with resets.
@@ -342,16 +346,12 @@ class Node:
             return ()
         self._handing_over = True
         self._lease_until = self._armed_until = 0.0
-        self._release_due = now + self._transfer_s
+        self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
         return (StopCapture(), *self._clear(), TransferLeadership(self._release_to))
-
-    @property
-    def _transfer_s(self) -> float:
-        return TRANSFER_LEASES * self._profile.lease_s
 
     def _release_overdue(self, now: float) -> tuple[Action, ...]:
         if self._handing_over:
-            self._release_due = now + self._transfer_s
+            self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
             finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
             return (StepDown(), *finish)
         if self._reason is Reason.SWITCHOVER:
@@ -463,6 +463,8 @@ class Node:
             actions.append(StepDown())
         if self._hand_on_due is not None and self._hand_on_due <= now:
             actions += self._release(Reason.INELIGIBLE, now)
+        if self._settle_due is not None and self._settle_due <= now:
+            actions += self._settled(self._term, now)
         return tuple(actions)
 
     def _action_done(self, action: Action, now: float) -> tuple[Action, ...]:

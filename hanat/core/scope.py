@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from hanat.core.configuration import PROTOCOL_NUMBERS, Configuration, Replicate
-from hanat.core.flows import RECORD_V4
+from hanat.core.flows import RECORD_V4, ServerKey
 
 ESTABLISHED = Replicate()
 Place = tuple[int, bytes]  # protocol number, packed address
@@ -21,10 +21,12 @@ class Scope:
     Attributes:
         addresses: Packed floating addresses: a flow is asked of one, or answered to one.
         services: Of those whose policy is not the usual one, where they listen.
+        ports: First and last port of every listen.
     """
 
     addresses: frozenset[bytes] = frozenset()
     services: Mapping[Place, tuple[Ports, ...]] = field(default_factory=dict)
+    ports: Mapping[Place, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def covered(self, records: Sequence[bytes]) -> list[bytes]:
         """Return the flows that are ours."""
@@ -51,6 +53,20 @@ class Scope:
                 return policy
         return ESTABLISHED
 
+    def by_listen(self, counts: Mapping[ServerKey, int]) -> Mapping[ServerKey, int]:
+        """Return the sums of each server and listen, of which the first port is named.
+
+        What is not of a service is left out. Clients choose among the ports of a range, but
+        not how many sums there are.
+        """
+        found: dict[ServerKey, int] = {}
+        for key, count in counts.items():
+            for first, last in self.ports.get((key.protocol, key.listen), ()):
+                if first <= key.port <= last:
+                    summed = replace(key, port=first)
+                    found[summed] = found.get(summed, 0) + count
+        return found
+
     def to_document(self) -> dict[str, Any]:
         """Return the scope as values that JSON can carry."""
         services = [
@@ -58,7 +74,15 @@ class Scope:
             for (protocol, address), ports in self.services.items()
             for first, last, policy in ports
         ]
-        return {"addresses": sorted(a.hex() for a in self.addresses), "services": services}
+        return {
+            "addresses": sorted(a.hex() for a in self.addresses),
+            "services": services,
+            "ports": [
+                (protocol, address.hex(), first, last)
+                for (protocol, address), ports in self.ports.items()
+                for first, last in ports
+            ],
+        }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Scope:
@@ -67,20 +91,25 @@ class Scope:
         for protocol, address, first, last, *policy in document["services"]:
             place = (protocol, bytes.fromhex(address))
             services[place] = (*services.get(place, ()), (first, last, Replicate(*policy)))
-        return cls(frozenset(map(bytes.fromhex, document["addresses"])), services)
+        ports: dict[Place, tuple[tuple[int, int], ...]] = {}
+        for protocol, address, first, last in document["ports"]:
+            place = (protocol, bytes.fromhex(address))
+            ports[place] = (*ports.get(place, ()), (first, last))
+        return cls(frozenset(map(bytes.fromhex, document["addresses"])), services, ports)
 
 
 def scope_of(configuration: Configuration) -> Scope:
     """Return what a configuration replicates."""
     services: dict[Place, tuple[Ports, ...]] = {}
+    every: dict[Place, tuple[tuple[int, int], ...]] = {}
     for service in configuration.services:
-        if service.replicate == ESTABLISHED:
-            continue
         for listen in service.listens:
             place = (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed)
-            ports = (listen.first_port, listen.last_port, service.replicate)
-            services[place] = (*services.get(place, ()), ports)
+            ports = (listen.first_port, listen.last_port)
+            every[place] = (*every.get(place, ()), ports)
+            if service.replicate != ESTABLISHED:
+                services[place] = (*services.get(place, ()), (*ports, service.replicate))
     addresses = frozenset(
         address.ip.packed for vip in configuration.vips for address in vip.addresses
     )
-    return Scope(addresses, services)
+    return Scope(addresses, services, every)

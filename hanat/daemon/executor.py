@@ -26,6 +26,7 @@ from hanat.core.actions import (
     RemoveAddresses,
     RestoreAddresses,
     SetEligible,
+    SettleFlows,
     ShutGate,
     StartCapture,
     StepDown,
@@ -34,7 +35,7 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.configuration import Configuration, FloatingAddress
-from hanat.core.inputs import ActionDone, ActionFailed, Input
+from hanat.core.inputs import ActionDone, ActionFailed, FlowsSettled, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
@@ -146,6 +147,8 @@ class NodeExecutor:
                 self._kernel.announcer.announce(placements(vips, self._place.interfaces))
             case InstallRuleset(configuration):
                 return self._install(action, configuration)
+            case SettleFlows(term):
+                self._worker.settle(lambda: self._callbacks.ended(FlowsSettled(term)))
             case StartCapture(term):
                 self._worker.start_capture(term)
             case StopCapture():

@@ -6,6 +6,7 @@ Started by the daemon, and gone with it. It loads a tenth of what the daemon loa
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import signal
 import socket
@@ -17,12 +18,15 @@ from hanat.daemon.log import to_stderr
 from hanat.flowsync.service import FlowService
 from hanat.kernel.conntrack import KernelConntrack
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
 GENERATION_0 = 50_000  # flows are no cycles: look for those less often
 
 
 def main() -> int:
     """Serve the daemon at the other end of a descriptor."""
     to_stderr()
+    # Also when that is killed, and also if this is stopped: two must not write into one table.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Whoever ends the daemon ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(GENERATION_0, 20, 20)

@@ -55,7 +55,8 @@ class Replication:
         """Take a committed batch."""
         if flows.origin == self._origin:
             return
-        if self._replica.applied_index > self._known_index:
+        # While an entry is being applied, the index is that of the one before.
+        if self._replica.applied_index >= self._known_index:
             self.worker.install(flows.batch)
         elif not is_mark(flows.batch):
             # From before this node started. The holder tells everything anyway; if there is

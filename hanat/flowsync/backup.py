@@ -10,13 +10,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
-from hanat.core.flows import FlowTable, is_established, record_with
+from hanat.core.flows import FlowTable, is_established, key_of, keys_of, record_with
 from hanat.core.scope import Scope
 from hanat.errors import KernelError, WireError
 from hanat.flowsync.batch import Changes, Mark, decode
-from hanat.kernel.ports import Conntrack, Installed
+from hanat.kernel.ports import Conntrack
 
 log = logging.getLogger(__name__)
+
+LOAD_ENTRIES_MIN = 1000
 
 
 class BackupSide:
@@ -38,20 +40,46 @@ class BackupSide:
         self._conntrack, self._table, self._completed = conntrack, table, completed
         self._marked: int | None = None  # the resync that is being told
         self._sweeping = False
+        self._loading: Iterator[list[bytes]] | None = None
+        self._clashed: dict[bytes, bytes] = {}  # another entry was in the way
+        self._unplaced = False  # there was no room, since the resync began
         self.complete = False
         self.scope = Scope()
         self.received = self.installed = self.deleted = self.clashed = self.failed = 0
         self.repaired = 0
 
     def load(self) -> None:
-        """Take the kernel's table for what it is; never raises."""
-        self._table.begin()
+        """Begin to take the kernel's table for what it is, in steps; never raises.
+
+        Not while a resync is being told: that says all there is. Nor is a small table worth it:
+        what is told is installed in place of what is there. (To find few entries the kernel
+        walks through the tables of all namespaces at once, without a pause.)
+        """
+        self._sweeping = False
         try:
-            for records in self._conntrack.walk():
-                self._table.put_all(list(filter(is_established, self.scope.covered(records))))
+            if self._marked is not None or self._conntrack.count() < LOAD_ENTRIES_MIN:
+                return
         except KernelError as error:
             self._failed("load", error)
-        self._table.end()
+            return
+        self._table.begin()
+        self._loading = self._conntrack.walk()
+        self._load(self._loading)
+
+    def _load(self, slices: Iterator[list[bytes]]) -> None:
+        if slices is not self._loading:
+            return
+        records: list[bytes] | None = None
+        try:
+            records = next(slices, None)
+        except KernelError as error:
+            self._failed("load", error)
+        if records is None:
+            self._loading = None
+            self._table.end()
+            return
+        self._table.put_all(list(filter(is_established, self.scope.covered(records))))
+        asyncio.get_running_loop().call_soon(self._load, slices)
 
     def install(self, batch: bytes) -> None:
         """Install a committed batch of another node; never raises."""
@@ -72,7 +100,11 @@ class BackupSide:
 
     def note(self, *, complete: bool) -> None:
         """Note whether this kernel has all committed flows."""
-        self._sweeping = False
+        self._sweeping, self._loading = False, None
+        self._clashed.clear()
+        self._tell(complete=complete)
+
+    def _tell(self, *, complete: bool) -> None:
         if complete != self.complete:
             self.complete = complete
             self._completed(complete)
@@ -91,12 +123,25 @@ class BackupSide:
             self.repaired += len(missing)
             new += missing
         if new:
-            self._note_installed(self._conntrack.install(new))
+            self.clashed += self._put(new)
 
-    def _note_installed(self, done: Installed) -> None:
+    def _put(self, records: list[bytes]) -> int:
+        """Create entries; return how many clashed."""
+        done = self._conntrack.install(records)
         self.installed += done.created + done.replaced
-        self.clashed += done.clashed
-        self.failed += done.failed
+        self.failed += done.failed + done.unplaced
+        self._clashed.update(zip(map(key_of, done.clashed), done.clashed, strict=True))
+        if done.unplaced:
+            self._unplaced = True
+            self._tell(complete=False)  # the holder tells everything again, and again
+        return len(done.clashed)
+
+    def _put_clashed(self) -> None:
+        """Try again, now that what was in the way is gone."""
+        clashed, self._clashed = self._clashed, {}
+        wanted = [record for record in clashed.values() if self._table.knows(record)]
+        if wanted:
+            self._put(wanted)
 
     def _delete(self, records: list[bytes]) -> int:
         deleted = self._conntrack.delete(records) if records else 0
@@ -104,14 +149,16 @@ class BackupSide:
         return deleted
 
     def _on_mark(self, mark: Mark) -> None:
+        self._loading = None
         if not mark.ends:
             self._table.begin()
-            self._marked = mark.number
+            self._marked, self._unplaced = mark.number, False
         elif self._marked == mark.number:
             self._marked = None
             gone = self._delete([record_with(key) for key in self._table.end()])
             self.repaired += gone if self.complete else 0
-            self.note(complete=True)
+            self._put_clashed()
+            self._tell(complete=not self._unplaced)
             # What this kernel has, and nobody told of.
             self._sweeping = True
             self._sweep(self._conntrack.walk())
@@ -123,9 +170,14 @@ class BackupSide:
         try:
             records = next(slices, None)
             if records is None:
+                self._sweeping = False
+                self._put_clashed()
                 return
-            ours, knows = self.scope.covered(records), self._table.knows
-            self.repaired += self._delete([record for record in ours if not knows(record)])
+            ours = self.scope.covered(records)
+            # The slice is of a moment ago: one that is translated otherwise came meanwhile.
+            by_key = zip(keys_of(ours), ours, strict=True)
+            strange = [record for key, record in by_key if key not in self._table]
+            self.repaired += self._delete(strange)
         except KernelError as error:
             self._failed("sweep", error)
             return

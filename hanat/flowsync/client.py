@@ -70,6 +70,8 @@ class FlowClient:
         self._started_at = 0.0
         self._closed = False
         self._term: int | None = None  # captured, None while not
+        self._progress_at = 0.0
+        self._backlog = 0
         self._scope = Scope()
         self._kept: list[bytes] = []
         self._flushes: dict[int, Callable[[], None]] = {}
@@ -88,20 +90,38 @@ class FlowClient:
     def start(self) -> None:
         """Start the worker; it is started again whenever it ends."""
         self._loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-            self._process = self._spawn(theirs)
-        ours.setblocking(False)  # noqa: FBT003 - the library's signature
-        channel = self._channel = Channel(self._on_frame, lambda: self._lost(channel))
         self._started_at = self._loop.time()
+        ours = self._begin()
+        if ours is None:
+            self._start_later()
+            return
+        channel = self._channel = Channel(self._on_frame, lambda: self._lost(channel))
         self.set_scope(self._scope)
         if self._term is not None:
+            self._send_kept()
             channel.send(Kind.START, TERM.pack(self._term))
         self._connecting = self._loop.create_task(
             self._loop.create_connection(lambda: channel, sock=ours)
         )
+
+    def _begin(self) -> socket.socket | None:
+        """Start the process; return our end of the pair, None if the machine cannot now."""
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            log.error("flowsync op=start found=%r", str(error))  # noqa: TRY400 - the text says it all
+            return None
+        try:
+            with theirs:
+                for end in (ours, theirs):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+                self._process = self._spawn(theirs)
+        except OSError as error:
+            ours.close()
+            log.error("flowsync op=start found=%r", str(error))  # noqa: TRY400 - the text says it all
+            return None
+        ours.setblocking(False)  # noqa: FBT003 - the library's signature
+        return ours
 
     def close(self) -> None:
         """End the worker, and wait for that."""
@@ -140,6 +160,9 @@ class FlowClient:
         for done in self._flushes.values():
             self._loop.call_soon(done)
         self._flushes.clear()
+        self._start_later()
+
+    def _start_later(self) -> None:
         if self._loop.time() - self._started_at >= HEALTHY_S:
             self._restart_s = RESTART_S_MIN
         log.error("flowsync worker=ended restart_s=%.1f", self._restart_s)
@@ -163,10 +186,14 @@ class FlowClient:
     def start_capture(self, term: int) -> None:
         """Begin to read changes; they are proposed as batches of `term`."""
         self._term = term
-        for batch in self._kept:
-            self._send(Kind.INSTALL, batch)
-        self._kept.clear()
+        self._send_kept()
         self._send(Kind.START, TERM.pack(term))
+
+    def _send_kept(self) -> None:
+        if self._channel is not None:
+            for batch in self._kept:
+                self._send(Kind.INSTALL, batch)
+            self._kept.clear()
 
     def stop_capture(self) -> None:
         """Read no more changes."""
@@ -179,7 +206,7 @@ class FlowClient:
             self._loop.call_soon(done)
             return
         self._number += 1
-        self._flushes[self._number] = done
+        self._flushes = {self._number: done}  # who asked before does not wait any more
         self._send(Kind.FLUSH, NUMBER.pack(self._number))
 
     def resync(self) -> None:
@@ -190,7 +217,18 @@ class FlowClient:
 
     def forget(self) -> None:
         """Note that committed batches were missed."""
+        self._kept.clear()
         self._send(Kind.FORGET)
+        self._said_complete = False  # it will say so, in some milliseconds
+        self._note()
+
+    def settle(self, done: Callable[[], None]) -> None:
+        """Call `done` once everything passed to `install` so far, or kept, is installed.
+
+        At once if there is no worker: what it had not installed is told by nobody.
+        """
+        self._send_kept()
+        self.flush(done)  # who does not capture answers in its turn
 
     def keep(self, batch: bytes) -> None:
         """Note a batch that is installed only if this node captures before it is complete."""
@@ -199,6 +237,7 @@ class FlowClient:
 
     def install(self, batch: bytes) -> None:
         """Install a committed batch of another node."""
+        self._kept.clear()  # there is a holder, and it tells everything
         if self._channel is not None and self._channel.backlog > BACKLOG_BYTES_MAX:
             self._give_up(f"behind by {self._channel.backlog} bytes")
             return
@@ -320,14 +359,17 @@ class FlowClient:
         """
         if self._channel is None:
             return
-        now = self._loop.time()
+        now, backlog = self._loop.time(), self._channel.backlog
+        if backlog < self._backlog:
+            self._progress_at = now
+        self._backlog = backlog
         if self._asked is None:
             if now >= self._looked_at + LOOK_S:
                 self._looked_at = now
                 self._ask()
             return
         silent_s = now - self._asked_at
-        if silent_s >= HUNG_S:
+        if min(silent_s, now - self._progress_at) >= HUNG_S:
             self._give_up("silent")
         elif silent_s >= LOOK_S and not self._behind:
             log.warning("flowsync worker=behind silent_s=%.1f", silent_s)

@@ -23,6 +23,7 @@ from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
 from hanat.flowsync.resync import Resync
 from hanat.flowsync.waiting import Waiting
 from hanat.flowsync.window import InFlight, Propose, Window
+from hanat.flowsync.young import Young
 from hanat.kernel.ports import Capture, Conntrack
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class HolderSide:
         self._capture: Capture | None = None
         self._waiting = Waiting()
         self._waiting_since = 0.0
-        self._young: dict[float, dict[bytes, tuple[float, bytes]]] = {}  # by age that is wanted
+        self._young = Young()
         self._maturing: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._gathered_count = 0
@@ -69,6 +70,7 @@ class HolderSide:
         self._resync: Resync | None = None
         self._again: asyncio.TimerHandle | None = None
         self._overruns = 0
+        self._overrun = False  # and what was queued by then is not read yet
         self.scope = Scope()
         self.captured = self.committed = self.dropped = self.resyncs = 0
         self.lag_s: float | None = None
@@ -113,7 +115,7 @@ class HolderSide:
         self._gathering = self._maturing = None
         self._young.clear()
         self._end_resync()
-        self._overruns = self.overruns
+        self._overrun, self._overruns = False, self.overruns
         self._capture.close()
         self._capture = None
         self.dropped += self._window.clear()
@@ -121,26 +123,39 @@ class HolderSide:
 
     def flush(self, done: Callable[[], None]) -> None:
         """Propose everything captured so far and call `done` once it is committed."""
-        self._on_flushed = done
         self._end_resync()  # who is next begins one
-        for _ in range(READS_MAX):
-            self.collect()
-        for young in self._young.values():
-            self._tell_put([record for _, record in young.values()])
-        self._young.clear()
-        self._drain()
-        self._check_flushed()
+        self._flush(done)
 
-    def kill(self, records: list[bytes]) -> None:
-        """Delete flows here, and tell of it: the kernel does not tell us what we do."""
+    def _flush(self, done: Callable[[], None]) -> None:
+        emptied = self.collect()
+        self._tell_put(self._young.clear())
+        self._drain()
+        self._on_flushed = done
         if self._capture is None:
-            return
+            self._finish_flush()
+        elif emptied:
+            self._check_flushed()
+        else:
+            self._on_flushed = None
+            asyncio.get_running_loop().call_soon(self._flush, done)
+
+    def kill(self, records: list[bytes]) -> bool:
+        """Delete flows here, and tell of it: the kernel does not tell us what we do.
+
+        Returns:
+            False if nothing was done: this node does not hold any more.
+        """
+        if self._capture is None:
+            return False
         self._conntrack.delete(records)
-        for young in self._young.values():
-            for record in records:
-                young.pop(key_of(record), None)
+        for _ in range(READS_MAX):  # what happened to them before
+            if self.collect():
+                break
+        for record in records:
+            self._young.discard(key_of(record))
         self._tell_gone(records)
         self._drain()
+        return True
 
     # ------------------------------------------------------------------ resync
 
@@ -149,9 +164,13 @@ class HolderSide:
         if self._capture is None or (self._resync is not None and not anew):
             return
         self.collect()
+        if self._overrun:
+            return  # it comes when everything that was queued is read
         self._end_resync()
         self.resyncs += 1
+        self._young.begin()
         self._table.begin()
+        self._table.put_all(self._waiting.there)  # told already, although not proposed
         self._send(encode_mark(Mark(self.resyncs, ends=False)), 0)
         self._resync = Resync(self.resyncs, self._conntrack.walk())
         self._resync_later(RECONCILE_S)
@@ -190,6 +209,8 @@ class HolderSide:
             self._lost()
             return
         resync.read = records is None
+        if resync.read:
+            self._young.end()
         self._drain()
         self._read_on()
 
@@ -199,17 +220,20 @@ class HolderSide:
         wanted: list[bytes] = []
         keys: list[bytes] = []
         established = list(filter(is_established, records))
+        now = self._clock()
         for key, record in zip(keys_of(established), established, strict=True):
-            known = key in resync.gone or key in self._waiting or self._is_young(key)
-            if not known and self.scope.policy(record).established:
+            policy = self.scope.policy(record)
+            if not policy.established or key in resync.gone or key in self._waiting:
+                continue
+            if policy.min_age_s and key not in self._table:
+                self._young.put(key, record, min_age_s=policy.min_age_s, now=now)
+            else:
                 wanted.append(record)
                 keys.append(key)
         resync.waiting.put(keys, wanted)
         self._table.put_all(wanted)
         self.captured += len(wanted)
-
-    def _is_young(self, key: bytes) -> bool:
-        return any(key in young for young in self._young.values())
+        self._mature_later()
 
     def _read_on(self) -> None:
         resync = self._resync
@@ -239,30 +263,40 @@ class HolderSide:
         if self._capture is not None:
             self._wait_for_changes()
 
-    def collect(self) -> None:
-        """Read what the kernel has to tell, and propose it."""
+    def collect(self) -> bool:
+        """Read what the kernel has to tell, and propose it; say whether that was all."""
         if self._capture is None:
-            return
+            return True
         if not self._waiting:
             self._waiting_since = self._clock()
-        overruns = self._capture.overruns
+        overruns, emptied = self._capture.overruns, False
         try:
             for _ in range(READS_MAX):
-                changes = self._capture.read()
-                if not changes:
+                runs = self._capture.read()
+                emptied = not runs
+                if emptied:
                     break
-                self._take(changes)
+                self._take(runs)
         except KernelError as error:
             log.error("flowsync op=read found=%r", str(error))  # noqa: TRY400 - the text says it all
+            emptied = True
             self._lost()
         if self._capture.overruns > overruns:
             log.warning("flowsync overruns=%d action=resync", self._capture.overruns - overruns)
+            self._overrun, self._resync = True, None
+        if self._overrun and emptied:
+            # Until its queue was empty the kernel dropped events, and told of the first one only
+            # (NETLINK_S_CONGESTED in af_netlink.c).
+            self._overrun = False
             self._lost()
         self._drain()
+        return emptied
 
     def _take(self, runs: Iterable[Run]) -> None:
         for kind, records in runs:
             ours = self.scope.covered(records)
+            if kind is ChangeKind.DELETE and self._resync is not None:
+                self._resync.gone.update(keys_of(ours))  # also those too young to be told of
             if self.scope.services:
                 ours = [record for record in ours if self._is_wanted(kind, record)]
             if kind is ChangeKind.PUT:
@@ -295,34 +329,32 @@ class HolderSide:
         policy = self.scope.policy(record)
         if not policy.established or not policy.min_age_s:
             return policy.established
-        key, young = key_of(record), self._young.setdefault(policy.min_age_s, {})
+        key = key_of(record)
         if kind is ChangeKind.DELETE:
-            return young.pop(key, None) is None
+            return not self._young.discard(key)
         if key in self._table:
             return True
-        young[key] = (self._clock() + policy.min_age_s, record)
-        if self._maturing is None:
-            self._mature_in(policy.min_age_s)
+        self._young.put(key, record, min_age_s=policy.min_age_s, now=self._clock())
+        self._mature_later()
         return False
 
-    def _mature_in(self, after_s: float) -> None:
-        self._maturing = asyncio.get_running_loop().call_later(after_s, self._mature)
+    def _mature_later(self) -> None:
+        due = self._young.due
+        if due is None:
+            return
+        after_s = max(due - self._clock(), GATHER_S)
+        loop = asyncio.get_running_loop()
+        if self._maturing is not None:
+            if self._maturing.when() <= loop.time() + after_s:
+                return
+            self._maturing.cancel()
+        self._maturing = loop.call_later(after_s, self._mature)
 
     def _mature(self) -> None:
         """Tell of who has become old enough."""
-        self._maturing, now, left_s = None, self._clock(), []
-        for young in self._young.values():
-            grown: list[bytes] = []
-            for due, record in young.values():
-                if due > now:
-                    left_s.append(due - now)
-                    break
-                grown.append(record)
-            for key in keys_of(grown):
-                del young[key]
-            self._tell_put(grown)
-        if left_s:
-            self._mature_in(max(min(left_s), GATHER_S))
+        self._maturing = None
+        self._tell_put(self._young.grown(self._clock()))
+        self._mature_later()
         self._drain()
 
     # ----------------------------------------------------------------- proposals
@@ -346,8 +378,9 @@ class HolderSide:
             if len(resync.waiting) < CHANGES_MAX and not resync.read:
                 break
             resync.told.add(self._send_some(resync.waiting))
-        # Only what is committed is told: the end waits for it.
-        if resync.over and resync is self._resync:
+        # Only what is committed is told: the end waits for it. And changes go first: who is
+        # told of a flow after the end has deleted it by then.
+        if resync.over and resync is self._resync and not self._waiting:
             self._resync = None
             self._table.end()
             self._send(encode_mark(Mark(resync.number, ends=True)), 0)

@@ -19,7 +19,7 @@ class Query:
         scope: What is ours.
         selection: What is looked for.
         limit: How many records to return at most; all are counted.
-        found: Called with each slice of what fits.
+        found: Called with each slice of what fits; returns why there is no going on, or nothing.
         done: Takes the answer.
     """
 
@@ -30,7 +30,7 @@ class Query:
         selection: Selection,
         *,
         limit: int,
-        found: Callable[[list[bytes]], None],
+        found: Callable[[list[bytes]], str],
         done: Callable[[Answer], None],
     ) -> None:
         self._slices, self._scope, self._selection = slices, scope, selection
@@ -40,17 +40,19 @@ class Query:
 
     def step(self) -> None:
         """Read a slice; the loop has its turn before the next."""
+        problem = ""
+        records: list[bytes] | None = None
         try:
             records = next(self._slices, None)
             if records:
                 fitting = list(filter(self._selection.matches, self._scope.covered(records)))
-                self._count += len(fitting)
-                self._records += fitting[: self._limit - len(self._records)]
-                self._found(fitting)
+                problem = self._found(fitting)
+                if not problem:
+                    self._count += len(fitting)
+                    self._records += fitting[: self._limit - len(self._records)]
         except KernelError as error:
-            self._done(Answer(self._count, self._records, str(error)))
-            return
-        if records is None:
-            self._done(Answer(self._count, self._records))
+            problem = str(error)
+        if problem or records is None:
+            self._done(Answer(self._count, self._records, problem))
         else:
             asyncio.get_running_loop().call_soon(self.step)

@@ -1,4 +1,8 @@
-"""Changes that wait to be told: of each flow the newest, nothing else."""
+"""Changes that wait to be told: of each flow the newest, nothing else.
+
+Flows that are gone go first: another one may have their translated tuple by now, and two of
+those cannot be installed.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,11 @@ class Waiting:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._put or key in self._gone
+
+    @property
+    def there(self) -> list[bytes]:
+        """Flows that are there."""
+        return list(self._put.values())
 
     def put(self, keys: Sequence[bytes], records: Sequence[bytes]) -> None:
         """Note flows that are there."""
@@ -45,15 +54,14 @@ class Waiting:
         self._gone.clear()
 
     def take(self, count: int) -> Changes:
-        """Remove and return the oldest, at most `count`; some of both kinds."""
-        total = len(self)
-        if total <= count:
-            taken = Changes(list(self._put.values()), list(self._gone.values()))
-            self.clear()
-            return taken
-        gone = len(self._gone) * count // total
-        return Changes(_taken(self._put, count - gone), _taken(self._gone, gone))
+        """Remove and return the oldest, at most `count`."""
+        gone = _taken(self._gone, count)
+        return Changes(_taken(self._put, count - len(gone)), gone)
 
 
 def _taken(waiting: dict[bytes, bytes], count: int) -> list[bytes]:
+    if len(waiting) <= count:
+        taken = list(waiting.values())
+        waiting.clear()
+        return taken
     return [waiting.pop(key) for key in list(islice(waiting, count))]

@@ -94,9 +94,10 @@ class FlowWorker:
             done: Takes the answer.
         """
 
-        def found(records: list[bytes]) -> None:
-            if kill:
-                self._holder.kill(records)
+        def found(records: list[bytes]) -> str:
+            if kill and not self._holder.kill(records):
+                return "this node stopped holding meanwhile; ask the holder for the rest"
+            return ""
 
         Query(
             self._conntrack.walk(), self._holder.scope, selection,
@@ -127,5 +128,5 @@ class FlowWorker:
         )
 
     def counts(self) -> Mapping[ServerKey, int]:
-        """Return the number of flows of each server on each port that has any."""
-        return self._table.counts()
+        """Return the number of flows of each server on each listen that has any."""
+        return self._holder.scope.by_listen(self._table.counts())

@@ -182,12 +182,15 @@ class KernelConntrack:
         occupied = [wanted[i] for i in again]
         self._send(occupied, self._deletion)
         still = self._send(occupied, self._creation)
-        clashed = sum(number == errno.EEXIST for number in still.values())
+        clashed = tuple(occupied[i] for i, number in still.items() if number == errno.EEXIST)
+        errors = [*refusals.values(), *still.values()]
+        unplaced = errors.count(errno.ENOMEM)
         return Installed(
             created=len(wanted) - len(refusals),
             replaced=len(occupied) - len(still),
             clashed=clashed,
-            failed=len(refusals) - len(again) + len(still) - clashed,
+            unplaced=unplaced,
+            failed=len(refusals) - len(again) + len(still) - len(clashed) - unplaced,
         )
 
     def extend(self, records: Iterable[bytes]) -> list[bytes]:

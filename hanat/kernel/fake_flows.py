@@ -21,15 +21,21 @@ Key = tuple[int, int, IPv4Address | IPv6Address, IPv4Address | IPv6Address, int,
 
 # IPS_SRC_NAT_DONE and IPS_DST_NAT_DONE: the kernel has decided on both.
 STATUS_NAT_DONE = 0x180
+ROOM = 262_144  # the kernel's own default on most machines
 
 
 class FlowTable:
-    """Entries by both their tuples; no two entries share one."""
+    """Entries by both their tuples; no two entries share one.
+
+    Attributes:
+        room: For how many entries, as ``nf_conntrack_max`` says.
+    """
 
     def __init__(self) -> None:
         self._flows: dict[Key, Flow] = {}
         self._originals: dict[Key, Key] = {}
         self._idents = count(1)
+        self.room = ROOM
 
     def records(self) -> list[bytes]:
         """Return all entries, oldest first."""
@@ -53,10 +59,11 @@ class FlowTable:
 
     def install(self, records: Iterable[bytes]) -> Installed:
         """Do what `ports.Conntrack.install` says."""
-        counts = {"created": 0, "replaced": 0, "clashed": 0, "failed": 0}
+        found: dict[str, list[bytes]] = {}
         for record in records:
-            counts[self._install(record)] += 1
-        return Installed(**counts)
+            found.setdefault(self._install(record), []).append(record)
+        count = {outcome: len(some) for outcome, some in found.items() if outcome != "clashed"}
+        return Installed(clashed=tuple(found.get("clashed", ())), **count)
 
     def set_timeout(self, record: bytes, timeout_s: int) -> bool:
         """Set the timeout of an entry; say whether it was there."""
@@ -77,6 +84,8 @@ class FlowTable:
             self.pop(record)
         if any(key in self._originals for key in _keys(flow)):
             return "clashed"
+        if len(self._flows) >= self.room:
+            return "unplaced"
         self._insert(_as_installed(flow, next(self._idents)))
         return outcome
 

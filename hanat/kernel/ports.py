@@ -144,11 +144,19 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Result of an installation: each record counted in exactly one field."""
+    """Result of an installation: each record is in exactly one field.
+
+    Attributes:
+        created, replaced: How many entries were made, where there was none and one.
+        clashed: The records left out because another entry has their translated tuple.
+        unplaced: How many the table had no room for.
+        failed: How many the kernel cannot have, or refused for another reason.
+    """
 
     created: int = 0
     replaced: int = 0
-    clashed: int = 0
+    clashed: tuple[bytes, ...] = ()
+    unplaced: int = 0
     failed: int = 0
 
 
@@ -188,7 +196,7 @@ class Conntrack(Protocol):
         """Create entries with their NAT; an entry with the same original tuple is replaced.
 
         Entries wait for 20 days: who installs sees no packets. A record whose translated
-        tuple another entry has is counted as clashed and left out.
+        tuple another entry has is left out.
         """
         ...
 

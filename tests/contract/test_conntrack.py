@@ -114,7 +114,7 @@ def test_flow_whose_translated_tuple_is_taken_clashes(subject: Subject) -> None:
 
     done = subject.adapters.conntrack.install([second.to_record()])
 
-    assert done == Installed(clashed=1)
+    assert done == Installed(clashed=(second.to_record(),))
     (record,) = subject.adapters.conntrack.dump()
     assert Flow.from_record(record).original == first.original
 

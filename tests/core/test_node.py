@@ -408,11 +408,13 @@ class Harness:
     Attributes:
         failing: That one.
         slow: Rulesets are not installed until the test says so.
+        settles: The flow worker answers at once.
     """
 
     revision: int = 1
     failing: do.Action | None = None
     slow: bool = False
+    settles: bool = True
     now: float = 0.0
     node: Node = field(init=False)
 
@@ -446,6 +448,9 @@ class Harness:
             failed = False
             for action in self.node.step(inputs.pop(0), self.now):
                 if failed and not isinstance(action, do.CLEANUP):
+                    continue
+                if isinstance(action, do.SettleFlows) and self.settles:
+                    inputs.append(told.FlowsSettled(action.term))
                     continue
                 done.append(action)
                 if action == self.failing:

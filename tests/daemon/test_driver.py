@@ -51,6 +51,7 @@ class Holder:
             told.ConfigurationApplied(1, CONFIGURATION),
             told.LeaderObserved(1, ME),
             told.BarrierApplied(1),
+            told.FlowsSettled(1),
             told.LeaseObserved(1, self.now + 0.09),
         ):
             self.driver.feed(item)

@@ -22,7 +22,10 @@ from tests.contract.flows import inbound, outbound
 
 TURNS_MAX = 2000
 VIP, OTHER = ip_address("203.0.113.10"), ip_address("203.0.113.99")
-SCOPE = Scope(frozenset(ip_address(a).packed for a in ("203.0.113.10", "2001:db8:1::10")))
+SCOPE = Scope(
+    frozenset(ip_address(a).packed for a in ("203.0.113.10", "2001:db8:1::10")),
+    ports={(6, VIP.packed): ((80, 80),)},
+)
 
 
 class Cluster:
@@ -56,7 +59,7 @@ class Cluster:
         """Give the service of `inbound` a policy."""
         services = {(6, VIP.packed): ((80, 80, replicate),)}
         for worker in (self.holder, self.backup):
-            worker.set_scope(Scope(SCOPE.addresses, services))
+            worker.set_scope(Scope(SCOPE.addresses, services, SCOPE.ports))
 
     def restart_backup(self) -> None:
         """Let the backup's worker forget what it knew; its kernel does not."""

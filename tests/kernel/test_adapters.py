@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hanat.core.configuration import Configuration
 from hanat.core.flows import ChangeKind
 from hanat.core.ruleset import render_gate, render_ruleset
-from hanat.kernel import conntrack
+from hanat.kernel import conntrack, timeouts
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
@@ -28,6 +28,7 @@ from tests.kernel.namespaces import cable, run
 
 pytestmark = pytest.mark.kernel
 
+ROOM_MAX = 600_000
 PUBLIC = Placement("eth0", ip_interface("203.0.113.10/24"), "eth0:1")
 
 
@@ -139,6 +140,28 @@ def test_captures_one_after_another_share_a_socket_that_is_never_closed(inside: 
         assert capture.fileno() == -1
     flows.close()
     assert len(set(descriptors)) == 1
+
+
+def test_flows_that_the_table_has_no_room_for_are_counted(inside: str) -> None:
+    assert inside
+    room = int((timeouts.SETTINGS / "nf_conntrack_max").read_text())
+    if room > ROOM_MAX:
+        pytest.skip(f"nf_conntrack_max is {room}: it would take too long to reach it")
+    flows, first = KernelConntrack(), inbound()
+    clients = (ip_address("198.18.0.0") + number // 60_000 for number in range(room + 100))
+    records = [
+        replace(
+            first,
+            original=replace(first.original, source=client, source_port=1024 + number % 60_000),
+            reply=replace(first.reply, destination=client, destination_port=1024 + number % 60_000),
+        ).to_record()
+        for number, client in enumerate(clients)
+    ]  # fmt: skip
+
+    done = flows.install(records)
+
+    assert (done.created, done.unplaced, done.failed) == (room, 100, 0)
+    flows.close()
 
 
 def test_overrun_is_counted_and_what_was_queued_is_read(

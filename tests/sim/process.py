@@ -422,10 +422,10 @@ class Process:
                 self.carries_until = min(self.carries_until, self.world.now)
             case do.InstallRuleset():
                 self.rulesets(lambda: None, lambda _: self.feed(told.ActionDone(action)))
-            case do.AddAddresses() | do.RestoreAddresses():
-                self.has_addresses = True
-            case do.RemoveAddresses():
-                self.has_addresses = False
+            case do.AddAddresses() | do.RestoreAddresses() | do.RemoveAddresses():
+                self.has_addresses = not isinstance(action, do.RemoveAddresses)
+            case do.SettleFlows(term):
+                self.queue.append(told.FlowsSettled(term))
             case do.FlushFlows():
                 self.queue.append(told.FlowsFlushed())
             case do.ProposeBarrier(term):

@@ -1,0 +1,148 @@
+"""The daemon's end of the flow worker, in front of a worker that only listens."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from subprocess import Popen
+
+import pytest
+
+from hanat.flowsync.channel import NUMBER, Channel, Kind
+from hanat.flowsync.client import FlowClient
+
+TURNS = 50
+
+
+class Listener:
+    """Takes what the daemon says to its flow worker.
+
+    Attributes:
+        refusing: The machine cannot start a process.
+        heard: Kind and body of each frame but those of every start and look.
+    """
+
+    def __init__(self) -> None:
+        self.refusing = False
+        self.heard: list[tuple[Kind, bytes]] = []
+        self.complete: list[bool] = []
+        self.channels: list[Channel] = []
+        self._tasks: list[asyncio.Task[object]] = []
+        self._processes: list[Popen[bytes]] = []
+        self.client = FlowClient(
+            self._spawn, propose=lambda *_: True, completed=self.complete.append
+        )
+
+    def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
+        if self.refusing:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        opened = theirs.dup()
+        opened.setblocking(False)  # noqa: FBT003 - the library's signature
+        channel = Channel(self._on_frame, lambda: None)
+        self.channels.append(channel)
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(loop.create_connection(lambda: channel, sock=opened)))
+        self._processes.append(subprocess.Popen(["sleep", "60"]))
+        return self._processes[-1]
+
+    def _on_frame(self, kind: Kind, body: bytes) -> None:
+        if kind not in {Kind.SCOPE, Kind.REPORT}:
+            self.heard.append((kind, body))
+
+    async def settle(self) -> list[tuple[Kind, bytes]]:
+        """Let everything happen; return what was heard since the last time."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        heard, self.heard = self.heard, []
+        return heard
+
+    def close(self) -> None:
+        self.client.close()
+        for channel in self.channels:
+            channel.abort()
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    found = Listener()
+    yield found
+    found.close()
+    await asyncio.sleep(0)
+
+
+async def test_what_was_kept_is_installed_before_it_is_waited_for(listener: Listener) -> None:
+    listener.client.start()
+    listener.client.keep(b"old")
+    done: list[bool] = []
+    listener.client.settle(lambda: done.append(True))
+    listener.client.start_capture(7)
+    heard = await listener.settle()
+    assert [kind for kind, _ in heard] == [Kind.INSTALL, Kind.FLUSH, Kind.START]
+    assert not done
+    listener.channels[0].send(Kind.FLUSHED, heard[1][1])
+    await listener.settle()
+    assert done == [True]
+
+
+@pytest.mark.parametrize("newer", ["install", "forget"])
+async def test_what_was_kept_is_nothing_to_who_hears_of_a_holder(
+    listener: Listener, newer: str
+) -> None:
+    listener.client.start()
+    listener.client.keep(b"old")
+    if newer == "install":
+        listener.client.install(b"new")
+    else:
+        listener.client.forget()
+    listener.client.settle(lambda: None)
+    listener.client.start_capture(7)
+    assert (Kind.INSTALL, b"old") not in await listener.settle()
+
+
+async def test_what_was_kept_waits_for_a_worker(listener: Listener) -> None:
+    listener.refusing = True
+    listener.client.start()
+    listener.client.keep(b"old")
+    listener.client.settle(lambda: None)
+    listener.client.start_capture(7)
+    listener.refusing = False
+    listener.client._start_again()
+    heard = await listener.settle()
+    assert [kind for kind, _ in heard] == [Kind.INSTALL, Kind.START]
+
+
+async def test_worker_that_cannot_be_started_is_waited_for_by_nobody(listener: Listener) -> None:
+    listener.refusing = True
+    listener.client.start()
+    done: list[bool] = []
+    listener.client.settle(lambda: done.append(True))
+    await listener.settle()
+    assert done == [True]
+
+
+async def test_answer_to_an_earlier_flush_is_not_that_to_a_later_one(listener: Listener) -> None:
+    listener.client.start()
+    done: list[int] = []
+    listener.client.flush(lambda: done.append(1))
+    listener.client.flush(lambda: done.append(2))
+    await listener.settle()
+    listener.channels[0].send(Kind.FLUSHED, NUMBER.pack(1))
+    await listener.settle()
+    assert done == []
+    listener.channels[0].send(Kind.FLUSHED, NUMBER.pack(2))
+    await listener.settle()
+    assert done == [2]
+
+
+async def test_who_missed_something_is_not_complete_from_then_on(listener: Listener) -> None:
+    listener.client.start()
+    await listener.settle()
+    listener.channels[0].send(Kind.COMPLETE, b"\x01")
+    await listener.settle()
+    listener.client.forget()
+    assert listener.complete == [True, False]
