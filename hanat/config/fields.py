@@ -36,6 +36,7 @@ DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
 REPLICATE = {
     "established": Replicate(),
     "none": Replicate(established=False),
+    "all": Replicate(unassured=True),
 }
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 SOCKET_PATH_BYTES_MAX = 107  # sun_path is 108 with the final zero

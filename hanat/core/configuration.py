@@ -48,10 +48,12 @@ class Replicate:
     Attributes:
         established: Those that were answered; False: none.
         min_age_s: Only what has lasted this long.
+        unassured: Also those that were not answered, or not yet.
     """
 
     established: bool = True
     min_age_s: float = 0.0
+    unassured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

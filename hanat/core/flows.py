@@ -9,8 +9,10 @@ Layout (IPv4 48 bytes, IPv6 96): original source and destination, reply source
 and destination, original ports, reply ports (all as on the wire), then id,
 status, timeout [s], mark, zone, protocol, TCP state, TCP window scales and TCP
 flags for each direction. ICMP: the first port holds the id, the second type
-and code. Numbers are in network order, as netlink has them. Status bits are
-those of the kernel's ``nf_conntrack_common.h``.
+and code. SCTP: the state where TCP has it, the verification tag of the original
+direction in the place of the id, that of the reply in the last four bytes.
+Numbers are in network order, as netlink has them. Status bits are those of the
+kernel's ``nf_conntrack_common.h``.
 """
 
 from __future__ import annotations
@@ -145,11 +147,14 @@ def is_translated(record: bytes) -> bool:
     return bool(record[-17] & (STATUS_SRC_NAT | STATUS_DST_NAT))
 
 
+def is_over(record: bytes) -> bool:
+    """Say whether a TCP flow has ended, although its entry lasts for some minutes."""
+    return record[-6] == _TCP and record[-5] in _STATES_OVER
+
+
 def is_established(record: bytes) -> bool:
     """Say whether the flow is one to keep: answered, and as TCP not over."""
-    return bool(record[-17] & STATUS_ASSURED) and (
-        record[-6] != _TCP or record[-5] not in _STATES_OVER
-    )
+    return bool(record[-17] & STATUS_ASSURED) and not is_over(record)
 
 
 def with_timeout(record: bytes, timeout_s: int) -> bytes:

@@ -33,7 +33,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from itertools import groupby
+from itertools import chain, groupby
 
 from hanat.core.configuration import (
     Configuration,
@@ -60,6 +60,7 @@ HASH_SEED = 0x68616E61
 # turn; above, each server gets one contiguous range. An element costs nft 15 us.
 SLOTS_INTERLEAVED_MAX = 64
 
+EVERY_EVENT = "new,reply,assured,destroy,protoinfo"  # that has a say in what a flow is
 FAMILIES = (4, 6)
 IP = {4: "ip", 6: "ip6"}
 ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
@@ -139,7 +140,7 @@ def render_ruleset(
     blocks += [
         _prerouting_chain(configuration, ports),
         _postrouting_chain(configuration, devices, ports),
-        _events_chain(ports),
+        _events_chain(configuration, ports),
         *_input_chains(configuration),
         *_untracked_chains(configuration, conversation),
     ]
@@ -322,7 +323,7 @@ def _networks(networks: Iterable[Network], version: int) -> list[str]:
     return [str(network) for network in collapse_addresses(v6)]
 
 
-def _events_chain(ports: Sequence[str]) -> list[str]:
+def _events_chain(configuration: Configuration, ports: Sequence[str]) -> list[str]:
     """Spare the kernel to build events nobody reads: of four a short TCP flow, one is left.
 
     When TCP says goodbye its state is of interest, too: the entry itself ends minutes later.
@@ -330,14 +331,17 @@ def _events_chain(ports: Sequence[str]) -> list[str]:
     if not ports:
         return []
     ours = f"iifname {{ {_quoted(ports)} }}"
-    return _chain(
-        "events",
-        [
-            "type filter hook prerouting priority -150; policy accept;",
-            f"{ours} ct state new ct event set assured,destroy",
-            f"{ours} tcp flags & (fin | rst) != 0 ct event set assured,destroy,protoinfo",
-        ],
-    )
+    lines = [
+        "type filter hook prerouting priority -150; policy accept;",
+        f"{ours} ct state new ct event set assured,destroy",
+        f"{ours} tcp flags & (fin | rst) != 0 ct event set assured,destroy,protoinfo",
+    ]
+    wanted = (s.listens for s in configuration.services if s.replicate.unassured)
+    for listen in chain.from_iterable(wanted):
+        asked = f"{IP[listen.address.version]} daddr {listen.address} {listen.protocol.value}"
+        port = f"{listen.first_port}-{listen.last_port}"
+        lines.append(f"{ours} {asked} dport {port} ct state new ct event set {EVERY_EVENT}")
+    return _chain("events", lines)
 
 
 def _input_chains(configuration: Configuration) -> list[list[str]]:

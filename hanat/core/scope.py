@@ -28,6 +28,12 @@ class Scope:
     services: Mapping[Place, tuple[Ports, ...]] = field(default_factory=dict)
     ports: Mapping[Place, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
+    @property
+    def unassured(self) -> bool:
+        """Whether a service wants flows that were not answered."""
+        policies = (policy for ports in self.services.values() for _, _, policy in ports)
+        return any(policy.unassured for policy in policies)
+
     def covered(self, records: Sequence[bytes]) -> list[bytes]:
         """Return the flows that are ours."""
         ours = self.addresses

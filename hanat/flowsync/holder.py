@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from hanat.core.flows import ChangeKind, FlowTable, Run, is_established, key_of, keys_of
+from hanat.core.flows import ChangeKind, FlowTable, Run, is_established, is_over, key_of, keys_of
 from hanat.core.scope import Scope
 from hanat.errors import KernelError
 from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
@@ -99,9 +99,18 @@ class HolderSide:
         self.stop()
         self._waiting.clear()  # the resync tells of it
         self._window.term = term
-        self._capture = self._conntrack.capture()
+        self._capture = self._conntrack.capture(unassured=self.scope.unassured)
         self._wait_for_changes()
         self.resync()
+
+    def set_scope(self, scope: Scope) -> None:
+        """Change what is captured; everything is told anew."""
+        other = scope.unassured != self.scope.unassured
+        self.scope = scope
+        if self._capture is not None and other:
+            self.start(self._window.term)
+        else:
+            self.resync()
 
     def stop(self) -> None:
         """Read what waits, then stop; what was proposed and not committed counts as dropped."""
@@ -219,11 +228,11 @@ class HolderSide:
         self._conntrack.settle(records)
         wanted: list[bytes] = []
         keys: list[bytes] = []
-        established = list(filter(is_established, records))
         now = self._clock()
-        for key, record in zip(keys_of(established), established, strict=True):
+        for key, record in zip(keys_of(records), records, strict=True):
             policy = self.scope.policy(record)
-            if not policy.established or key in resync.gone or key in self._waiting:
+            kept = policy.established and (policy.unassured or is_established(record))
+            if not kept or is_over(record) or key in resync.gone or key in self._waiting:
                 continue
             if policy.min_age_s and key not in self._table:
                 self._young.put(key, record, min_age_s=policy.min_age_s, now=now)
@@ -327,8 +336,12 @@ class HolderSide:
     def _is_wanted(self, kind: ChangeKind, record: bytes) -> bool:
         """Say whether to tell of a change now; who is too young may be told of later."""
         policy = self.scope.policy(record)
-        if not policy.established or not policy.min_age_s:
-            return policy.established
+        if not policy.established:
+            return False
+        if kind is ChangeKind.PUT and not (policy.unassured or is_established(record)):
+            return False
+        if not policy.min_age_s:
+            return True
         key = key_of(record)
         if kind is ChangeKind.DELETE:
             return not self._young.discard(key)

@@ -45,10 +45,9 @@ class FlowWorker:
         """Change what counts."""
         if scope == self._holder.scope:
             return
-        self._holder.scope = self._backup.scope = scope
-        if self._holder.active:
-            self._holder.resync()
-        else:
+        self._backup.scope = scope
+        self._holder.set_scope(scope)
+        if not self._holder.active:
             self._backup.load()
 
     def start_capture(self, term: int) -> None:

@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hanat.core.flows import (
     STATUS_ASSURED,
+    STATUS_CONFIRMED,
     STATUS_DST_NAT,
     STATUS_SRC_NAT,
     ChangeKind,
     Run,
-    is_established,
+    is_over,
     is_translated,
     timeout_of,
     with_timeout,
@@ -45,14 +46,17 @@ from hanat.kernel.ctnetlink import (
     CTA_PROTOINFO_TCP_STATE,
     CTA_STATUS,
     GROUP_DESTROY,
+    GROUP_NEW,
     GROUP_UPDATE,
     TCP_CLOSE,
     TCP_ESTABLISHED,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
     TCP_TIME_WAIT,
-    WAITING_TIMEOUT_S,
     create_message,
     delete_message,
     dump_message,
+    renewal_message,
     timeout_message,
 )
 from hanat.kernel.netlink import (
@@ -79,6 +83,7 @@ from hanat.kernel.timeouts import SETTINGS, USED_TIMEOUT_S_MAX, Timeouts
 
 # The kernel doubles it and charges 1280 bytes an event (measured): room for 100,000 events.
 CAPTURE_BUFFER_BYTES = 64 << 20
+GROUPS = (GROUP_UPDATE, GROUP_DESTROY)
 # A read gives the loop back after 4096 events (10 ms).
 READ_BURSTS_MAX = 4
 READ_EVENTS_MAX = READ_BURSTS_MAX * SLOTS
@@ -92,12 +97,14 @@ ANSWER_BUFFER_BYTES = 16 << 20
 _TRANSLATED = STATUS_SRC_NAT | STATUS_DST_NAT
 
 
-def _filter(own_port: int) -> list[tuple[int, int, int, int]]:
+def _filter(own_port: int, *, unassured: bool) -> list[tuple[int, int, int, int]]:
     """Return a classic BPF program over one event, from its netlink header on.
 
-    Passes ASSURED entries with NAT that somebody else changed; of TCP, those that became
-    established or are over now, and the end only of those that were not over before.
+    Passes ASSURED entries (or all) with NAT that somebody else changed; of TCP, those that
+    became established or are over now, and the end only of those that were not over before.
     """
+    wanted = STATUS_ASSURED | (STATUS_CONFIRMED if unassured else 0)
+    begins = "pass" if unassured else "drop"
     return assembled(
         [
             ("", "ld", 12),  # nlmsg_pid, read as if in network order
@@ -108,7 +115,7 @@ def _filter(own_port: int) -> list[tuple[int, int, int, int]]:
             ("", "jeq", 0, "drop", ""),
             ("", "tax", 0),
             ("", "ldx+", 4),
-            ("", "jset", STATUS_ASSURED, "", "drop"),
+            ("", "jset", wanted, "", "drop"),
             ("", "jset", _TRANSLATED, "", "drop"),
             ("", "ld#", BODY_OFFSET),
             ("", "ldx#", CTA_PROTOINFO),
@@ -128,7 +135,9 @@ def _filter(own_port: int) -> list[tuple[int, int, int, int]]:
             ("", "ldm", 0),
             ("", "jeq", TCP_ESTABLISHED, "pass", ""),
             ("", "jeq", TCP_TIME_WAIT, "pass", ""),
-            ("", "jeq", TCP_CLOSE, "pass", "drop"),
+            ("", "jeq", TCP_CLOSE, "pass", ""),
+            ("", "jeq", TCP_SYN_SENT, begins, ""),
+            ("", "jeq", TCP_SYN_RECV, begins, "drop"),
             ("end", "ldm", 0),
             ("", "jeq", TCP_TIME_WAIT, "drop", ""),
             ("", "jeq", TCP_CLOSE, "drop", "pass"),
@@ -147,7 +156,7 @@ class KernelConntrack:
     def __init__(self) -> None:
         self._reader = Reader()
         self._creation, self._deletion = Writer(create_message), Writer(delete_message)
-        self._timing = Writer(timeout_message)
+        self._renewal, self._timing = Writer(renewal_message), Writer(timeout_message)
         self._burst: Burst | None = None
         self._sender: socket.socket | None = None
         self._unused: list[socket.socket] = []  # of captures that were closed
@@ -160,14 +169,15 @@ class KernelConntrack:
         self._sender = None
         self._unused.clear()
 
-    def capture(self) -> KernelCapture:
+    def capture(self, *, unassured: bool = False) -> KernelCapture:
         """See `ports.Conntrack.capture`."""
-        own_port = self._opened().getsockname()[0]
+        program = _filter(self._opened().getsockname()[0], unassured=unassured)
+        groups = (*GROUPS, GROUP_NEW) if unassured else GROUPS
         used = self._unused.pop() if self._unused else None
         if self._burst is None:
             self._burst = Burst()
         return KernelCapture(
-            self._reader, self._burst, own_port, used=used, reuse=self._unused.append
+            self._reader, self._burst, (program, groups), used=used, reuse=self._unused.append
         )
 
     def install(self, records: Iterable[bytes]) -> Installed:
@@ -196,8 +206,7 @@ class KernelConntrack:
     def extend(self, records: Iterable[bytes]) -> list[bytes]:
         """See `ports.Conntrack.extend`."""
         wanted = list(records)
-        waiting = [with_timeout(record, WAITING_TIMEOUT_S) for record in wanted]
-        return [wanted[i] for i in self._send(waiting, self._timing)]
+        return [wanted[i] for i in self._send(wanted, self._renewal)]
 
     def settle(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.settle`."""
@@ -276,7 +285,7 @@ class KernelCapture:
     Args:
         reader: Turns an event into a record.
         burst: Where events are read to; nobody else uses it meanwhile.
-        own_port: Port id of the socket whose changes are ours.
+        wanted: A BPF program, see `_filter`, and the groups to join.
         used: The socket of an earlier capture.
         reuse: Takes the socket when the capture is closed.
     """
@@ -285,7 +294,7 @@ class KernelCapture:
         self,
         reader: Reader,
         burst: Burst,
-        own_port: int,
+        wanted: tuple[Sequence[tuple[int, int, int, int]], Sequence[int]],
         *,
         used: socket.socket | None,
         reuse: Callable[[socket.socket], None],
@@ -295,13 +304,14 @@ class KernelCapture:
         self._closed = False
         try:
             self._socket = used or _open_capture()
-            _attach_filter(self._socket, _filter(own_port))
+            program, self._groups = wanted
+            _attach_filter(self._socket, program)
             self._join(NETLINK_ADD_MEMBERSHIP)
         except OSError as error:
             raise _refusal(error, "capture flows") from error
 
     def _join(self, option: int) -> None:
-        for group in (GROUP_UPDATE, GROUP_DESTROY):
+        for group in self._groups:
             self._socket.setsockopt(SOL_NETLINK, option, group)
 
     @property
@@ -348,7 +358,7 @@ class KernelCapture:
         self._overruns += len(events) - len(whole)  # cut off: lost as well
         for event, record in zip(whole, self._reader.records(whole), strict=True):
             if record is not None:
-                gone = event[4] != CT_NEW & 0xFF or not is_established(record)
+                gone = event[4] != CT_NEW & 0xFF or is_over(record)
                 kind = ChangeKind.DELETE if gone else ChangeKind.PUT
                 if found and found[-1].kind is kind:
                     found[-1].records.append(record)

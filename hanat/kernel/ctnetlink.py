@@ -27,6 +27,7 @@ from hanat.core.flows import (
     STATUS_DST_NAT,
     STATUS_SEEN_REPLY,
     layout_of,
+    status_of,
     timeout_of,
 )
 from hanat.kernel.netlink import (
@@ -42,7 +43,7 @@ from hanat.kernel.netlink import (
 )
 
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
-GROUP_UPDATE, GROUP_DESTROY = 2, 3
+GROUP_NEW, GROUP_UPDATE, GROUP_DESTROY = 1, 2, 3
 FAMILY_HEADER = struct.Struct(">BBH")  # nfgenmsg: family, version, resource
 BODY_OFFSET = HEADER.size + FAMILY_HEADER.size
 
@@ -51,11 +52,13 @@ CTA_NAT_SRC, CTA_TIMEOUT, CTA_MARK, CTA_ID, CTA_NAT_DST, CTA_ZONE = 6, 7, 8, 12,
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
 CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 1, 1
-TCP_ESTABLISHED, TCP_TIME_WAIT, TCP_CLOSE = 3, 7, 8
+TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED, TCP_TIME_WAIT, TCP_CLOSE = 1, 2, 3, 7, 8
+CTA_PROTOINFO_SCTP = 3
+CTA_PROTOINFO_SCTP_STATE, CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, CTA_PROTOINFO_SCTP_VTAG_REPLY = 1, 2, 3
 CTA_NAT_PROTO = 3
 
-TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
-PORT_PROTOCOLS = frozenset({TCP, UDP})
+TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132
+PORT_PROTOCOLS = frozenset({TCP, UDP, SCTP})
 PROTOCOLS = PORT_PROTOCOLS | {ICMP, ICMPV6}
 
 # Attributes of id, type and code.
@@ -78,7 +81,7 @@ WAITING_TIMEOUT_S = 20 * 86_400
 # Takes a buffer, the start and the end of one message.
 Parser = Callable[[bytes, int, int], bytes | None]
 
-# The tuple of a TCP or UDP flow, which is nearly every one; in this order since the
+# The tuple of a flow with ports, which is nearly every one; in this order since the
 # kernel has ctnetlink. Reading and writing it at once makes both twice as fast.
 _PORTS_LAYOUT = "HH HHB3x HH2s2x HH2s2x"
 _TUPLE_V4 = struct.Struct("=HH HH4s HH4s " + _PORTS_LAYOUT)
@@ -108,7 +111,11 @@ def record_of(buffer: bytes, start: int, end: int) -> bytes | None:
         int.from_bytes(found.get(kind, b""), "big")
         for kind in (CTA_ID, CTA_STATUS, CTA_TIMEOUT, CTA_MARK, CTA_ZONE)
     ]
-    tcp = _tcp_of(found[CTA_PROTOINFO]) if CTA_PROTOINFO in found else _NO_TCP
+    tcp = _NO_TCP
+    if CTA_PROTOINFO in found and original[2] == SCTP:
+        tcp, ident = _sctp_of(found[CTA_PROTOINFO])
+    elif CTA_PROTOINFO in found:
+        tcp = _tcp_of(found[CTA_PROTOINFO])
     layout = RECORD_V4 if len(original[0]) == 4 else RECORD_V6
     return layout.pack(
         original[0], original[1], reply[0], reply[1], original[3], reply[3],
@@ -152,6 +159,18 @@ def _tcp_of(payload: bytes) -> bytes:
     return b"".join([found.get(kind, b"\0")[:1] for kind in (1, 2, 3, 4, 5)])
 
 
+def _sctp_of(payload: bytes) -> tuple[bytes, int]:
+    """Return state and verification tag of the reply, and the tag of the original direction."""
+    sctp = _values(payload, 0, len(payload)).get(CTA_PROTOINFO_SCTP, b"")
+    found = _values(sctp, 0, len(sctp))
+    state = found.get(CTA_PROTOINFO_SCTP_STATE, b"\0")[:1]
+    original, reply = (
+        found.get(kind, bytes(4))
+        for kind in (CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, CTA_PROTOINFO_SCTP_VTAG_REPLY)
+    )
+    return state + reply, int.from_bytes(original, "big")
+
+
 def create_message(record: bytes, sequence: int) -> bytes | None:
     """Return the message that creates a record's entry, None if it cannot be created.
 
@@ -162,7 +181,7 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
         sequence: What an error will be recognised by.
     """
     (source, destination, reply_source, reply_destination, ports, reply_ports, _, status,
-     _, mark, zone, protocol, *tcp) = layout_of(record).unpack(record)  # fmt: skip
+     _, mark, zone, protocol, *_) = layout_of(record).unpack(record)  # fmt: skip
     inverse = _inverse(protocol, ports)
     if inverse is None:
         return None
@@ -176,8 +195,7 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
         parts.append(attribute(CTA_MARK, _U32.pack(mark)))
     if zone:
         parts.append(attribute(CTA_ZONE, _U16.pack(zone)))
-    if protocol == TCP:
-        parts.append(_protoinfo(tcp))
+    parts.append(_protoinfo_of(record))
     is_icmp = protocol in ICMP_ATTRIBUTES
     # Also where the source is not translated: left to itself, the kernel would give
     # the flow another source port when the translated tuple is taken, and say nothing.
@@ -187,6 +205,20 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
         parts.append(_nat(CTA_NAT_DST, reply_source, b"" if is_icmp else reply_ports[:2]))
     flags = NLM_F_CREATE | NLM_F_EXCL
     return _message(CT_NEW, flags, len(source), b"".join(parts), sequence)
+
+
+def renewal_message(record: bytes, sequence: int) -> bytes | None:
+    """Return the message that gives an entry the record's state, to last as if created.
+
+    Bits of the status are added, never taken away: the kernel refuses that. None for unknown
+    protocols.
+    """
+    found = _named(record)
+    if found is None:
+        return None
+    status = attribute(CTA_STATUS, _U32.pack(status_of(record) & STATUS_SENT))
+    body = found + status + attribute(CTA_TIMEOUT, _WAITING) + _protoinfo_of(record)
+    return _message(CT_NEW, 0, _address_bytes(record), body, sequence)
 
 
 def timeout_message(record: bytes, sequence: int) -> bytes | None:
@@ -272,8 +304,21 @@ def tuple_attribute(
     return nested(kind, nested(CTA_TUPLE_IP, addresses) + nested(CTA_TUPLE_PROTO, proto))
 
 
-def _protoinfo(tcp: list[int]) -> bytes:
-    state, scale, reply_scale, flags, reply_flags = tcp
+def _protoinfo_of(record: bytes) -> bytes:
+    """Return the attribute with the state of a protocol that has one."""
+    if record[-6] == TCP:
+        return _tcp_protoinfo(*record[-5:])
+    if record[-6] != SCTP:
+        return b""
+    values = (
+        attribute(CTA_PROTOINFO_SCTP_STATE, record[-5:-4])
+        + attribute(CTA_PROTOINFO_SCTP_VTAG_ORIGINAL, record[-24:-20])
+        + attribute(CTA_PROTOINFO_SCTP_VTAG_REPLY, record[-4:])
+    )
+    return nested(CTA_PROTOINFO, nested(CTA_PROTOINFO_SCTP, values))
+
+
+def _tcp_protoinfo(state: int, scale: int, reply_scale: int, flags: int, reply_flags: int) -> bytes:
     # Flags travel with a mask of those that count; an event lacks it.
     return _PROTOINFO.pack(
         48, CTA_PROTOINFO | ATTRIBUTE_NESTED, 44, CTA_PROTOINFO_TCP | ATTRIBUTE_NESTED,

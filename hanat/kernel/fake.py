@@ -28,12 +28,14 @@ from hanat.core.flows import (
 from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ctnetlink import (
+    SCTP,
     TCP,
     TCP_CLOSE,
     TCP_ESTABLISHED,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
     TCP_TIME_WAIT,
     UDP,
-    WAITING_TIMEOUT_S,
 )
 from hanat.kernel.fake_flows import FlowTable
 from hanat.kernel.fake_nft import Tables, after
@@ -50,7 +52,7 @@ from hanat.kernel.ports import (
 from hanat.kernel.refusals import refused
 from hanat.kernel.timeouts import USED_TIMEOUT_S_MAX
 
-USED_TIMEOUTS_S = {TCP: 432_000, UDP: 120}  # as the kernel has them
+USED_TIMEOUTS_S = {TCP: 432_000, UDP: 120, SCTP: 210}  # as the kernel has them
 
 
 @dataclass(slots=True)
@@ -146,9 +148,9 @@ class FakeKernel:
         if fault is not None:
             raise fault
 
-    def open_capture(self) -> FakeCapture:
+    def open_capture(self, *, unassured: bool) -> FakeCapture:
         """Return a capture that is told of what follows."""
-        opened = FakeCapture()
+        opened = FakeCapture(unassured=unassured)
         self._captures = [capture for capture in self._captures if not capture.closed]
         self._captures.append(opened)
         return opened
@@ -162,16 +164,19 @@ class FakeKernel:
 
     def tell_captures(self, kind: ChangeKind, record: bytes) -> None:
         """Tell of a change, as far as the real filter lets it pass."""
-        if not status_of(record) & STATUS_ASSURED or not is_translated(record):
+        if not is_translated(record):
             return
+        assured = status_of(record) & STATUS_ASSURED
         state = Flow.from_record(record).tcp_state if record[-6] == TCP else TCP_ESTABLISHED
         is_over = state in {TCP_TIME_WAIT, TCP_CLOSE}
         if kind is ChangeKind.DELETE and is_over:
             return  # told when it was over
-        if kind is ChangeKind.PUT and state != TCP_ESTABLISHED and not is_over:
+        known = {TCP_ESTABLISHED} if assured else {TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED}
+        if kind is ChangeKind.PUT and state not in known and not is_over:
             return
         for capture in self._captures:
-            capture.tell(Run(ChangeKind.DELETE if is_over else kind, [record]))
+            if assured or capture.unassured:
+                capture.tell(Run(ChangeKind.DELETE if is_over else kind, [record]))
 
     def remove_address(self, device: str, address: Interface) -> None:
         """Take an address off a device, as any program may; nothing if it is absent."""
@@ -312,10 +317,10 @@ class FakeConntrack:
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel
 
-    def capture(self) -> FakeCapture:
+    def capture(self, *, unassured: bool = False) -> FakeCapture:
         """See `ports.Conntrack.capture`."""
         self._kernel.meet_fault("conntrack.capture")
-        return self._kernel.open_capture()
+        return self._kernel.open_capture(unassured=unassured)
 
     def install(self, records: Iterable[bytes]) -> Installed:
         """See `ports.Conntrack.install`."""
@@ -326,7 +331,7 @@ class FakeConntrack:
         """See `ports.Conntrack.extend`."""
         self._kernel.meet_fault("conntrack.extend")
         flows = self._kernel.flows
-        return [r for r in records if not flows.set_timeout(r, WAITING_TIMEOUT_S)]
+        return [record for record in records if not flows.renew(record)]
 
     def settle(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.settle`."""

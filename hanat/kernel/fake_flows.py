@@ -9,6 +9,7 @@ from itertools import count
 
 from hanat.core.flows import STATUS_DST_NAT, STATUS_SRC_NAT, Flow, Tuple5
 from hanat.kernel.ctnetlink import (
+    SCTP,
     STATUS_SENT,
     TCP,
     TCP_BE_LIBERAL,
@@ -74,6 +75,17 @@ class FlowTable:
             self._flows[original] = replace(found, timeout_s=timeout_s)
         return found is not None
 
+    def renew(self, record: bytes) -> bool:
+        """Do what `ports.Conntrack.extend` says to one entry; say whether it was there."""
+        flow = Flow.from_record(record)
+        original = _key(flow, flow.original)
+        found = self._flows.get(original)
+        if found is not None:
+            kept = found.status | flow.status & STATUS_SENT
+            renewed = _as_installed(replace(flow, status=kept), found.ident)
+            self._flows[original] = replace(renewed, reply=found.reply, mark=found.mark)
+        return found is not None
+
     def _install(self, record: bytes) -> str:
         if create_message(record, 0) is None:
             return "failed"
@@ -109,17 +121,19 @@ def _keys(flow: Flow) -> tuple[Key, Key]:
 
 def _as_installed(flow: Flow, ident: int) -> Flow:
     nat = flow.status & (STATUS_SRC_NAT | STATUS_DST_NAT)
-    is_tcp = flow.protocol == TCP
+    if flow.protocol == SCTP:  # with verification tags in the places of id, scales and flags
+        ident, state, scale, flags = flow.ident, flow.tcp_state, flow.tcp_scale, flow.tcp_flags
+    elif flow.protocol == TCP:
+        state, scale = flow.tcp_state, flow.tcp_scale
+        flags = (flow.tcp_flags[0] | TCP_BE_LIBERAL, flow.tcp_flags[1] | TCP_BE_LIBERAL)
+    else:
+        state, scale, flags = 0, (0, 0), (0, 0)
     return replace(
         flow,
         ident=ident,
         status=flow.status & STATUS_SENT | nat | STATUS_NAT_DONE,
         timeout_s=WAITING_TIMEOUT_S,
-        tcp_state=flow.tcp_state if is_tcp else 0,
-        tcp_scale=flow.tcp_scale if is_tcp else (0, 0),
-        tcp_flags=(
-            (flow.tcp_flags[0] | TCP_BE_LIBERAL, flow.tcp_flags[1] | TCP_BE_LIBERAL)
-            if is_tcp
-            else (0, 0)
-        ),
+        tcp_state=state,
+        tcp_scale=scale,
+        tcp_flags=flags,
     )

@@ -70,7 +70,15 @@ class FakeStream(Generic[Event]):
 
 
 class FakeCapture(FakeStream[Run]):
-    """Implements `ports.Capture`."""
+    """Implements `ports.Capture`.
+
+    Attributes:
+        unassured: Flows that were not answered count, too.
+    """
+
+    def __init__(self, *, unassured: bool = False) -> None:
+        super().__init__()
+        self.unassured = unassured
 
     @property
     def overruns(self) -> int:

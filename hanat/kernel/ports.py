@@ -170,8 +170,9 @@ class Capture(Protocol):
     def read(self) -> list[Run]:
         """Return what waits, oldest first; empty when nothing does.
 
-        Only ASSURED and DESTROY events of translated flows, never those that this
-        process caused itself. An overrun is counted in `overruns`, not raised.
+        Only ASSURED and DESTROY events of translated flows (and NEW ones, if so wanted),
+        never those that this process caused itself. An overrun is counted in `overruns`,
+        not raised.
         """
         ...
 
@@ -188,8 +189,12 @@ class Capture(Protocol):
 class Conntrack(Protocol):
     """The connection-tracking table."""
 
-    def capture(self) -> Capture:
-        """Begin to capture. Raises NotPermittedError: CAP_NET_ADMIN is missing."""
+    def capture(self, *, unassured: bool = False) -> Capture:
+        """Begin to capture; also, if so wanted, flows that were not answered, or not yet.
+
+        Raises:
+            NotPermittedError: CAP_NET_ADMIN is missing.
+        """
         ...
 
     def install(self, records: Iterable[bytes]) -> Installed:
@@ -201,7 +206,10 @@ class Conntrack(Protocol):
         ...
 
     def extend(self, records: Iterable[bytes]) -> list[bytes]:
-        """Let entries wait for 20 days from now; return the records that have none."""
+        """Give entries the state of their records, and let them wait for 20 days from now.
+
+        Translations stay as they are. Returns the records that have no entry.
+        """
         ...
 
     def settle(self, records: Iterable[bytes]) -> int:

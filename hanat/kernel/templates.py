@@ -40,6 +40,7 @@ from hanat.kernel.ctnetlink import (
     CTA_TUPLE_REPLY,
     CTA_ZONE,
     ICMP_ATTRIBUTES,
+    SCTP,
     record_of,
 )
 from hanat.kernel.netlink import attributes
@@ -177,6 +178,8 @@ class _Layout:
             )
         ]  # fmt: skip
         protocol = original.pop()
+        if self._message[protocol[0]] == SCTP:
+            return None  # its values are elsewhere
         reply.pop()
         return [
             *original[:2], *reply[:2], *original[2:], *reply[2:], *numbers, protocol, *self._tcp()
@@ -287,7 +290,9 @@ class Writer:
         try:
             return self._templates[shape]
         except KeyError:
-            if len(self._templates) >= TEMPLATES_MAX or record[-12:-6] != _NO_MARK_NO_ZONE:
+            # What SCTP has in the place of flags is another value for each flow.
+            known = record[-12:-6] == _NO_MARK_NO_ZONE and record[-6] != SCTP
+            if len(self._templates) >= TEMPLATES_MAX or not known:
                 return None
         found = self._templates[shape] = self._probed(record)
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hanat.kernel.ctnetlink import ICMP, ICMPV6, TCP, UDP, WAITING_TIMEOUT_S
+from hanat.kernel.ctnetlink import ICMP, ICMPV6, SCTP, TCP, UDP, WAITING_TIMEOUT_S
 
 SETTINGS = Path("/proc/sys/net/netfilter")
 
@@ -15,6 +15,10 @@ DEFAULT_S = 600  # of the kernel, for protocols it does not know
 _TCP_STATES = {  # enum tcp_conntrack
     1: "syn_sent", 2: "syn_recv", 3: "established", 4: "fin_wait", 5: "close_wait", 6: "last_ack",
     7: "time_wait", 8: "close",
+}  # fmt: skip
+_SCTP_STATES = {  # enum sctp_conntrack
+    1: "closed", 2: "cookie_wait", 3: "cookie_echoed", 4: "established", 5: "shutdown_sent",
+    6: "shutdown_recd", 7: "shutdown_ack_sent", 8: "heartbeat_sent",
 }  # fmt: skip
 _OTHERS = {UDP: "udp_timeout_stream", ICMP: "icmp_timeout", ICMPV6: "icmpv6_timeout"}
 
@@ -38,6 +42,8 @@ def _read(protocol: int, state: int) -> int:
     name = _OTHERS.get(protocol)
     if protocol == TCP:
         name = f"tcp_timeout_{_TCP_STATES.get(state, 'established')}"
+    if protocol == SCTP:
+        name = f"sctp_timeout_{_SCTP_STATES.get(state, 'established')}"
     try:
         return int((SETTINGS / f"nf_conntrack_{name}").read_text())
     except (OSError, ValueError):

@@ -147,6 +147,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
     [
         ('"established"', Replicate()),
         ('"none"', Replicate(established=False)),
+        ('"all"', Replicate(unassured=True)),
         ('{ min_age = "2s" }', Replicate(min_age_s=2.0)),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from hanat.core.flows import (
 )
 
 SETTLED = STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_CONFIRMED
-TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132
+TCP, UDP, ICMP, ICMPV6, SCTP, GRE = 6, 17, 1, 58, 132, 47
 HOSTS = {
     4: ("198.51.100.7", "203.0.113.10", "10.11.12.101"),
     6: ("2001:db8:7::7", "2001:db8:1::10", "fd00:12::101"),
@@ -65,14 +66,15 @@ def outbound(port: int = 40000, *, protocol: int = TCP, version: int = 4) -> Flo
 
 
 def _settled(protocol: int, original: Tuple5, reply: Tuple5, nat: int) -> Flow:
-    is_tcp = protocol == TCP
-    return Flow(
+    found = Flow(
         protocol=protocol,
         original=original,
         reply=reply,
         status=SETTLED | nat,
         timeout_s=300,
-        tcp_state=3 if is_tcp else 0,
-        tcp_scale=(7, 9) if is_tcp else (0, 0),
-        tcp_flags=(0x23, 0x23) if is_tcp else (0, 0),
     )
+    if protocol == TCP:
+        return replace(found, tcp_state=3, tcp_scale=(7, 9), tcp_flags=(0x23, 0x23))
+    if protocol == SCTP:  # two verification tags
+        return replace(found, tcp_state=4, ident=0x1234ABCD, tcp_scale=(1, 2), tcp_flags=(3, 254))
+    return found

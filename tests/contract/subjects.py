@@ -62,6 +62,9 @@ class Outside(Protocol):
     def track(self, record: bytes) -> None:
         """Let packets make an assured flow."""
 
+    def begin(self, record: bytes) -> None:
+        """Let a first packet make a flow that is not answered."""
+
     def turn_flow(self, record: bytes, state: str) -> None:
         """Let packets bring a TCP flow into another state, ``TIME_WAIT``."""
 
@@ -103,6 +106,10 @@ class FakeOutside:
         self.kernel.remove_address(device, address)
 
     def track(self, record: bytes) -> None:
+        """See `Outside`."""
+        self.kernel.track(record)
+
+    def begin(self, record: bytes) -> None:
         """See `Outside`."""
         self.kernel.track(record)
 
@@ -176,6 +183,10 @@ class KernelOutside:
         """See `Outside`; a change by another program makes the event a packet would."""
         self._stranger.install([record])
         self._update(record, "-t 600")
+
+    def begin(self, record: bytes) -> None:
+        """See `Outside`."""
+        self._stranger.install([record])
 
     def turn_flow(self, record: bytes, state: str) -> None:
         """See `Outside`."""

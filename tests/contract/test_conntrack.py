@@ -9,10 +9,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from hanat.core.flows import ChangeKind, Flow, Tuple5
+from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, ChangeKind, Flow, Tuple5
 from hanat.kernel.ports import Capture, Installed
 from tests.contract.conftest import Subject
 from tests.contract.flows import (
+    GRE,
     ICMP,
     ICMPV6,
     SCTP,
@@ -28,7 +29,7 @@ from tests.contract.flows import (
 EVERY_KIND = [
     make(40000 + place, protocol=protocol, version=version)
     for place, (protocol, version) in enumerate(
-        [(TCP, 4), (TCP, 6), (UDP, 4), (UDP, 6), (ICMP, 4), (ICMPV6, 6)]
+        [(TCP, 4), (TCP, 6), (UDP, 4), (UDP, 6), (SCTP, 4), (SCTP, 6), (ICMP, 4), (ICMPV6, 6)]
     )
     for make in (inbound, outbound)
 ]
@@ -73,6 +74,7 @@ def test_who_waited_is_given_the_timeout_in_use(subject: Subject) -> None:
         UDP: pytest.approx(120, abs=30),
         ICMP: pytest.approx(30, abs=20),
         ICMPV6: pytest.approx(30, abs=20),
+        SCTP: pytest.approx(210, abs=60),
     }
     assert subject.adapters.conntrack.settle(subject.adapters.conntrack.dump()) == 0
 
@@ -87,6 +89,21 @@ def test_who_was_in_use_waits_for_weeks(subject: Subject) -> None:
 
     for record in subject.adapters.conntrack.dump():
         assert DAYS - 60 < Flow.from_record(record).timeout_s <= DAYS
+
+
+def test_extended_flow_is_in_the_state_it_has_elsewhere(subject: Subject) -> None:
+    for protocol in (TCP, SCTP, UDP):
+        later = inbound(protocol=protocol)
+        earlier = replace(
+            later, status=STATUS_CONFIRMED | STATUS_DST_NAT, tcp_state=min(later.tcp_state, 1)
+        )
+        subject.adapters.conntrack.install([earlier.to_record()])
+        assert _essence(subject.adapters.conntrack.dump()) == _essence([earlier.to_record()])
+
+        assert subject.adapters.conntrack.extend([later.to_record()]) == []
+
+        assert _essence(subject.adapters.conntrack.dump()) == _essence([later.to_record()])
+        subject.adapters.conntrack.delete([later.to_record()])
 
 
 def test_installing_nothing_does_nothing(subject: Subject) -> None:
@@ -120,7 +137,7 @@ def test_flow_whose_translated_tuple_is_taken_clashes(subject: Subject) -> None:
 
 
 def test_unknown_protocol_fails_and_the_rest_is_installed(subject: Subject) -> None:
-    strange = replace(inbound(), protocol=SCTP)
+    strange = replace(inbound(), protocol=GRE)
     flows = [inbound(40001), strange, inbound(40002)]
 
     done = subject.adapters.conntrack.install(flow.to_record() for flow in flows)
@@ -255,6 +272,30 @@ def test_capture_is_silent_about_untranslated_flows(subject: Subject, capture: C
     ] == [40002]
 
 
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_capture_tells_of_unanswered_flows_to_who_wants_them(
+    subject: Subject, protocol: int
+) -> None:
+    begun = replace(
+        inbound(protocol=protocol),
+        status=STATUS_CONFIRMED | STATUS_DST_NAT,
+        tcp_state=1 if protocol == TCP else 0,
+    )
+    usual = subject.adapters.conntrack.capture()
+    opened = subject.adapters.conntrack.capture(unassured=True)
+
+    subject.outside.begin(begun.to_record())
+
+    (put,) = _read(subject, opened, 1)
+    assert put.kind is ChangeKind.PUT
+    assert _essence([put.record]) == _essence([begun.to_record()])
+    subject.outside.end_flow(begun.to_record())
+    assert [change.kind for change in _read(subject, opened, 1)] == [ChangeKind.DELETE]
+    assert usual.read() == []
+    usual.close()
+    opened.close()
+
+
 def test_capture_is_readable_while_changes_wait(subject: Subject, capture: Capture) -> None:
     assert not _is_readable(capture)
 
@@ -278,7 +319,7 @@ def _essence(records: Iterator[bytes] | list[bytes]) -> set[tuple[object, ...]]:
     """Return what must be the same in two kernels."""
     return {
         (flow.protocol, flow.original, flow.reply, flow.status & 0x3E, flow.mark, flow.zone,
-         flow.tcp_state, flow.tcp_scale)
+         flow.tcp_state, flow.tcp_scale, (flow.ident, flow.tcp_flags) * (flow.protocol == SCTP))
         for flow in map(Flow.from_record, records)
     }  # fmt: skip
 

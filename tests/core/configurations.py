@@ -16,6 +16,7 @@ from hanat.core.configuration import (
     Masquerade,
     Protocol,
     RealServer,
+    Replicate,
     Scheduler,
     VirtualService,
 )
@@ -65,4 +66,5 @@ def _services(draw: st.DrawFn, name: str, addresses: list[Address], base: int) -
             draw(st.lists(st.sampled_from(versions), max_size=8)) if versions else []
         )
     )
-    return VirtualService(name, listens, draw(st.sampled_from(Scheduler)), servers)
+    replicate = draw(st.sampled_from([Replicate(), Replicate(unassured=True)]))
+    return VirtualService(name, listens, draw(st.sampled_from(Scheduler)), servers, replicate)

@@ -11,7 +11,14 @@ from ipaddress import ip_address
 import pytest
 
 from hanat.core.configuration import Replicate
-from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, Flow, key_of
+from hanat.core.flows import (
+    STATUS_ASSURED,
+    STATUS_CONFIRMED,
+    STATUS_DST_NAT,
+    STATUS_SRC_NAT,
+    Flow,
+    key_of,
+)
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.flowsync.batch import CHANGES_MAX, Changes, encode
@@ -240,6 +247,26 @@ async def test_service_that_wants_no_replication_gets_none(cluster: Cluster) -> 
     await cluster.settle()
     assert cluster.tables()[1] == set()
     assert cluster.backup.status().received == 0
+
+
+async def test_service_that_wants_everything_gets_unanswered_flows_too(cluster: Cluster) -> None:
+    begun = replace(inbound(1), status=STATUS_CONFIRMED | STATUS_DST_NAT, tcp_state=1)
+    other = replace(outbound(1), status=STATUS_CONFIRMED | STATUS_SRC_NAT, tcp_state=1)
+    before = replace(inbound(2), status=STATUS_CONFIRMED | STATUS_DST_NAT, tcp_state=1)
+    cluster.holder.start_capture(1)
+    cluster.kernels[0].track(before.to_record())
+    cluster.scope(Replicate(unassured=True))
+    for flow in (begun, other):
+        cluster.kernels[0].track(flow.to_record())
+    await cluster.settle()
+    assert cluster.tables()[1] == {key_of(begun.to_record()), key_of(before.to_record())}
+
+    open_flow(cluster, 1)
+    close_flow(cluster, 2)
+    await cluster.settle()
+    (left,) = cluster.kernels[1].flows.records()
+    assert Flow.from_record(left).tcp_state == 3
+    assert Flow.from_record(left).status & STATUS_ASSURED
 
 
 async def test_flow_is_told_once_it_is_old_enough(cluster: Cluster) -> None:
