@@ -36,6 +36,8 @@ class NodeSnapshot:
     lease_until: float
     ineligible: tuple[str, ...]
     revision: int
+    settled: int  # newest revision of which it is known whether it is in force here
+    refuses: bool  # it is not
     configuration: Configuration
     profile: Profile  # that of the node, not of the configuration
     transitions: tuple[tuple[str, int], ...]

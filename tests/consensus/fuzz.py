@@ -81,6 +81,8 @@ def beacon(rng: Random, *, term: int, nodes: int) -> Beacon:
         successor=rng.choice((NOBODY, *range(1, nodes + 1), 255)),
         promised=promised,
         eligible=rng.random() < 0.5,
+        revision=number(rng, 2),
+        refuses=rng.random() < 0.5,
     )
 
 
