@@ -14,7 +14,7 @@ from functools import partial
 from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
-from hanat.daemon.reading import Read, read, render
+from hanat.daemon.reading import Read, Scripts, read, render
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall, Gate
 
@@ -85,16 +85,33 @@ class Rulesets:
 
         self._background(partial(self._install_now, configuration, self._doubts), ended)
 
+    def try_out(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
+        """Let the kernel look at a configuration; tell why it would refuse it or None."""
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, (KernelError, OSError)):
+                raise error
+            done(None if error is None else str(error))
+
+        self._background(partial(self._try_now, configuration), ended)
+
+    def _scripts(self, configuration: Configuration) -> Scripts:
+        known, scripts = self._read
+        if known is not configuration or scripts is None:
+            scripts = render(configuration, self._devices, self._conversation)
+        assert scripts is not None, f"no device for one of {configuration.interfaces}"
+        return scripts
+
+    def _try_now(self, configuration: Configuration) -> None:
+        for script in self._scripts(configuration):
+            self._firewall.check(script)
+
     def _install_now(self, configuration: Configuration, doubts: int) -> None:
         wanted = (configuration, doubts)
         if wanted == self._installed:
             return
         self._installed = None
-        known, scripts = self._read
-        if known is not configuration or scripts is None:
-            scripts = render(configuration, self._devices, self._conversation)
-        assert scripts is not None, f"no device for one of {configuration.interfaces}"
-        gate, ruleset = scripts
+        gate, ruleset = self._scripts(configuration)
         self._gate.install(gate)
         self._firewall.apply(ruleset)
         self._installed = wanted

@@ -90,6 +90,14 @@ class Firewall(Protocol):
         """
         ...
 
+    def check(self, script: str) -> None:
+        """Let the kernel look at a script; nothing is changed.
+
+        Raises:
+            KernelError: As `apply` would.
+        """
+        ...
+
     def table(self, family: str, name: str) -> str | None:
         """Return a table as nft text, None if there is none."""
         ...
