@@ -13,7 +13,7 @@ from hanat.errors import HanatError
 
 # Name to where it is and what it does; the sentence is here so that help imports nothing.
 COMMANDS = {
-    "config": ("hanat.cli.config:config", "Check configuration files."),
+    "config": ("hanat.cli.config:config", "Check, show and change the configuration."),
     "conn": ("hanat.cli.conn:conn", "List, count and end connections."),
     "doctor": ("hanat.cli.doctor:doctor", "Say what on this machine is in hanat's way."),
     "fence": ("hanat.cli.fence:fence", "Make sure that a node that does not run is silent."),

@@ -1,4 +1,4 @@
-"""The daemon as the API sees it: its status, and a switchover."""
+"""The daemon as the API sees it: its status, and what operators want of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hanat
-from hanat.api.ports import Wanted
+from hanat.api.ports import Shown, Wanted
 from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
@@ -36,6 +36,7 @@ from hanat.core.status import (
     ServiceStatus,
     VipStatus,
 )
+from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.errors import NoQuorumError, RefusedError
@@ -56,6 +57,7 @@ class Parts:
     transport: RaftTransport
     mesh: MeshSockets
     worker: FlowClient
+    changes: Changes
     lateness: Histogram
     clock: Callable[[], float]
     started_at: float
@@ -209,6 +211,16 @@ class DaemonBackend:
             raise RefusedError(f"connections: {answer.error}")
         found = await describe(answer.records, snapshot.configuration)
         return {"count": answer.total, "connections": found}
+
+    # ------------------------------------------------------------ configuration
+
+    def configuration(self) -> Shown:
+        """See `api.ports.Backend.configuration`."""
+        return self._parts.changes.show()
+
+    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+        """See `api.ports.Backend.change`."""
+        return await self._parts.changes.change(text, based_on, dry_run=dry_run)
 
     # --------------------------------------------------------------- switchover
 

@@ -32,19 +32,13 @@ from hanat.core.beacon import Beacon, Died, Heard
 from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
 from hanat.core.identity import Identity
-from hanat.core.inputs import (
-    ActionFailed,
-    ConfigurationApplied,
-    ConfigurationCommitted,
-    ConfigurationRefused,
-    FlowsFlushed,
-    Input,
-    ShutdownRequested,
-)
+from hanat.core.inputs import ActionFailed, FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
+from hanat.daemon.changes import ChangeParts, Changes
+from hanat.daemon.configurations import Configurations
 from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
@@ -52,7 +46,7 @@ from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
-from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
+from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.firewall import KernelFirewall
@@ -138,7 +132,6 @@ class Daemon:
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
-        self._other_profile = ""  # of the replicated configuration, told already
         addresses = KernelAddresses()
         self._adapters = _Adapters(
             addresses=addresses,
@@ -235,6 +228,13 @@ class Daemon:
             background=thread,
             known=(self._text, self._configuration),
         )
+        self._configurations = Configurations(
+            self._settings,
+            self._configuration,
+            rulesets=self._rulesets,
+            feed=self._feed,
+            heed=self._heed,
+        )
         return thread
 
     # ------------------------------------------------------------------ running
@@ -260,7 +260,7 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._lateness, clock, clock(),
+                self._worker, self._changes, self._lateness, clock, clock(),
             )
         )  # fmt: skip
         try:
@@ -335,6 +335,13 @@ class Daemon:
             ),
         )
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
+        self._driver.watch(self._tell_revision)
+        self._changes = Changes(
+            ChangeParts(
+                self._settings, self._replica, self._guard, self._rulesets,
+                lambda: self._driver.snapshot, self._kick,
+            )
+        )  # fmt: skip
 
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody expected: fence and end, rather than guess."""
@@ -420,36 +427,23 @@ class Daemon:
             self._replication.apply(command)
             return
         if isinstance(command, NewConfiguration):
-            self._configuration_committed(command.text)
+            self._changes.accepted(command)
+            self._configurations.committed(self._replica.state)
         self._backend.wake()
 
     def _restored(self) -> None:
         """The state has become that of a snapshot."""
         self._worker.forget()
-        if self._replica.state.revision:
-            self._configuration_committed(self._replica.state.text)
+        self._configurations.committed(self._replica.state)
 
-    def _configuration_committed(self, text: str) -> None:
-        revision = self._replica.state.revision
-        self._feed(ConfigurationCommitted(revision))
-        done = partial(self._configuration_read, revision)
-        self._rulesets.read(text, file=f"revision {revision}", done=done)
+    def _heed(self, configuration: Configuration) -> None:
+        """Prepare for a configuration that comes into force."""
+        self._leave_will(configuration)
+        self._replication.configure(configuration)
 
-    def _configuration_read(self, revision: int, found: Configuration | ConfigError) -> None:
-        if isinstance(found, ConfigError):
-            log.error("configuration revision=%d found=%r", revision, str(found))
-            self._feed(ConfigurationRefused(revision, str(found)))
-            return
-        if found != self._configuration:
-            log.warning(
-                "configuration revision=%d differs_from=%s in_force=replicated",
-                revision,
-                self._settings.cluster_file,
-            )
-        self._leave_will(found)
-        self._replication.configure(found)
-        self._tell_profile(found.profile.name)
-        self._feed(ConfigurationApplied(revision, found))
+    def _tell_revision(self) -> None:
+        """Let beacons say what this node made of the configuration."""
+        self._guard.revision, self._guard.refuses = self._node.settled, self._node.refuses
 
     def _leave_will(self, configuration: Configuration) -> None:
         will = write_will(
@@ -459,15 +453,6 @@ class Daemon:
             grace_s=self._configuration.profile.grace_s,
         )
         self._lifeline.leave(will)
-
-    def _tell_profile(self, replicated: str) -> None:
-        """Say once that timing is not what the replicated configuration says."""
-        mine = self._configuration.profile.name
-        if replicated not in {mine, self._other_profile}:
-            self._other_profile = replicated
-            log.warning(
-                "profile=%s in_force=%s source=%s", replicated, mine, self._settings.cluster_file
-            )
 
     def _transfer(self, to: int | None) -> None:
         """Hand leadership on as soon as a peer has the whole log, in this term only."""
