@@ -105,3 +105,12 @@ class Backend(Protocol):
             OutcomeUnknownError: Proposed, and not confirmed in time.
         """
         ...
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest events of the replicated history, oldest first; asks nobody.
+
+        Each with ``at`` (RFC 3339, wall clock of the node that told it) and ``at_s``, ``term``,
+        ``node``, ``what``, ``why``, ``previous`` and the rest of `core.history.Event`; ``text``
+        is all that as a sentence.
+        """
+        ...

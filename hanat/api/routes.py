@@ -34,7 +34,7 @@ from hanat.api.configuration import ConfigurationRoutes
 from hanat.api.errors import BadRequestError
 from hanat.api.metrics import CONTENT_TYPE, Metrics
 from hanat.api.ports import Backend
-from hanat.api.query import wanted_of
+from hanat.api.query import limit_of, wanted_of
 from hanat.core.status import NodeStatus, Role
 from hanat.errors import EXIT_FAILED, EXIT_USAGE, HanatError
 
@@ -61,6 +61,7 @@ class Routes:
         app.router.add_get("/standby", self._standby)
         app.router.add_get("/metrics", self._render_metrics)
         app.router.add_post("/v1/switchover", self._switchover)
+        app.router.add_get("/v1/history", self._history)
         ConfigurationRoutes(self._backend).add_to(app)
         app.router.add_get("/v1/connections", self._connections, allow_head=False)
         app.router.add_delete("/v1/connections", self._kill)
@@ -106,6 +107,9 @@ class Routes:
         demand_unix_socket(request)
         found = await self._backend.connections(wanted_of(request.url), kill=True)
         return json_answer(200, {"killed": found["count"]})
+
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        return json_answer(200, {"events": self._backend.history(limit_of(request.url))})
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(200, {"alive": True})

@@ -17,10 +17,12 @@ COMMANDS = {
     "conn": ("hanat.cli.conn:conn", "List, count and end connections."),
     "doctor": ("hanat.cli.doctor:doctor", "Say what on this machine is in hanat's way."),
     "fence": ("hanat.cli.fence:fence", "Make sure that a node that does not run is silent."),
+    "history": ("hanat.cli.history:history", "Show who held the addresses, and why that changed."),
     "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
     "run": ("hanat.cli.run:run", "Run this node."),
     "status": ("hanat.cli.status:status", "Show what a node knows."),
     "switchover": ("hanat.cli.switchover:switchover", "Hand the addresses to another node."),
+    "vip": ("hanat.cli.history:vip", "Say who holds the addresses, now or at a time."),
 }
 
 

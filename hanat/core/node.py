@@ -403,7 +403,8 @@ class Node(Standing):
         match action:
             case WithdrawGate() | ShutGate():
                 self._gate_until = 0.0
-            case RemoveAddresses(vips):
+            # While opening: they were added again behind that, in the same step.
+            case RemoveAddresses(vips) if not self._opening:
                 self._held = tuple(vip for vip in self._held if vip not in vips)
             case RestoreAddresses(vips):
                 self._upkeep.restored += len(vips)

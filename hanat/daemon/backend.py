@@ -39,6 +39,7 @@ from hanat.core.status import (
 from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
+from hanat.daemon.historian import Historian
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
@@ -58,6 +59,7 @@ class Parts:
     mesh: MeshSockets
     worker: FlowClient
     changes: Changes
+    historian: Historian
     lateness: Histogram
     clock: Callable[[], float]
     started_at: float
@@ -212,7 +214,7 @@ class DaemonBackend:
         found = await describe(answer.records, snapshot.configuration)
         return {"count": answer.total, "connections": found}
 
-    # ------------------------------------------------------------ configuration
+    # --------------------------------------------------- configuration, history
 
     def configuration(self) -> Shown:
         """See `api.ports.Backend.configuration`."""
@@ -221,6 +223,10 @@ class DaemonBackend:
     async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
         """See `api.ports.Backend.change`."""
         return await self._parts.changes.change(text, based_on, dry_run=dry_run)
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """See `api.ports.Backend.history`."""
+        return self._parts.historian.show(limit)
 
     # --------------------------------------------------------------- switchover
 

@@ -61,6 +61,7 @@ class Driver:
         self._timer_at = 0.0
         self._snapshot: NodeSnapshot | None = None  # made when somebody asks
         self._watchers: list[Callable[[], None]] = []
+        self._role_watchers: list[Callable[[Role], None]] = []
 
     @property
     def snapshot(self) -> NodeSnapshot:
@@ -72,6 +73,10 @@ class Driver:
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` after each burst of inputs."""
         self._watchers.append(watcher)
+
+    def watch_role(self, watcher: Callable[[Role], None]) -> None:
+        """Call `watcher` with the role before when one was entered, before anything is done."""
+        self._role_watchers.append(watcher)
 
     def begin(self) -> None:
         """Carry out what must happen before the first input."""
@@ -107,6 +112,8 @@ class Driver:
             log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
         if (node.role, node.role_since) != (role, since):
             self._log_role(role, since)
+            for watcher in self._role_watchers:
+                watcher(role)
         failed = False
         for action in actions:
             if not failed or isinstance(action, CLEANUP):

@@ -99,6 +99,9 @@ class NodeExecutor:
         replica: The replicated log.
         worker: The flow worker.
         callbacks: Whom to tell.
+
+    Attributes:
+        frames: How many announcements were sent.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class NodeExecutor:
     ) -> None:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
+        self.frames = 0
         self._devices = tuple(sorted(set(place.interfaces.values())))
 
     def execute(self, action: Action) -> str | Outcome | None:
@@ -143,7 +147,8 @@ class NodeExecutor:
             case Announce(vips, until):
                 if self._place.clock() >= until:
                     return "the lease ended before the announcement"
-                self._kernel.announcer.announce(placements(vips, self._place.interfaces))
+                placed = placements(vips, self._place.interfaces)
+                self.frames += self._kernel.announcer.announce(placed)
             case InstallRuleset(configuration):
                 return self._install(action, configuration)
             case StartCapture(term):

@@ -20,17 +20,18 @@ from functools import partial
 from hanat.api.server import serve
 from hanat.config.settings import NodeSettings
 from hanat.consensus import library
-from hanat.consensus.codec import Message, decode, encode
+from hanat.consensus.codec import decode
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.replica import Replica
-from hanat.consensus.state import Command, Flows, NewConfiguration
+from hanat.consensus.state import Command, Flows, Happened, NewConfiguration
 from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
-from hanat.core.beacon import Beacon, Died, Heard
+from hanat.core.beacon import Died, Heard
 from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
+from hanat.core.history import Witness
 from hanat.core.identity import Identity
 from hanat.core.inputs import ActionFailed, FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
@@ -42,10 +43,12 @@ from hanat.daemon.configurations import Configurations
 from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
+from hanat.daemon.historian import Historian, HistorianParts
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.wire import BothWires
 from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
@@ -68,6 +71,7 @@ TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole
 
 # Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
 clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+wall = time.time  # noqa: TID251 - what the history shows to people; nothing is decided by it
 
 
 def run(
@@ -103,20 +107,6 @@ class _Adapters:
     announcer: KernelAnnouncer
     firewall: KernelFirewall
     gate: KernelGate
-
-
-@dataclass(frozen=True, slots=True)
-class _Wire:
-    """Connections and datagrams together: what the guard speaks through."""
-
-    transport: RaftTransport
-    mesh: MeshSockets
-
-    def send(self, peer: int, message: Message) -> bool:
-        return self.transport.send(peer, message)
-
-    def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
-        self.mesh.send(peer, beacon, b"" if message is None else encode(message))
 
 
 class Daemon:
@@ -213,7 +203,7 @@ class Daemon:
             hear=self._heard,
             view=self._guard.view,
         )
-        self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
+        self._guard.bind(self._replica.machine, BothWires(self._transport, self._mesh))
         self._silence = Silence(others, exchange.heard_at)
 
     def _make_rulesets(self) -> Background:
@@ -260,7 +250,7 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._changes, self._lateness, clock, clock(),
+                self._worker, self._changes, self._historian, self._lateness, clock, clock(),
             )
         )  # fmt: skip
         try:
@@ -336,12 +326,28 @@ class Daemon:
         )
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
         self._driver.watch(self._tell_revision)
+        self._make_historian(executor)
         self._changes = Changes(
             ChangeParts(
                 self._settings, self._replica, self._guard, self._rulesets,
                 lambda: self._driver.snapshot, self._kick,
             )
         )  # fmt: skip
+
+    def _make_historian(self, executor: NodeExecutor) -> None:
+        parts = HistorianParts(
+            self._settings, self._replica, self._guard, self._mesh.heard_at, self._worker,
+            clock, wall, lambda: executor.frames,
+        )  # fmt: skip
+        self._historian = Historian(
+            parts,
+            Witness(self._settings.node_id, self._configuration.profile),
+            snapshot=lambda: self._driver.snapshot,
+            origin=self._incarnation,
+            kick=self._kick,
+        )
+        self._driver.watch_role(self._historian.entered)
+        self._driver.watch(self._historian.look)
 
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody expected: fence and end, rather than guess."""
@@ -372,6 +378,7 @@ class Daemon:
                 self._tell_silence(peer, silent=silent)
         self._replica.tick()
         self._replication.look(now)
+        self._historian.look()
         self._try_transfer()
         self._tick_later()
 
@@ -397,6 +404,7 @@ class Daemon:
         if isinstance(said, Died):
             log.warning("peer=%d daemon=dead released=true", said.peer)
             self._guard.died(said.peer)
+            self._historian.died(said.peer)
             self._kick()
             return
         self._guard.hear(said)
@@ -429,6 +437,8 @@ class Daemon:
         if isinstance(command, NewConfiguration):
             self._changes.accepted(command)
             self._configurations.committed(self._replica.state)
+        if isinstance(command, Happened):
+            self._historian.applied(command)
         self._backend.wake()
 
     def _restored(self) -> None:

@@ -103,6 +103,9 @@ SHOWN = Shown(
 )
 
 
+EVENTS: list[dict[str, Any]] = [{"term": term, "what": "took over"} for term in (1, 2, 3)]
+
+
 @dataclass
 class FakeBackend:
     """Answers `current`; a switchover ends with `outcome` and is noted in `asked`."""
@@ -133,6 +136,9 @@ class FakeBackend:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return {"revision": based_on + (not dry_run), "changes": ["+ service web: ..."]}
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        return EVENTS[-limit:] if limit else []
 
     async def switchover(self, to: str | None) -> str:
         self.asked.append(to)
