@@ -40,6 +40,7 @@ from hanat.core.actions import (
     ProposeHolder,
     RemoveAddresses,
     RestoreAddresses,
+    RestoreSettings,
     SetEligible,
     ShutGate,
     StartCapture,
@@ -63,6 +64,8 @@ from hanat.core.inputs import (
     LeaderObserved,
     LeaseObserved,
     RemovalObserved,
+    RulesetDrifted,
+    SettingsDrifted,
     ShutdownRequested,
     SwitchoverRequested,
     TimerDue,
@@ -118,6 +121,10 @@ class Node(Standing):
                 return self._carrier_observed(item, now)
             case RemovalObserved():
                 return self._removal_observed(item, now)
+            case RulesetDrifted():
+                return self._ruleset_drifted(now)
+            case SettingsDrifted(found):
+                return (RestoreSettings(found),) if self._repairs.begin("sysctl", now) else ()
             case JournalObserved(found):
                 return self._journal_observed(found, now)
             case SwitchoverRequested():
@@ -335,11 +342,20 @@ class Node(Standing):
         if self._hindrances.retried:
             self._hindrances.retried = ""
             return self._eligibility(now, hindered=True)
+        rearm, self._rearm = self._rearm, False
         if self.role is not Role.ACTIVE:
             return self._open(now)
+        armed: tuple[Action, ...] = (self._arm(),) if rearm else ()
         new = tuple(vip for vip in self._configuration.vips if vip not in self._held)
         self._held = (*self._held, *new)
-        return (AddAddresses(new), Announce(new, self._lease_until)) if new else ()
+        return (*armed, AddAddresses(new), Announce(new, self._lease_until)) if new else armed
+
+    def _ruleset_drifted(self, now: float) -> tuple[Action, ...]:
+        """Put gate and ruleset back; a new gate grants nothing before it is armed."""
+        if not self._repairs.begin("ruleset", now):
+            return ()
+        self._installed, self._rearm = None, True
+        return (InstallRuleset(self._configuration),)
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
@@ -417,13 +433,17 @@ class Node(Standing):
                 pass
         return ()
 
-    def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
+    def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:  # noqa: PLR0911 - one arm an action
         match action:
             case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was done.
                 return self._fence(now) if self.role in {Role.ACTIVE, Role.TAKEOVER} else ()
             case InstallRuleset(configuration) if configuration is not self._configuration:
                 return ()  # that of a newer configuration is on its way
+            case ArmGate() if self.role is Role.ACTIVE:
+                # Perhaps the gate is gone; one that is new is shut.
+                actions = self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+                return (*actions, InstallRuleset(self._configuration))
             case InstallRuleset():
                 self.settled, self.refuses = self._revision, True
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)

@@ -42,3 +42,4 @@ class NodeSnapshot:
     profile: Profile  # that of the node, not of the configuration
     transitions: tuple[tuple[str, int], ...]
     restored: int  # floating addresses that somebody took off the holder
+    repairs: tuple[tuple[str, int], ...]  # of what else was changed, by kind

@@ -6,6 +6,7 @@ Kept apart from the transitions so that either can be read alone.
 from __future__ import annotations
 
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.drift import Repairs
 from hanat.core.hindrances import Hindrances
 from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
@@ -49,6 +50,8 @@ class Standing:
         self._step_down_due: float | None = None
         self._hand_on_due: float | None = None
         self._upkeep = Upkeep(self._profile.beacon_s)
+        self._repairs = Repairs()
+        self._rearm = False  # the gate's sets were made anew, and are empty
         self._finishing = False
         self._transitions: dict[str, int] = {}
 
@@ -86,6 +89,7 @@ class Standing:
             profile=self._profile,
             transitions=tuple(sorted(self._transitions.items())),
             restored=self._upkeep.restored,
+            repairs=tuple(sorted(self._repairs.counts.items())),
         )
 
     # ------------------------------------------------------------------ changing

@@ -114,6 +114,7 @@ class DaemonBackend:
             mesh=MeshStatus(p.mesh.counts.sent, p.mesh.counts.unsent, p.mesh.counts.heard),
             transitions=s.transitions,
             restored=s.restored,
+            repairs=s.repairs,
         )
 
     async def refresh(self) -> None:

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from hanat.core.actions import CLEANUP, Action
-from hanat.core.inputs import ActionDone, ActionFailed, Input, TimerDue
+from hanat.core.inputs import ActionDone, ActionFailed, Input, RulesetDrifted, TimerDue
 from hanat.core.node import Node
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import Role
@@ -108,6 +108,8 @@ class Driver:
         self._snapshot = None
         if isinstance(item, ActionFailed):
             log.error("action=%s found=%r", type(item.action).__name__, item.found)
+        if isinstance(item, RulesetDrifted) and actions:
+            log.warning("ruleset found=%r action=installed_again", "; ".join(item.found))
         if node.ineligible != ineligible:
             log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
         if (node.role, node.role_since) != (role, since):

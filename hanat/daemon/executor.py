@@ -25,6 +25,7 @@ from hanat.core.actions import (
     ProposeHolder,
     RemoveAddresses,
     RestoreAddresses,
+    RestoreSettings,
     SetEligible,
     ShutGate,
     StartCapture,
@@ -34,12 +35,20 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.drift import Setting
 from hanat.core.inputs import ActionDone, ActionFailed, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.client import FlowClient
-from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Announcer, Gate, Placement
+from hanat.kernel.ports import (
+    LABEL_BYTES_MAX,
+    Addresses,
+    Announcer,
+    Gate,
+    KernelSettings,
+    Placement,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +63,7 @@ class Kernel:
     announcer: Announcer
     gate: Gate
     rulesets: Rulesets
+    settings: KernelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +152,12 @@ class NodeExecutor:
                 self._kernel.addresses.add(placements(vips, self._place.interfaces))
                 names = ",".join(vip.name for vip in vips)
                 log.warning("vips=%s found=removed_by_another_program action=added_again", names)
+            case RestoreSettings(settings):
+                self._restore(settings)
             case RemoveAddresses(vips):
                 self._kernel.addresses.remove(placements(vips, self._place.interfaces))
             case Announce(vips, until):
-                if self._place.clock() >= until:
-                    return "the lease ended before the announcement"
-                placed = placements(vips, self._place.interfaces)
-                self.frames += self._kernel.announcer.announce(placed)
+                return self._announce(vips, until)
             case InstallRuleset(configuration):
                 return self._install(action, configuration)
             case StartCapture(term):
@@ -172,6 +181,19 @@ class NodeExecutor:
             case Finish():
                 self._callbacks.finish()
         return None
+
+    def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> str | None:
+        if self._place.clock() >= until:
+            return "the lease ended before the announcement"
+        placed = placements(vips, self._place.interfaces)
+        self.frames += self._kernel.announcer.announce(placed)
+        return None
+
+    def _restore(self, settings: tuple[Setting, ...]) -> None:
+        for path, found, wanted in settings:
+            self._kernel.settings.write(path, wanted)
+            name = path.replace("/", ".")
+            log.warning("sysctl=%s found=%s action=set_to_%s", name, found, wanted)
 
     def _install(self, action: Action, configuration: Configuration) -> str | Outcome:
         missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))

@@ -41,6 +41,7 @@ from hanat.daemon.background import Background
 from hanat.daemon.changes import ChangeParts, Changes
 from hanat.daemon.configurations import Configurations
 from hanat.daemon.devices import DeviceWatch
+from hanat.daemon.drift import DriftWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
 from hanat.daemon.historian import Historian, HistorianParts
@@ -55,6 +56,8 @@ from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
+from hanat.kernel.ruleset_watch import KernelRulesetWatch
+from hanat.kernel.sysctls import KernelSettings
 from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
 from hanat.mesh.silence import Silence
@@ -219,12 +222,9 @@ class Daemon:
             known=(self._text, self._configuration),
         )
         self._configurations = Configurations(
-            self._settings,
-            self._configuration,
-            rulesets=self._rulesets,
-            feed=self._feed,
-            heed=self._heed,
-        )
+            self._settings, self._configuration,
+            rulesets=self._rulesets, feed=self._feed, heed=self._heed,
+        )  # fmt: skip
         return thread
 
     # ------------------------------------------------------------------ running
@@ -268,10 +268,7 @@ class Daemon:
         self._driver.begin()
         self._transport.accepting = True
         self._mesh.listen(loop)
-        devices = DeviceWatch(
-            self._adapters.links, self._settings.interfaces, feed=self._feed, usable=self._usable
-        )
-        devices.begin(loop)
+        watches = self._begin_watches(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
         self._lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
@@ -287,7 +284,8 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         dialling.cancel()
-        devices.close()
+        for watch in watches:
+            watch.close()
         self._worker.close()
         await server.close()
         await self._leave_peers()
@@ -297,6 +295,18 @@ class Daemon:
             return EXIT_FAILED
         log.info("stopped")
         return EXIT_OK
+
+    def _begin_watches(self, loop: asyncio.AbstractEventLoop) -> tuple[DeviceWatch, DriftWatch]:
+        devices = DeviceWatch(
+            self._adapters.links, self._settings.interfaces, feed=self._feed, usable=self._usable
+        )
+        devices.begin(loop)
+        drift = DriftWatch(
+            KernelRulesetWatch(), self._rulesets, KernelSettings(),
+            devices=self._settings.interfaces.values(), feed=self._feed,
+        )  # fmt: skip
+        drift.begin(loop)
+        return devices, drift
 
     async def _leave_peers(self) -> None:
         self._mesh.close()
@@ -314,6 +324,7 @@ class Daemon:
                 self._adapters.announcer,
                 self._adapters.gate,
                 self._rulesets,
+                KernelSettings(),
             ),
             replica=self._replica,
             worker=self._worker,
@@ -340,12 +351,9 @@ class Daemon:
             clock, wall, lambda: executor.frames,
         )  # fmt: skip
         self._historian = Historian(
-            parts,
-            Witness(self._settings.node_id, self._configuration.profile),
-            snapshot=lambda: self._driver.snapshot,
-            origin=self._incarnation,
-            kick=self._kick,
-        )
+            parts, Witness(self._settings.node_id, self._configuration.profile),
+            snapshot=lambda: self._driver.snapshot, origin=self._incarnation, kick=self._kick,
+        )  # fmt: skip
         self._driver.watch_role(self._historian.entered)
         self._driver.watch(self._historian.look)
 

@@ -257,6 +257,10 @@ class FakeFirewall:
         body = self._kernel.tables.get((family, name))
         return None if body is None else f"table {family} {name} {{\n{body}\n}}\n"
 
+    def steady(self, family: str, name: str) -> str | None:
+        """See `ports.Firewall.steady`."""
+        return self.table(family, name)
+
 
 class FakeGate:
     """Implements `ports.Gate`; rights end as `FakeKernel.now` goes on."""

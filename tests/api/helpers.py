@@ -82,6 +82,7 @@ HOLDER = NodeStatus(
     refused=RefusedStatus(raft=5, mesh=6),
     transitions=(("elected", 2), ("lease_expired", 1)),
     restored=8,
+    repairs=(("ruleset", 3),),
 )
 
 BACKUP = replace(

@@ -93,6 +93,8 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         'hanat_vip_owned{vip="private"}': 1,
         "hanat_lease_remaining_seconds{}": 0.75,
         "hanat_vip_restored_total{}": 8,
+        'hanat_drift_repairs_total{kind="ruleset"}': 3,
+        'hanat_drift_repairs_total{kind="sysctl"}': 0,
         'hanat_leader_transitions_total{reason="elected"}': 2,
         'hanat_leader_transitions_total{reason="lease_expired"}': 1,
         'hanat_loop_late_seconds_bucket{le="0.001"}': 7,
