@@ -8,6 +8,7 @@ HanatError
 │   ├── JournalError     the log or the vote cannot be written: disk full, read-only, failing
 │   ├── SnapshotError    a snapshot that must not be used: torn, damaged, somebody else's
 │   ├── NoQuorumError    no majority right now; try again later
+│   ├── OutcomeUnknownError  proposed, and no majority confirmed or replaced it in time
 │   └── StaleRevisionError  based on an older configuration; read again, then try again
 ├── KernelError          operation, target, errno
 │   ├── AlreadyPresentError
@@ -134,6 +135,21 @@ class StaleRevisionError(ConsensusError):
         return (
             f"configuration not applied: it is based on revision {self.based_on}, "
             f'the cluster has {self.current}; run "hanat config show" and try again'
+        )
+
+
+class OutcomeUnknownError(ConsensusError):
+    """A change was proposed, and nobody knows whether it will be committed."""
+
+    def __init__(self, *, revision: int, waited_s: float) -> None:
+        super().__init__(revision, waited_s)
+        self.revision, self.waited_s = revision, waited_s
+
+    def __str__(self) -> str:
+        return (
+            f"configuration proposed as revision {self.revision}: no majority confirmed it within "
+            f"{self.waited_s:g} s, so whether it comes into force is unknown; "
+            'look at "hanat config show" before you try again'
         )
 
 

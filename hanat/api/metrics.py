@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 
 from hanat.core.status import FlowStatus, HistogramStatus, NodeStatus, Role, ServiceStatus
 
+NO_REPAIRS: Final = {"ruleset": 0, "sysctl": 0}  # a counter that is absent cannot be seen to grow
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -173,6 +174,12 @@ def _lease(status: NodeStatus) -> Iterator[Metric]:
         "hanat_vip_restored",
         "Floating addresses put back after another program removed them.",
         [((), status.restored)],
+    )
+    yield _counter(
+        "hanat_drift_repairs",
+        "Changes of other programs that were undone.",
+        [((kind,), count) for kind, count in {**NO_REPAIRS, **dict(status.repairs)}.items()],
+        labels=("kind",),
     )
     yield _gauge(
         "hanat_lease_remaining_seconds",

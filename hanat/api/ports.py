@@ -28,6 +28,24 @@ class Wanted:
     limit: int = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The replicated configuration.
+
+    Attributes:
+        revision: Its number, 0 before the first.
+        text: As its author wrote it.
+        profile: That nodes run with; the text may name another, which has no effect.
+        nodes: For each node ``node``, its name, ``revision``, the newest one it has settled
+            (None if it was not heard just now), and ``state``, a word of `core.change.Rollout`.
+    """
+
+    revision: int
+    text: str
+    profile: str
+    nodes: tuple[dict[str, Any], ...]
+
+
 class Backend(Protocol):
     """The daemon as the API sees it."""
 
@@ -60,5 +78,39 @@ class Backend(Protocol):
             RefusedError: Not the holder (the text names who is), no such node, target not
                 eligible or not caught up, or a change of holder is under way.
             NoQuorumError: No majority, or it did not finish in time.
+        """
+        ...
+
+    def configuration(self) -> Shown:
+        """Return the replicated configuration and who has it in force; asks nobody."""
+        ...
+
+    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+        """Replace the replicated configuration; the leader must be asked.
+
+        Args:
+            text: Of the new one.
+            based_on: The revision that its author saw.
+            dry_run: Only say what would change; then any node may be asked.
+
+        Returns:
+            ``revision``, ``changes`` (one line each), ``same_text``, ``applied``; if it was,
+            also ``nodes``, as in `Shown`.
+
+        Raises:
+            ConfigError: With every problem; nothing was changed, as with the next three.
+            RefusedError: Not the leader (the text names who is).
+            StaleRevisionError: Somebody else changed it meanwhile.
+            NoQuorumError: No majority or no leader.
+            OutcomeUnknownError: Proposed, and not confirmed in time.
+        """
+        ...
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest events of the replicated history, oldest first; asks nobody.
+
+        Each with ``at`` (RFC 3339, wall clock of the node that told it) and ``at_s``, ``term``,
+        ``node``, ``what``, ``why``, ``previous`` and the rest of `core.history.Event`; ``text``
+        is all that as a sentence.
         """
         ...

@@ -1,7 +1,8 @@
-"""Which connections a request is about: the parameters of ``/v1/connections``."""
+"""What a request is about: the parameters of ``/v1/connections`` and ``/v1/history``."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Final
 
@@ -10,6 +11,7 @@ from yarl import URL
 from hanat.api.errors import BadRequestError
 from hanat.api.ports import Wanted
 from hanat.core.configuration import Address
+from hanat.core.history import EVENTS_MAX
 
 LIMIT_MAX: Final = 2000
 PROTOCOLS: Final = ("tcp", "udp", "icmp", "icmpv6")
@@ -23,15 +25,7 @@ def wanted_of(url: URL) -> Wanted:
     Raises:
         BadRequestError: A parameter is unknown, there twice, or has a wrong value.
     """
-    found: dict[str, str] = {}
-    for name, value in url.query.items():
-        if name not in KNOWN:
-            raise BadRequestError(
-                f"unknown parameter {name[:TEXT_CHARS_MAX]!a}; known are {', '.join(KNOWN)}"
-            )
-        if name in found:
-            raise BadRequestError(f"the parameter {name!r} is there twice")
-        found[name] = value[:TEXT_CHARS_MAX]
+    found = _parameters(url, KNOWN)
     protocol = found.get("protocol")
     if protocol is not None and protocol not in PROTOCOLS:
         raise BadRequestError(f"protocol {protocol!a} is none of {', '.join(PROTOCOLS)}")
@@ -42,6 +36,28 @@ def wanted_of(url: URL) -> Wanted:
         server=_address("server", found.get("server")),
         limit=_limit(found.get("limit", "100")),
     )
+
+
+def limit_of(url: URL) -> int:
+    """Return how many events a request asks for, all without a parameter.
+
+    Raises:
+        BadRequestError: As `wanted_of`.
+    """
+    return _limit(_parameters(url, ("limit",)).get("limit", str(EVENTS_MAX)))
+
+
+def _parameters(url: URL, known: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in url.query.items():
+        if name not in known:
+            raise BadRequestError(
+                f"unknown parameter {name[:TEXT_CHARS_MAX]!a}; known are {', '.join(known)}"
+            )
+        if name in found:
+            raise BadRequestError(f"the parameter {name!r} is there twice")
+        found[name] = value[:TEXT_CHARS_MAX]
+    return found
 
 
 def _address(name: str, text: str | None) -> Address | None:

@@ -1,6 +1,6 @@
 """What each path answers.
 
-Everything but a switchover reads one snapshot and renders it; where flows are
+Everything that does not write reads one snapshot and renders it; where flows are
 counted, the flow worker is asked first, and nothing waits for it for long.
 Requests are rendered one per turn of the event loop: thirty scrapes arriving
 together must not stand between the daemon and the renewal of its lease, so what
@@ -17,28 +17,27 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
 
+from hanat.api.answers import (
+    BODY_BYTES_MAX,
+    demand_unix_socket,
+    error_answer,
+    json_answer,
+    read_body,
+    refusal_of,
+)
+from hanat.api.configuration import ConfigurationRoutes
 from hanat.api.errors import BadRequestError
 from hanat.api.metrics import CONTENT_TYPE, Metrics
 from hanat.api.ports import Backend
-from hanat.api.query import wanted_of
+from hanat.api.query import limit_of, wanted_of
 from hanat.core.status import NodeStatus, Role
-from hanat.errors import (
-    EXIT_FAILED,
-    EXIT_USAGE,
-    HanatError,
-    NoQuorumError,
-    RefusedError,
-    StaleRevisionError,
-)
+from hanat.errors import EXIT_FAILED, EXIT_USAGE, HanatError
 
-BODY_BYTES_MAX: Final = 64 * 1024
-BODY_WAIT_S: Final = 5.0
 NAME_CHARS_MAX: Final = 255
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +61,8 @@ class Routes:
         app.router.add_get("/standby", self._standby)
         app.router.add_get("/metrics", self._render_metrics)
         app.router.add_post("/v1/switchover", self._switchover)
+        app.router.add_get("/v1/history", self._history)
+        ConfigurationRoutes(self._backend).add_to(app)
         app.router.add_get("/v1/connections", self._connections, allow_head=False)
         app.router.add_delete("/v1/connections", self._kill)
         return app
@@ -82,46 +83,51 @@ class Routes:
         except web.HTTPException as error:
             response = _http_error(request, error)
         except BadRequestError as error:
-            response = _error(error.status, str(error), exit_code=EXIT_USAGE)
+            response = error_answer(error.status, str(error), exit_code=EXIT_USAGE)
         except HanatError as error:
-            response = _error(_status_of(error), str(error), exit_code=error.exit_code)
+            response = refusal_of(error)
         except Exception:  # noqa: BLE001  the top of a task
             _LOG.exception("api method=%s path=%r", request.method, request.path)
-            response = _error(500, "internal error; the log of hanat has it", exit_code=EXIT_FAILED)
+            response = error_answer(
+                500, "internal error; the log of hanat has it", exit_code=EXIT_FAILED
+            )
         # One request per connection: a client cannot queue up work ahead of others.
         response.force_close()
         return response
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         await self._backend.refresh()
-        return _json(200, self._backend.status().to_document())
+        return json_answer(200, self._backend.status().to_document())
 
     async def _connections(self, request: web.Request) -> web.StreamResponse:
         found = await self._backend.connections(wanted_of(request.url), kill=False)
-        return _json(200, found)
+        return json_answer(200, found)
 
     async def _kill(self, request: web.Request) -> web.StreamResponse:
-        _demand_unix_socket(request)
+        demand_unix_socket(request)
         found = await self._backend.connections(wanted_of(request.url), kill=True)
-        return _json(200, {"killed": found["count"]})
+        return json_answer(200, {"killed": found["count"]})
+
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        return json_answer(200, {"events": self._backend.history(limit_of(request.url))})
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
-        return _json(200, {"alive": True})
+        return json_answer(200, {"alive": True})
 
     async def _readyz(self, _request: web.Request) -> web.StreamResponse:
         reasons = _not_ready(self._backend.status())
-        return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        return json_answer(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
     async def _leader(self, _request: web.Request) -> web.StreamResponse:
         status = self._backend.status()
-        return _json(200 if status.role is Role.ACTIVE else 503, _who(status))
+        return json_answer(200 if status.role is Role.ACTIVE else 503, _who(status))
 
     async def _standby(self, _request: web.Request) -> web.StreamResponse:
         status = self._backend.status()
         reasons = _not_ready(status)
         if status.role is not Role.BACKUP:
             reasons = [f"{status.node} is {status.role.value}", *reasons]
-        return _json(503 if reasons else 200, {**_who(status), "reasons": reasons})
+        return json_answer(503 if reasons else 200, {**_who(status), "reasons": reasons})
 
     async def _render_metrics(self, _request: web.Request) -> web.StreamResponse:
         await self._backend.refresh()
@@ -130,9 +136,9 @@ class Routes:
         )
 
     async def _switchover(self, request: web.Request) -> web.StreamResponse:
-        _demand_unix_socket(request)
-        to = _switchover_target(await _read_body(request))
-        return _json(200, {"holder": await self._backend.switchover(to)})
+        demand_unix_socket(request)
+        to = _switchover_target(await read_body(request))
+        return json_answer(200, {"holder": await self._backend.switchover(to)})
 
 
 def _not_ready(status: NodeStatus) -> list[str]:
@@ -153,32 +159,6 @@ def _who(status: NodeStatus) -> dict[str, Any]:
         "leader": status.leader,
         "term": status.term,
     }
-
-
-def _demand_unix_socket(request: web.Request) -> None:
-    transport = request.transport
-    connection = None if transport is None else transport.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX:
-        raise RefusedOverTcpError
-
-
-class RefusedOverTcpError(RefusedError):
-    """A write came over TCP, where nobody proves who he is."""
-
-    def __str__(self) -> str:
-        return (
-            "not changed: this TCP address has no authentication and is read-only; "
-            "send the request over the Unix socket of a node"
-        )
-
-
-async def _read_body(request: web.Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_WAIT_S):
-            return await request.read()
-    except TimeoutError:
-        sentence = f"the body did not arrive within {BODY_WAIT_S:g} s"
-        raise BadRequestError(sentence, status=408) from None
 
 
 def _switchover_target(body: bytes) -> str | None:
@@ -225,18 +205,6 @@ def _kind(value: object) -> str:
             return "an object"
 
 
-def _status_of(error: HanatError) -> int:
-    match error:
-        case RefusedOverTcpError():
-            return 403
-        case RefusedError() | StaleRevisionError():
-            return 409
-        case NoQuorumError():
-            return 503
-        case _:
-            return 500
-
-
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
     """Say in our form what aiohttp refused."""
     match error:
@@ -245,20 +213,9 @@ def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             sentence = f"{request.method} is not possible on {request.path!r}, only {allowed}"
-        case web.HTTPRequestEntityTooLarge():
-            sentence = f"the body is larger than {BODY_BYTES_MAX} bytes"
         case _:
             sentence = error.reason
-    response = _error(error.status, sentence, exit_code=EXIT_USAGE)
+    response = error_answer(error.status, sentence, exit_code=EXIT_USAGE)
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
     return response
-
-
-def _error(status: int, sentence: str, *, exit_code: int) -> web.Response:
-    return _json(status, {"error": sentence, "exit_code": exit_code})
-
-
-def _json(status: int, document: dict[str, Any]) -> web.Response:
-    body = json.dumps(document, separators=(",", ":")).encode()
-    return web.Response(status=status, body=body, content_type="application/json")

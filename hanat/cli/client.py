@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -41,14 +42,23 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def request(api: str, method: str, path: str, *, body: object = None, timeout_s: float) -> Any:  # noqa: ANN401  JSON
+def request(
+    api: str,
+    method: str,
+    path: str,
+    *,
+    body: object = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float,
+) -> Any:  # noqa: ANN401  JSON
     """Send a request and return the answer's JSON.
 
     Args:
         api: ``unix:/path``, ``host:port`` or ``[v6]:port``.
-        method: ``GET``, ``POST`` or ``DELETE``.
+        method: ``GET``, ``POST``, ``PUT`` or ``DELETE``.
         path: Of the API, ``/v1/status``.
-        body: Sent as JSON; None sends no body.
+        body: Sent as JSON, bytes as they are; None sends no body.
+        headers: More than the usual ones.
         timeout_s: For connecting and for each wait on the socket.
 
     Raises:
@@ -56,13 +66,15 @@ def request(api: str, method: str, path: str, *, body: object = None, timeout_s:
             the exit code that the API gives.
     """
     connection = _connection(api, timeout_s=timeout_s)
-    headers = {"Accept": "application/json"}
+    sent = {"Accept": "application/json", **(headers or {})}
     content = None
-    if body is not None:
-        content = json.dumps(body)
-        headers["Content-Type"] = "application/json"
+    if isinstance(body, bytes):
+        content = body
+    elif body is not None:
+        content = json.dumps(body).encode()
+        sent["Content-Type"] = "application/json"
     try:
-        connection.request(method, path, body=content, headers=headers)
+        connection.request(method, path, body=content, headers=sent)
         answer = connection.getresponse()
         status, text = answer.status, answer.read(ANSWER_BYTES_MAX)
     except TimeoutError:

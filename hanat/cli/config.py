@@ -1,20 +1,33 @@
-"""``hanat config``: work on configuration files."""
+"""``hanat config``: check files; show and change the replicated configuration."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from hanat.cli.client import json_option, print_json
-from hanat.config import check
-from hanat.errors import EXIT_CONFIG_INVALID
+from hanat.cli.client import api_option, json_option, print_json, request
+from hanat.cli.errors import CommandError
+from hanat.cli.render import text
+from hanat.config import check, parse_cluster, read_text
+from hanat.errors import EXIT_CONFIG_INVALID, EXIT_FAILED, ConfigError
+
+TIMEOUT_S = 30.0  # the node limits itself to less; this is for one that is stuck
+PATH = "/v1/config"
+_PHRASES = {
+    "in force": "in force on",
+    "not yet": "not yet in force on",
+    "refused": "refused by",
+    "not reachable": "not reachable:",
+}
 
 
 @click.group()
 def config() -> None:
-    """Check configuration files."""
+    """Check files, show and change the configuration of the cluster."""
 
 
 @config.command("check")
@@ -39,3 +52,120 @@ def check_files(ctx: click.Context, files: tuple[Path, ...], *, as_json: bool) -
                 click.echo(f"{file}: ok")
     if problems:
         ctx.exit(EXIT_CONFIG_INVALID)
+
+
+@config.command()
+@api_option
+@json_option
+def show(*, api: str, as_json: bool) -> None:
+    """Print the configuration of the cluster, as its author wrote it.
+
+    To standard error goes which revision it is and which node has it in force.
+    """
+    shown = _shown(api)
+    if as_json:
+        print_json(shown)
+        return
+    click.echo(shown["text"], nl=False)
+    click.echo(f"# revision {shown['revision']}: {_who(shown)}", err=True)
+    if (profile := text(shown.get("profile_in_force"))) != _profile_of(shown["text"]):
+        click.echo(f'# nodes run with profile "{profile}", whatever this text says', err=True)
+
+
+def _profile_of(content: str) -> str | None:
+    try:
+        return parse_cluster(content, file="").profile.name
+    except ConfigError:
+        return None  # of a newer hanat, perhaps
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@api_option
+@json_option
+def diff(*, file: Path, api: str, as_json: bool) -> None:
+    """Say what FILE would change; any node may be asked.
+
+    The node checks the file as for `apply`: exit code 5 if it would not be taken.
+    """
+    answer = _put(api, file, _shown(api)["revision"], dry_run=True)
+    if as_json:
+        print_json(answer)
+    else:
+        _print_changes(answer)
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--revision", type=click.IntRange(min=0), metavar="N",
+    help="Only if the cluster has this revision; without it, whichever it has now.",
+)  # fmt: skip
+@api_option
+@json_option
+@click.pass_context
+def apply(ctx: click.Context, *, file: Path, revision: int | None, api: str, as_json: bool) -> None:
+    """Make FILE the configuration of the cluster; the leader must be asked.
+
+    Returns when every node that can be reached says what became of it. Exit codes: 1 a node
+    refuses it or does not answer in time, or the outcome is unknown; 3 no quorum; 4 not the
+    leader, or the cluster has another revision; 5 the file is wrong.
+    """
+    based_on = _shown(api)["revision"] if revision is None else revision
+    answer = _put(api, file, based_on, dry_run=False)
+    states = {node.get("state") for node in answer.get("nodes", [])}
+    if as_json:
+        print_json(answer)
+    else:
+        _print_changes(answer)
+        if answer.get("applied"):
+            click.echo(f"revision {answer['revision']}: {_who(answer)}")
+    if not states <= {"in force", "not reachable"}:
+        ctx.exit(EXIT_FAILED)
+
+
+def _shown(api: str) -> dict[str, Any]:
+    shown = request(api, "GET", PATH, timeout_s=TIMEOUT_S)
+    sound = isinstance(shown, dict) and isinstance(shown.get("text"), str)
+    if not sound or not isinstance(shown.get("revision"), int):
+        raise CommandError(f"asked {api}: the answer is no configuration")
+    found: dict[str, Any] = shown
+    return found
+
+
+def _put(api: str, file: Path, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+    content = read_text(file)
+    parse_cluster(content, file=str(file))  # names the file in what is wrong with it
+    answer = request(
+        api,
+        "PUT",
+        f"{PATH}?dry_run=true" if dry_run else PATH,
+        body=content.encode(),
+        headers={"If-Match": f'"{based_on}"', "Content-Type": "application/toml"},
+        timeout_s=TIMEOUT_S,
+    )
+    if not isinstance(answer, dict) or not isinstance(answer.get("revision"), int):
+        raise CommandError(f"asked {api}: the answer does not say what became of the configuration")
+    return answer
+
+
+def _print_changes(answer: Mapping[str, Any]) -> None:
+    changes = answer.get("changes") or ()
+    for line in changes:
+        click.echo(text(line))
+    if answer.get("same_text"):
+        click.echo(f"revision {answer['revision']} is this text already")
+    elif not changes:
+        click.echo("only comments, order or notation differ")
+
+
+def _who(document: Mapping[str, Any]) -> str:
+    """Return what each node says, those that agree together: ``in force on r1, r2``."""
+    nodes: Iterable[Any] = document.get("nodes") or ()
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        if isinstance(node, dict):
+            found.setdefault(text(node.get("state")), []).append(text(node.get("node")))
+    return "; ".join(
+        f"{_PHRASES.get(state, state)} {', '.join(names)}" for state, names in found.items()
+    )

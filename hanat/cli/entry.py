@@ -13,14 +13,16 @@ from hanat.errors import HanatError
 
 # Name to where it is and what it does; the sentence is here so that help imports nothing.
 COMMANDS = {
-    "config": ("hanat.cli.config:config", "Check configuration files."),
+    "config": ("hanat.cli.config:config", "Check, show and change the configuration."),
     "conn": ("hanat.cli.conn:conn", "List, count and end connections."),
     "doctor": ("hanat.cli.doctor:doctor", "Say what on this machine is in hanat's way."),
     "fence": ("hanat.cli.fence:fence", "Make sure that a node that does not run is silent."),
+    "history": ("hanat.cli.history:history", "Show who held the addresses, and why that changed."),
     "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
     "run": ("hanat.cli.run:run", "Run this node."),
     "status": ("hanat.cli.status:status", "Show what a node knows."),
     "switchover": ("hanat.cli.switchover:switchover", "Hand the addresses to another node."),
+    "vip": ("hanat.cli.history:vip", "Say who holds the addresses, now or at a time."),
 }
 
 

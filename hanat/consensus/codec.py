@@ -19,6 +19,7 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 from typing import Any
 
+from hanat.core.history import EVENT_BYTES_MAX
 from hanat.errors import WireError
 
 Message = dict[str, Any]
@@ -37,6 +38,7 @@ _PRE_VOTE = Struct("!QQQQ")
 _ONE = Struct("!Q")
 _PIECE = Struct("!QQQQ32sQ")
 _PIECE_ACK = Struct("!QQQB")
+_EVENT = Struct("!QI")
 _ACK_KINDS = ("stored", "from_here", "installed", "refused", "damaged")
 
 
@@ -188,6 +190,19 @@ def _unpack_piece_ack(data: bytes) -> Message:
     return {"term": term, "index": index, "offset": offset, "kind": _ACK_KINDS[kind]}
 
 
+def _pack_event(m: Message) -> bytes:
+    event: bytes = m["event"]
+    return _EVENT.pack(m["origin"], m["serial"]) + event
+
+
+def _unpack_event(data: bytes) -> Message:
+    origin, serial = _EVENT.unpack_from(data)
+    event = data[_EVENT.size :]
+    if len(event) > EVENT_BYTES_MAX:
+        raise ValueError(f"an event of {len(event)} bytes, at most {EVENT_BYTES_MAX}")
+    return {"origin": origin, "serial": serial, "event": event}
+
+
 def _one(field: str) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
     """Return the layout of a message with one number."""
 
@@ -214,5 +229,6 @@ _KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Messa
     "pre_vote_if_all": (9, *_one("round")),
     "snapshot": (10, _pack_piece, _unpack_piece),
     "snapshot_ack": (11, _pack_piece_ack, _unpack_piece_ack),
+    "event": (12, _pack_event, _unpack_event),
 }
 _CODES = {code: (kind, unpack) for kind, (code, _, unpack) in _KINDS.items()}

@@ -104,6 +104,7 @@ class Guard(Elections):
         self.transfers = Transfers(self, Snapshots(NoStore(), self.durability, State))
         self._held: tuple[int, Message] | None = None  # an acknowledgement that waits, to whom
         self.durability.on_durable = self._release
+        self.on_event: Callable[[Message], None] = lambda _: None  # told by a peer, for the log
 
     # ------------------------------------------------------------------- sending
 
@@ -240,7 +241,7 @@ class Guard(Elections):
             self._receive(self.nodes[peer], message)
         self._settle()
 
-    def _receive(self, node: LibraryNode, message: Message) -> None:
+    def _receive(self, node: LibraryNode, message: Message) -> None:  # noqa: C901, PLR0912 - one arm a kind
         match message["type"]:
             case "append_entries":
                 self._on_append(node, message)
@@ -260,6 +261,8 @@ class Guard(Elections):
                 self._raise_term(node, message["term"])
             case "snapshot" | "snapshot_ack":
                 self.transfers.receive(node.id, message)
+            case "event":
+                self.on_event(message)
             case _:
                 raise WireError(f"message type {message['type']!r} is not for a node")
 

@@ -109,6 +109,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
         self.candidacy = Candidacy(profile, draw=rng.random)
         self.eligible = self.complete = True
+        self.revision, self.refuses = 0, False  # what this node made of the configuration
         self.held_until = 0.0  # of a lease that this node lost with its term
         self.successor = NOBODY  # whom it ordered to lead
         self._promised: Promised | None = None
@@ -163,6 +164,15 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """Peers heard just now that said they lack flows."""
         return self._alive().keys() - self.complete_peers
 
+    @property
+    def revisions(self) -> dict[int, tuple[int, bool]]:
+        """What peers heard just now made of the configuration: revision, whether refused."""
+        return {peer: (b.revision, b.refuses) for peer, b in self._alive().items()}
+
+    def word(self, peer: int) -> tuple[Beacon, float] | None:
+        """Return a peer's newest beacon and when it was heard; None if it is said to be dead."""
+        return self._views.get(peer)
+
     def _alive(self) -> dict[int, Beacon]:
         since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s
         return {peer: beacon for peer, (beacon, at) in self._views.items() if at >= since}
@@ -199,6 +209,8 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             promised=self._promised if self.promise.leader == peer else None,
             eligible=self.may_hold,
             complete=self.complete,
+            revision=self.revision,
+            refuses=self.refuses,
         )
 
     @property

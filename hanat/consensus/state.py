@@ -10,17 +10,22 @@ newest barrier is refused: its holder had lost the lease when it was proposed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
-_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS = 1, 2, 3, 4
+from hanat.core.history import EVENT_BYTES_MAX, EVENTS_MAX
+
+_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT = 1, 2, 3, 4, 5
 _TERM_NODE = Struct("!QI")
 _REVISION = Struct("!Q")
 _TERM_ORIGIN = Struct("!QQ")
 _STATE = Struct("<QIQQQ")  # see State.freeze
-_CORE = b"core"
+_ORIGIN_SERIAL = Struct("!QI")
+_EVENT_SIZE = Struct("!H")
+_CORE, _EVENTS = b"core", b"events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,21 @@ class Flows:
     batch: bytes
 
 
-Command = Barrier | Holder | NewConfiguration | Flows
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event for the history (`core.history`), opaque here.
+
+    Attributes:
+        origin: Incarnation of the process that tells it.
+        serial: Its number there: told twice it counts once.
+    """
+
+    origin: int
+    serial: int
+    event: bytes
+
+
+Command = Barrier | Holder | NewConfiguration | Flows | Happened
 
 
 def encode(command: Command) -> bytes:
@@ -75,6 +94,8 @@ def encode(command: Command) -> bytes:
             return bytes((_CONFIGURATION,)) + _REVISION.pack(based_on) + text.encode()
         case Flows(term, origin, batch):
             return bytes((_FLOWS,)) + _TERM_ORIGIN.pack(term, origin) + batch
+        case Happened(origin, serial, event):
+            return bytes((_EVENT,)) + _ORIGIN_SERIAL.pack(origin, serial) + event
 
 
 def worth_a_sync(data: bytes) -> bool:
@@ -104,6 +125,9 @@ def decode(data: bytes) -> Command:
         if kind == bytes((_CONFIGURATION,)):
             (based_on,) = _REVISION.unpack_from(rest)
             return NewConfiguration(based_on, rest[_REVISION.size :].decode())
+        if kind == bytes((_EVENT,)):
+            origin, serial = _ORIGIN_SERIAL.unpack_from(rest)
+            return Happened(origin, serial, rest[_ORIGIN_SERIAL.size :])
     except StructFault as error:
         raise ValueError(f"entry of kind {kind!r} with {len(data)} bytes: {error}") from error
     raise ValueError(f"entry of unknown kind {kind!r}")
@@ -119,6 +143,7 @@ class State:
         text: That configuration, as its author wrote it.
         refused_batches: Flow batches of a holder that had lost its term.
         unreadable: Entries skipped because they could not be read.
+        events: The newest of the history, oldest first.
     """
 
     def __init__(self) -> None:
@@ -128,6 +153,7 @@ class State:
         self.text = ""
         self.refused_batches = 0
         self.unreadable = 0
+        self.events: deque[Happened] = deque(maxlen=EVENTS_MAX)
 
     def freeze(self) -> list[tuple[bytes, bytes]]:
         """Return the state as it is now, in parts of a snapshot: kind and content.
@@ -137,7 +163,10 @@ class State:
         """
         holder = 0 if self.holder is None else self.holder
         numbers = (self.term, holder, self.revision, self.refused_batches, self.unreadable)
-        return [(_CORE, _STATE.pack(*numbers) + self.text.encode())]
+        parts = [(_CORE, _STATE.pack(*numbers) + self.text.encode())]
+        if self.events:
+            parts.append((_EVENTS, b"".join(map(_freeze_event, self.events))))
+        return parts
 
     def restore(self, sections: Mapping[bytes, bytes]) -> None:
         """Become what `freeze` returned parts of.
@@ -153,6 +182,8 @@ class State:
         )
         self.holder = holder or None
         self.text = core[_STATE.size :].decode()
+        self.events.clear()
+        self.events.extend(_thaw_events(sections.get(_EVENTS, b"")))
 
     def apply(self, data: bytes) -> Command | None:
         """Apply one committed entry; return what took effect, None if nothing did."""
@@ -181,3 +212,31 @@ class State:
             case Flows(term, _, _):
                 self.refused_batches += term != self.term
                 return term == self.term
+            case Happened(origin, serial, event):
+                known = any((e.origin, e.serial) == (origin, serial) for e in self.events)
+                accepted = not known and len(event) <= EVENT_BYTES_MAX
+                if accepted:
+                    self.events.append(command)
+                return accepted
+
+
+def _freeze_event(event: Happened) -> bytes:
+    return (
+        _ORIGIN_SERIAL.pack(event.origin, event.serial)
+        + _EVENT_SIZE.pack(len(event.event))
+        + event.event
+    )
+
+
+def _thaw_events(data: bytes) -> Iterator[Happened]:
+    """Return what `_freeze_event` made bytes of, one behind the other."""
+    position = 0
+    try:
+        while position < len(data):
+            origin, serial = _ORIGIN_SERIAL.unpack_from(data, position)
+            position += _ORIGIN_SERIAL.size
+            (size,) = _EVENT_SIZE.unpack_from(data, position)
+            position += _EVENT_SIZE.size + size
+            yield Happened(origin, serial, data[position - size : position])
+    except StructFault as error:
+        raise ValueError(f"a snapshot with a damaged section {_EVENTS!r}: {error}") from error

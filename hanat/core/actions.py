@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.drift import Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,13 @@ class RestoreAddresses:
     """Put floating addresses back that somebody else took off their devices."""
 
     vips: tuple[FloatingAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSettings:
+    """Set settings of the kernel back that another program changed."""
+
+    settings: tuple[Setting, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,7 @@ Action = (
     | InstallRuleset
     | AddAddresses
     | RestoreAddresses
+    | RestoreSettings
     | RemoveAddresses
     | ArmGate
     | WithdrawGate

@@ -37,6 +37,8 @@ class Beacon(NamedTuple):
         promised: What the sender promised this peer last, None if nothing in `term`.
         eligible: The sender may hold the floating addresses.
         complete: Its kernel has all committed flows.
+        revision: Newest configuration of which the sender knows whether it is in force there.
+        refuses: It is not: the sender cannot use it.
     """
 
     term: int
@@ -47,6 +49,8 @@ class Beacon(NamedTuple):
     promised: Promised | None = None
     eligible: bool = False
     complete: bool = True
+    revision: int = 0
+    refuses: bool = False
 
 
 class Heard(NamedTuple):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hanat.core.actions import Action
 from hanat.core.configuration import Configuration, Interface
+from hanat.core.drift import Setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,20 @@ class RemovalObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesetDrifted:
+    """Another program changed or removed these of our tables."""
+
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsDrifted:
+    """Settings of the kernel that were right are not any more."""
+
+    found: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JournalObserved:
     """The journal can be written and is complete (empty), or what is wrong with it."""
 
@@ -137,6 +152,8 @@ Input = (
     | ConfigurationRefused
     | CarrierObserved
     | RemovalObserved
+    | RulesetDrifted
+    | SettingsDrifted
     | JournalObserved
     | SwitchoverRequested
     | ShutdownRequested

@@ -26,6 +26,8 @@ that established flows move on while neighbours learn the new place.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hanat.core.actions import (
     Action,
     AddAddresses,
@@ -39,6 +41,7 @@ from hanat.core.actions import (
     ProposeHolder,
     RemoveAddresses,
     RestoreAddresses,
+    RestoreSettings,
     SetEligible,
     SettleFlows,
     ShutGate,
@@ -48,8 +51,7 @@ from hanat.core.actions import (
     TransferLeadership,
     WithdrawGate,
 )
-from hanat.core.configuration import Configuration, FloatingAddress
-from hanat.core.hindrances import Hindrances
+from hanat.core.configuration import FloatingAddress
 from hanat.core.inputs import (
     ActionDone,
     ActionFailed,
@@ -65,13 +67,15 @@ from hanat.core.inputs import (
     LeaderObserved,
     LeaseObserved,
     RemovalObserved,
+    RulesetDrifted,
+    SettingsDrifted,
     ShutdownRequested,
     SwitchoverRequested,
     TimerDue,
 )
-from hanat.core.snapshot import NodeSnapshot, Reason
+from hanat.core.snapshot import Reason
+from hanat.core.standing import Standing
 from hanat.core.status import Role
-from hanat.core.upkeep import Upkeep
 
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
 TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
@@ -82,75 +86,8 @@ INELIGIBLE_LEASES = 10
 LATE_S = 0.005  # a gate armed with less than this left was armed too late
 
 
-class Node:
-    """The state of one node and its transitions.
-
-    Args:
-        node_id: This node in the cluster.
-        configuration: From this node's own file. Its profile is in force as long as the
-            node runs, whatever a committed configuration says: promises are made by it.
-            Its addresses and services never are.
-        now: Seconds of CLOCK_BOOTTIME.
-    """
-
-    def __init__(self, *, node_id: int, configuration: Configuration, now: float) -> None:
-        self.node_id = node_id
-        self._configuration, self._profile = configuration, configuration.profile
-        self._revision = self._committed = 0  # in force; newest, perhaps still being read
-        self._installed: Configuration | None = None  # whose gate and ruleset are in place
-        self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
-        self._term = 0
-        self._leader: int | None = None
-        self._settled_term = -1
-        self._settle_due: float | None = None
-        self._lease_until = 0.0
-        self._armed_until = 0.0
-        self._hindrances = Hindrances()
-        self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
-        self._gate_until = 0.0  # until when the kernel may let this node answer
-        self._opening = False
-        self._release_to: int | None = None
-        self._release_due: float | None = None
-        self._handing_over = False
-        self._step_down_due: float | None = None
-        self._hand_on_due: float | None = None
-        self._upkeep = Upkeep(self._profile.beacon_s)
-        self._finishing = False
-        self._transitions: dict[str, int] = {}
-
-    # ------------------------------------------------------------------ reading
-
-    @property
-    def deadline(self) -> float | None:
-        """When to call `step(TimerDue())`, None: not before the next input."""
-        dues = (
-            self._lease_until if self.role is Role.ACTIVE else None,
-            self._hindrances.due, self._upkeep.due,
-            self._release_due, self._step_down_due, self._hand_on_due, self._settle_due,
-        )  # fmt: skip
-        return min((due for due in dues if due is not None), default=None)
-
-    @property
-    def ineligible(self) -> tuple[str, ...]:
-        """Why this node must not hold the addresses; empty when it may."""
-        return self._hindrances.among(self._configuration.interfaces)
-
-    def snapshot(self) -> NodeSnapshot:
-        """Return an immutable copy of the state."""
-        return NodeSnapshot(
-            role=self.role,
-            role_since=self.role_since,
-            reason=self._reason,
-            term=self._term,
-            leader=self._leader,
-            lease_until=self._lease_until,
-            ineligible=self.ineligible,
-            revision=self._revision,
-            configuration=self._configuration,
-            profile=self._profile,
-            transitions=tuple(sorted(self._transitions.items())),
-            restored=self._upkeep.restored,
-        )
+class Node(Standing):
+    """The transitions of one node; see `Standing` for what it consists of."""
 
     # ------------------------------------------------------------------ stepping
 
@@ -182,6 +119,10 @@ class Node:
                 return self._carrier_observed(item, now)
             case RemovalObserved():
                 return self._removal_observed(item, now)
+            case RulesetDrifted():
+                return self._ruleset_drifted(now)
+            case SettingsDrifted(found):
+                return (RestoreSettings(found),) if self._repairs.begin("sysctl", now) else ()
             case JournalObserved(found):
                 return self._journal_observed(found, now)
             case SwitchoverRequested():
@@ -191,29 +132,15 @@ class Node:
             case ShutdownRequested():
                 return self._shutdown(now)
             case FlowsFlushed():
-                flushing = self.role is Role.RELEASING and not self._handing_over
-                return self._hand_over(now) if flushing else ()
+                return self._hand_over(now) if self._flushing else ()
             case FlowsSettled(term):
-                return self._settled(term, now)
+                return self._flows_settled(term, now)
             case TimerDue():
                 return self._timer_due(now)
             case ActionDone():
                 return self._action_done(item.action, now)
             case ActionFailed():
                 return self._action_failed(item.action, item.found, now)
-
-    @property
-    def _leading(self) -> bool:
-        return self._leader == self.node_id
-
-    def _enter(self, role: Role, reason: Reason, now: float) -> None:
-        self.role, self._reason, self.role_since = role, reason, now
-        self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
-        self._opening = False
-        self._upkeep.end()
-        self._step_down_due = self._hand_on_due = self._settle_due = None
-        if role is not Role.RELEASING:
-            self._release_due, self._release_to, self._handing_over = None, None, False
 
     # -------------------------------------------------------------- leadership
 
@@ -255,16 +182,16 @@ class Node:
     def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
         if not self._leading or item.term != self._term:
             return ()
-        self._settle_due = now + self._profile.lease_s
+        self._flows_due = now + self._profile.lease_s
         settle = SettleFlows(item.term)
         if self._committed == 0:
             return (settle, ProposeConfiguration())
         return (settle, *self._open(now))
 
-    def _settled(self, term: int, now: float) -> tuple[Action, ...]:
+    def _flows_settled(self, term: int, now: float) -> tuple[Action, ...]:
         """The flows are in the kernel, or were waited for long enough."""
-        if term == self._term and self._settle_due is not None:
-            self._settled_term, self._settle_due = term, None
+        if term == self._term and self._flows_due is not None:
+            self._flows_term, self._flows_due = term, None
         return self._open(now)
 
     def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
@@ -290,7 +217,7 @@ class Node:
             self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
         if self.role is not Role.TAKEOVER or self._opening:
             return ()
-        if self._settled_term != self._term or self._committed == 0:
+        if self._flows_term != self._term or self._committed == 0:
             return ()
         if self.ineligible:
             self._step_down_due = None
@@ -381,7 +308,7 @@ class Node:
         actions: tuple[Action, ...] = (install,)
         # The gate guards what its configuration names: remove before, add after it changes.
         if self.role is Role.ACTIVE:
-            gone = tuple(vip for vip in self._held if vip not in item.configuration.vips)
+            gone = self._let_go(item.configuration.vips)
             actions = (RemoveAddresses(gone), install) if gone else (install,)
         elif not self._opening:
             # Also what a killed predecessor held under this revision.
@@ -389,8 +316,22 @@ class Node:
             actions = (*self._clear(), install)
         return (*actions, *self._eligibility(now, hindered=hindered))
 
+    def _let_go(self, wanted: tuple[FloatingAddress, ...]) -> tuple[FloatingAddress, ...]:
+        """Return what a holder has and a new configuration does not, address by address.
+
+        A vip that only got another address or name must not be gone for a moment.
+        """
+        stay = {(vip.interface, address) for vip in wanted for address in vip.addresses}
+        gone: list[FloatingAddress] = []
+        for vip in (vip for vip in self._held if vip not in wanted):
+            left = tuple(a for a in vip.addresses if (vip.interface, a) not in stay)
+            gone += [replace(vip, addresses=left)] if left else []
+        self._held = (*(vip for vip in self._held if vip in wanted), *gone)
+        return tuple(gone)
+
     def _configuration_refused(self, revision: int, found: str, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
+        self.settled, self.refuses = revision, True
         self._revision, self._committed = revision, max(self._committed, revision)
         self._hindrances.configuration = f"configuration revision {revision}: {found}"
         return self._eligibility(now, hindered=hindered)
@@ -398,14 +339,25 @@ class Node:
     def _ruleset_installed(self, now: float) -> tuple[Action, ...]:
         """Use what was waiting for gate and ruleset of the configuration in force."""
         self._installed = self._configuration
+        if not self._hindrances.configuration:
+            self.settled, self.refuses = self._revision, False
         if self._hindrances.retried:
             self._hindrances.retried = ""
             return self._eligibility(now, hindered=True)
+        rearm, self._rearm = self._rearm, False
         if self.role is not Role.ACTIVE:
             return self._open(now)
+        armed: tuple[Action, ...] = (self._arm(),) if rearm else ()
         new = tuple(vip for vip in self._configuration.vips if vip not in self._held)
         self._held = (*self._held, *new)
-        return (AddAddresses(new), Announce(new, self._lease_until)) if new else ()
+        return (*armed, AddAddresses(new), Announce(new, self._lease_until)) if new else armed
+
+    def _ruleset_drifted(self, now: float) -> tuple[Action, ...]:
+        """Put gate and ruleset back; a new gate grants nothing before it is armed."""
+        if not self._repairs.begin("ruleset", now):
+            return ()
+        self._installed, self._rearm = None, True
+        return (InstallRuleset(self._configuration),)
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
@@ -463,15 +415,16 @@ class Node:
             actions.append(StepDown())
         if self._hand_on_due is not None and self._hand_on_due <= now:
             actions += self._release(Reason.INELIGIBLE, now)
-        if self._settle_due is not None and self._settle_due <= now:
-            actions += self._settled(self._term, now)
+        if self._flows_due is not None and self._flows_due <= now:
+            actions += self._flows_settled(self._term, now)
         return tuple(actions)
 
     def _action_done(self, action: Action, now: float) -> tuple[Action, ...]:
         match action:
             case WithdrawGate() | ShutGate():
                 self._gate_until = 0.0
-            case RemoveAddresses(vips):
+            # While opening: they were added again behind that, in the same step.
+            case RemoveAddresses(vips) if not self._opening:
                 self._held = tuple(vip for vip in self._held if vip not in vips)
             case RestoreAddresses(vips):
                 self._upkeep.restored += len(vips)
@@ -484,14 +437,21 @@ class Node:
                 pass
         return ()
 
-    def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
+    def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:  # noqa: PLR0911 - one arm an action
         match action:
             case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was done.
                 return self._fence(now) if self.role in {Role.ACTIVE, Role.TAKEOVER} else ()
             case InstallRuleset(configuration) if configuration is not self._configuration:
                 return ()  # that of a newer configuration is on its way
-            case (InstallRuleset() | AddAddresses() | RestoreAddresses() | ArmGate()
+            case ArmGate() if self.role is Role.ACTIVE:
+                # Perhaps the gate is gone; one that is new is shut.
+                actions = self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+                return (*actions, InstallRuleset(self._configuration))
+            case InstallRuleset():
+                self.settled, self.refuses = self._revision, True
+                return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+            case (AddAddresses() | RestoreAddresses() | ArmGate()
                   | StartCapture() | Announce()):  # fmt: skip
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
             case TransferLeadership() if self._handing_over:

@@ -36,7 +36,10 @@ class NodeSnapshot:
     lease_until: float
     ineligible: tuple[str, ...]
     revision: int
+    settled: int  # newest revision of which it is known whether it is in force here
+    refuses: bool  # it is not
     configuration: Configuration
     profile: Profile  # that of the node, not of the configuration
     transitions: tuple[tuple[str, int], ...]
     restored: int  # floating addresses that somebody took off the holder
+    repairs: tuple[tuple[str, int], ...]  # of what else was changed, by kind

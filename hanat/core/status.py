@@ -229,6 +229,9 @@ class NodeStatus:
     refused: RefusedStatus = RefusedStatus()
     mesh: MeshStatus = MeshStatus()
     transitions: tuple[tuple[str, int], ...] = ()  # (reason, how often a role was entered for it)
+    repairs: tuple[
+        tuple[str, int], ...
+    ] = ()  # (kind, how often other programs' changes were undone)
     restored: int = 0  # floating addresses put back after another program removed them
 
     def to_document(self) -> dict[str, Any]:
@@ -236,4 +239,5 @@ class NodeStatus:
         document = asdict(self)
         document["role"] = self.role.value
         document["transitions"] = dict(self.transitions)
+        document["repairs"] = dict(self.repairs)
         return document

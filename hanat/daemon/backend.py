@@ -1,4 +1,4 @@
-"""The daemon as the API sees it: its status, and a switchover."""
+"""The daemon as the API sees it: its status, and what operators want of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hanat
-from hanat.api.ports import Wanted
+from hanat.api.ports import Shown, Wanted
 from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
@@ -36,8 +36,10 @@ from hanat.core.status import (
     ServiceStatus,
     VipStatus,
 )
+from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
+from hanat.daemon.historian import Historian
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
@@ -56,6 +58,8 @@ class Parts:
     transport: RaftTransport
     mesh: MeshSockets
     worker: FlowClient
+    changes: Changes
+    historian: Historian
     lateness: Histogram
     clock: Callable[[], float]
     started_at: float
@@ -110,6 +114,7 @@ class DaemonBackend:
             mesh=MeshStatus(p.mesh.counts.sent, p.mesh.counts.unsent, p.mesh.counts.heard),
             transitions=s.transitions,
             restored=s.restored,
+            repairs=s.repairs,
         )
 
     async def refresh(self) -> None:
@@ -209,6 +214,20 @@ class DaemonBackend:
             raise RefusedError(f"connections: {answer.error}")
         found = await describe(answer.records, snapshot.configuration)
         return {"count": answer.total, "connections": found}
+
+    # --------------------------------------------------- configuration, history
+
+    def configuration(self) -> Shown:
+        """See `api.ports.Backend.configuration`."""
+        return self._parts.changes.show()
+
+    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+        """See `api.ports.Backend.change`."""
+        return await self._parts.changes.change(text, based_on, dry_run=dry_run)
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """See `api.ports.Backend.history`."""
+        return self._parts.historian.show(limit)
 
     # --------------------------------------------------------------- switchover
 

@@ -17,15 +17,12 @@ from pathlib import Path
 from hanat.config import cross_check, load_cluster, load_node, read_key
 from hanat.config.settings import NodeSettings, TcpListen
 from hanat.core.configuration import Address, Configuration
+from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL
 from hanat.core.ruleset import GATE_TABLE, TABLE
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
 from hanat.kernel.facts import Machine, gather, who_answers
 
-IP_FORWARD = "net/ipv4/ip_forward"
-IP6_FORWARD = "net/ipv6/conf/all/forwarding"
-EVENTS = "net/netfilter/nf_conntrack_events"
-LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
 RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
 PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from hanat.core.actions import CLEANUP, Action
-from hanat.core.inputs import ActionDone, ActionFailed, Input, TimerDue
+from hanat.core.inputs import ActionDone, ActionFailed, Input, RulesetDrifted, TimerDue
 from hanat.core.node import Node
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import Role
@@ -61,6 +61,7 @@ class Driver:
         self._timer_at = 0.0
         self._snapshot: NodeSnapshot | None = None  # made when somebody asks
         self._watchers: list[Callable[[], None]] = []
+        self._role_watchers: list[Callable[[Role], None]] = []
 
     @property
     def snapshot(self) -> NodeSnapshot:
@@ -72,6 +73,10 @@ class Driver:
     def watch(self, watcher: Callable[[], None]) -> None:
         """Call `watcher` after each burst of inputs."""
         self._watchers.append(watcher)
+
+    def watch_role(self, watcher: Callable[[Role], None]) -> None:
+        """Call `watcher` with the role before when one was entered, before anything is done."""
+        self._role_watchers.append(watcher)
 
     def begin(self) -> None:
         """Carry out what must happen before the first input."""
@@ -103,10 +108,14 @@ class Driver:
         self._snapshot = None
         if isinstance(item, ActionFailed):
             log.error("action=%s found=%r", type(item.action).__name__, item.found)
+        if isinstance(item, RulesetDrifted) and actions:
+            log.warning("ruleset found=%r action=installed_again", "; ".join(item.found))
         if node.ineligible != ineligible:
             log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
         if (node.role, node.role_since) != (role, since):
             self._log_role(role, since)
+            for watcher in self._role_watchers:
+                watcher(role)
         failed = False
         for action in actions:
             if not failed or isinstance(action, CLEANUP):

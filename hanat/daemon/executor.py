@@ -25,6 +25,7 @@ from hanat.core.actions import (
     ProposeHolder,
     RemoveAddresses,
     RestoreAddresses,
+    RestoreSettings,
     SetEligible,
     SettleFlows,
     ShutGate,
@@ -35,12 +36,20 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.drift import Setting
 from hanat.core.inputs import ActionDone, ActionFailed, FlowsSettled, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.client import FlowClient
-from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Announcer, Gate, Placement
+from hanat.kernel.ports import (
+    LABEL_BYTES_MAX,
+    Addresses,
+    Announcer,
+    Gate,
+    KernelSettings,
+    Placement,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +64,7 @@ class Kernel:
     announcer: Announcer
     gate: Gate
     rulesets: Rulesets
+    settings: KernelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,9 @@ class NodeExecutor:
         replica: The replicated log.
         worker: The flow worker.
         callbacks: Whom to tell.
+
+    Attributes:
+        frames: How many announcements were sent.
     """
 
     def __init__(
@@ -113,6 +126,7 @@ class NodeExecutor:
     ) -> None:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
+        self.frames = 0
         self._devices = tuple(sorted(set(place.interfaces.values())))
 
     def execute(self, action: Action) -> str | Outcome | None:
@@ -139,12 +153,12 @@ class NodeExecutor:
                 self._kernel.addresses.add(placements(vips, self._place.interfaces))
                 names = ",".join(vip.name for vip in vips)
                 log.warning("vips=%s found=removed_by_another_program action=added_again", names)
+            case RestoreSettings(settings):
+                self._restore(settings)
             case RemoveAddresses(vips):
                 self._kernel.addresses.remove(placements(vips, self._place.interfaces))
             case Announce(vips, until):
-                if self._place.clock() >= until:
-                    return "the lease ended before the announcement"
-                self._kernel.announcer.announce(placements(vips, self._place.interfaces))
+                return self._announce(vips, until)
             case InstallRuleset(configuration):
                 return self._install(action, configuration)
             case SettleFlows(term):
@@ -170,6 +184,19 @@ class NodeExecutor:
             case Finish():
                 self._callbacks.finish()
         return None
+
+    def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> str | None:
+        if self._place.clock() >= until:
+            return "the lease ended before the announcement"
+        placed = placements(vips, self._place.interfaces)
+        self.frames += self._kernel.announcer.announce(placed)
+        return None
+
+    def _restore(self, settings: tuple[Setting, ...]) -> None:
+        for path, found, wanted in settings:
+            self._kernel.settings.write(path, wanted)
+            name = path.replace("/", ".")
+            log.warning("sysctl=%s found=%s action=set_to_%s", name, found, wanted)
 
     def _install(self, action: Action, configuration: Configuration) -> str | Outcome:
         missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))

@@ -20,44 +20,44 @@ from functools import partial
 from hanat.api.server import serve
 from hanat.config.settings import NodeSettings
 from hanat.consensus import library
-from hanat.consensus.codec import Message, decode, encode
+from hanat.consensus.codec import decode
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.replica import Replica
-from hanat.consensus.state import Command, Flows, NewConfiguration
+from hanat.consensus.state import Command, Flows, Happened, NewConfiguration
 from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
-from hanat.core.beacon import Beacon, Died, Heard
+from hanat.core.beacon import Died, Heard
 from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
+from hanat.core.history import Witness
 from hanat.core.identity import Identity
-from hanat.core.inputs import (
-    ActionFailed,
-    ConfigurationApplied,
-    ConfigurationCommitted,
-    ConfigurationRefused,
-    FlowsFlushed,
-    Input,
-    ShutdownRequested,
-)
+from hanat.core.inputs import ActionFailed, FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
+from hanat.daemon.changes import ChangeParts, Changes
+from hanat.daemon.configurations import Configurations
 from hanat.daemon.devices import DeviceWatch
+from hanat.daemon.drift import DriftWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
+from hanat.daemon.historian import Historian, HistorianParts
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
-from hanat.errors import EXIT_FAILED, EXIT_OK, ConfigError, JournalError
+from hanat.daemon.wire import BothWires
+from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
+from hanat.kernel.ruleset_watch import KernelRulesetWatch
+from hanat.kernel.sysctls import KernelSettings
 from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
 from hanat.mesh.silence import Silence
@@ -74,6 +74,7 @@ TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole
 
 # Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
 clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+wall = time.time  # noqa: TID251 - what the history shows to people; nothing is decided by it
 
 
 def run(
@@ -111,20 +112,6 @@ class _Adapters:
     gate: KernelGate
 
 
-@dataclass(frozen=True, slots=True)
-class _Wire:
-    """Connections and datagrams together: what the guard speaks through."""
-
-    transport: RaftTransport
-    mesh: MeshSockets
-
-    def send(self, peer: int, message: Message) -> bool:
-        return self.transport.send(peer, message)
-
-    def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
-        self.mesh.send(peer, beacon, b"" if message is None else encode(message))
-
-
 class Daemon:
     """One running node."""
 
@@ -138,7 +125,6 @@ class Daemon:
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
-        self._other_profile = ""  # of the replicated configuration, told already
         addresses = KernelAddresses()
         self._adapters = _Adapters(
             addresses=addresses,
@@ -220,7 +206,7 @@ class Daemon:
             hear=self._heard,
             view=self._guard.view,
         )
-        self._guard.bind(self._replica.machine, _Wire(self._transport, self._mesh))
+        self._guard.bind(self._replica.machine, BothWires(self._transport, self._mesh))
         self._silence = Silence(others, exchange.heard_at)
 
     def _make_rulesets(self) -> Background:
@@ -235,6 +221,10 @@ class Daemon:
             background=thread,
             known=(self._text, self._configuration),
         )
+        self._configurations = Configurations(
+            self._settings, self._configuration,
+            rulesets=self._rulesets, feed=self._feed, heed=self._heed,
+        )  # fmt: skip
         return thread
 
     # ------------------------------------------------------------------ running
@@ -260,7 +250,7 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._lateness, clock, clock(),
+                self._worker, self._changes, self._historian, self._lateness, clock, clock(),
             )
         )  # fmt: skip
         try:
@@ -278,10 +268,7 @@ class Daemon:
         self._driver.begin()
         self._transport.accepting = True
         self._mesh.listen(loop)
-        devices = DeviceWatch(
-            self._adapters.links, self._settings.interfaces, feed=self._feed, usable=self._usable
-        )
-        devices.begin(loop)
+        watches = self._begin_watches(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
         self._lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
@@ -297,7 +284,8 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         dialling.cancel()
-        devices.close()
+        for watch in watches:
+            watch.close()
         self._worker.close()
         await server.close()
         await self._leave_peers()
@@ -307,6 +295,18 @@ class Daemon:
             return EXIT_FAILED
         log.info("stopped")
         return EXIT_OK
+
+    def _begin_watches(self, loop: asyncio.AbstractEventLoop) -> tuple[DeviceWatch, DriftWatch]:
+        devices = DeviceWatch(
+            self._adapters.links, self._settings.interfaces, feed=self._feed, usable=self._usable
+        )
+        devices.begin(loop)
+        drift = DriftWatch(
+            KernelRulesetWatch(), self._rulesets, KernelSettings(),
+            devices=self._settings.interfaces.values(), feed=self._feed,
+        )  # fmt: skip
+        drift.begin(loop)
+        return devices, drift
 
     async def _leave_peers(self) -> None:
         self._mesh.close()
@@ -324,6 +324,7 @@ class Daemon:
                 self._adapters.announcer,
                 self._adapters.gate,
                 self._rulesets,
+                KernelSettings(),
             ),
             replica=self._replica,
             worker=self._worker,
@@ -335,6 +336,26 @@ class Daemon:
             ),
         )
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
+        self._driver.watch(self._tell_revision)
+        self._make_historian(executor)
+        self._changes = Changes(
+            ChangeParts(
+                self._settings, self._replica, self._guard, self._rulesets,
+                lambda: self._driver.snapshot, self._kick,
+            )
+        )  # fmt: skip
+
+    def _make_historian(self, executor: NodeExecutor) -> None:
+        parts = HistorianParts(
+            self._settings, self._replica, self._guard, self._mesh.heard_at, self._worker,
+            clock, wall, lambda: executor.frames,
+        )  # fmt: skip
+        self._historian = Historian(
+            parts, Witness(self._settings.node_id, self._configuration.profile),
+            snapshot=lambda: self._driver.snapshot, origin=self._incarnation, kick=self._kick,
+        )  # fmt: skip
+        self._driver.watch_role(self._historian.entered)
+        self._driver.watch(self._historian.look)
 
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody expected: fence and end, rather than guess."""
@@ -365,6 +386,7 @@ class Daemon:
                 self._tell_silence(peer, silent=silent)
         self._replica.tick()
         self._replication.look(now)
+        self._historian.look()
         self._try_transfer()
         self._tick_later()
 
@@ -390,6 +412,7 @@ class Daemon:
         if isinstance(said, Died):
             log.warning("peer=%d daemon=dead released=true", said.peer)
             self._guard.died(said.peer)
+            self._historian.died(said.peer)
             self._kick()
             return
         self._guard.hear(said)
@@ -420,36 +443,25 @@ class Daemon:
             self._replication.apply(command)
             return
         if isinstance(command, NewConfiguration):
-            self._configuration_committed(command.text)
+            self._changes.accepted(command)
+            self._configurations.committed(self._replica.state)
+        if isinstance(command, Happened):
+            self._historian.applied(command)
         self._backend.wake()
 
     def _restored(self) -> None:
         """The state has become that of a snapshot."""
         self._worker.forget()
-        if self._replica.state.revision:
-            self._configuration_committed(self._replica.state.text)
+        self._configurations.committed(self._replica.state)
 
-    def _configuration_committed(self, text: str) -> None:
-        revision = self._replica.state.revision
-        self._feed(ConfigurationCommitted(revision))
-        done = partial(self._configuration_read, revision)
-        self._rulesets.read(text, file=f"revision {revision}", done=done)
+    def _heed(self, configuration: Configuration) -> None:
+        """Prepare for a configuration that comes into force."""
+        self._leave_will(configuration)
+        self._replication.configure(configuration)
 
-    def _configuration_read(self, revision: int, found: Configuration | ConfigError) -> None:
-        if isinstance(found, ConfigError):
-            log.error("configuration revision=%d found=%r", revision, str(found))
-            self._feed(ConfigurationRefused(revision, str(found)))
-            return
-        if found != self._configuration:
-            log.warning(
-                "configuration revision=%d differs_from=%s in_force=replicated",
-                revision,
-                self._settings.cluster_file,
-            )
-        self._leave_will(found)
-        self._replication.configure(found)
-        self._tell_profile(found.profile.name)
-        self._feed(ConfigurationApplied(revision, found))
+    def _tell_revision(self) -> None:
+        """Let beacons say what this node made of the configuration."""
+        self._guard.revision, self._guard.refuses = self._node.settled, self._node.refuses
 
     def _leave_will(self, configuration: Configuration) -> None:
         will = write_will(
@@ -459,15 +471,6 @@ class Daemon:
             grace_s=self._configuration.profile.grace_s,
         )
         self._lifeline.leave(will)
-
-    def _tell_profile(self, replicated: str) -> None:
-        """Say once that timing is not what the replicated configuration says."""
-        mine = self._configuration.profile.name
-        if replicated not in {mine, self._other_profile}:
-            self._other_profile = replicated
-            log.warning(
-                "profile=%s in_force=%s source=%s", replicated, mine, self._settings.cluster_file
-            )
 
     def _transfer(self, to: int | None) -> None:
         """Hand leadership on as soon as a peer has the whole log, in this term only."""

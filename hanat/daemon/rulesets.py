@@ -14,9 +14,12 @@ from functools import partial
 from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
-from hanat.daemon.reading import Read, read, render
+from hanat.core.ruleset import GATE_TABLE, TABLE
+from hanat.daemon.reading import Read, Scripts, read, render
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall, Gate
+
+TABLES = (("inet", GATE_TABLE), ("arp", GATE_TABLE), ("inet", TABLE))
 
 
 class Rulesets:
@@ -49,6 +52,8 @@ class Rulesets:
         self._text, configuration = known
         self._read: Read = (configuration, None)
         self._installed: tuple[Configuration, int] | None = None  # and the doubts there were
+        self._drifted = False
+        self._listed: dict[tuple[str, str], str | None] = {}  # then
 
     def doubt(self) -> None:
         """The kernel refused something: nobody knows what is installed."""
@@ -85,16 +90,56 @@ class Rulesets:
 
         self._background(partial(self._install_now, configuration, self._doubts), ended)
 
-    def _install_now(self, configuration: Configuration, doubts: int) -> None:
-        wanted = (configuration, doubts)
-        if wanted == self._installed:
-            return
-        self._installed = None
+    def try_out(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
+        """Let the kernel look at a configuration; tell why it would refuse it or None."""
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, (KernelError, OSError)):
+                raise error
+            done(None if error is None else str(error))
+
+        self._background(partial(self._try_now, configuration), ended)
+
+    def _scripts(self, configuration: Configuration) -> Scripts:
         known, scripts = self._read
         if known is not configuration or scripts is None:
             scripts = render(configuration, self._devices, self._conversation)
         assert scripts is not None, f"no device for one of {configuration.interfaces}"
-        gate, ruleset = scripts
+        return scripts
+
+    def _try_now(self, configuration: Configuration) -> None:
+        for script in self._scripts(configuration):
+            self._firewall.check(script)
+
+    def _install_now(self, configuration: Configuration, doubts: int) -> None:
+        wanted = (configuration, doubts)
+        if wanted == self._installed and not self._drifted:
+            return
+        self._installed = None
+        gate, ruleset = self._scripts(configuration)
         self._gate.install(gate)
         self._firewall.apply(ruleset)
-        self._installed = wanted
+        self._listed = {table: self._firewall.steady(*table) for table in TABLES}
+        self._installed, self._drifted = wanted, False
+
+    def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
+        """Compare our tables with what was installed; tell what became of those that differ."""
+        found: list[str] = []
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, (KernelError, OSError)):
+                raise error
+            done(tuple(found))
+
+        self._background(lambda: found.extend(self._look_now()), ended)
+
+    def _look_now(self) -> list[str]:
+        if self._installed is None:
+            return []  # it was refused, and is tried again
+        found = []
+        for (family, name), wanted in self._listed.items():
+            listed = self._firewall.steady(family, name)
+            if listed is None or listed != wanted:
+                found.append(f"table {family} {name} {'changed' if listed else 'gone'}")
+        self._drifted = bool(found)
+        return found

@@ -252,11 +252,19 @@ class FakeFirewall:
         self._kernel.meet_fault("firewall.apply")
         self._kernel.apply(script, operation="apply the ruleset")
 
+    def check(self, script: str) -> None:
+        """See `ports.Firewall.check`."""
+        after(self._kernel.tables, script, operation="check the ruleset")
+
     def table(self, family: str, name: str) -> str | None:
         """See `ports.Firewall.table`."""
         self._kernel.meet_fault("firewall.table")
         body = self._kernel.tables.get((family, name))
         return None if body is None else f"table {family} {name} {{\n{body}\n}}\n"
+
+    def steady(self, family: str, name: str) -> str | None:
+        """See `ports.Firewall.steady`."""
+        return self.table(family, name)
 
 
 class FakeGate:

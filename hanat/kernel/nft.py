@@ -7,6 +7,7 @@ network namespace it was opened in, so it is opened at the first command.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import re
 from functools import cached_property
@@ -27,12 +28,20 @@ _KINDS = (
 
 
 class NftLibrary:
-    """One context of libnftables."""
+    """One context of libnftables.
+
+    Args:
+        dry_run: The kernel looks at the commands and does nothing.
+        stateless: Print no counters, and of elements no times.
+    """
+
+    def __init__(self, *, dry_run: bool = False, stateless: bool = False) -> None:
+        self._dry_run, self._stateless = dry_run, stateless
 
     @cached_property
     def _context(self) -> nftables.Nftables:
         try:
-            return nftables.Nftables()
+            context = nftables.Nftables()
         except OSError as error:
             raise KernelError(
                 operation="load libnftables.so.1",
@@ -40,6 +49,12 @@ class NftLibrary:
                 found=str(error),
                 to_do="install the package nftables",
             ) from error
+        context.set_stateless_output(self._stateless)
+        if self._dry_run:
+            own = context._Nftables__ctx  # noqa: SLF001 - the binding lacks this call
+            set_dry_run = ctypes.CDLL("libnftables.so.1").nft_ctx_set_dry_run
+            set_dry_run(ctypes.c_void_p(own), ctypes.c_bool(1))
+        return context
 
     def run(self, script: str, *, operation: str, target: str) -> str:
         """Run commands as one transaction and return what they print.

@@ -90,8 +90,48 @@ class Firewall(Protocol):
         """
         ...
 
+    def check(self, script: str) -> None:
+        """Let the kernel look at a script; nothing is changed.
+
+        Raises:
+            KernelError: As `apply` would.
+        """
+        ...
+
     def table(self, family: str, name: str) -> str | None:
         """Return a table as nft text, None if there is none."""
+        ...
+
+    def steady(self, family: str, name: str) -> str | None:
+        """Return the same without what changes by itself: counters, rights granted."""
+        ...
+
+
+class RulesetWatch(Protocol):
+    """An open stream of changes of nftables; not of the gate's rights."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when something changed."""
+        ...
+
+    def read(self) -> bool:
+        """Say whether something changed since the last call, by whomever."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching."""
+        ...
+
+
+class KernelSettings(Protocol):
+    """Settings of the kernel, by their path below ``/proc/sys``."""
+
+    def read(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return the values of those that there are."""
+        ...
+
+    def write(self, path: str, value: str) -> None:
+        """Change one. Raises KernelError: the kernel refuses."""
         ...
 
 

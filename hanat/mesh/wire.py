@@ -26,14 +26,14 @@ from hanat.core.beacon import Beacon, Promised
 from hanat.core.identity import Identity, code
 from hanat.errors import WireError
 
-MAGIC = b"hnt2"
+MAGIC = b"hnt3"
 DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 
 _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
-_BODY = Struct("!QQIQBQBQQ")
-_LEADS, _ASKS, _PROMISED, _ELIGIBLE, _COMPLETE = 1, 2, 4, 8, 16
+_BODY = Struct("!QQIQBQBQQQ")
+_LEADS, _ASKS, _PROMISED, _ELIGIBLE, _COMPLETE, _REFUSES = 1, 2, 4, 8, 16, 32
 _TAG_BYTES = 16
 
 
@@ -86,9 +86,11 @@ class Wire:
         promised = b.promised or Promised(0, 0)
         flags = b.leads * _LEADS | b.asks * _ASKS | b.eligible * _ELIGIBLE
         flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
+        flags |= b.refuses * _REFUSES
         body = _BODY.pack(
             d.echo.incarnation, d.echo.sequence, self._lease_us, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
+            b.revision,
         )  # fmt: skip
         nonce = _NONCE.pack(d.mark.sequence)
         cipher = self._cipher(d.sender, d.mark.incarnation)
@@ -143,7 +145,7 @@ class Wire:
 
 def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int]:
     echo_incarnation, echo_sequence, lease_us, *view = _BODY.unpack_from(body)
-    term, flags, released, successor, promised_term, promised = view
+    term, flags, released, successor, promised_term, promised, revision = view
     beacon = Beacon(
         term=term,
         leads=bool(flags & _LEADS),
@@ -153,6 +155,8 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         promised=Promised(promised_term, promised) if flags & _PROMISED else None,
         eligible=bool(flags & _ELIGIBLE),
         complete=bool(flags & _COMPLETE),
+        revision=revision,
+        refuses=bool(flags & _REFUSES),
     )
     echo = Mark(echo_incarnation, echo_sequence)
     return Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :]), lease_us

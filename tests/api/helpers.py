@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from hanat.api.ports import Wanted
+from hanat.api.ports import Shown, Wanted
 from hanat.config.settings import TcpListen, UnixListen
 from hanat.core.status import (
     FlowStatus,
@@ -81,6 +82,7 @@ HOLDER = NodeStatus(
     refused=RefusedStatus(raft=5, mesh=6),
     transitions=(("elected", 2), ("lease_expired", 1)),
     restored=8,
+    repairs=(("ruleset", 3),),
 )
 
 BACKUP = replace(
@@ -94,6 +96,17 @@ BACKUP = replace(
 )
 
 
+SHOWN = Shown(
+    revision=3,
+    text="# Grüße\nschema = 1\n",
+    profile="default",
+    nodes=({"node": "r1", "revision": 3, "state": "in force"},),
+)
+
+
+EVENTS: list[dict[str, Any]] = [{"term": term, "what": "took over"} for term in (1, 2, 3)]
+
+
 @dataclass
 class FakeBackend:
     """Answers `current`; a switchover ends with `outcome` and is noted in `asked`."""
@@ -102,6 +115,7 @@ class FakeBackend:
     outcome: str | Exception = "r2"
     asked: list[str | None] = field(default_factory=list)
     wanted: list[tuple[Wanted, bool]] = field(default_factory=list)
+    changes: list[tuple[str, int, bool]] = field(default_factory=list)
 
     def status(self) -> NodeStatus:
         return self.current
@@ -114,6 +128,18 @@ class FakeBackend:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return {"count": 1, "connections": [{"service": "web"}]}
+
+    def configuration(self) -> Shown:
+        return SHOWN
+
+    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+        self.changes.append((text, based_on, dry_run))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return {"revision": based_on + (not dry_run), "changes": ["+ service web: ..."]}
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        return EVENTS[-limit:] if limit else []
 
     async def switchover(self, to: str | None) -> str:
         self.asked.append(to)
@@ -136,7 +162,12 @@ class Answer:
 
 
 async def ask(
-    where: UnixListen | TcpListen, path: str, *, method: str = "GET", body: bytes | None = None
+    where: UnixListen | TcpListen,
+    path: str,
+    *,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Answer:
     """Make one request and return the whole answer."""
     if isinstance(where, UnixListen):
@@ -145,9 +176,10 @@ async def ask(
     else:
         connector = aiohttp.TCPConnector()
         base = f"http://{where.host}:{where.port}"
+    content = None if body is None else BytesIO(body)
     async with (
         aiohttp.ClientSession(connector=connector) as session,
-        session.request(method, base + path, data=body) as response,
+        session.request(method, base + path, data=content, headers=headers) as response,
     ):
         return Answer(response.status, await response.text(), dict(response.headers))
 

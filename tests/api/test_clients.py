@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hanat.api import routes, server
+from hanat.api import answers, server
 from hanat.config.settings import TcpListen, UnixListen
 from tests.api.conftest import Served
 from tests.api.helpers import FakeBackend, ask, send_raw, unix_in
@@ -99,7 +99,7 @@ async def test_a_client_slow_with_its_headers_is_cut_off(
 async def test_a_client_slow_with_its_body_is_told_408(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "BODY_WAIT_S", 0.05)
+    monkeypatch.setattr(answers, "BODY_WAIT_S", 0.05)
     reader, writer = await asyncio.open_unix_connection(served.unix.path)
     writer.write(b"POST /v1/switchover HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n{")
     reply = await reader.read()

@@ -93,6 +93,8 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         'hanat_vip_owned{vip="private"}': 1,
         "hanat_lease_remaining_seconds{}": 0.75,
         "hanat_vip_restored_total{}": 8,
+        'hanat_drift_repairs_total{kind="ruleset"}': 3,
+        'hanat_drift_repairs_total{kind="sysctl"}': 0,
         'hanat_leader_transitions_total{reason="elected"}': 2,
         'hanat_leader_transitions_total{reason="lease_expired"}': 1,
         'hanat_loop_late_seconds_bucket{le="0.001"}': 7,
@@ -169,3 +171,16 @@ async def scrape(served: Served) -> dict[str, float]:
 
 def labels_of(labels: dict[str, str]) -> str:
     return ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+
+
+async def test_history_is_all_of_it_or_the_newest(served: Served) -> None:
+    answer = await ask(served.tcp, "/v1/history")
+    assert [event["term"] for event in answer.document["events"]] == [1, 2, 3]
+    answer = await ask(served.tcp, "/v1/history?limit=2")
+    assert [event["term"] for event in answer.document["events"]] == [2, 3]
+
+
+@pytest.mark.parametrize("query", ["limit=-1", "limit=x", "limit=1&limit=2", "client=10.0.0.1"])
+async def test_history_with_another_parameter_is_refused(served: Served, query: str) -> None:
+    answer = await ask(served.tcp, f"/v1/history?{query}")
+    assert (answer.status, answer.document["exit_code"]) == (400, 2)

@@ -91,16 +91,27 @@ HOLDER = NodeStatus(
 
 @dataclass
 class Node:
-    """What the API answers, and what it was asked."""
+    """What the API answers, and what it was asked.
+
+    Attributes:
+        puts: Answers to PUT, if those are others.
+        if_match: What was sent with each PUT.
+    """
 
     status: int = 200
     body: bytes = b"{}"
+    puts: tuple[int, bytes] | None = None
+    if_match: list[str | None] = field(default_factory=list)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     api: str = ""
 
     def answers(self, document: object, *, status: int = 200) -> None:
         """Answer this document from now on."""
         self.status, self.body = status, json.dumps(document).encode()
+
+    def answers_put(self, document: object, *, status: int = 200) -> None:
+        """Answer this document to what is to be written."""
+        self.puts = status, json.dumps(document).encode()
 
 
 @contextmanager
@@ -111,14 +122,20 @@ def node_at(path: Path) -> Iterator[Node]:
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            body = json.loads(self.rfile.read(length)) if length else None
-            node.asked.append((self.command, self.path, body))
-            self.send_response(node.status)
-            self.send_header("Content-Length", str(len(node.body)))
+            content = self.rfile.read(length).decode()
+            is_json = self.headers.get("Content-Type") == "application/json"
+            asked = json.loads(content) if content and is_json else content or None
+            node.asked.append((self.command, self.path, asked))
+            status, body = node.status, node.body
+            if self.command == "PUT":
+                node.if_match.append(self.headers.get("If-Match"))
+                status, body = node.puts or (status, body)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(node.body)
+            self.wfile.write(body)
 
-        do_GET = do_POST = do_DELETE = _answer  # noqa: N815  http.server's names
+        do_GET = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815  http.server's names
 
         def log_message(self, *_args: object) -> None:
             pass

@@ -40,7 +40,7 @@ def message(rng: Random, *, term: int, last: tuple[int, int]) -> Message:
 
     kind = rng.choice(
         ("append_entries", "next_node_idx", "request_vote", "response_vote", "timeout_now",
-         "pre_vote", "pre_vote_ok", "stale_term")
+         "pre_vote", "pre_vote_ok", "stale_term", "event")
     )  # fmt: skip
     fields: dict[str, Any] = {"term": any_term()}
     match kind:
@@ -63,6 +63,8 @@ def message(rng: Random, *, term: int, last: tuple[int, int]) -> Message:
             fields |= {"transfer": rng.random() < 0.3}
         case "pre_vote":
             fields |= {"last": (any_index(), any_term()), "round": number(rng, 1)}
+        case "event":
+            fields = {"origin": number(rng, 1), "serial": rng.getrandbits(32), "event": b"?"}
         case "pre_vote_ok":
             fields = {"round": number(rng, 1)}
         case _:
@@ -81,6 +83,8 @@ def beacon(rng: Random, *, term: int, nodes: int) -> Beacon:
         successor=rng.choice((NOBODY, *range(1, nodes + 1), 255)),
         promised=promised,
         eligible=rng.random() < 0.5,
+        revision=number(rng, 2),
+        refuses=rng.random() < 0.5,
     )
 
 

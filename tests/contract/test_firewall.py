@@ -54,3 +54,26 @@ def test_rule_in_an_absent_table_is_refused(subject: Subject) -> None:
 def test_deleting_an_absent_table_is_refused(subject: Subject) -> None:
     with pytest.raises(AbsentObjectError):
         subject.adapters.firewall.apply("delete table inet hanat")
+
+
+def test_script_that_is_only_looked_at_changes_nothing(subject: Subject) -> None:
+    subject.adapters.firewall.check(SCRIPT)
+
+    assert subject.adapters.firewall.table("inet", "hanat") is None
+
+
+@pytest.mark.parametrize("script", ["open the gates", "add rule inet hanat input accept"])
+def test_script_that_would_be_refused_is_refused_when_it_is_looked_at(
+    subject: Subject, script: str
+) -> None:
+    with pytest.raises(KernelError):
+        subject.adapters.firewall.check(script)
+
+
+def test_script_is_looked_at_beside_the_table_that_is_there(subject: Subject) -> None:
+    subject.adapters.firewall.apply(SCRIPT)
+    before = subject.adapters.firewall.table("inet", "hanat")
+
+    subject.adapters.firewall.check(SCRIPT.replace("203.0.113.10", "203.0.113.11"))
+
+    assert subject.adapters.firewall.table("inet", "hanat") == before

@@ -101,3 +101,14 @@ def test_node_is_eligible_again_when_the_refused_ruleset_is_there_not_when_it_is
     installed = h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
     assert installed == [do.SetEligible(eligible=True)]
     assert not h.node.ineligible
+
+
+def test_elected_node_whose_file_becomes_the_configuration_announces_at_once() -> None:
+    h = Harness(revision=0)
+    h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))  # of its start
+    h.elect()
+    h.lease(until=0.09)
+    h.tell(told.BarrierApplied(1))
+    actions = h.tell(told.ConfigurationApplied(1, CONFIGURATION))
+    assert actions.count(do.Announce(VIPS, until=0.09)) == 1
+    assert h.role is Role.ACTIVE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from hanat.consensus.background import Done
@@ -16,6 +17,7 @@ from hanat.daemon.rulesets import Rulesets
 from hanat.errors import HanatError, KernelError
 from hanat.flowsync.client import FlowClient
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
+from hanat.kernel.sysctls import KernelSettings
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
 REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
@@ -52,6 +54,7 @@ class Executed:
         self.firewall = FakeFirewall(self.kernel)
         self.thread = Held()
         self.outcomes: list[Input] = []
+        self.settings = KernelSettings(Path("/nonexistent"))
         rulesets = Rulesets(
             DEVICES,
             conversation=CONVERSATION,
@@ -63,7 +66,11 @@ class Executed:
         self.executor = NodeExecutor(
             Place(1, DEVICES, "", self.clock),
             kernel=Kernel(
-                FakeAddresses(self.kernel), FakeAnnouncer(self.kernel), self.gate, rulesets
+                FakeAddresses(self.kernel),
+                FakeAnnouncer(self.kernel),
+                self.gate,
+                rulesets,
+                self.settings,
             ),
             replica=cast(Replica, None),
             worker=cast(FlowClient, None),

@@ -22,6 +22,9 @@ beacons = st.builds(
     successor=nodes,
     promised=st.none() | st.builds(Promised, numbers, numbers),
     eligible=st.booleans(),
+    complete=st.booleans(),
+    revision=numbers,
+    refuses=st.booleans(),
 )
 marks = st.builds(Mark, numbers, numbers)
 PLAIN = Datagram(1, 2, Mark(7, 1), Mark(9, 3), Beacon(term=4, leads=True, asks=True))

@@ -1,0 +1,334 @@
+"""Who held the addresses, from when to when, and why that changed.
+
+Two kinds of events go into the replicated log. Who becomes the holder tells that it
+*took over*, and why as far as it knows: what it last heard of the one before. Who stops
+being the holder tells that it *gave up*, and why; that may come late, when it is reached
+again, and never from a node that crashed. Both are written once and changed by nobody.
+
+Wall-clock times are those of the node that tells. They are for people and for comparing
+with what was recorded elsewhere; nothing is decided by them, and order is that of the log.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+
+from hanat.core.configuration import Profile
+from hanat.core.snapshot import NodeSnapshot, Reason
+from hanat.core.status import Role
+
+EVENTS_MAX = 500  # in the log's state; some 150 KiB
+EVENT_BYTES_MAX = 1024
+TEXT_CHARS_MAX = 200
+YEAR_9999_S = 253_370_764_800
+SILENT_BEACONS = 2.5  # one lost beacon is no silence
+
+
+class What(Enum):
+    """What happened."""
+
+    TOOK_OVER = "took over"
+    GAVE_UP = "gave up"
+
+
+class Why(Enum):
+    """Why a node took over, as far as it knows; who gave up has a `snapshot.Reason`."""
+
+    FIRST = "first"  # the log knows no holder before
+    RESUMED = "resumed"  # it was the holder before
+    HANDED_OVER = "handed_over"  # by the holder before, whose own event says why
+    DAEMON_DIED = "daemon_died"  # said the supervisor of the holder before
+    STEPPED_DOWN = "stepped_down"  # the holder before gave its lease up, for nobody in particular
+    SILENCE = "silence"  # nothing was heard of the holder before, and its lease had ended
+    DEPOSED = "deposed"  # it was still heard, but had lost its majority
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change.
+
+    Attributes:
+        what: A value of `What`.
+        node_id: Who took over or gave up, and tells it.
+        term: In which it held.
+        at_s: Wall-clock time there, seconds since 1970.
+        why: A value of `Why` or `snapshot.Reason`.
+        found: More about that: what made it ineligible.
+        previous: Who held before, None if unknown; only of who took over, as the rest.
+        silent_s: For each path, since the last beacon of `previous` when the election was
+            won; None: none since this node started, or since it was said to be dead.
+        without_s: Estimate of how long nobody answered; None if unknown.
+        elected_s: From winning the election to answering.
+        frames: Announcements sent at once.
+        flows: Translated, established flows in its kernel then; `complete`: all there are.
+        held_s: Only of who gave up: for how long it had held.
+    """
+
+    what: str
+    node_id: int
+    term: int
+    at_s: float
+    why: str
+    found: str = ""
+    previous: int | None = None
+    silent_s: tuple[float | None, ...] = ()
+    without_s: float | None = None
+    elected_s: float | None = None
+    frames: int = 0
+    flows: int = 0
+    complete: bool = False
+    held_s: float | None = None
+
+    def encode(self) -> bytes:
+        """Return the event as bytes, at most `EVENT_BYTES_MAX`."""
+        document = {name: value for name, value in asdict(self).items() if value not in ("", None)}
+        data = json.dumps(document, separators=(",", ":")).encode()
+        return data if len(data) <= EVENT_BYTES_MAX else replace(self, found="").encode()
+
+
+def decode(data: bytes) -> Event | None:
+    """Return what `Event.encode` made bytes of; None if it is of another version."""
+    try:
+        document = json.loads(data)
+        silent_s = tuple(document.pop("silent_s", ()))
+        complete = document.pop("complete", False) is True
+        event = Event(**document, silent_s=silent_s, complete=complete)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return event if _is_sound(event) else None
+
+
+def _is_sound(event: Event) -> bool:
+    """Say whether the values are of the right types: whoever shows them relies on it."""
+    texts: tuple[object, ...] = (event.what, event.why, event.found)
+    whole: tuple[object, ...] = (event.node_id, event.term, event.previous or 0, event.frames)
+    numbers = (event.at_s, event.flows)
+    perhaps = (event.without_s, event.elected_s, event.held_s, *event.silent_s)
+    return (
+        all(isinstance(value, str) for value in texts)
+        and all(type(value) is int for value in whole)
+        and all(_is_number(value) for value in numbers)
+        and all(value is None or _is_number(value) for value in perhaps)
+        and 0 <= event.at_s < YEAR_9999_S
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+
+
+# ------------------------------------------------------------------------ telling
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What a node last knew of a peer; times in seconds of its own clock.
+
+    Attributes:
+        heard_at: Its last beacon on each path, None for none.
+        died_at: When its supervisor said that it was dead, if it was not heard since.
+        word_at: Its newest beacon.
+        released_term: Up to which term it said there that it answers no more.
+        successor: And to whom it handed over.
+    """
+
+    heard_at: tuple[float | None, ...] = ()
+    died_at: float | None = None
+    word_at: float | None = None
+    released_term: int = 0
+    successor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """What a new holder knows when it begins to answer.
+
+    Attributes:
+        previous: Who held before, None if the log knows nobody.
+        wall_s: Wall-clock time, seconds since 1970.
+    """
+
+    previous: int | None
+    wall_s: float
+    frames: int = 0
+    flows: int = 0
+    complete: bool = False
+
+
+class Witness:
+    """Watches one node and makes events of what it sees.
+
+    Args:
+        node_id: The node.
+        profile: That it runs with.
+    """
+
+    def __init__(self, node_id: int, profile: Profile) -> None:
+        self._node_id, self._profile = node_id, profile
+        self._signs: Mapping[int, Sign] = {}
+        self._elected_at = 0.0
+        self._elected_term = 0
+        self._lost_at: float | None = None  # when this node gave up last
+        self._held: tuple[int, float] | None = None  # term, since when
+
+    def elected(self, snapshot: NodeSnapshot, signs: Mapping[int, Sign]) -> None:
+        """The node won an election, knowing this of its peers."""
+        self._elected_at, self._elected_term = snapshot.role_since, snapshot.term
+        self._signs = signs
+
+    def took_over(self, snapshot: NodeSnapshot, taking: Taking) -> Event:
+        """The node began to answer; return the event."""
+        now = snapshot.role_since
+        self._held = snapshot.term, now
+        sign = self._signs.get(taking.previous or 0, Sign())
+        why, since = self._why(taking.previous, sign)
+        return Event(
+            what=What.TOOK_OVER.value,
+            node_id=self._node_id,
+            term=snapshot.term,
+            at_s=round(taking.wall_s, 3),
+            why=why.value,
+            previous=taking.previous,
+            silent_s=tuple(
+                None if at is None else _rounded(self._elected_at - at) for at in sign.heard_at
+            ),
+            without_s=None if since is None else _rounded(max(0.0, now - since)),
+            elected_s=_rounded(max(0.0, now - self._elected_at)),
+            frames=taking.frames,
+            flows=taking.flows,
+            complete=taking.complete,
+        )
+
+    def _why(self, previous: int | None, sign: Sign) -> tuple[Why, float | None]:  # noqa: PLR0911 - one return a cause
+        """Return why the node took over, and since when nobody answered, if that is known."""
+        if previous is None:
+            return Why.FIRST, None
+        if previous == self._node_id:
+            return Why.RESUMED, self._lost_at
+        if sign.died_at is not None:
+            return Why.DAEMON_DIED, sign.died_at
+        if sign.word_at is None:
+            return Why.SILENCE, None
+        if sign.released_term and sign.released_term >= self._elected_term - 1:
+            handed = sign.successor == self._node_id
+            return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), sign.word_at
+        profile = self._profile
+        if self._elected_at - sign.word_at > SILENT_BEACONS * profile.beacon_s:
+            # It counts from the sending of its last beacon that was answered.
+            return Why.SILENCE, sign.word_at + profile.lease_s - profile.margin_s
+        return Why.DEPOSED, None
+
+    def gave_up(self, snapshot: NodeSnapshot, wall_s: float) -> Event | None:
+        """The node stopped answering; return the event, None if it did not answer before."""
+        if self._held is None:
+            return None
+        (term, since), self._held = self._held, None
+        self._lost_at = snapshot.role_since
+        found = "; ".join(snapshot.ineligible) if snapshot.reason is Reason.INELIGIBLE else ""
+        return Event(
+            what=What.GAVE_UP.value,
+            node_id=self._node_id,
+            term=term,
+            at_s=round(wall_s, 3),
+            why=snapshot.reason.value,
+            found=found[:TEXT_CHARS_MAX],
+            held_s=_rounded(snapshot.role_since - since),
+        )
+
+
+def is_settled(snapshot: NodeSnapshot) -> bool:
+    """Say whether this is a moment to tell events.
+
+    One more entry in the log would delay a node that hands over, unless it ends with it.
+    """
+    ending = snapshot.role is Role.RELEASING and snapshot.reason is Reason.SHUTDOWN
+    return ending or snapshot.role in {Role.ACTIVE, Role.BACKUP}
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 4)
+
+
+# ------------------------------------------------------------------------ reading
+
+
+def last_holder(newest_first: Iterable[Event]) -> int | None:
+    """Return who took over last, None if nobody is known to."""
+    takers = (event.node_id for event in newest_first if event.what == What.TOOK_OVER.value)
+    return next(takers, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """Who held at a moment, None: nobody, as far as was told; and by which event."""
+
+    node_id: int | None
+    event: Event | None
+
+
+def holder_at(events: Iterable[Event], at_s: float) -> Tenure:
+    """Return who held the addresses at a moment of wall-clock time.
+
+    Args:
+        events: In the order of the log.
+        at_s: Seconds since 1970; clocks of the nodes are believed.
+    """
+    found = Tenure(None, None)
+    for event in events:
+        if event.what == What.TOOK_OVER.value:
+            begun = event.at_s - (event.without_s or 0.0)
+            if event.at_s <= at_s:
+                found = Tenure(event.node_id, event)
+            elif begun <= at_s:
+                found = Tenure(None, event)
+        elif event.at_s <= at_s and found.event is not None:
+            held = found.event
+            if found.node_id == event.node_id and held.term == event.term:
+                found = Tenure(None, event)
+    return found
+
+
+def words(event: Event, names: Mapping[int, str]) -> str:
+    """Return an event as a sentence without its subject and time."""
+
+    def name(node_id: int | None) -> str:
+        return "nobody" if node_id is None else names.get(node_id, f"node {node_id}")
+
+    if event.what != What.TOOK_OVER.value:
+        why = _WHY_GIVEN_UP.get(event.why, event.why)
+        return f"gave up: {why}" + (f" ({event.found})" if event.found else "")
+    why = _WHY_TAKEN.get(event.why, event.why).format(previous=name(event.previous))
+    silent = [_ms(s) if s is not None else "never" for s in event.silent_s]
+    if event.why == Why.SILENCE.value and silent:
+        why += f" for {' / '.join(silent)} on its paths"
+    facts = [f"{event.frames} announcements", f"{event.flows} flows"]
+    facts += [] if event.complete else ["perhaps not all"]
+    if event.without_s is not None:
+        facts.insert(0, f"nobody answered for about {_ms(event.without_s)}")
+    return f"took over: {why}; {', '.join(facts)}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
+
+
+_WHY_TAKEN = {
+    Why.FIRST.value: "no holder is known before",
+    Why.RESUMED.value: "it was the holder before",
+    Why.HANDED_OVER.value: "{previous} handed over",
+    Why.DAEMON_DIED.value: "the daemon of {previous} died",
+    Why.STEPPED_DOWN.value: "{previous} stepped down",
+    Why.SILENCE.value: "nothing was heard of {previous}",
+    Why.DEPOSED.value: "{previous} was heard but had lost its majority",
+}
+_WHY_GIVEN_UP = {
+    Reason.SWITCHOVER.value: "an operator switched over",
+    Reason.SHUTDOWN.value: "it was told to end",
+    Reason.INELIGIBLE.value: "it must not hold",
+    Reason.LEASE_EXPIRED.value: "its lease was over, no majority answered in time",
+    Reason.LEADERSHIP_LOST.value: "another node leads",
+}

@@ -1,0 +1,79 @@
+"""Take a committed configuration into force on this node."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from hanat.config.settings import NodeSettings
+from hanat.consensus.state import State
+from hanat.core.configuration import Configuration
+from hanat.core.inputs import (
+    ConfigurationApplied,
+    ConfigurationCommitted,
+    ConfigurationRefused,
+    Input,
+)
+from hanat.daemon.rulesets import Rulesets
+from hanat.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class Configurations:
+    """Reads what was committed, in order, and lets everybody know.
+
+    Args:
+        settings: This node's own file.
+        own: The configuration of the cluster file that it names.
+        rulesets: Reads texts.
+        feed: Tells the core.
+        heed: Called with each configuration before it comes into force.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        own: Configuration,
+        *,
+        rulesets: Rulesets,
+        feed: Callable[[Input], None],
+        heed: Callable[[Configuration], None],
+    ) -> None:
+        self._settings, self._own = settings, own
+        self._rulesets, self._feed, self._heed = rulesets, feed, heed
+        self._other_profile = ""  # of the replicated configuration, told already
+
+    def committed(self, state: State) -> None:
+        """A configuration was committed, alone or in a snapshot; without one do nothing."""
+        revision = state.revision
+        if not revision:
+            return
+        self._feed(ConfigurationCommitted(revision))
+        done = partial(self._read, revision)
+        self._rulesets.read(state.text, file=f"revision {revision}", done=done)
+
+    def _read(self, revision: int, found: Configuration | ConfigError) -> None:
+        if isinstance(found, ConfigError):
+            log.error("configuration revision=%d found=%r", revision, str(found))
+            self._feed(ConfigurationRefused(revision, str(found)))
+            return
+        if found != self._own:
+            log.warning(
+                "configuration revision=%d differs_from=%s in_force=replicated",
+                revision,
+                self._settings.cluster_file,
+            )
+        self._heed(found)
+        self._tell_profile(found.profile.name)
+        self._feed(ConfigurationApplied(revision, found))
+
+    def _tell_profile(self, replicated: str) -> None:
+        """Say once that timing is not what the replicated configuration says."""
+        mine = self._own.profile.name
+        if replicated not in {mine, self._other_profile}:
+            self._other_profile = replicated
+            log.warning(
+                "profile=%s in_force=%s source=%s", replicated, mine, self._settings.cluster_file
+            )

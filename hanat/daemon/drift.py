@@ -1,0 +1,87 @@
+"""Look whether other programs changed what this node needs of its kernel.
+
+The kernel tells of changed rules at once; all is looked at every few seconds as well. A
+look lists our tables in the thread that installs them, and costs the loop nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from hanat.core.drift import REPAIR_GAP_S, Settings, settings_of
+from hanat.core.inputs import Input, RulesetDrifted, SettingsDrifted
+from hanat.daemon.rulesets import Rulesets
+from hanat.kernel.ports import KernelSettings, RulesetWatch
+
+PERIOD_S = 5.0
+GAP_S = 0.25  # between two looks, whatever the kernel tells
+
+
+class DriftWatch:
+    """Tells the core what drifted.
+
+    Args:
+        watch: Becomes readable when rules changed.
+        rulesets: Knows what is installed.
+        settings: The kernel's.
+        devices: Those of hanat.
+        feed: Takes inputs of the core.
+    """
+
+    def __init__(
+        self,
+        watch: RulesetWatch,
+        rulesets: Rulesets,
+        settings: KernelSettings,
+        *,
+        devices: Iterable[str],
+        feed: Callable[[Input], None],
+    ) -> None:
+        self._watch, self._rulesets, self._feed = watch, rulesets, feed
+        self._settings, self._paths = settings, settings_of(tuple(sorted(set(devices))))
+        self._known = Settings()
+        self._looking = False
+        self._looked_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look from now on."""
+        self._loop = loop
+        loop.add_reader(self._watch.fileno(), self._changed)
+        self._look()
+
+    def close(self) -> None:
+        """Stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._watch.fileno())
+        self._watch.close()
+
+    def _changed(self) -> None:
+        if self._watch.read():
+            self._look_in(max(0.0, self._looked_at + GAP_S - self._loop.time()))
+
+    def _look_in(self, delay_s: float) -> None:
+        """Look then, or earlier if that was planned."""
+        at = self._loop.time() + delay_s
+        if self._timer is not None:
+            at = min(at, self._timer.when())
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._timer, self._looked_at = None, self._loop.time()
+        self._look_in(PERIOD_S)
+        if found := self._known.look(self._settings.read(self._paths)):
+            self._feed(SettingsDrifted(found))
+            self._look_in(REPAIR_GAP_S)
+        if not self._looking:
+            self._looking = True
+            self._rulesets.look(self._looked)
+
+    def _looked(self, found: tuple[str, ...]) -> None:
+        self._looking = False
+        if found:
+            self._feed(RulesetDrifted(found))
+            self._look_in(REPAIR_GAP_S)

@@ -1,0 +1,207 @@
+"""Brings what this node saw of holders into the replicated history.
+
+Only a leader can propose. Another node sends its events to the leader it follows, again
+each second until it sees them in the log, where each counts once. What was not told when
+this process ends is lost, but for a node that is told to end: it proposes while it still
+leads. So an event of a crashed holder is never there; its successor's is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from hanat.config.settings import NodeSettings
+from hanat.consensus.codec import Message
+from hanat.consensus.guard import Guard
+from hanat.consensus.replica import Replica
+from hanat.consensus.state import Happened
+from hanat.core.history import Event, Sign, Taking, Witness, decode, is_settled, last_holder, words
+from hanat.core.snapshot import NodeSnapshot
+from hanat.core.status import Role
+from hanat.flowsync.client import FlowClient
+
+log = logging.getLogger(__name__)
+
+PENDING_MAX = 50
+REPEAT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistorianParts:
+    """Where a node's history comes from.
+
+    Attributes:
+        heard_at: Returns when a peer was heard last on a path, None if never.
+        clock: Seconds of CLOCK_BOOTTIME.
+        wall: Seconds since 1970.
+        frames: Returns how many announcements were sent since the start.
+    """
+
+    settings: NodeSettings
+    replica: Replica
+    guard: Guard
+    heard_at: Callable[[int, int | None], float | None]
+    worker: FlowClient
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    frames: Callable[[], int]
+
+
+class Historian:
+    """Watches this node, tells what it saw, and shows what all told.
+
+    Args:
+        parts: Where it comes from.
+        witness: Makes events.
+        snapshot: Returns what the node is now.
+        origin: Incarnation of this process.
+        kick: Called when something was proposed.
+    """
+
+    def __init__(
+        self,
+        parts: HistorianParts,
+        witness: Witness,
+        *,
+        snapshot: Callable[[], NodeSnapshot],
+        origin: int,
+        kick: Callable[[], None],
+    ) -> None:
+        self._parts, self._witness, self._snapshot = parts, witness, snapshot
+        self._origin, self._kick = origin, kick
+        self._serial = 0
+        self._died_at: dict[int, float] = {}
+        self._taking: tuple[NodeSnapshot, int] | None = None  # and the frames before
+        self._pending: deque[Happened] = deque(maxlen=PENDING_MAX)
+        self._told_at = 0.0
+        parts.guard.on_event = self._forwarded
+
+    # ----------------------------------------------------------------- watching
+
+    def died(self, peer: int) -> None:
+        """A peer's supervisor said that its daemon is dead."""
+        self._died_at[peer] = self._parts.clock()
+
+    def entered(self, was: Role) -> None:
+        """Note that this node entered a role."""
+        now = self._snapshot()
+        if now.role is Role.TAKEOVER and was is Role.BACKUP:
+            self._witness.elected(now, self._signs())
+        if now.role is Role.ACTIVE:
+            self._taking = now, self._parts.frames()
+        elif was is Role.ACTIVE:
+            self._finish_taking()
+            event = self._witness.gave_up(now, self._parts.wall())
+            if event is not None:
+                self._add(event)
+
+    def look(self) -> None:
+        """Tell what there is to tell, if this is a moment for it."""
+        self._finish_taking()
+        if self._pending and is_settled(self._snapshot()):
+            self._tell()
+
+    def _finish_taking(self) -> None:
+        if self._taking is None:
+            return
+        (snapshot, frames), self._taking = self._taking, None
+        flows = self._parts.worker.status()
+        taking = Taking(
+            previous=last_holder(self._newest()),
+            wall_s=self._parts.wall(),
+            frames=self._parts.frames() - frames,
+            flows=flows.flows,
+            complete=flows.complete,
+        )
+        self._add(self._witness.took_over(snapshot, taking))
+
+    def _signs(self) -> dict[int, Sign]:
+        return {peer.node_id: self._sign(peer.node_id, len(peer.addresses))
+                for peer in self._parts.settings.peers
+                if peer.node_id != self._parts.settings.node_id}  # fmt: skip
+
+    def _sign(self, peer: int, paths: int) -> Sign:
+        heard_at = tuple(self._parts.heard_at(peer, path) for path in range(paths))
+        word = self._parts.guard.word(peer)
+        if word is None:
+            return Sign(heard_at, died_at=self._died_at.get(peer))
+        beacon, at = word
+        return Sign(heard_at, None, at, beacon.released_term, beacon.successor)
+
+    # ------------------------------------------------------------------ telling
+
+    def _add(self, event: Event) -> None:
+        self._serial += 1
+        self._pending.append(Happened(self._origin, self._serial, event.encode()))
+        self._told_at = 0.0
+        names = {peer.node_id: peer.name for peer in self._parts.settings.peers}
+        log.info("history term=%d %r", event.term, words(event, names))
+
+    def _tell(self) -> None:
+        parts, now = self._parts, self._parts.clock()
+        if now - self._told_at < REPEAT_S:
+            return
+        self._told_at = now
+        leader = parts.replica.leader
+        for happened in self._pending:
+            if parts.replica.leading:
+                parts.replica.propose(happened)
+            elif leader is not None:
+                fields = {"serial": happened.serial, "event": happened.event}
+                message: Message = {"type": "event", "origin": happened.origin, **fields}
+                parts.guard.wire.send(leader, message)
+        if parts.replica.leading:
+            self._kick()
+
+    def _forwarded(self, message: Message) -> None:
+        """Propose what a peer told."""
+        happened = Happened(message["origin"], message["serial"], message["event"])
+        if self._parts.replica.propose(happened):
+            self._kick()
+
+    def applied(self, happened: Happened) -> None:
+        """An event is in the log."""
+        if happened in self._pending:
+            self._pending.remove(happened)
+
+    # ------------------------------------------------------------------ showing
+
+    def _newest(self) -> Iterator[Event]:
+        """Return what the log has and this version understands, newest first."""
+        found = (decode(entry.event) for entry in reversed(self._parts.replica.state.events))
+        return (event for event in found if event is not None)
+
+    def show(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest events, oldest first; see `api.ports.Backend.history`."""
+        names = {peer.node_id: peer.name for peer in self._parts.settings.peers}
+        found = [_document(event, names) for event in islice(self._newest(), limit)]
+        return found[::-1]
+
+
+def _document(event: Event, names: dict[int, str]) -> dict[str, Any]:
+    previous = event.previous
+    return {
+        "at": datetime.fromtimestamp(event.at_s, UTC).isoformat(timespec="milliseconds"),
+        "at_s": event.at_s,
+        "term": event.term,
+        "node": names.get(event.node_id, f"node {event.node_id}"),
+        "node_id": event.node_id,
+        "what": event.what,
+        "why": event.why,
+        "found": event.found,
+        "previous": None if previous is None else names.get(previous, f"node {previous}"),
+        "silent_s": list(event.silent_s),
+        "without_s": event.without_s,
+        "elected_s": event.elected_s,
+        "announcements": event.frames,
+        "flows": event.flows,
+        "complete": event.complete,
+        "held_s": event.held_s,
+        "text": words(event, names),
+    }

@@ -1,0 +1,26 @@
+"""Connections and datagrams together: what the guard speaks through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanat.consensus.codec import Message, encode
+from hanat.consensus.transport import RaftTransport
+from hanat.core.beacon import Beacon
+from hanat.mesh.sockets import MeshSockets
+
+
+@dataclass(frozen=True, slots=True)
+class BothWires:
+    """Implements `consensus.promises.Wire`."""
+
+    transport: RaftTransport
+    mesh: MeshSockets
+
+    def send(self, peer: int, message: Message) -> bool:
+        """Send a message over the connection; say whether there is one."""
+        return self.transport.send(peer, message)
+
+    def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
+        """Send a datagram, with a small message or without."""
+        self.mesh.send(peer, beacon, b"" if message is None else encode(message))

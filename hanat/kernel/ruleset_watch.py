@@ -1,0 +1,86 @@
+"""Hear of changes of nftables, but not of rights that are granted anew.
+
+The gate's sets are refilled with each renewal of the lease, some thirty times a second.
+The kernel tells each listener of each transaction; a filter in the kernel drops what
+begins with an element of a set or with the end of a transaction, so that nothing of a
+renewal ever wakes this process. A change of rules that begins with elements is missed;
+who wants to know everything has to look now and then as well.
+
+Source: ``include/uapi/linux/netfilter/nf_tables.h``, ``nf_tables_api.c`` (nf_tables_commit).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+import sys
+
+from hanat.kernel.bpf import Step, assembled
+from hanat.kernel.netlink import (
+    NETLINK_ADD_MEMBERSHIP,
+    NETLINK_NETFILTER,
+    RECEIVE_BYTES,
+    SO_ATTACH_FILTER,
+    SOL_NETLINK,
+)
+from hanat.kernel.refusals import refused
+
+NFNLGRP_NFTABLES = 7
+NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN = 12, 14, 15
+# The type of the first message: its low byte names the kind, the other nftables.
+_KIND_AT = 4 if sys.byteorder == "little" else 5
+_FILTER: tuple[Step, ...] = (
+    ("", "ldb", _KIND_AT),
+    ("", "jeq", NFT_MSG_NEWSETELEM, "drop", ""),
+    ("", "jeq", NFT_MSG_DELSETELEM, "drop", ""),
+    ("", "jeq", NFT_MSG_NEWGEN, "drop", ""),
+    ("", "ret", 0xFFFFFFFF),
+    ("drop", "ret", 0),
+)
+
+
+class KernelRulesetWatch:
+    """Implements `ports.RulesetWatch`."""
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+            self._attach_filter()
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+        except OSError as error:
+            raise refused(
+                error.errno or errno.EIO, operation="watch rules", target="nftables"
+            ) from error
+
+    def _attach_filter(self) -> None:
+        program = b"".join(struct.pack("=HBBI", *step) for step in assembled(_FILTER))
+        steps = ctypes.create_string_buffer(program)
+        pointer = struct.pack("HL", len(_FILTER), ctypes.addressof(steps))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
+
+    def fileno(self) -> int:
+        """See `ports.RulesetWatch.fileno`."""
+        return self._socket.fileno()
+
+    def read(self) -> bool:
+        """See `ports.RulesetWatch.read`."""
+        heard = False
+        while True:
+            try:
+                self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return heard
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise refused(
+                        error.errno or errno.EIO, operation="read changes", target="nftables"
+                    ) from error
+            heard = True
+
+    def close(self) -> None:
+        """See `ports.RulesetWatch.close`."""
+        self._socket.close()

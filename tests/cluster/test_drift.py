@@ -1,0 +1,86 @@
+"""Other programs change what three real daemons need of their kernels."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from chaos import topology
+from chaos.lab import Lab
+from tests.cluster.conftest import PUBLIC, Echo, replicated
+
+pytestmark = pytest.mark.cluster
+TABLES = ["table inet hanat", "table inet hanat_gate", "table arp hanat_gate"]
+
+
+def test_tables_that_somebody_flushed_come_back_on_backup_and_holder(
+    lab: Lab, inbound: Echo, outbound: Echo
+) -> None:
+    holder = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    backup = next(name for name in lab.nodes if name != holder)
+    for name in (backup, holder):
+        wait_for_tables(lab, name)
+        assert lab.exec_in(name, ["nft", "flush", "ruleset"]).returncode == 0
+        wait_for_tables(lab, name)
+        lab.wait_for_holder()
+        inbound.exchange()
+        outbound.exchange()
+        with Echo(lab, topology.CLIENT, PUBLIC, 7) as echo:
+            echo.exchange()
+    assert "table inet hanat gone" in lab.log(backup)
+
+
+def test_rules_that_somebody_emptied_come_back_and_the_holder_stays(
+    lab: Lab, inbound: Echo
+) -> None:
+    holder = lab.wait_for_holder()
+    wait_for_tables(lab, holder)
+    for chain in ("inet hanat prerouting", "inet hanat_gate prerouting"):
+        before = repairs(lab, holder)
+        assert lab.exec_in(holder, ["nft", "flush", "chain", *chain.split()]).returncode == 0
+        lab.wait_for(partial(repaired_since, lab, holder, before), 10, "a repair")
+        lab.wait_for(partial(has_rules, lab, holder, chain), 5, "the rules")
+        inbound.exchange()
+        with Echo(lab, topology.CLIENT, PUBLIC, 7) as echo:
+            echo.exchange()
+    assert lab.wait_for_holder() == holder
+
+
+def test_setting_that_was_right_is_put_back_and_counted(lab: Lab) -> None:
+    holder = lab.wait_for_holder()
+    file = "/proc/sys/net/ipv4/ip_forward"
+    assert lab.exec_in(holder, ["cat", file]).stdout == "1\n"
+    assert lab.exec_in(holder, ["sh", "-c", f"echo 0 > {file}"]).returncode == 0
+    lab.wait_for(lambda: lab.exec_in(holder, ["cat", file]).stdout == "1\n", 10, "forwarding")
+    lab.wait_for(lambda: repairs(lab, holder) == {"sysctl": 1}, 5, "the count")
+    assert "sysctl=net.ipv4.ip_forward found=0 action=set_to_1" in lab.log(holder)
+
+
+def wait_for_tables(lab: Lab, node: str) -> None:
+    """Wait until a node has all its tables."""
+
+    def complete() -> bool:
+        return sorted(lab.exec_in(node, ["nft", "list", "tables"]).stdout.splitlines()) == sorted(
+            TABLES
+        )
+
+    lab.wait_for(complete, 10, f"the tables of {node}")
+
+
+def repaired_since(lab: Lab, node: str, before: dict[str, int]) -> bool:
+    """Say whether a node put its tables back once more."""
+    return repairs(lab, node).get("ruleset", 0) > before.get("ruleset", 0)
+
+
+def has_rules(lab: Lab, node: str, chain: str) -> bool:
+    """Say whether a chain of a node has the rules it begins with."""
+    return "iifname" in lab.exec_in(node, ["nft", "list", "chain", *chain.split()]).stdout
+
+
+def repairs(lab: Lab, node: str) -> dict[str, int]:
+    """Return what a node counts."""
+    status = lab.status(node)
+    found: dict[str, int] = {} if status is None else status["repairs"]
+    return found

@@ -1,0 +1,218 @@
+"""Events of the history: what they say, how they travel, and who held when."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanat.core import inputs as told
+from hanat.core.history import (
+    EVENT_BYTES_MAX,
+    Event,
+    Sign,
+    Taking,
+    What,
+    Why,
+    Witness,
+    decode,
+    holder_at,
+    is_settled,
+    last_holder,
+    words,
+)
+from hanat.core.snapshot import NodeSnapshot, Reason
+from hanat.core.status import Role
+from tests.core.test_node import ME, PEER, PROFILE, Harness
+
+WALL_S = 1_790_000_000.0
+NAMES = {1: "r1", 2: "r2", 3: "r3"}
+ELECTED_AT, ACTIVE_AT = 10.0, 10.02
+SAID_AT = ELECTED_AT - PROFILE.lease_s  # its last beacon
+
+
+def snapshot(
+    role: Role, at: float, *, term: int = 7, reason: Reason = Reason.ELECTED
+) -> NodeSnapshot:
+    found = Harness().node.snapshot()
+    return replace(found, role=role, role_since=at, term=term, reason=reason)
+
+
+def taken(sign: Sign | None = None, *, previous: int | None = PEER) -> Event:
+    """Return what a node tells that took over, knowing this of the holder before."""
+    witness = Witness(ME, PROFILE)
+    witness.elected(snapshot(Role.TAKEOVER, ELECTED_AT), {} if sign is None else {PEER: sign})
+    taking = Taking(previous, WALL_S, frames=8, flows=12, complete=True)
+    return witness.took_over(snapshot(Role.ACTIVE, ACTIVE_AT), taking)
+
+
+def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
+    event = taken(Sign((SAID_AT, SAID_AT - 0.1, None), word_at=SAID_AT))
+    assert event.why == Why.SILENCE.value
+    assert event.silent_s == pytest.approx((0.12, 0.22, None))
+    # Its lease counted from the sending of the last beacon that was answered.
+    assert event.without_s == pytest.approx(0.02 + PROFILE.margin_s)
+    assert event.elected_s == pytest.approx(0.02)
+    assert words(event, NAMES) == (
+        "took over: nothing was heard of r2 for 120 ms / 220 ms / never on its paths; nobody "
+        "answered for about 30 ms, 8 announcements, 12 flows"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sign", "why", "without_s"),
+    [
+        (Sign(died_at=9.99), Why.DAEMON_DIED, 0.03),
+        (Sign(word_at=9.99, released_term=6, successor=ME), Why.HANDED_OVER, 0.03),
+        (Sign(word_at=9.99, released_term=6), Why.STEPPED_DOWN, 0.03),
+        (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
+        (Sign(word_at=9.99), Why.DEPOSED, None),
+        (Sign(word_at=5.0), Why.SILENCE, 5.02 - PROFILE.lease_s + PROFILE.margin_s),
+        (Sign(), Why.SILENCE, None),
+        (None, Why.SILENCE, None),
+    ],
+)
+def test_reason_is_what_was_last_known_of_the_holder_before(
+    sign: Sign | None, why: Why, without_s: float | None
+) -> None:
+    event = taken(sign)
+    assert event.why == why.value
+    assert event.without_s == (None if without_s is None else pytest.approx(without_s))
+
+
+def test_first_holder_and_one_that_resumes_say_so() -> None:
+    assert taken(previous=None).why == Why.FIRST.value
+    witness = Witness(ME, PROFILE)
+    witness.took_over(snapshot(Role.ACTIVE, 1.0), Taking(None, WALL_S))
+    lost = snapshot(Role.FENCED, 3.0, reason=Reason.LEASE_EXPIRED)
+    gone = witness.gave_up(lost, WALL_S + 2)
+    assert gone is not None
+    assert (gone.why, gone.term, gone.held_s) == ("lease_expired", 7, 2.0)
+    again = witness.took_over(snapshot(Role.ACTIVE, 3.5), Taking(ME, WALL_S + 2.5))
+    assert (again.why, again.without_s) == (Why.RESUMED.value, 0.5)
+
+
+def test_who_gives_up_tells_the_term_it_held_and_what_was_in_its_way() -> None:
+    h = Harness().active(until=9.0)
+    witness = Witness(ME, PROFILE)
+    witness.took_over(h.node.snapshot(), Taking(None, WALL_S))
+    h.now = 4.0
+    h.tell(told.CarrierObserved("public", carrier=False))
+    event = witness.gave_up(h.node.snapshot(), WALL_S)
+    assert event is not None
+    assert words(event, NAMES) == "gave up: it must not hold (public: no carrier)"
+    assert (event.term, event.held_s) == (1, 4.0)
+    assert witness.gave_up(h.node.snapshot(), WALL_S) is None  # once
+
+
+@pytest.mark.parametrize(
+    ("role", "reason", "settled"),
+    [
+        (Role.ACTIVE, Reason.LEASE_OBTAINED, True),
+        (Role.BACKUP, Reason.HANDED_OVER, True),
+        (Role.RELEASING, Reason.SWITCHOVER, False),
+        (Role.RELEASING, Reason.SHUTDOWN, True),
+        (Role.TAKEOVER, Reason.ELECTED, False),
+    ],
+)
+def test_events_wait_while_a_node_hands_over_unless_it_ends_then(
+    role: Role,
+    reason: Reason,
+    settled: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    assert is_settled(snapshot(role, 1.0, reason=reason)) is settled
+
+
+numbers = st.none() | st.floats(0, 1e6)
+events = st.builds(
+    Event,
+    what=st.sampled_from([what.value for what in What]),
+    node_id=st.integers(1, 255),
+    term=st.integers(0, 2**63),
+    at_s=st.floats(0, 2e11),
+    why=st.sampled_from([why.value for why in Why]),
+    found=st.text(max_size=200),
+    previous=st.none() | st.integers(1, 255),
+    silent_s=st.lists(numbers, max_size=4).map(tuple),
+    without_s=numbers,
+    elected_s=numbers,
+    frames=st.integers(0, 1000),
+    flows=st.integers(0, 10**7),
+    complete=st.booleans(),
+    held_s=numbers,
+)
+
+
+@given(events)
+def test_event_survives_the_log_and_is_never_too_large(event: Event) -> None:
+    data = event.encode()
+    assert len(data) <= EVENT_BYTES_MAX
+    found = decode(data)
+    assert found is not None
+    assert found in {event, replace(event, found="")}
+    assert words(found, NAMES)
+
+
+GOOD = taken(Sign((SAID_AT, None), word_at=SAID_AT)).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"term": "7"}, {"node_id": 1.5}, {"node_id": True}, {"at_s": 1e300}, {"at_s": -1},
+        {"why": 3}, {"without_s": "1"}, {"silent_s": [[]]}, {"silent_s": 3}, {"colour": "red"},
+        {"previous": "r1"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_event_of_another_form_is_none(change: dict[str, Any]) -> None:
+    assert decode(json.dumps({**json.loads(GOOD), **change}).encode()) is None
+
+
+@given(st.binary(max_size=50) | st.sampled_from([b"[]", b"null", b"NaN", b"[" * 900, b"{}"]))
+def test_garbage_is_none(data: bytes) -> None:
+    assert decode(data) is None
+
+
+def took(node_id: int, term: int, at_s: float, without_s: float = 0.0) -> Event:
+    return Event("took over", node_id, term, at_s, "silence", without_s=without_s)
+
+
+def gave(node_id: int, term: int, at_s: float) -> Event:
+    return Event("gave up", node_id, term, at_s, "switchover")
+
+
+HISTORY = [
+    took(1, 1, 100.0),
+    took(2, 2, 200.0, without_s=5.0),
+    gave(1, 1, 194.0),  # told late, when it was back
+    gave(2, 2, 300.0),
+    took(3, 3, 301.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("at_s", "holder"),
+    [
+        (99.0, None), (100.0, 1), (193.0, 1), (196.0, None), (200.0, 2), (299.9, 2),
+        (300.5, None), (301.0, 3), (9999.0, 3),
+    ],
+)  # fmt: skip
+def test_holder_at_a_time_is_who_took_over_and_did_not_give_up(
+    at_s: float, holder: int | None
+) -> None:
+    assert holder_at(HISTORY, at_s).node_id == holder
+
+
+def test_nothing_is_known_of_a_time_before_the_history() -> None:
+    assert holder_at(HISTORY, 99.0).event is None
+    assert holder_at(HISTORY, 300.5).event == HISTORY[3]
+
+
+def test_last_holder_is_who_took_over_last() -> None:
+    assert last_holder(reversed(HISTORY)) == 3
+    assert last_holder([HISTORY[3]]) is None

@@ -1,0 +1,131 @@
+"""Drift on a real kernel: what is heard, and what is found."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hanat.consensus.background import Done
+from hanat.core.ruleset import render_gate
+from hanat.daemon.rulesets import Rulesets
+from hanat.errors import KernelError
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from hanat.kernel.ruleset_watch import KernelRulesetWatch
+from hanat.kernel.sysctls import KernelSettings
+from tests.core.examples import CONVERSATION, DEVICES, EDGE
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
+
+
+@pytest.fixture
+def firewall(inside: object) -> Iterator[KernelFirewall]:  # noqa: ARG001 - the namespace first
+    opened = KernelFirewall()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def gate(inside: object) -> Iterator[KernelGate]:  # noqa: ARG001 - the namespace first
+    opened = KernelGate()
+    opened.install(render_gate(EDGE, DEVICES))
+    yield opened
+    opened.close()
+
+
+def test_renewals_wake_nobody_and_other_changes_do(
+    gate: KernelGate, firewall: KernelFirewall
+) -> None:
+    watch = KernelRulesetWatch()
+    for _ in range(50):
+        gate.arm(DEVICES.values(), answers_s=10, carries_s=20)
+    gate.withdraw()
+    assert not select.select([watch], [], [], 0)[0]
+
+    for script in ("add table ip other", "delete table ip other", "flush table inet hanat_gate"):
+        firewall.apply(script)
+        assert select.select([watch], [], [], 0)[0], script
+        assert watch.read()
+        assert not watch.read()
+    watch.close()
+
+
+def test_steady_text_does_not_change_with_rights_and_does_with_rules(
+    gate: KernelGate, firewall: KernelFirewall
+) -> None:
+    before = firewall.steady("inet", "hanat_gate")
+    gate.arm(DEVICES.values(), answers_s=10, carries_s=20)
+    assert firewall.steady("inet", "hanat_gate") == before
+    assert before is not None
+    assert "203.0.113.10" in before
+
+    firewall.apply("delete element inet hanat_gate vips_v4 { 203.0.113.10 }")
+    assert firewall.steady("inet", "hanat_gate") != before
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("add table ip foreign", []),
+        ("flush chain inet hanat prerouting", ["table inet hanat changed"]),
+        ("insert rule inet hanat_gate input accept", ["table inet hanat_gate changed"]),
+        ("delete table arp hanat_gate", ["table arp hanat_gate gone"]),
+        (
+            "flush ruleset",
+            ["table inet hanat_gate gone", "table arp hanat_gate gone", "table inet hanat gone"],
+        ),
+    ],
+)
+def test_changed_tables_are_found_and_put_back(
+    gate: KernelGate, firewall: KernelFirewall, script: str, found: list[str]
+) -> None:
+    rulesets = installed(gate, firewall)
+    text = firewall.steady("inet", "hanat")
+    firewall.apply(script)
+
+    assert look(rulesets) == tuple(found)
+    assert look(rulesets) == tuple(found)  # until they are put back
+
+    rulesets.install(EDGE, lambda error: None if error is None else pytest.fail(error))
+    assert look(rulesets) == ()
+    assert firewall.steady("inet", "hanat") == text
+    assert firewall.table("arp", "hanat_gate") is not None
+
+
+def test_settings_are_read_and_written() -> None:
+    settings = KernelSettings()
+    path = "net/ipv4/ip_forward"
+    settings.write(path, "1")
+    assert settings.read([path, "net/ipv4/nothing"]) == {path: "1"}
+    settings.write(path, "0")
+    assert settings.read([path]) == {path: "0"}
+    with pytest.raises(KernelError, match=r"set net\.ipv4\.nothing to 1"):
+        settings.write("net/ipv4/nothing", "1")
+
+
+def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
+    """Return rulesets whose thread is this one, with the example installed."""
+    rulesets = Rulesets(
+        DEVICES,
+        conversation=CONVERSATION,
+        gate=gate,
+        firewall=firewall,
+        background=at_once,
+        known=("", EDGE),
+    )
+    rulesets.install(EDGE, lambda error: None if error is None else pytest.fail(error))
+    return rulesets
+
+
+def at_once(work: Callable[[], None], done: Done) -> None:
+    work()
+    done(None)
+
+
+def look(rulesets: Rulesets) -> tuple[str, ...]:
+    """Return what a look finds."""
+    found: list[tuple[str, ...]] = []
+    rulesets.look(found.append)
+    return found[0]
