@@ -6,8 +6,10 @@ listens where systemd would.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +128,12 @@ def test_fence_of_the_unit_silences_what_a_killed_node_left(service: tuple[Lab, 
     done = lab.exec_in(first, [*command, "--config", str(lab.folder / first / "node.toml")], 20)
     assert done.returncode == 0, done.stderr
     assert lab.addresses(first) == set()
+
+
+def test_doctor_without_rights_says_so_and_nothing_else(everybodys_python: list[str]) -> None:
+    drop = ["setpriv", f"--reuid={NOBODY}", "--inh-caps=-all", "--bounding-set=-all", "--"]
+    command = [*drop, *everybodys_python, "-m", "hanat", "doctor", "--json"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+    fixes = {check["check"]: check["fix"] for check in json.loads(done.stdout)["checks"]}
+    assert fixes["libnftables"] == "run hanat doctor as root"
