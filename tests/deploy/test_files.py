@@ -131,3 +131,10 @@ def test_unit_is_one_that_systemd_reads_without_a_complaint(
         timeout=60,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["postinst", "prerm", "postrm"])
+def test_script_of_the_package_is_one_that_a_shell_reads(name: str) -> None:
+    script = DEPLOY / "debian" / name
+    subprocess.run(["sh", "-n", str(script)], check=True)
+    assert "\nset -e\n" in script.read_text()
