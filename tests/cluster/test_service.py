@@ -28,6 +28,11 @@ NO_SETTINGS = (
     "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && "
     'echo 0 > /proc/sys/net/ipv4/ip_forward 2> /dev/null && exit 99; exec "$@"'
 )
+# PR_SET_MDWE: no page that was writable becomes executable; kernels before 6.3 have no word for it.
+NO_NEW_CODE = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 Managers = dict[str, Manager]
 
 
@@ -39,7 +44,9 @@ def service(everybodys_python: list[str]) -> Iterator[tuple[Lab, Managers]]:
         for name, node in lab.nodes.items():
             managers[name] = Manager(node.folder / "notify")
             told = [f"NOTIFY_SOCKET={managers[name].path}", "WATCHDOG_USEC=30000000"]
-            hanat = [*unprivileged(), "env", *told, *everybodys_python, "-m", "hanat"]
+            *environment, interpreter = everybodys_python
+            start = [*environment, interpreter, "-c", NO_NEW_CODE, interpreter, "-m", "hanat"]
+            hanat = [*unprivileged(), "env", *told, *start]
             node._command = ["sh", "-c", NO_SETTINGS, "sh", *hanat]
             node.log_file.touch()
             events = ["sysctl", "-qw", "net.netfilter.nf_conntrack_events=1"]
