@@ -4,6 +4,7 @@
 #   make test       all fast tests: lint, format, types and contracts are among them
 #   make test-long  the suites that need root and network namespaces, and the many seeds
 #   make demo       three routers in namespaces carry traffic through the death of their leader
+#   make deb        build the Debian package, into dist/
 #   make lock       write requirements.lock anew
 #   make clean      remove .venv and every cache
 #
@@ -12,7 +13,7 @@
 PYTHON := .venv/bin/python
 SLOW := kernel or cluster or swarm
 
-.PHONY: setup test test-long demo lock clean
+.PHONY: setup test test-long demo deb lock clean
 
 setup:
 	@bash .ci/setup
@@ -26,6 +27,9 @@ test-long: setup
 
 demo: setup
 	$(PYTHON) -m chaos demo $(ARGS)
+
+deb: setup
+	@bash .ci/deb
 
 lock:
 	@bash .ci/lock

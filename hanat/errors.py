@@ -2,7 +2,8 @@
 
 HanatError
 ├── ConfigError          a file is wrong; carries every problem found in it
-├── StartupError         the node cannot start here: port taken, interface missing, key unreadable
+├── StartupError         the node cannot start here: port taken, interface missing
+│   └── KeyFileError     the cluster key cannot be read, others can read it, or it is none
 ├── RefusedError         a guard said no: the command is valid, the moment is not
 ├── ConsensusError
 │   ├── JournalError     the log or the vote cannot be written: disk full, read-only, failing
@@ -80,6 +81,12 @@ class StartupError(HanatError):
 
     def __str__(self) -> str:
         return f"{self.tried}: {self.found}; {self.to_do}"
+
+
+class KeyFileError(StartupError):
+    """The file of the cluster key is wrong, as a configuration file may be."""
+
+    exit_code = EXIT_CONFIG_INVALID
 
 
 class RefusedError(HanatError):

@@ -7,20 +7,15 @@ from pathlib import Path
 import click
 
 from hanat.cli.client import json_option, print_json
-from hanat.cli.run import NODE_FILE_DEFAULT
+from hanat.cli.node_file import node_file_option
 from hanat.config import load_cluster, load_node
+from hanat.core.configuration import Configuration
 from hanat.daemon.fence import fence as take_away
+from hanat.errors import ConfigError
 
 
 @click.command()
-@click.option(
-    "--config",
-    "node_file",
-    type=click.Path(path_type=Path),
-    default=NODE_FILE_DEFAULT,
-    show_default=True,
-    help="This node's own file; it names the cluster file.",
-)
+@node_file_option
 @click.option("--force", is_flag=True, help="Even if the node runs: one that hangs.")
 @json_option
 def fence(node_file: Path, *, force: bool, as_json: bool) -> None:
@@ -29,10 +24,20 @@ def fence(node_file: Path, *, force: bool, as_json: bool) -> None:
     For ExecStopPost= of a service, and for people. It may be repeated, also where
     hanat never ran, and touches nothing that is not hanat's. The floating addresses are
     those of the cluster file and those that hanat's gate in the kernel guards, which
-    are of the configuration in force.
+    are of the configuration in force; if the cluster file is damaged, only the latter.
     """
     settings = load_node(node_file)
-    done = take_away(settings, load_cluster(settings.cluster_file), force=force)
+    damaged: ConfigError | None = None
+    configuration: Configuration | None = None
+    try:
+        configuration = load_cluster(settings.cluster_file)
+    except ConfigError as error:
+        damaged = error
+    done = take_away(settings, configuration, force=force)
+    if damaged is not None:
+        if not done.gate_found:
+            raise damaged  # nobody knows what to look for
+        click.echo(f"hanat: {damaged}\nhanat: fenced by what the gate guards", err=True)
     if as_json:
         removed = [{"device": device, "address": str(address)} for device, address in done.removed]
         print_json({"gate_found": done.gate_found, "removed": removed})

@@ -7,20 +7,12 @@ from pathlib import Path
 
 import click
 
+from hanat.cli.node_file import node_file_option
 from hanat.daemon.supervisor import SUPERVISOR, python_command
-
-NODE_FILE_DEFAULT = Path("/etc/hanat/node.toml")
 
 
 @click.command()
-@click.option(
-    "--config",
-    "node_file",
-    type=click.Path(path_type=Path),
-    default=NODE_FILE_DEFAULT,
-    show_default=True,
-    help="This node's own file; it names the cluster file and the key.",
-)
+@node_file_option
 def run(node_file: Path) -> None:
     """Run this node in the foreground until SIGTERM or SIGINT.
 

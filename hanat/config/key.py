@@ -12,7 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from hanat.errors import RefusedError, StartupError
+from hanat.errors import KeyFileError, RefusedError, StartupError
 
 KEY_BYTES = 32
 FILE_BYTES_MAX = 4096
@@ -34,7 +34,7 @@ def generate_key(path: Path) -> None:
             "so remove the file only if no node uses it"
         ) from None
     except (OSError, ValueError) as error:
-        raise _cannot("write", path, error) from None
+        raise _unwritable(path, error) from None
     try:
         with open(descriptor, "w") as stream:  # noqa: PTH123  it is open already
             stream.write(secrets.token_hex(KEY_BYTES) + "\n")
@@ -42,20 +42,20 @@ def generate_key(path: Path) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)  # half a key would be refused at the next start
-        raise _cannot("write", path, error) from None
+        raise _unwritable(path, error) from None
 
 
 def read_key(path: Path) -> bytes:
     """Return the 32 bytes of a key file.
 
     Raises:
-        StartupError: It cannot be read, others can read it, or it is not a key.
+        KeyFileError: It cannot be read, others can read it, or it is not a key.
     """
     try:
         # O_NONBLOCK: a FIFO in its place must not block the start
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise _cannot("read", path, error) from None
+        raise _unreadable(path, error) from None
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
@@ -65,7 +65,7 @@ def read_key(path: Path) -> bytes:
             raise _unusable(path, found, f'run "chmod 600 {path}"')
         content = os.read(descriptor, FILE_BYTES_MAX).strip()
     except OSError as error:
-        raise _cannot("read", path, error) from None
+        raise _unreadable(path, error) from None
     finally:
         os.close(descriptor)
     if not re.fullmatch(rb"[0-9a-fA-F]{%d}" % (2 * KEY_BYTES), content):
@@ -77,14 +77,21 @@ def read_key(path: Path) -> bytes:
     return bytes.fromhex(content.decode())
 
 
-def _unusable(path: Path, found: str, to_do: str) -> StartupError:
-    return StartupError(tried=f"cannot read the cluster key {path}", found=found, to_do=to_do)
+def _unusable(path: Path, found: str, to_do: str) -> KeyFileError:
+    return KeyFileError(tried=f"cannot read the cluster key {path}", found=found, to_do=to_do)
 
 
-def _cannot(verb: str, path: Path, error: OSError | ValueError) -> StartupError:
+def _unreadable(path: Path, error: OSError | ValueError) -> KeyFileError:
     found = getattr(error, "strerror", None) or str(error)
-    to_do = {
-        "read": f'run as root, or make the first node\'s key with "hanat keygen {path}"',
-        "write": "choose a directory that exists and that you can write to",
-    }[verb]
-    return StartupError(tried=f"cannot {verb} the cluster key {path}", found=found, to_do=to_do)
+    to_do = f'copy it from another node, or make the first with "hanat keygen {path}"'
+    if isinstance(error, PermissionError):
+        to_do = f'give it to the user that runs the node: "chown hanat: {path}"'
+    return _unusable(path, found, to_do)
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> StartupError:
+    return StartupError(
+        tried=f"cannot write the cluster key {path}",
+        found=getattr(error, "strerror", None) or str(error),
+        to_do="choose a directory that exists and that you can write to",
+    )

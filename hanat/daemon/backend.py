@@ -117,6 +117,15 @@ class DaemonBackend:
             repairs=s.repairs,
         )
 
+    def describe(self) -> str:
+        """Return role and holder in one line, as a service manager shows them."""
+        snapshot = self._parts.driver.snapshot
+        holder = self._name(self._holder(snapshot))
+        words = [snapshot.role.value, f"holder {holder or 'unknown'}"]
+        if snapshot.ineligible:
+            words.append(f"ineligible: {'; '.join(snapshot.ineligible)}")
+        return ", ".join(words)
+
     async def refresh(self) -> None:
         """Ask the flow worker for the figures of now."""
         await self._parts.worker.refresh()

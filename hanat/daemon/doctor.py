@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address
+from os import geteuid
 from pathlib import Path
+from pwd import getpwnam
 
 from hanat.config import cross_check, load_cluster, load_node, read_key
 from hanat.config.settings import NodeSettings, TcpListen
@@ -21,11 +23,13 @@ from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL
 from hanat.core.ruleset import GATE_TABLE, TABLE
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
-from hanat.kernel.facts import Machine, gather, who_answers
+from hanat.kernel.facts import NOT_ASKED, Machine, gather, who_answers
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
 RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
 PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")
+
+SERVICE_USER = "hanat"  # User= of the unit
 
 OTHER_MANAGERS = {
     "keepalived": "it moves addresses too",
@@ -113,7 +117,7 @@ def _read_files(node_file: Path, findings: list[Finding]) -> Site:
     except StartupError as error:
         findings.append(Finding(Level.FAIL, f"key {settings.key_file}", error.found, error.to_do))
     else:
-        findings.append(Finding(Level.OK, "key", str(settings.key_file)))
+        findings.append(_key_owner(settings.key_file))
     try:
         configuration = load_cluster(settings.cluster_file)
     except ConfigError as error:
@@ -124,6 +128,18 @@ def _read_files(node_file: Path, findings: list[Finding]) -> Site:
         return Site(settings)
     findings.append(Finding(Level.OK, "cluster file", str(settings.cluster_file)))
     return Site(settings, configuration)
+
+
+def _key_owner(path: Path) -> Finding:
+    """Judge a sound key: may the service read it too? We may be root."""
+    try:
+        service = getpwnam(SERVICE_USER)
+    except KeyError:  # no unit of ours
+        return Finding(Level.OK, "key", str(path))
+    if path.stat().st_uid in {service.pw_uid, geteuid()} - {0}:
+        return Finding(Level.OK, "key", str(path))
+    found = f"{path} is not owned by {SERVICE_USER}: the service cannot read it"
+    return Finding(Level.WARN, "key", found, f"chown {SERVICE_USER}: {path}")
 
 
 def _wrong(problems: Iterable[Problem], node_file: Path) -> Iterator[Finding]:
@@ -177,6 +193,8 @@ def _capabilities(machine: Machine) -> Iterator[Finding]:
 def _modules(machine: Machine) -> Iterator[Finding]:
     if machine.nft.version is not None:
         yield Finding(Level.OK, "libnftables", f"version {machine.nft.version}, nf_tables answers")
+    elif machine.nft.problem == NOT_ASKED:
+        yield Finding(Level.FAIL, "libnftables", NOT_ASKED, "run hanat doctor as root")
     else:
         loadable = not machine.nft.problem.startswith("cannot be loaded")
         fix = "modprobe nf_tables, as root" if loadable else "apt-get install nftables"

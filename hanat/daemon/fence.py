@@ -38,12 +38,12 @@ class Fenced:
     removed: tuple[tuple[str, Interface], ...]
 
 
-def fence(settings: NodeSettings, configuration: Configuration, *, force: bool) -> Fenced:
+def fence(settings: NodeSettings, configuration: Configuration | None, *, force: bool) -> Fenced:
     """Silence this machine; doing it twice is doing it once.
 
     Args:
         settings: This node's own file.
-        configuration: Of its cluster file.
+        configuration: Of its cluster file; None: it cannot be read, only the gate knows.
         force: Even while the node runs. One that works takes rights and addresses back
             within a second; one that hangs does not.
 
@@ -85,7 +85,7 @@ def _stopped(settings: NodeSettings) -> Iterator[None]:
         os.close(lock)
 
 
-def _take_away(settings: NodeSettings, configuration: Configuration) -> Fenced:
+def _take_away(settings: NodeSettings, configuration: Configuration | None) -> Fenced:
     kernel = KernelFence()
     first: KernelError | None = None
     gate_found = True
@@ -96,7 +96,8 @@ def _take_away(settings: NodeSettings, configuration: Configuration) -> Fenced:
             gate_found = False
         except KernelError as error:
             first = error
-        where = placements(configuration.vips, settings.interfaces)
+        vips = () if configuration is None else configuration.vips
+        where = placements(vips, settings.interfaces)
         named = [(placement.device, placement.address) for placement in where]
         if gate_found:
             # It has no prefix lengths: where the file names an address, the file decides.

@@ -83,8 +83,20 @@ class Lifeline:
         except ConnectionError:
             return  # the reader of `watch` finds the end too
 
-    def watch(self, loop: asyncio.AbstractEventLoop, orphaned: Callable[[], None]) -> None:
-        """Say from now on that the loop turns; call `orphaned` when the supervisor is dead."""
+    def watch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        describe: Callable[[], str],
+        orphaned: Callable[[], None],
+    ) -> None:
+        """Say from now on that the loop turns.
+
+        Args:
+            loop: Whose turning it is.
+            describe: Returns what the daemon is at the moment, for people.
+            orphaned: Called when the supervisor is dead.
+        """
         if self._socket is None:
             return
         line = self._socket
@@ -97,13 +109,15 @@ class Lifeline:
             orphaned()
 
         loop.add_reader(line, ended)
-        self._beat(loop, line)
+        self._beat(loop, line, describe)
 
-    def _beat(self, loop: asyncio.AbstractEventLoop, line: socket.socket) -> None:
+    def _beat(
+        self, loop: asyncio.AbstractEventLoop, line: socket.socket, describe: Callable[[], str]
+    ) -> None:
         try:
-            line.send(BEAT, socket.MSG_DONTWAIT)
+            line.send(BEAT + describe().encode(), socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass  # it is frozen and has beats enough to read
         except ConnectionError:
             return
-        loop.call_later(BEAT_S, self._beat, loop, line)
+        loop.call_later(BEAT_S, self._beat, loop, line, describe)

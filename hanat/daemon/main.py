@@ -271,7 +271,9 @@ class Daemon:
         watches = self._begin_watches(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: self._feed(ShutdownRequested()))
-        self._lifeline.watch(loop, lambda: self._feed(ShutdownRequested()))
+        self._lifeline.watch(
+            loop, describe=backend.describe, orphaned=lambda: self._feed(ShutdownRequested())
+        )
         log.info("node=%s id=%d started", self._settings.node, self._settings.node_id)
         dialling = loop.create_task(self._transport.dial())
         dialling.add_done_callback(self._dialling_ended)

@@ -44,6 +44,7 @@ from typing import Protocol
 
 from hanat.core.configuration import Interface
 from hanat.daemon.log import to_stderr
+from hanat.daemon.notify import Notifier
 from hanat.daemon.pulse import Pulse
 from hanat.daemon.will import BEAT, BEAT_S, MESSAGE_BYTES_MAX, Will
 from hanat.errors import EXIT_FAILED, EXIT_OK, KernelError
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 RELEASES, RELEASE_GAP_S = 3, 0.005
 
 RESTART_S_MIN, RESTART_S_MAX = 0.5, 30.0
+AWAITING_S = 5.0  # how often a service manager hears that a start is awaited
 HEALTHY_S = 60.0  # one that lived so long starts the counting anew
 
 SILENCE_S = 2 * BEAT_S
@@ -88,6 +90,7 @@ class Child:
         dying: Its first becomes readable, by the end of the second, when that thread ends.
         will: What it left last.
         silences: How often in a row no beat came in time; None before the first beat.
+        said: What the newest beat says of the daemon, None if that was told on already.
         outcome: What its death led to, once that is done.
     """
 
@@ -98,6 +101,7 @@ class Child:
     dying: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
     will: Will | None = None
     silences: int | None = None
+    said: str | None = None
     outcome: str | None = None
 
     def listen(self) -> bool:
@@ -109,8 +113,9 @@ class Child:
                 return True
             if not message:
                 return False
-            if message == BEAT:
+            if message.startswith(BEAT):
                 self.silences = 0
+                self.said = message[len(BEAT) :].decode()
                 continue
             if self.will is None:
                 threading.Thread(target=self._feel, daemon=True).start()
@@ -158,10 +163,11 @@ class Supervisor:
     Args:
         command: Starts it; the descriptors of its line and its pulse are appended.
         fence: Takes rights and addresses away.
+        notifier: Hears how the daemon does.
     """
 
-    def __init__(self, command: Sequence[str], *, fence: Fence) -> None:
-        self._command, self._fence = tuple(command), fence
+    def __init__(self, command: Sequence[str], *, fence: Fence, notifier: Notifier) -> None:
+        self._command, self._fence, self._notifier = tuple(command), fence, notifier
         self._told = False
         self._wake, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -184,9 +190,18 @@ class Supervisor:
                 return self._exit_code(code)
             wait_s = backoff.after(lived_s)
             log.info("daemon=awaited restart_in_s=%.1f", wait_s)
-            select.select([self._wake], [], [], wait_s)
-            if self._requests():
+            if self._told_within(wait_s):
                 return EXIT_OK
+
+    def _told_within(self, wait_s: float) -> bool:
+        """Wait before the next start; say whether we were told to end meanwhile."""
+        until = monotonic() + wait_s
+        while (left_s := until - monotonic()) > 0:
+            self._notifier.awaiting(f"the daemon died; started again in {left_s:.0f} s")
+            select.select([self._wake], [], [], min(left_s, AWAITING_S))
+            if self._requests():
+                return True
+        return False
 
     def _live(self) -> tuple[int, Will | None]:
         """Run a daemon to its end; return exit code and will."""
@@ -215,6 +230,8 @@ class Supervisor:
             count = len(os.read(self._wake, 64))
         except BlockingIOError:
             return 0
+        if not self._told:
+            self._notifier.stopping()
         self._told = True
         return count
 
@@ -247,6 +264,9 @@ class Supervisor:
                 ready = {key.fd for key, _ in selector.select(wait_s)}
                 if child.line.fileno() in ready and not child.listen():
                     selector.unregister(child.line)
+                if child.said is not None:
+                    self._notifier.alive(child.said)
+                    child.said = None
                 if dying.fileno() in ready:
                     selector.unregister(dying)
                     self._release(child)
@@ -346,7 +366,7 @@ def main() -> int:
     to_stderr()
     prefer()
     command = [*python_command(DAEMON), "--config", options.config]
-    return Supervisor(command, fence=KernelFence()).run()
+    return Supervisor(command, fence=KernelFence(), notifier=Notifier(os.environ)).run()
 
 
 if __name__ == "__main__":

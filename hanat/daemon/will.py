@@ -19,7 +19,7 @@ import json
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
-BEAT = b"."
+BEAT = b"."  # followed by what the daemon says of itself, for people
 BEAT_S = 1.0
 MESSAGE_BYTES_MAX = 1 << 17  # fits into a socket's default buffer; some 3000 addresses
 

@@ -415,5 +415,8 @@ def _track_events_always() -> None:
 
 
 def _refusal(error: OSError, operation: str) -> Exception:
-    to_do = "load the module nf_conntrack" if error.errno == errno.ENOENT else ""
+    to_do = {
+        errno.ENOENT: "load the module nf_conntrack",
+        errno.EROFS: "set net.netfilter.nf_conntrack_events to 1 in /etc/sysctl.d",
+    }.get(error.errno or 0, "")
     return refused(error.errno or errno.EIO, operation=operation, target="conntrack", to_do=to_do)

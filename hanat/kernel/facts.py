@@ -45,6 +45,7 @@ ETH_P_ARP = 0x0806
 ARP_REQUEST, ARP_REPLY = 1, 2
 ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826, for Ethernet and IPv4
 PROBE_WAIT_S = 0.3
+NOT_ASKED = "not asked: this process lacks CAP_NET_ADMIN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,8 @@ def guarded_addresses(devices: Iterable[str]) -> list[tuple[str, Interface]]:
 
 
 def _nft() -> NftFacts:
+    if "CAP_NET_ADMIN" not in capabilities():
+        return NftFacts(problem=NOT_ASKED)  # the library would complain to standard error itself
     try:
         library = nftables.Nftables()
     except OSError as error:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from hanat.config import load_cluster, load_node
+from hanat.daemon import doctor
 from hanat.daemon.doctor import Finding, Level, Site, diagnose, examine, sysctl_names
 from hanat.daemon.supervisor import DAEMON, SUPERVISOR, python_command
 from hanat.errors import EXIT_FAILED
-from hanat.kernel.facts import CAPABILITIES, Machine, NftFacts, gather
+from hanat.kernel.facts import CAPABILITIES, NOT_ASKED, Machine, NftFacts, gather
 from tests.cli.helpers import REPOSITORY, call
 
 EXAMPLES = REPOSITORY / "deploy" / "examples" / "three-node"
@@ -319,3 +320,20 @@ def test_the_exit_code_says_whether_anything_failed_and_the_text_is_a_table() ->
     assert result.exit_code == (EXIT_FAILED if failed else 0)
     assert lines[-1].endswith(" fail")
     assert all(line.startswith(("ok ", "warn ", "fail ", "      ")) for line in lines[:-1])
+
+
+def test_key_that_the_service_cannot_read_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "cluster.key"
+    key.touch()
+    assert doctor._key_owner(key).level is Level.OK  # there is no such user
+    monkeypatch.setattr(doctor, "SERVICE_USER", "daemon")
+    found = doctor._key_owner(key)
+    assert found.level is (Level.WARN if os.geteuid() == 0 else Level.OK)
+    assert found.fix in {"", f"chown daemon: {key}"}
+
+
+def test_without_the_capability_nothing_is_said_of_a_module() -> None:
+    found = complaints(replace(FIT, nft=NftFacts(problem=NOT_ASKED)))
+    assert [f.fix for f in found] == ["run hanat doctor as root"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 
-from hanat.errors import EXIT_CONFIG_INVALID, EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE
+from hanat.cli.fence import fence
+from hanat.cli.run import run
+from hanat.errors import EXIT_CONFIG_INVALID, EXIT_REFUSED, EXIT_USAGE
 from tests.cli.helpers import REPOSITORY, call, run_process
 
 EXAMPLES = REPOSITORY / "deploy" / "examples" / "three-node"
@@ -17,7 +20,7 @@ EXAMPLES = REPOSITORY / "deploy" / "examples" / "three-node"
 def node_file(tmp_path: Path) -> Path:
     """A sound node file beside a sound cluster file; the key is absent."""
     text = (EXAMPLES / "r1" / "node.toml").read_text()
-    text = text.replace("../cluster.toml", "cluster.toml").replace("/etc/hanat/", "")
+    text = text.replace("/etc/hanat/", "")
     (tmp_path / "node.toml").write_text(text)
     (tmp_path / "cluster.toml").write_text((EXAMPLES / "cluster.toml").read_text())
     return tmp_path / "node.toml"
@@ -104,6 +107,18 @@ def test_run_refuses_an_absent_or_open_key(node_file: Path) -> None:
     key.chmod(0o644)
     readable = run_process("run", "--config", str(node_file))
 
-    assert (absent.returncode, readable.returncode) == (EXIT_FAILED, EXIT_FAILED)
+    assert (absent.returncode, readable.returncode) == (EXIT_CONFIG_INVALID, EXIT_CONFIG_INVALID)
     assert f"cannot read the cluster key {key}: No such file" in absent.stderr
     assert f'run "chmod 600 {key}"' in readable.stderr
+
+
+@pytest.mark.parametrize(("name", "command"), [("run", run), ("fence", fence)])
+def test_without_a_file_the_option_is_named(
+    name: str, command: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (option,) = (each for each in command.params if each.name == "node_file")
+    monkeypatch.setattr(option, "default", tmp_path / "node.toml")
+    result = call(name)
+    assert result.exit_code == EXIT_CONFIG_INVALID
+    assert "node.toml is not there; name this node's file" in result.stderr
+    assert f"{name} --config FILE" in result.stderr

@@ -14,6 +14,7 @@ import pytest
 from chaos import topology
 from chaos.lab import Lab
 from chaos.netns import entered
+from tests.cluster import unprivileged
 
 _numbers = count(1)
 PUBLIC = topology.FLOATING["public"].partition("/")[0]
@@ -35,6 +36,15 @@ def lab() -> Iterator[Lab]:
         lab.start()
         lab.wait_for_holder()
         yield lab
+
+
+@pytest.fixture
+def everybodys_python() -> list[str]:
+    """An interpreter for users that are not root, with the packages of this one."""
+    found = unprivileged.python()
+    if found is None:
+        pytest.skip("needs setpriv, and a Python here that another user may run")
+    return found
 
 
 class Echo:

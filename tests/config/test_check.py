@@ -14,7 +14,7 @@ from tests.config.helpers import CLUSTER, EXAMPLES, NODE, changed
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """A node file and the cluster file it names, both sound."""
     node, cluster = tmp_path / "node.toml", tmp_path / "cluster.toml"
-    node.write_text(changed(NODE, '"../cluster.toml"', '"cluster.toml"'))
+    node.write_text(NODE)
     cluster.write_text(CLUSTER)
     return node, cluster
 

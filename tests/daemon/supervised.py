@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hanat.core.configuration import Interface
 from hanat.daemon import supervisor
+from hanat.daemon.notify import Notifier
 from hanat.daemon.pulse import hold
 from hanat.daemon.will import BEAT, Route, Will
 from hanat.errors import KernelError
@@ -70,7 +71,8 @@ def supervise(folder: str, *, refuses: bool) -> int:
     supervisor.RESTART_S_MIN = 0.02
     os.environ["PEER_PORT"] = str(fence.port)
     command = [sys.executable, "-m", "tests.daemon.supervised", "daemon", folder]
-    return supervisor.Supervisor(command, fence=fence).run()
+    notifier = Notifier(os.environ)
+    return supervisor.Supervisor(command, fence=fence, notifier=notifier).run()
 
 
 def linger() -> None:
@@ -98,7 +100,7 @@ def play(folder: Path, line: socket.socket, pulse: int) -> int:
             case "linger":
                 linger()
             case "beat":
-                line.send(BEAT)
+                line.send(BEAT + b"plays")
             case "obey":
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             case "wait":

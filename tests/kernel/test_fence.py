@@ -90,7 +90,7 @@ def machine(inside: str, tmp_path: Path) -> Machine:
         f'data_dir = "{tmp_path / "data"}"' if line.startswith("data_dir") else line
         for line in text.splitlines()
     ]
-    (tmp_path / "node.toml").write_text("\n".join(lines).replace("../cluster", "cluster"))
+    (tmp_path / "node.toml").write_text("\n".join(lines))
     return Machine(inside, tmp_path)
 
 
@@ -200,3 +200,22 @@ def test_missing_permission_is_told(machine: Machine) -> None:
     assert "EPERM" in done.stderr
     assert "CAP_NET_ADMIN" in done.stderr
     assert machine.addresses() >= FLOATING
+
+
+def test_damaged_cluster_file_leaves_what_the_gate_guards(machine: Machine) -> None:
+    machine.take()
+    (machine.folder / "cluster.toml").write_text("schema = 1\n[[vip]]\nname = ")
+    done = machine.fence()
+    assert done.returncode == 0
+    assert "cluster.toml" in done.stderr
+    assert "fenced by what the gate guards" in done.stderr
+    assert machine.addresses() == {"203.0.113.11/24"}
+    assert machine.rights() == set()
+
+
+def test_damaged_cluster_file_on_a_machine_without_a_gate_is_said(machine: Machine) -> None:
+    (machine.folder / "cluster.toml").unlink()
+    done = machine.fence()
+    assert done.returncode == 5
+    assert "cluster.toml" in done.stderr
+    assert done.stdout == ""

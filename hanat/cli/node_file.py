@@ -1,0 +1,35 @@
+"""The option that names a node's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from hanat.cli.errors import CommandError
+from hanat.errors import EXIT_CONFIG_INVALID
+
+NODE_FILE_DEFAULT = Path("/etc/hanat/node.toml")
+
+
+def _check(ctx: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Say what is missing if nobody named a file and the usual one is not there."""
+    source = ctx.get_parameter_source(str(parameter.name))
+    if source is ParameterSource.DEFAULT and not value.exists():
+        raise CommandError(
+            f"{value} is not there; name this node's file: {ctx.command_path} --config FILE",
+            EXIT_CONFIG_INVALID,
+        )
+    return value
+
+
+node_file_option = click.option(
+    "--config",
+    "node_file",
+    type=click.Path(path_type=Path),
+    default=NODE_FILE_DEFAULT,
+    show_default=True,
+    callback=_check,
+    help="This node's own file; it names the cluster file and the key.",
+)

@@ -1,0 +1,88 @@
+"""An upgrade of a running cluster, node by node, as docs/operations.md and the playbook do it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from chaos import checkers
+from chaos.history import Fault, History
+from chaos.lab import Lab
+from chaos.topology import FLOATING
+from chaos.traffic import TCP, UDP, Traffic
+
+pytestmark = pytest.mark.cluster
+
+WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
+SETTLED_S = 2.0  # what the checkers judge as the end of a window is a second
+STEP_S_MAX = 60.0
+
+
+def status(lab: Lab, name: str) -> dict[str, Any]:
+    """Return what ``hanat status --json`` prints on a node, nothing if it does not run."""
+    socket = f"unix:{lab.nodes[name].socket}"
+    done = lab.exec_in(name, [*lab.hanat, "status", "--json", "--api", socket], 20)
+    found: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found
+
+
+def converged(found: dict[str, Any]) -> bool:
+    """Say whether a node may be counted on: the playbook's condition."""
+    return bool(
+        found
+        and found["holder"] is not None
+        and found["quorum"]
+        and not found["ineligible"]
+        and found["flows"]["complete"]
+        and all(p["connected"] and p["eligible"] and p["complete"] for p in found["peers"])
+    )
+
+
+def await_all(lab: Lab) -> None:
+    def everywhere() -> bool:
+        return all(converged(status(lab, name)) for name in lab.nodes)
+
+    lab.wait_for(everywhere, STEP_S_MAX, "three nodes that may be counted on")
+
+
+def test_rolling_upgrade_under_traffic_loses_no_connection(lab: Lab) -> None:
+    old = lab.wait_for_holder()
+    backups = [name for name in lab.nodes if name != old]
+    traffic = Traffic(lab)
+    traffic.start()
+    traffic.run_for(WARM_UP_S)
+    faults = []
+    for name in (*backups, old):
+        if name == old:
+            await_all(lab)
+            faults.append(Fault(time.monotonic_ns(), "switchover", backups[0], moves_holder=True))
+            code, answer = lab.switchover(backups[0])
+            assert code == 200, answer
+        await_all(lab)
+        faults.append(Fault(time.monotonic_ns(), "restart", name, moves_holder=False))
+        assert lab.stop_node(name) == 0
+        lab.start_node(name)  # here a new package would have been installed
+        await_all(lab)
+        assert lab.holder() == (backups[0] if name == old else old)
+        traffic.run_for(SETTLED_S)
+    traffic.stop()
+
+    history = History.of([*traffic.facts(), *faults])
+    cut = checkers.windows(history, traffic.start_ns, traffic.end_ns)
+    for verdict in (
+        checkers.one_speaker(history, cut),
+        checkers.holder_moved(history, cut, "public"),
+        checkers.addresses_together(history, cut, tuple(FLOATING)),
+        checkers.connections_survived(history, cut, len(TCP)),
+    ):
+        assert verdict.valid is True, verdict
+    found = checkers.outages(history, cut)
+    worst = max(found, key=lambda outage: outage.outage_ms)
+    where = f"{worst.workload}, {worst.window}"
+    sys.stdout.write(f"\nrolling upgrade: worst outage {worst.outage_ms:.0f} ms ({where})\n")
+    udp = {w.name for w in UDP}
+    assert {o.window: o.lost for o in found if o.workload in udp and o.lost} == {}

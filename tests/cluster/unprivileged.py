@@ -1,0 +1,47 @@
+"""What runs a command with no more rights than the unit leaves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+UNIT = Path(__file__).parents[2] / "deploy/systemd/hanat.service"
+NOBODY = 65534
+
+
+def unit(key: str) -> list[str]:
+    """Return the words of a setting of the unit."""
+    found = [x for x in UNIT.read_text().splitlines() if x.startswith(f"{key}=")]
+    assert len(found) == 1, key
+    return found[0].partition("=")[2].split()
+
+
+def unprivileged() -> list[str]:
+    """Return what starts a command with the rights that the unit leaves."""
+    assert unit("CapabilityBoundingSet") == unit("AmbientCapabilities")
+    kept = [name.removeprefix("CAP_").lower() for name in unit("AmbientCapabilities")]
+    sets = ",".join(["-all", *(f"+{name}" for name in kept)])
+    return [
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        *(f"--inh-caps={sets}", f"--ambient-caps={sets}", f"--bounding-set={sets}"),
+        "--no-new-privs",
+        "--",
+    ]
+
+
+def python() -> list[str] | None:
+    """Return an interpreter that everybody may run and that finds what this one finds."""
+    if shutil.which("setpriv") is None:
+        return None
+    packages = sysconfig.get_path("purelib")
+    repository = str(UNIT.parents[2])
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        command = ["env", f"PYTHONPATH={repository}:{packages}", candidate]
+        tried = [*unprivileged(), *command, "-c", "import hanat.daemon.main"]
+        done = subprocess.run(tried, cwd="/", capture_output=True, check=False, timeout=60)
+        if done.returncode == 0:
+            return command
+    return None
