@@ -1,4 +1,4 @@
-"""Command line of the lab: ``python -m chaos up | down | demo | run``.
+"""Command line of the lab: ``python -m chaos up | down | demo | run | compare``.
 
 Exit codes: 0 done, 1 something failed, 2 this machine or the command line is not fit.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from chaos import demo, report, running
+from chaos import comparing, demo, report, running
 from chaos.configs import PROFILES, cluster_toml
 from chaos.errors import LabError, UsageError
 from chaos.lab import Lab, require_machine
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
     running.add_parser(commands, [common, building]).set_defaults(run=_run)
+    comparing.add_parser(commands)
     down = commands.add_parser("down", parents=[common], help="remove a lab, also after a crash")
     down.add_argument("--force", action="store_true", help="even if a program is using it")
     down.set_defaults(run=_down)

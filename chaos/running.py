@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos import campaign, history, judge
+from chaos import campaign, history, judge, page
 from chaos.campaign import Campaign, Settings
 from chaos.errors import LabError, UsageError
 from chaos.judge import Judgement
@@ -21,6 +23,7 @@ from chaos.nemeses import NEMESES, select
 from chaos.processes import marked
 from chaos.removal import prefix_option
 from chaos.service import worst_by_nemesis
+from chaos.tenure import spells
 
 TIME_S_MIN = 20.0
 TIME_S_MAX = 24 * 3600.0
@@ -159,6 +162,7 @@ def _clear_away(this: _Run) -> list[str]:
     try:
         if this.lab.built:
             this.lab.save(this.out / "lab")
+            shutil.rmtree(this.out / "lab" / "history", ignore_errors=True)  # merged into one
     except OSError as error:
         this.campaign.say(f"cannot keep the logs: {error}")
     try:
@@ -174,8 +178,30 @@ def _write(this: _Run, judgement: Judgement) -> None:
     with (this.out / "history.jsonl").open("w") as file:
         for fact in this.campaign.facts:
             history.write(file, fact)
-    text = json.dumps(document(this.campaign, judgement), indent=1)
-    (this.out / "result.json").write_text(text + "\n")
+    found = document(this.campaign, judgement)
+    (this.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
+    settings = this.campaign.settings
+    title = f"seed {settings.seed}, profile {settings.profile}, {settings.time_s:g} s"
+    command = replay(this.options, settings)
+    html = page.page(title, command, judgement, found["outage_ms"])
+    (this.out / "report.html").write_text(html)
+    _write_captures(this.out / "captures.json", judgement)
+
+
+def _write_captures(file: Path, judgement: Judgement) -> None:
+    """Write who held and carried, as the captures on both bridges say, without each frame."""
+    found = judgement.history
+    held = spells([*found.arp, *found.admissions])
+    seen = [f"arp {a.router} {a.network}" for a in found.arp]
+    seen += [f"admission {a.router} {a.network}" for a in found.admissions]
+    seen += [f"carried {c.router} {c.network}" for c in found.carried]
+    summary = {
+        "spells": [{"router": s.router, "start_ns": s.start_ns, "end_ns": s.end_ns} for s in held],
+        "frames": dict(sorted(Counter(seen).items())),
+        "announcements": sum(a.gratuitous for a in found.arp),
+        "stalls_ms": [round(s.late_ns / 1e6, 1) for s in found.stalls],
+    }
+    file.write_text(json.dumps(summary, indent=1) + "\n")
 
 
 def document(done: Campaign, judgement: Judgement) -> dict[str, Any]:

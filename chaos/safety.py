@@ -86,15 +86,16 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
     most_ns = 0.0
     for seen in history.carried:
         since_ns = _since_other(begun, seen)
-        most_ns = max(most_ns, since_ns)
         silent_ns = _since_own(acts.get(seen.router, []), seen.last_ns) - lease_ms * MS
         beyond_ns = max(since_ns, silent_ns) - grace_ns
         if beyond_ns > 0:
             beyond.append((beyond_ns / MS, seen))
+        else:
+            most_ns = max(most_ns, since_ns)
     late = [(ms, seen) for ms, seen in beyond if not _burst(seen, beyond)]
     text = f"after another router began, flows were carried for {most_ns / MS:.0f} ms at most"
     if beyond:
-        text += f"; {len(beyond)} slices of packets late by one burst"
+        text += f"; {len(beyond)} times a late burst of what a kernel had kept"
     if late:
         worst_ms, seen = max(late, key=lambda pair: pair[0])
         text = f"{seen.router} carried flows {worst_ms:.0f} ms longer than the grace"
