@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,7 +19,7 @@ from typing import NoReturn
 from chaos import comparing, demo, report, running
 from chaos.configs import PROFILES, cluster_toml
 from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
+from chaos.lab import HANAT, Lab, require_machine
 from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
 
 
@@ -88,13 +89,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return running.run(options, lambda: _lab(options), _ignore_signals)
+    return running.run(options, lambda before: _lab(options, before), _ignore_signals)
 
 
-def _lab(options: argparse.Namespace) -> Lab:
+def _lab(options: argparse.Namespace, before: Sequence[str] = ()) -> Lab:
+    """Prepare a lab; `before` is to stand before the command of every node."""
     folder = options.folder.resolve() if options.folder else None
     files = cluster_toml(profile=options.profile)
-    return Lab(options.prefix, folder=folder, hanat=options.hanat, cluster_toml=files)
+    command = [*before, *(options.hanat or HANAT)]
+    return Lab(options.prefix, folder=folder, hanat=command, cluster_toml=files)
 
 
 def _up(options: argparse.Namespace) -> int:

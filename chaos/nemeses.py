@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from chaos.afflictions import ClockStepped, DiskFull, Misled, Plagued
 from chaos.errors import UsageError
 from chaos.lab import Lab
 from chaos.nemesis import (
@@ -32,7 +34,8 @@ from chaos.nemesis import (
     WorkerKilled,
 )
 from chaos.net import Net, bridge_grudge, complete_grudge, one_way_grudge
-from chaos.topology import DEVICES
+from chaos.removal import FREEZER
+from chaos.topology import BRIDGES, CLIENT, DEVICES, FLOATING, SWITCH
 
 Names = tuple[str, ...]
 
@@ -50,6 +53,10 @@ class Site:
     def net(self) -> Net:
         """Return a network whose drops are healed apart from those of other faults."""
         return Net(self.lab.topology, f"chaos{next(self.numbers)}")
+
+    def name(self, kind: str) -> str:
+        """Return a name for a program that no other of the lab has."""
+        return f"{kind}-{next(self.numbers)}"
 
     @property
     def nodes(self) -> Names:
@@ -100,6 +107,7 @@ class Nemesis:
         attack: Makes it ready.
         hold_s: How long it lasts, at least and at most.
         pairs: Whether it may meet another fault, of another node.
+        needs: What has to be prepared for it, a word of `equipment`.
     """
 
     name: str
@@ -108,6 +116,7 @@ class Nemesis:
     attack: Callable[[Aim], Attack]
     hold_s: tuple[float, float] = (1.5, 3.0)
     pairs: bool = False
+    needs: str = ""
 
 
 def _each(aim: Aim, make: Callable[[str], Fault]) -> Fault:
@@ -219,6 +228,53 @@ def _restart(aim: Aim) -> Attack:
     )  # fmt: skip
 
 
+def _burn(aim: Aim) -> Attack:
+    cores = os.cpu_count() or 1
+    programs = {aim.site.name("burner"): (SWITCH, ["chaos.workloads.burner"]) for _ in range(cores)}
+    fault = Plagued(aim.site.lab, programs)
+    return Attack(fault, f"{cores} cores", (), start_limit="lease")
+
+
+def _fill_disk(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: DiskFull(aim.site.lab.nodes[name]))
+    # A holder with a full disk notices at the next thing it has to write down.
+    return Attack(fault, aim.words, aim.victims, hindered=aim.victims)
+
+
+def _slow_disk(aim: Aim) -> Attack:
+    folders = [str(aim.site.lab.nodes[name].folder / "data") for name in aim.victims]
+    words = ["chaos.workloads.freezer", *folders]
+    fault = Plagued(aim.site.lab, {FREEZER: (SWITCH, words)})
+    return Attack(fault, aim.words, aim.victims, out=aim.victims, start_limit="deaf")
+
+
+def _step_clock(aim: Aim) -> Attack:
+    offset_s = aim.draw.choice((-86_400, -3_600, -10, 10, 3_600, 86_400))
+    fault = _each(aim, lambda name: ClockStepped(aim.site.lab.nodes[name], offset_s))
+    return Attack(fault, f"{aim.words} {offset_s:+d} s", (), start_limit="noise")
+
+
+def _forge_arp(aim: Aim) -> Attack:
+    network = aim.draw.choice(tuple(BRIDGES))
+    address = FLOATING[network].partition("/")[0]
+    words = ["chaos.workloads.stranger", BRIDGES[network], address]
+    claiming = Plagued(aim.site.lab, {aim.site.name("stranger"): (SWITCH, words)})
+    # Hosts believe whom they heard last. That the holder does not move is judged.
+    return Attack(
+        Misled(aim.site.lab, claiming, network), f"claims {address}", (), start_limit="unbounded"
+    )
+
+
+def _garbage(aim: Aim) -> Attack:
+    routers = [aim.site.lab.topology.router(name) for name in aim.victims]
+    addresses = [
+        p.address.partition("/")[0] for r in routers for p in r.ports if p.network == "public"
+    ]
+    words = ["chaos.workloads.garbage", *addresses, "--seed", str(aim.draw.getrandbits(32))]
+    fault = Plagued(aim.site.lab, {aim.site.name("garbage"): (CLIENT, words)})
+    return Attack(fault, f"to {aim.words}", (), start_limit="lease")
+
+
 FEW = ("holder", "holder", "backup", "one")
 MANY = (*FEW, "majority", "all")
 
@@ -245,6 +301,14 @@ _ALL = (
     Nemesis("loss", "1 to 30 % of a router's frames are lost", (*FEW, "all"), _lose, (2, 4)),
     Nemesis("switchover", "the operator wants another holder", ("backup",), _switch_over, (1, 2)),
     Nemesis("restart", "SIGTERM, and a start after its end", FEW, _restart),
+    Nemesis("cpu", "as many busy loops as there are cores", ("all",), _burn, (2, 4)),
+    Nemesis("disk-full", "no room on the disk of a node's data", FEW, _fill_disk, needs="disk"),
+    Nemesis("disk-slow", "that disk stands still three quarters of the time", FEW, _slow_disk,
+            needs="disk"),
+    Nemesis("clock", "a node's wall clock is stepped (libfaketime)", MANY, _step_clock,
+            needs="clock"),
+    Nemesis("forged-arp", "a stranger claims a floating address", ("all",), _forge_arp),
+    Nemesis("garbage", "a host floods Raft and mesh ports with garbage", (*FEW, "all"), _garbage),
 )  # fmt: skip
 NEMESES = {nemesis.name: nemesis for nemesis in _ALL}
 """By name, in the order of the help."""

@@ -9,17 +9,17 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos import campaign, history, judge, page
+from chaos import campaign, equipment, history, judge, page
 from chaos.campaign import Campaign, Settings
 from chaos.errors import LabError, UsageError
 from chaos.judge import Judgement
 from chaos.lab import Lab, require_machine
-from chaos.nemeses import NEMESES, select
+from chaos.nemeses import NEMESES, Nemesis, select
 from chaos.processes import marked
 from chaos.removal import prefix_option
 from chaos.service import worst_by_nemesis
@@ -79,16 +79,20 @@ class _Run:
     out: Path
 
 
-def run(options: argparse.Namespace, make_lab: Callable[[], Lab], hush: Callable[[], None]) -> int:
+def run(
+    options: argparse.Namespace, make_lab: Callable[[list[str]], Lab], hush: Callable[[], None]
+) -> int:
     """Do it all; return the exit code.
 
     Args:
         options: The command line.
-        make_lab: Prepares the lab that the options describe.
+        make_lab: Prepares the lab that the options describe, from what is to stand before the
+            command of every node.
         hush: Makes this process deaf to further signals.
     """
-    settings = _settings(options)
+    settings, left_out = _settings(options)
     require_machine()
+    needs = {nemesis.needs for nemesis in settings.nemeses}
     out = _folder(options, settings)
     begun = time.monotonic()
 
@@ -96,11 +100,14 @@ def run(options: argparse.Namespace, make_lab: Callable[[], Lab], hush: Callable
         print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
 
     print(f"chaos: seed={settings.seed} replay: {replay(options, settings)}", flush=True)
-    lab = make_lab()
+    for line in left_out:
+        say(line)
+    lab = make_lab(equipment.wrapping(needs))
     this = _Run(options, Campaign(settings, say), lab, out)
     left: list[str] = []
     try:
         lab.build()
+        equipment.equip(lab, needs)
         campaign.perform(lab, this.campaign)
     except UsageError:
         raise
@@ -118,15 +125,33 @@ def run(options: argparse.Namespace, make_lab: Callable[[], Lab], hush: Callable
     return EXIT_INTERRUPTED if this.campaign.interrupted else judgement.exit_code
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    nemeses = select(options.nemesis)
+def _settings(options: argparse.Namespace) -> tuple[Settings, list[str]]:
+    """Return what is asked for, and what of it was left out, one line each."""
+    nemeses, left_out = _possible(select(options.nemesis), options.nemesis.split(","))
     if not TIME_S_MIN <= options.time <= TIME_S_MAX:
         raise UsageError(
             f"--time {options.time:g} is not possible: from {TIME_S_MIN:.0f} (flows have to be "
             f"established, and the end to be quiet) to {TIME_S_MAX:.0f} seconds"
         )
     seed = options.seed if options.seed is not None else time.monotonic_ns() // 1000 % 100_000
-    return Settings(seed, nemeses, options.time, options.profile)
+    return Settings(seed, nemeses, options.time, options.profile), left_out
+
+
+def _possible(
+    nemeses: Sequence[Nemesis], words: Sequence[str]
+) -> tuple[tuple[Nemesis, ...], list[str]]:
+    """Leave out what this machine cannot do, if it was not asked for by name."""
+    kept: list[Nemesis] = []
+    left_out: list[str] = []
+    for nemesis in nemeses:
+        lacks = equipment.missing(nemesis.needs)
+        if lacks is None:
+            kept.append(nemesis)
+        elif nemesis.name in words or "all" not in words:
+            raise UsageError(f"nemesis {nemesis.name} is not possible here: {lacks}")
+        else:
+            left_out.append(f"without {nemesis.name}: {lacks}")
+    return tuple(kept), left_out
 
 
 def replay(options: argparse.Namespace, settings: Settings) -> str:
