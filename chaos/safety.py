@@ -211,7 +211,8 @@ def announced_last(history: History) -> Verdict:
     late: dict[str, float] = {}
     judged = 0
     for tenure in tenures(history)[1:]:
-        hit = any(tenure.router in i.nodes and i.holds(tenure.start_ns) for i in history.injections)
+        active = [i for i in history.injections if i.holds(tenure.start_ns)]
+        hit = any(tenure.router in (*i.out, *i.hindered) for i in active)
         mine = [
             a
             for a in history.arp
