@@ -9,7 +9,7 @@ from chaos import checkers, safety, service, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
-from chaos.limits import GRACE_MS, LEASE_MS, limit_ms
+from chaos.limits import GRACE_MS, LEASE_MS, SPARE_MS, limit_ms
 from chaos.segments import Segment, segments
 from chaos.topology import FLOATING
 from chaos.traffic import TCP
@@ -63,7 +63,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("both-addresses", safety.one_for_both, (history, NETWORKS, bounds)),
         ("announced", safety.announced, (history, NETWORKS)),
         ("announced-last", safety.announced_last, (history,)),
-        ("stayed", service.stayed, (history, cut, lease_ms)),
+        ("stayed", service.stayed, (history, cut, SPARE_MS[profile])),
         ("outage", service.outages_bounded, (history, cut, PROBED)),
         ("payload", service.nothing_corrupt, (history,)),
         ("connections", service.connections_survive, (history, tcp, end_ns)),

@@ -1,8 +1,8 @@
 """How long a fault may be felt: the published bounds that a chaos run holds hanat to.
 
 Longest time without an answer, for established flows and for new connections alike, from
-the fault (or its healing) on. Each bound is two to three times what README.md has measured on
-two shared cores, plus what a process may wait for a core on a busy machine. Words, so that
+the fault (or its healing) on. Each bound is what README.md has measured on two shared cores
+and as much again, and what a process may wait for a core on a busy machine. Words, so that
 a history can be judged for the profile it was made with:
 
 - ``noise``: nothing should be felt, but for one needless takeover that load may cause;
@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 LEASE_MS: Mapping[str, float] = {"fast": 40, "default": 120, "calm": 500}
+# What is left of a lease for the next beacon and its answer when as many were lost as may be.
+SPARE_MS: Mapping[str, float] = {"fast": 7, "default": 11, "calm": 82}
 GRACE_MS = 200.0  # established flows are carried so much longer than the lease
 LATE_MS = 150.0  # for a process to get a core
 

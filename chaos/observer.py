@@ -36,7 +36,7 @@ from chaos.workloads.priority import prefer
 from chaos.workloads.stop import Stop
 
 ASK_PERIOD_S = 0.008  # so that every 10 ms of a picture has an answer in it
-STALL_S = 0.01  # later than this is worth a fact
+STALL_S = 0.005  # later than this is worth a fact
 ASKER = 250  # host part of the address that asks
 
 ETH_P_ALL = 0x0003

@@ -13,7 +13,6 @@ from chaos.tenure import Spell, tenures
 
 ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
 BLAME_NS = 2_000 * MS  # how long after its end a fault may still move the holder
-STALL_SHARE = 0.25  # of a lease: so late, a beacon or its answer may have come too late
 
 
 def worst_by_nemesis(history: History, cut: Sequence[Segment], names: Sequence[str]) -> dict[
@@ -47,18 +46,17 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
     too_long, excused = [], 0
     worst: tuple[float, Outage, Segment] | None = None
     for segment in judged:
-        stalled_ms = max(
-            (s.late_ns for s in history.stalls if segment.window.holds(s.t_ns)), default=0
-        ) / MS  # fmt: skip
         for name in names:
             found = outage(streams[name], segment.window)
             share = found.outage_ms / segment.limit_ms
             if worst is None or share > worst[0]:
                 worst = (share, found, segment)
-            if found.outage_ms > segment.limit_ms + stalled_ms:
-                too_long.append(_told(found, segment))
-            elif found.outage_ms > segment.limit_ms:
+            if found.outage_ms <= segment.limit_ms:
+                continue
+            if found.outage_ms <= segment.limit_ms + _stalled_ms(history, found):
                 excused += 1
+            else:
+                too_long.append(_told(found, segment))
     if worst is None:
         return Verdict("outage", "unknown", "nothing was promised at any time")
     text = f"{len(judged)} times judged, nearest to its bound: {_told(worst[1], worst[2])}"
@@ -68,6 +66,14 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
         text += f"; {excused} excused by stalls of the machine"
     evidence = {"too_long": too_long[:EXAMPLES_MAX], "excused": excused}
     return Verdict("outage", not too_long, text, evidence)
+
+
+def _stalled_ms(history: History, found: Outage) -> float:
+    """Return for how long the machine stood still in an outage, all stalls together."""
+    return sum(
+        max(0, min(s.t_ns + s.late_ns, found.end_ns) - max(s.t_ns, found.start_ns))
+        for s in history.stalls
+    ) / MS  # fmt: skip
 
 
 def _told(found: Outage, segment: Segment) -> str:
@@ -133,10 +139,11 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
     return Verdict("http", valid, text, {"counts": counts, "bad": bad[:EXAMPLES_MAX]})
 
 
-def stayed(history: History, cut: Sequence[Segment], lease_ms: float) -> Verdict:
+def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict:
     """Check that the addresses moved only from a router that a fault had hit, or on demand.
 
-    A takeover while the machine was stalled for a good part of a lease is counted, not judged.
+    A takeover after the machine stood still for longer than a beacon may be late is counted, not
+    judged.
     """
     needless: list[str] = []
     excused: list[str] = []
@@ -153,7 +160,7 @@ def stayed(history: History, cut: Sequence[Segment], lease_ms: float) -> Verdict
         stalled_ns = max(
             (s.late_ns for s in history.stalls if t_ns - BLAME_NS <= s.t_ns <= t_ns), default=0
         )
-        (excused if stalled_ns >= STALL_SHARE * lease_ms * MS else needless).append(label)
+        (excused if stalled_ns >= spare_ms * MS else needless).append(label)
     text = f"{moves} moves, each from a router that was hit, or on demand"
     if excused:
         text = f"{moves} moves, {len(excused)} of them while the machine stood still"
