@@ -19,6 +19,7 @@ from chaos.generator import Step, plan
 from chaos.history import Fact, Injection
 from chaos.lab import Lab
 from chaos.nemeses import Aim, Attack, Nemesis, Site
+from chaos.operators import Operators
 from chaos.targets import choose
 from chaos.traffic import HTTP, SYN, TCP, UDP, Traffic
 
@@ -85,6 +86,9 @@ def perform(lab: Lab, campaign: Campaign) -> None:
     limit_s = campaign.settings.time_s + SPARE_S
     traffic = Traffic(lab, WORKLOADS, limit_s=limit_s, carried=True)
     traffic.start()
+    operators = Operators(lab, seed=campaign.settings.seed, limit_s=limit_s)
+    if not operators.start(first):
+        campaign.say("this hanat has no /v1/config: nobody changes the configuration")
     runner = _Runner(lab, campaign)
     try:
         runner.run()
@@ -96,8 +100,9 @@ def perform(lab: Lab, campaign: Campaign) -> None:
         runner.heal_everything()
     if campaign.problem:
         campaign.say(campaign.problem)
+    operators.stop()
     traffic.stop()
-    campaign.facts += [*traffic.facts(), *campaign.injections]
+    campaign.facts += [*traffic.facts(), *operators.facts(), *campaign.injections]
     for name in lab.nodes:
         campaign.facts += logs.roles(lab.log(name), name, offset_ns=offset_ns)
     campaign.start_ns, campaign.end_ns = traffic.start_ns, traffic.end_ns

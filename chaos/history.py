@@ -148,6 +148,29 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigOperation:
+    """What a client did to the replicated configuration.
+
+    Attributes:
+        f: ``read``, ``write`` or ``stale``, a write that was refused because of its revision.
+        based_on: The revision that a write was to replace.
+        revision: That a read showed, or a write got.
+        text: What stands for the text read or written.
+    """
+
+    kind: ClassVar = "configuration"
+    t_ns: int
+    end_ns: int
+    client: str
+    node: str
+    f: str
+    based_on: int | None
+    revision: int | None
+    text: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Stall:
     """The observer, which wants little and comes first, was kept waiting for a core.
 
@@ -268,6 +291,7 @@ Fact = (
     | NeighbourSeen
     | RoleLogged
     | Census
+    | ConfigOperation
     | Stall
     | Probes
     | Connection
@@ -285,6 +309,7 @@ _Timed = TypeVar(
     NeighbourSeen,
     RoleLogged,
     Census,
+    ConfigOperation,
     Stall,
     Request,
 )
@@ -307,6 +332,7 @@ class History:
     roles: tuple[RoleLogged, ...] = ()
     censuses: tuple[Census, ...] = ()
     stalls: tuple[Stall, ...] = ()
+    operations: tuple[ConfigOperation, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
@@ -326,6 +352,7 @@ class History:
             roles=_sorted(every, RoleLogged),
             censuses=_sorted(every, Census),
             stalls=_sorted(every, Stall),
+            operations=_sorted(every, ConfigOperation),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from chaos import checkers, safety, service, upkeep
+from chaos import checkers, linearizable, safety, service, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -72,6 +72,8 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("no-leak", upkeep.no_leak, (history, left)),
         ("roles-logged", upkeep.roles_logged, (history,)),
     ]
+    if history.operations:
+        applied.append(("configuration", linearizable.configuration, (history,)))
     verdicts = [_procedure(campaign)]
     verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]
     return Judgement(history, tuple(cut), tuple(verdicts))
