@@ -1,4 +1,4 @@
-"""Command line of the lab: ``python -m chaos up | down | demo``.
+"""Command line of the lab: ``python -m chaos up | down | demo | run | compare``.
 
 Exit codes: 0 done, 1 something failed, 2 this machine or the command line is not fit.
 """
@@ -11,14 +11,15 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from chaos import demo, report
+from chaos import comparing, demo, report, running
 from chaos.configs import PROFILES, cluster_toml
 from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
+from chaos.lab import HANAT, Lab, require_machine
 from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
 
 
@@ -79,16 +80,24 @@ def _parser() -> argparse.ArgumentParser:
         help="a longer UDP outage fails (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
+    running.add_parser(commands, [common, building]).set_defaults(run=_run)
+    comparing.add_parser(commands)
     down = commands.add_parser("down", parents=[common], help="remove a lab, also after a crash")
     down.add_argument("--force", action="store_true", help="even if a program is using it")
     down.set_defaults(run=_down)
     return parser
 
 
-def _lab(options: argparse.Namespace) -> Lab:
+def _run(options: argparse.Namespace) -> int:
+    return running.run(options, lambda before: _lab(options, before), _ignore_signals)
+
+
+def _lab(options: argparse.Namespace, before: Sequence[str] = ()) -> Lab:
+    """Prepare a lab; `before` is to stand before the command of every node."""
     folder = options.folder.resolve() if options.folder else None
     files = cluster_toml(profile=options.profile)
-    return Lab(options.prefix, folder=folder, hanat=options.hanat, cluster_toml=files)
+    command = [*before, *(options.hanat or HANAT)]
+    return Lab(options.prefix, folder=folder, hanat=command, cluster_toml=files)
 
 
 def _up(options: argparse.Namespace) -> int:

@@ -12,12 +12,15 @@ from typing import Any
 Status = dict[str, Any]
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
     def __init__(self, path: Path, timeout_s: float) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
@@ -31,7 +34,7 @@ def request(
     Raises:
         OSError: Nobody listens on the socket, or no answer within `timeout_s`.
     """
-    connection = _UnixConnection(path, timeout_s)
+    connection = UnixConnection(path, timeout_s)
     try:
         text = None if body is None else json.dumps(body)
         headers = {"Content-Type": "application/json"} if text else {}

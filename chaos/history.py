@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, TextIO
+from typing import ClassVar, Literal, TextIO, TypeVar, get_args
 
 from chaos.errors import LabError
 
@@ -37,6 +37,151 @@ class Fault:
     f: str
     node: str
     moves_holder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """One fault of a chaos run, from its beginning to the time when all was well again.
+
+    Attributes:
+        t_ns: Just before it began.
+        heal_ns: Just before it was undone; None if it was not.
+        settled_ns: When all nodes said that they agree and lack nothing; None if they did not.
+        nemesis: ``kill``, ``link-public``.
+        detail: What exactly, ``r1`` or ``r1 does not hear r2``.
+        target: The word it was aimed with, ``holder``.
+        nodes: Whom it hit.
+        out: Those of them that could neither promise nor hold meanwhile.
+        hindered: Those that could promise but not hold.
+        start_limit, heal_limit: How long it may be felt, words of `limits`.
+        holder: Who held before.
+    """
+
+    kind: ClassVar = "injection"
+    t_ns: int
+    heal_ns: int | None
+    settled_ns: int | None
+    nemesis: str
+    detail: str
+    target: str
+    nodes: list[str]
+    out: list[str]
+    hindered: list[str]
+    start_limit: str
+    heal_limit: str
+    holder: str | None
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.nemesis} {self.detail}"
+
+    def holds(self, t_ns: int) -> bool:
+        """Whether it was in force at an instant."""
+        return self.t_ns <= t_ns and (self.heal_ns is None or t_ns < self.heal_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedSeen:
+    """A router forwarded packets of flows that are under way, in a slice of time.
+
+    Attributes:
+        t_ns: When the first of them came out of the router's cable, by the kernel's clock.
+        last_ns: When the last did, some milliseconds later.
+        frames: How many were looked at; not all are.
+    """
+
+    kind: ClassVar = "carried"
+    t_ns: int
+    last_ns: int
+    router: str
+    network: str
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourSeen:
+    """The link-layer address that a host knew for a floating one; None if it knew none."""
+
+    kind: ClassVar = "neighbour"
+    t_ns: int
+    host: str
+    address: str
+    mac: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLogged:
+    """A line of a node's log about its role, or about a start of its daemon (role ``START``).
+
+    Attributes:
+        t_ns: By the node's wall clock, as an instant of ours; wrong where that was stepped.
+    """
+
+    kind: ClassVar = "role"
+    t_ns: int
+    node: str
+    role: str
+    was: str
+    term: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """What a node consisted of.
+
+    Attributes:
+        commands: Of its processes, sorted.
+        descriptors: Open in all of them.
+        memory_kib: Resident in all of them.
+        addresses: Floating ones on its devices.
+    """
+
+    kind: ClassVar = "census"
+    t_ns: int
+    node: str
+    commands: list[str]
+    descriptors: int
+    memory_kib: int
+    addresses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigOperation:
+    """What a client did to the replicated configuration.
+
+    Attributes:
+        f: ``read``, ``write`` or ``stale``, a write that was refused because of its revision.
+        based_on: The revision that a write was to replace.
+        revision: That a read showed, or a write got.
+        text: What stands for the text read or written.
+    """
+
+    kind: ClassVar = "configuration"
+    t_ns: int
+    end_ns: int
+    client: str
+    node: str
+    f: str
+    based_on: int | None
+    revision: int | None
+    text: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The observer, which wants little and comes first, was kept waiting for a core.
+
+    Attributes:
+        t_ns: When it should have run.
+        late_ns: How much later it did.
+    """
+
+    kind: ClassVar = "stall"
+    t_ns: int
+    late_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +281,38 @@ class Request:
     error: str | None
 
 
-Fact = Fault | ArpSeen | AdmissionSeen | AddressSeen | Probes | Connection | Request
-_KINDS: dict[str, type[Fact]] = {
-    cls.kind: cls
-    for cls in (Fault, ArpSeen, AdmissionSeen, AddressSeen, Probes, Connection, Request)
-}
+Fact = (
+    Fault
+    | Injection
+    | ArpSeen
+    | AdmissionSeen
+    | CarriedSeen
+    | AddressSeen
+    | NeighbourSeen
+    | RoleLogged
+    | Census
+    | ConfigOperation
+    | Stall
+    | Probes
+    | Connection
+    | Request
+)
+_KINDS: dict[str, type[Fact]] = {cls.kind: cls for cls in get_args(Fact)}
+_Timed = TypeVar(
+    "_Timed",
+    Fault,
+    Injection,
+    ArpSeen,
+    AdmissionSeen,
+    CarriedSeen,
+    AddressSeen,
+    NeighbourSeen,
+    RoleLogged,
+    Census,
+    ConfigOperation,
+    Stall,
+    Request,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +326,38 @@ class History:
     probes: tuple[Probes, ...] = ()
     connections: tuple[Connection, ...] = ()
     requests: tuple[Request, ...] = ()
+    injections: tuple[Injection, ...] = ()
+    carried: tuple[CarriedSeen, ...] = ()
+    neighbours: tuple[NeighbourSeen, ...] = ()
+    roles: tuple[RoleLogged, ...] = ()
+    censuses: tuple[Census, ...] = ()
+    stalls: tuple[Stall, ...] = ()
+    operations: tuple[ConfigOperation, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
         """Sort a mixture of facts."""
         every = tuple(facts)
         return History(
-            faults=tuple(sorted((f for f in every if isinstance(f, Fault)), key=_time)),
-            arp=tuple(sorted((f for f in every if isinstance(f, ArpSeen)), key=_time)),
-            admissions=tuple(sorted((f for f in every if isinstance(f, AdmissionSeen)), key=_time)),
-            addresses=tuple(sorted((f for f in every if isinstance(f, AddressSeen)), key=_time)),
+            faults=_sorted(every, Fault),
+            arp=_sorted(every, ArpSeen),
+            admissions=_sorted(every, AdmissionSeen),
+            addresses=_sorted(every, AddressSeen),
             probes=tuple(f for f in every if isinstance(f, Probes)),
             connections=tuple(f for f in every if isinstance(f, Connection)),
-            requests=tuple(sorted((f for f in every if isinstance(f, Request)), key=_time)),
+            requests=_sorted(every, Request),
+            injections=_sorted(every, Injection),
+            carried=_sorted(every, CarriedSeen),
+            neighbours=_sorted(every, NeighbourSeen),
+            roles=_sorted(every, RoleLogged),
+            censuses=_sorted(every, Census),
+            stalls=_sorted(every, Stall),
+            operations=_sorted(every, ConfigOperation),
         )
 
 
-def _time(fact: Fault | ArpSeen | AdmissionSeen | AddressSeen | Request) -> int:
-    return fact.t_ns
+def _sorted(facts: Iterable[Fact], cls: type[_Timed]) -> tuple[_Timed, ...]:
+    return tuple(sorted((f for f in facts if isinstance(f, cls)), key=lambda f: f.t_ns))
 
 
 def write(file: TextIO, fact: Fact) -> None:

@@ -40,6 +40,7 @@ from chaos.waiting import wait_until
 
 T = TypeVar("T")
 
+HANAT = python_module("hanat")  # the one next to this package
 SOCKET_PATH_BYTES_MAX = 107  # unix(7): 108 with the closing zero
 
 
@@ -87,7 +88,7 @@ class Lab:
         self.prefix = prefix
         self.topology = topology.three_routers(prefix)
         self.folder = folder or default_folder(prefix)
-        self.hanat = tuple(hanat or python_module("hanat"))
+        self.hanat = tuple(hanat or HANAT)
         self._cluster_toml = cluster_toml
         self._record: record.Record | None = None
         self._helpers: dict[str, Child] = {}
@@ -152,7 +153,9 @@ class Lab:
     def save(self, folder: Path) -> None:
         """Copy histories, configurations and logs to a folder, which is created."""
         shutil.copytree(
-            self.folder, folder, ignore=shutil.ignore_patterns("data", "*.sock", "*.key", "*.ready")
+            self.folder,
+            folder,
+            ignore=shutil.ignore_patterns("data", "*.image", "*.sock", "*.key", "*.ready"),
         )
 
     def remove(self) -> None:

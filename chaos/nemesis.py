@@ -14,18 +14,21 @@ they did anything that can be noticed.
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from chaos import topology
 from chaos.errors import LabError
+from chaos.lab import Lab
 from chaos.net import Grudge, Net
 from chaos.netns import entered
-from chaos.node import Kill, KillDaemon, Pause
+from chaos.node import Kill, KillDaemon, Node, Pause
 from chaos.topology import FLOATING, Topology
 
 NETLINK_NETFILTER = 12
@@ -184,6 +187,145 @@ class PoweredOff:
         forget(self.topology, self.router)
         instant_ns = _heal(self.net)
         self.node.start()
+        return instant_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A node that was told to end, and did so in good order."""
+
+    node: Node
+
+    def start(self) -> int:
+        """SIGTERM; wait for the end."""
+        instant_ns = time.monotonic_ns()
+        if self.node.running:
+            self.node.stop()
+        return instant_ns
+
+    def stop(self) -> int:
+        """Start the node."""
+        instant_ns = time.monotonic_ns()
+        self.node.start()
+        return instant_ns
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKilled:
+    """A node whose flow worker was killed alone; its daemon starts another."""
+
+    node: Node
+
+    def start(self) -> int:
+        """SIGKILL that one process."""
+        return self.node.signal_flow_worker(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Do nothing: the daemon has done it."""
+        return time.monotonic_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """No fault: an operator wants the addresses on another node."""
+
+    lab: Lab
+    to: str
+
+    def start(self) -> int:
+        """Ask for it.
+
+        Raises:
+            LabError: It was refused, or nobody holds them.
+        """
+        instant_ns = time.monotonic_ns()
+        code, answer = self.lab.switchover(self.to)
+        if code != 200:
+            raise LabError(f"the switchover to {self.to} was refused: {code} {answer}")
+        return instant_ns
+
+    def stop(self) -> int:
+        """Do nothing: there is no automatic way back."""
+        return time.monotonic_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCut:
+    """A host one of whose cables carries nothing; its carrier is up."""
+
+    net: Net
+    host: str
+    network: str
+
+    def start(self) -> int:
+        """Cut."""
+        instant_ns = time.monotonic_ns()
+        self.net.cut(self.host, self.network)
+        return instant_ns
+
+    def stop(self) -> int:
+        """Heal what this fault's network drops."""
+        return _heal(self.net)
+
+
+@dataclass(frozen=True, slots=True)
+class Lossy:
+    """A host whose cables lose frames at random, both ways."""
+
+    net: Net
+    host: str
+    percent: int
+
+    def start(self) -> int:
+        """Begin to lose."""
+        instant_ns = time.monotonic_ns()
+        self.net.lose(self.host, self.percent)
+        return instant_ns
+
+    def stop(self) -> int:
+        """Lose nothing any more."""
+        return _heal(self.net)
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several faults at once, begun in order and undone in the opposite one."""
+
+    faults: Sequence[Fault]
+
+    def start(self) -> int:
+        """Begin all; if one cannot be begun, undo those that were.
+
+        Raises:
+            LabError: One could not be begun.
+        """
+        instant_ns = time.monotonic_ns()
+        begun: list[Fault] = []
+        try:
+            for fault in self.faults:
+                begun.append(fault)
+                fault.start()
+        except LabError:
+            for fault in reversed(begun[:-1]):
+                fault.stop()
+            raise
+        return instant_ns
+
+    def stop(self) -> int:
+        """Undo all, whatever becomes of each.
+
+        Raises:
+            LabError: One of them could not be undone; the others were.
+        """
+        instant_ns = time.monotonic_ns()
+        problems = []
+        for fault in reversed(self.faults):
+            try:
+                fault.stop()
+            except LabError as error:
+                problems.append(str(error))
+        if problems:
+            raise LabError("; ".join(problems))
         return instant_ns
 
 

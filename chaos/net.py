@@ -23,18 +23,18 @@ Grudge = Mapping[str, Collection[str]]
 """By node, the nodes it gets no packets from."""
 
 TABLE = "chaos"
-RULES = f"""\
-add table bridge {TABLE}
-add set bridge {TABLE} mute {{ type ifname; }}
-add set bridge {TABLE} deaf {{ type ifname; }}
-add set bridge {TABLE} grudge {{ type ifname . ifname; }}
-add chain bridge {TABLE} sent {{ type filter hook prerouting priority -300; }}
-add chain bridge {TABLE} passed {{ type filter hook forward priority -300; }}
-add chain bridge {TABLE} received {{ type filter hook postrouting priority -300; }}
-flush table bridge {TABLE}
-add rule bridge {TABLE} sent iifname @mute drop
-add rule bridge {TABLE} passed iifname . oifname @grudge drop
-add rule bridge {TABLE} received oifname @deaf drop
+RULES = """\
+add table bridge TABLE
+add set bridge TABLE mute { type ifname; }
+add set bridge TABLE deaf { type ifname; }
+add set bridge TABLE grudge { type ifname . ifname; }
+add chain bridge TABLE sent { type filter hook prerouting priority -300; }
+add chain bridge TABLE passed { type filter hook forward priority -300; }
+add chain bridge TABLE received { type filter hook postrouting priority -300; }
+flush table bridge TABLE
+add rule bridge TABLE sent iifname @mute drop
+add rule bridge TABLE passed iifname . oifname @grudge drop
+add rule bridge TABLE received oifname @deaf drop
 """
 
 
@@ -48,11 +48,30 @@ def complete_grudge(components: Iterable[Collection[str]]) -> Grudge:
     }
 
 
-class Net:
-    """What the switch of a lab drops. Every call takes effect as a whole, at one instant."""
+def bridge_grudge(middle: str, one_side: Iterable[str], other_side: Iterable[str]) -> Grudge:
+    """Return the grudge by which two sides hear each other only through one node between them."""
+    grudge = complete_grudge([tuple(one_side), tuple(other_side)])
+    assert middle not in grudge, middle
+    return grudge
 
-    def __init__(self, topology: Topology) -> None:
+
+def one_way_grudge(deaf: Iterable[str], unheard: Iterable[str]) -> Grudge:
+    """Return the grudge by which some nodes do not hear some others, who hear them."""
+    shunned = tuple(unheard)
+    return {node: [other for other in shunned if other != node] for node in deaf}
+
+
+class Net:
+    """What the switch of a lab drops. Every call takes effect as a whole, at one instant.
+
+    Args:
+        topology: Of the lab.
+        table: Where the rules are; faults that are healed separately need one each.
+    """
+
+    def __init__(self, topology: Topology, table: str = TABLE) -> None:
         self._topology = topology
+        self._table = table
         self._hosts = {host.name: host for host in topology.hosts}
 
     def drop_all(self, grudge: Grudge) -> None:
@@ -80,17 +99,33 @@ class Net:
         """Drop everything that a host sends."""
         self._add({"mute": self._ports(host)})
 
+    def cut(self, host: str, network: str) -> None:
+        """Drop everything from and to a host on one of its cables."""
+        ports = [f'"{p.port}"' for p in self._host(host).ports if p.network == network]
+        self._add({"mute": ports, "deaf": ports})
+
+    def lose(self, host: str, percent: int) -> None:
+        """Drop so many of a hundred frames from a host, and of those to it, at random."""
+        assert 0 < percent < 100, percent
+        ports = ", ".join(self._ports(host))
+        chance = f"numgen random mod 100 < {percent} drop"
+        rules = [
+            f"add rule bridge {self._table} {chain} {way} {{ {ports} }} {chance}\n"
+            for chain, way in (("sent", "iifname"), ("received", "oifname"))
+        ]
+        self._run(RULES.replace("TABLE", self._table) + "".join(rules))
+
     def heal(self) -> None:
         """Drop nothing; harmless when nothing was dropped."""
-        self._run(f"add table bridge {TABLE}\ndelete table bridge {TABLE}\n")
+        self._run(f"add table bridge {self._table}\ndelete table bridge {self._table}\n")
 
     def _add(self, elements: Mapping[str, Collection[str]]) -> None:
         lines = [
-            f"add element bridge {TABLE} {name} {{ {', '.join(members)} }}\n"
+            f"add element bridge {self._table} {name} {{ {', '.join(members)} }}\n"
             for name, members in elements.items()
             if members
         ]
-        self._run(RULES + "".join(lines))
+        self._run(RULES.replace("TABLE", self._table) + "".join(lines))
 
     def _ports(self, host: str) -> list[str]:
         return [f'"{port.port}"' for port in self._host(host).ports]

@@ -19,7 +19,6 @@ ARP and left out: 28 bytes at fixed places, hundreds of times a second.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import selectors
 import socket
 import struct
@@ -28,7 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chaos import history
-from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Fact
+from chaos.carrying import Carrying, attach
+from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Fact, Stall
 from chaos.netns import entered
 from chaos.topology import BRIDGES, FLOATING, SUBNET, SWITCH, Topology, three_routers
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
@@ -36,12 +36,12 @@ from chaos.workloads.priority import prefer
 from chaos.workloads.stop import Stop
 
 ASK_PERIOD_S = 0.008  # so that every 10 ms of a picture has an answer in it
+STALL_S = 0.005  # later than this is worth a fact
 ASKER = 250  # host part of the address that asks
 
 ETH_P_ALL = 0x0003
 ETH_P_IP = 0x0800
 ETH_P_ARP = 0x0806
-SO_ATTACH_FILTER = 26
 ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826
 FRAME_BYTES = 14 + ARP.size
 BROADCAST = b"\xff" * 6
@@ -143,20 +143,34 @@ def _local_address(attributes: bytes) -> str:
 class Observer:
     """All sockets of one lab in one process."""
 
-    def __init__(self, topology: Topology, record: Callable[[Fact], None]) -> None:
+    def __init__(
+        self, topology: Topology, record: Callable[[Fact], None], *, carried: bool = False
+    ) -> None:
+        """Open all sockets.
+
+        Args:
+            topology: Of the lab.
+            record: Called with every fact.
+            carried: Whether to watch flows that are under way, and stalls, too.
+        """
         self._record = record
         self._selector = selectors.DefaultSelector()
         self._ports = {p.port: p for router in topology.routers for p in router.ports}
         self._askers: list[tuple[socket.socket, bytes]] = []
         with entered(topology.namespace(SWITCH)):
             capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-            attach_filter(capture)
+            attach(capture, FILTER)
             want_timestamps(capture)
             capture.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            self._carrying = Carrying(topology, record) if carried else None
             for network, bridge in BRIDGES.items():
                 asker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
                 asker.bind((bridge, 0))
                 self._askers.append((asker, _question(network, asker.getsockname()[4])))
+        if self._carrying is not None:
+            self._selector.register(
+                self._carrying.socket, selectors.EVENT_READ, self._carrying.read
+            )
         capture.setblocking(False)  # noqa: FBT003
         self._capture = capture
         self._selector.register(capture, selectors.EVENT_READ, self._read_frames)
@@ -172,10 +186,15 @@ class Observer:
         while not stop:
             now_s = time.monotonic()
             if now_s >= next_s:
+                if self._carrying is not None and now_s - next_s > STALL_S:
+                    late_ns = round((now_s - next_s) * 1e9)
+                    self._record(Stall(round(next_s * 1e9), late_ns))
                 self._ask()
                 next_s = max(next_s + ASK_PERIOD_S, now_s)
             for key, _ in self._selector.select(next_s - now_s):
                 key.data()
+        if self._carrying is not None:
+            self._carrying.flush(time.monotonic_ns())
 
     def _ask(self) -> None:
         for sock, question in self._askers:
@@ -231,14 +250,6 @@ def _watch_addresses() -> socket.socket:
     return sock
 
 
-def attach_filter(sock: socket.socket) -> None:
-    """Let only what `FILTER` accepts through to a packet socket."""
-    program = b"".join(struct.pack("=HBBI", *line) for line in FILTER)
-    buffer = ctypes.create_string_buffer(program, len(program))
-    pointer = struct.pack("@HP", len(FILTER), ctypes.addressof(buffer))
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
-
-
 def main() -> None:
     """Parse the command line and observe."""
     parser = argparse.ArgumentParser(prog="python -m chaos.observer", description=__doc__)
@@ -247,11 +258,15 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=120.0, help="at most (default: %(default)s)"
     )
+    parser.add_argument(
+        "--carried", action="store_true", help="also record who carries flows under way"
+    )
     options = parser.parse_args()
     prefer()
     facts: list[Fact] = []
     stop = Stop(options.seconds)
-    Observer(three_routers(options.prefix), facts.append).run(stop)
+    observer = Observer(three_routers(options.prefix), facts.append, carried=options.carried)
+    observer.run(stop)
     draft = options.out.with_suffix(".part")
     with draft.open("w") as file:
         for fact in facts:

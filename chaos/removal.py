@@ -12,11 +12,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from chaos import record, topology
+from chaos import mounts, record, topology
 from chaos.errors import LabError
 from chaos.processes import kill_marked
 
 DEFAULT_PREFIX = "hanat"
+FREEZER = "freezer"  # the part of a lab that holds file systems up
 FOLDER_MARK = ".hanat-lab"  # a file that tells a lab's folder from anybody else's
 
 
@@ -50,6 +51,13 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
             f'or run "python -m chaos down{prefix_option(prefix)} --force"'
         )
     done = []
+    # Without a record (a reboot empties /run) the folder can only be where it is by default.
+    folder = found.folder if found else default_folder(prefix)
+    mounted = mounts.below(folder)
+    # First of all: what waits for a frozen file system cannot be killed.
+    kill_marked(prefix, FREEZER)
+    for place in mounted:
+        mounts.thaw(place)
     killed = kill_marked(prefix, also=found.processes if found else ())
     if killed.count:
         done.append(f"ended {killed.count} processes")
@@ -57,8 +65,9 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
     if present := network.present():
         topology.remove(network)
         done.append(f"deleted {len(present)} network namespaces")
-    # Without a record (a reboot empties /run) the folder can only be where it is by default.
-    folder = found.folder if found else default_folder(prefix)
+    if mounted:
+        mounts.unmount(mounted)
+        done.append(f"unmounted {len(mounted)} disks")
     if _delete_folder(folder, prefix):
         done.append(f"deleted {folder}")
     record.forget(prefix)

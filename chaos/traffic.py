@@ -17,7 +17,7 @@ from chaos.topology import FLOATING
 PUBLIC = FLOATING["public"].partition("/")[0]
 OUTSIDE = "203.0.113.100"  # c1, where outbound traffic goes
 STOP_S = 10.0  # answers still under way, then writing the history
-LIMIT_S = 120  # every client ends by itself after this, even if the run is killed
+LIMIT_S = 120.0  # every client ends by itself after this, even if the run is killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,25 @@ EVERYTHING = (*UDP, *TCP, HTTP)
 class Traffic:
     """Clients and observer of one lab; their histories go to ``<folder>/history``."""
 
-    def __init__(self, lab: Lab, workloads: Sequence[Workload] = EVERYTHING) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        workloads: Sequence[Workload] = EVERYTHING,
+        *,
+        limit_s: float = LIMIT_S,
+        carried: bool = False,
+    ) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            lab: Where.
+            workloads: The clients.
+            limit_s: After which every client ends by itself.
+            carried: Whether the observer watches flows under way, too.
+        """
         self._lab = lab
+        self._carried = carried
+        self._limit_s = limit_s
         self._workloads = workloads
         self._folder = lab.folder / "history"
         self._children: dict[str, Child] = {}
@@ -65,8 +82,8 @@ class Traffic:
         """Start the observer, then all clients."""
         self._folder.mkdir()
         observer = python_module(
-            "chaos.observer", "--prefix", self._lab.prefix, "--seconds", str(LIMIT_S),
-            "--out", str(self._file("observer")),
+            "chaos.observer", "--prefix", self._lab.prefix, "--seconds", str(self._limit_s),
+            "--out", str(self._file("observer")), *(["--carried"] if self._carried else []),
         )  # fmt: skip
         # It runs on the switch for want of a better place; it enters all namespaces itself.
         self._children["observer"] = self._lab.spawn_in("sw", "observer", observer)
@@ -129,6 +146,6 @@ class Traffic:
     def _command(self, workload: Workload) -> list[str]:
         return python_module(
             "chaos.client", workload.kind, workload.name, workload.target,
-            "--period-ms", str(workload.period_ms), "--seconds", str(LIMIT_S),
+            "--period-ms", str(workload.period_ms), "--seconds", str(self._limit_s),
             "--source-port", str(workload.source_port), "--out", str(self._file(workload.name)),
         )  # fmt: skip

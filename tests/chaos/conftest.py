@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from chaos import equipment
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [tool for tool in ("ip", "nft") if shutil.which(tool) is None]
@@ -20,3 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def prefix() -> str:
     """A prefix no other test run on this machine uses."""
     return f"hanat-t{os.getpid()}"
+
+
+@pytest.fixture
+def faketime() -> None:
+    """For tests that step the wall clock of a process."""
+    lacks = equipment.missing("clock")
+    if lacks:
+        pytest.skip(lacks)

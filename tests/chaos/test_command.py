@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -94,4 +95,50 @@ def test_demo_does_not_begin_what_it_cannot_write_down(prefix: str, tmp_path: Pa
         done = run_chaos("demo", *HANAT, *option, prefix=prefix)
         assert done.returncode == 2
         assert done.stderr.startswith("chaos: cannot")
+    assert not traces(prefix)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nemesis", "kil"], 'did you mean "kill"?'),
+        (["--nemesis", "none,kill"], "contradict"),
+        (["--time", "5"], "--time 5 is not possible: from 20"),
+    ],
+)
+def test_run_that_makes_no_sense_is_a_usage_error(arguments: list[str], message: str) -> None:
+    done = subprocess.run(
+        python_module("chaos", "run", *arguments),
+        env=environment("none", "test"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.kernel
+def test_interrupted_run_removes_everything_and_still_reports(prefix: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with running("run", "--seed", "5", "--out", str(out), *HANAT, prefix=prefix) as run:
+        started = default_folder(prefix) / "r3" / "started"
+        wait_until(started.exists, 20, "the daemons")
+        os.killpg(run.pid, signal.SIGINT)
+        told, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
+    first, *_, last = told.splitlines()
+    assert first.startswith("chaos: seed=5 replay: python -m chaos run --nemesis all --seed 5")
+    assert last.startswith("chaos: unknown (procedure")
+    assert json.loads((out / "result.json").read_text())["problem"] == "interrupted"
+    assert not traces(prefix)
+
+
+@pytest.mark.kernel
+def test_run_does_not_write_into_a_folder_that_is_there(prefix: str, tmp_path: Path) -> None:
+    done = run_chaos("run", *HANAT, "--out", str(tmp_path), prefix=prefix)
+    assert done.returncode == 2
+    assert "choose a new folder" in done.stderr
     assert not traces(prefix)

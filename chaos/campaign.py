@@ -1,0 +1,252 @@
+"""One chaos run: traffic, faults by plan, the undoing of each, and what was seen.
+
+The runner decides nothing about right or wrong. It resolves targets, begins and undoes faults,
+waits until the nodes say that all is well, and writes down when. Whatever goes wrong on the way
+(a node that ends by itself, a cluster that does not agree again, Ctrl-C) ends the faults, not the
+run: what is in force is undone, the traffic is stopped in order, and all of it is judged.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from chaos import census, logs
+from chaos.errors import LabError
+from chaos.generator import Step, plan
+from chaos.history import Fact, Injection
+from chaos.lab import Lab
+from chaos.nemeses import Aim, Attack, Nemesis, Site
+from chaos.operators import Operators
+from chaos.targets import choose
+from chaos.traffic import HTTP, SYN, TCP, UDP, Traffic
+
+WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
+POLL_S = 0.1
+# A supervisor waits up to 30 s before it starts a daemon that dies again and again.
+SETTLE_S_MAX = 45.0
+LAST_S = 3.0  # quiet time at the end, which the judges of the end look at
+SPARE_S = 90.0  # clients end by themselves after the run's time and this
+FIRST_HOLDER_S = 30.0
+
+# New connections each 10 ms: a probe of an outage to some per cent of a lease, not a load.
+WORKLOADS = (*UDP, *TCP, replace(HTTP, period_ms=50), *(replace(w, period_ms=10) for w in SYN))
+PROBED = tuple(w.name for w in (*UDP, *SYN))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was asked for."""
+
+    seed: int
+    nemeses: Sequence[Nemesis]
+    time_s: float
+    profile: str
+
+
+@dataclass(slots=True)
+class Campaign:
+    """What a run has done and seen so far.
+
+    Attributes:
+        problem: What kept it from going on to the end.
+        interrupted: Whether that was the person who started it.
+    """
+
+    settings: Settings
+    say: Callable[[str], None]
+    facts: list[Fact] = field(default_factory=list)
+    injections: list[Injection] = field(default_factory=list)
+    start_ns: int = 0
+    end_ns: int = 0
+    problem: str | None = None
+    interrupted: bool = False
+
+
+@dataclass(slots=True)
+class _InForce:
+    """A fault that was begun and not undone, and its place among the injections."""
+
+    attack: Attack
+    index: int
+
+
+def perform(lab: Lab, campaign: Campaign) -> None:
+    """Start the cluster and the traffic, do what the plan says, stop in order.
+
+    Raises:
+        LabError: The cluster did not come up, or the traffic could not be measured.
+    """
+    offset_ns = logs.wall_minus_monotonic_ns()
+    lab.start()
+    first = lab.wait_for_holder(FIRST_HOLDER_S)
+    campaign.say(f"{first} holds the floating addresses")
+    limit_s = campaign.settings.time_s + SPARE_S
+    traffic = Traffic(lab, WORKLOADS, limit_s=limit_s, carried=True)
+    traffic.start()
+    operators = Operators(lab, seed=campaign.settings.seed, limit_s=limit_s)
+    if not operators.start(first):
+        campaign.say("this hanat has no /v1/config: nobody changes the configuration")
+    runner = _Runner(lab, campaign)
+    try:
+        runner.run()
+    except LabError as error:
+        campaign.problem = str(error)
+    except KeyboardInterrupt:
+        campaign.problem, campaign.interrupted = "interrupted", True
+    finally:
+        runner.heal_everything()
+    if campaign.problem:
+        campaign.say(campaign.problem)
+    operators.stop()
+    traffic.stop()
+    campaign.facts += [*traffic.facts(), *operators.facts(), *campaign.injections]
+    for name in lab.nodes:
+        campaign.facts += logs.roles(lab.log(name), name, offset_ns=offset_ns)
+    campaign.start_ns, campaign.end_ns = traffic.start_ns, traffic.end_ns
+
+
+class _Runner:
+    def __init__(self, lab: Lab, campaign: Campaign) -> None:
+        self._lab = lab
+        self._campaign = campaign
+        self._site = Site(lab)
+        self._in_force: list[_InForce] = []
+
+    def run(self) -> None:
+        """Warm up, then step by step until the time is over."""
+        settings = self._campaign.settings
+        deadline = time.monotonic() + settings.time_s - LAST_S
+        self._rest(WARM_UP_S)
+        self._settle()
+        self._count()
+        for step in plan(settings.seed, settings.nemeses):
+            if time.monotonic() + step.hold_s + step.apart_s + step.rest_s > deadline:
+                break
+            self._do(step)
+        self._rest(deadline - time.monotonic())
+        self._rest(LAST_S)
+        self._settle()
+        self._count()
+
+    def _do(self, step: Step) -> None:
+        draw = random.Random(step.seed)
+        holder = self._lab.holder()
+        nodes = self._site.nodes
+        victims = choose(step.target, nodes=nodes, holder=holder, draw=draw)
+        attack = step.nemesis.attack(Aim(self._site, victims, draw))
+        self._begin(step.nemesis, step.target, attack, holder)
+        spared = [n for n in nodes if n not in attack.nodes]
+        if step.second and spared:
+            self._rest(step.apart_s)
+            others = choose("one", nodes=spared, holder=holder, draw=draw)
+            second = step.second.attack(Aim(self._site, others, draw))
+            self._begin(step.second, "one", second, holder)
+        self._rest(step.hold_s)
+        self._heal()
+        self._settle()
+        self._rest(step.rest_s)
+
+    def _begin(self, nemesis: Nemesis, target: str, attack: Attack, holder: str | None) -> None:
+        before_ns = time.monotonic_ns()
+        # Noted before it is done: what is interrupted half-way is undone all the same.
+        self._campaign.injections.append(
+            Injection(
+                t_ns=before_ns,
+                heal_ns=None,
+                settled_ns=None,
+                nemesis=nemesis.name,
+                detail=attack.detail,
+                target=target,
+                nodes=list(attack.nodes),
+                out=list(attack.out),
+                hindered=list(attack.hindered),
+                start_limit=attack.start_limit,
+                heal_limit=attack.heal_limit,
+                holder=holder,
+            )
+        )
+        here = _InForce(attack, len(self._campaign.injections) - 1)
+        self._in_force.append(here)
+        t_ns = attack.fault.start()
+        self._replace(here, replace(self._injection(here), t_ns=t_ns))
+        self._campaign.say(f"{nemesis.name}: {attack.detail} (holder {holder})")
+
+    def _injection(self, here: _InForce) -> Injection:
+        return self._campaign.injections[here.index]
+
+    def _replace(self, here: _InForce, injection: Injection) -> None:
+        self._campaign.injections[here.index] = injection
+
+    def _heal(self) -> None:
+        """Undo all that is in force, the last first."""
+        while self._in_force:
+            here = self._in_force.pop()
+            # Before the undoing: a start that takes time is a part of it.
+            healed = replace(self._injection(here), heal_ns=time.monotonic_ns())
+            self._replace(here, healed)
+            here.attack.fault.stop()
+
+    def heal_everything(self) -> None:
+        """Undo what is in force, whatever becomes of each."""
+        while self._in_force:
+            try:
+                self._heal()
+            except LabError as error:
+                self._campaign.say(f"cannot undo a fault: {error}")
+
+    def _settle(self) -> None:
+        """Wait until all is well again; note when, and where hosts send their packets then."""
+        deadline = time.monotonic() + SETTLE_S_MAX
+        while (missing := lacking(self._lab)) is not None:
+            if time.monotonic() > deadline:
+                raise LabError(f"not well within {SETTLE_S_MAX:.0f} s: {missing}")
+            self._rest(POLL_S)
+        settled_ns = time.monotonic_ns()
+        injections = self._campaign.injections
+        for index, injection in enumerate(injections):
+            if injection.heal_ns is not None and injection.settled_ns is None:
+                injections[index] = replace(injection, settled_ns=settled_ns)
+        self._campaign.facts += census.neighbours(self._lab)
+
+    def _rest(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._check()
+            time.sleep(min(0.2, left_s))
+
+    def _check(self) -> None:
+        for node in self._lab.nodes.values():
+            if node.died:
+                raise LabError(
+                    f"{node.name} ended with exit code {node.exit_code}, which nobody asked for"
+                )
+
+    def _count(self) -> None:
+        facts = self._campaign.facts
+        facts += [census.count(self._lab, name) for name in self._lab.nodes]
+
+
+def lacking(lab: Lab) -> str | None:
+    """Return what a cluster of running nodes lacks to be well, by their own word; None if nothing.
+
+    Well is: one node ACTIVE, the others its BACKUPs, every one eligible and with all flows.
+    """
+    statuses = lab.statuses()
+    for name, status in statuses.items():
+        if status is None:
+            return f"{name} does not answer"
+        if status.get("ineligible"):
+            return f"{name}: {'; '.join(status['ineligible'])}"
+        if not status["flows"]["complete"]:
+            return f"{name} has not all flows"
+    known = {name: status for name, status in statuses.items() if status is not None}
+    active = [name for name, status in known.items() if status["role"] == "ACTIVE"]
+    if len(active) != 1:
+        return f"{len(active)} nodes are ACTIVE"
+    for name, status in known.items():
+        if name != active[0] and (status["role"], status["leader"]) != ("BACKUP", active[0]):
+            return f"{name} is {status['role']} and follows {status['leader']}"
+    return None

@@ -1,0 +1,82 @@
+"""``python -m chaos compare DIR...``: what several runs found, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chaos.errors import LabError
+
+WORDS = {True: "ok", False: "FAIL", "unknown": "?"}
+
+
+def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the type to itself
+    """Add the command to those of ``python -m chaos``."""
+    parser = commands.add_parser("compare", help="verdicts and outages of several runs")
+    parser.add_argument("folder", nargs="+", type=Path, help="of a run")
+    parser.set_defaults(run=compare)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Print the tables; return 0."""
+    print("\n".join(tables([load(folder) for folder in options.folder])))
+    return 0
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Return what a run has found.
+
+    Raises:
+        LabError: There is no result in the folder.
+    """
+    file = folder / "result.json"
+    try:
+        found = json.loads(file.read_text())
+        found["verdicts"] = {v["name"]: v for v in found["verdicts"]}
+        found["name"] = folder.name
+    except OSError as error:
+        raise LabError(
+            f"cannot compare {folder}: {file.name}: {error.strerror}; name folders of runs"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(f"cannot compare {folder}: {file.name} is no result: {error!r}") from error
+    return dict(found)
+
+
+def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of verdicts, and one of the longest outages in ms, one line each."""
+    head = ["", *(run["name"] for run in runs)]
+    rows = [
+        head,
+        ["seed", *(str(run["seed"]) for run in runs)],
+        ["profile", *(run["profile"] for run in runs)],
+        ["faults", *(str(run["faults"]) for run in runs)],
+        ["verdict", *(WORDS[run["valid"]] for run in runs)],
+    ]
+    for name in _names(run["verdicts"] for run in runs):
+        cells = [run["verdicts"].get(name) for run in runs]
+        rows.append([f"  {name}", *("-" if c is None else WORDS[c["valid"]] for c in cells)])
+    outages = [["longest outage, ms", *(run["name"] for run in runs)]]
+    for nemesis in _names(run["outage_ms"] for run in runs):
+        streams = [run["outage_ms"].get(nemesis) for run in runs]
+        worst = ("-" if not s else f"{max(s.values()):.0f}" for s in streams)
+        outages.append([f"  {nemesis}", *worst])
+    return [*_aligned(rows), "", *_aligned(outages)]
+
+
+def _names(keyed: Any) -> list[str]:  # noqa: ANN401 - several dictionaries
+    return list(dict.fromkeys(name for each in keyed for name in each))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

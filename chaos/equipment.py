@@ -1,0 +1,84 @@
+"""What some nemeses need to be there before the nodes start, and where it may be missing.
+
+*disk*: every node's data on a small ext4 image of its own, mounted through a loop device, so that
+it can be filled or held up without touching the machine's disks.
+
+*clock*: every node under libfaketime (Debian: faketime), which reads from a file how far the
+wall clock is off. A time namespace cannot step CLOCK_REALTIME, and stepping the machine's own
+would hit everything on it. What it cannot do: the kernel's own timestamps stay right. It
+leaves CLOCK_MONOTONIC and CLOCK_BOOTTIME alone, as a real step does.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from chaos.errors import LabError
+from chaos.lab import Lab
+
+DISK_MIB = 32  # a journal is 16 MiB at most
+CLOCK_FILE = "clock"  # in the node's folder, its working directory
+STEP_S_MAX = 30.0  # for a command that makes a disk
+
+
+def missing(need: str) -> str | None:
+    """Return what this machine lacks for a need, None if nothing."""
+    if need == "clock":
+        return None if _library() else "libfaketime is not installed (Debian: apt install faketime)"
+    if need == "disk":
+        lacks = [tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool) is None]
+        if lacks:
+            return f"{' and '.join(lacks)} not found (Debian: apt install e2fsprogs mount)"
+        return None if Path("/dev/loop-control").exists() else "this machine has no loop devices"
+    assert need == "", need
+    return None
+
+
+def wrapping(needs: Collection[str]) -> list[str]:
+    """Return what has to stand before the command of every node."""
+    library = _library()
+    if "clock" not in needs or library is None:
+        return []
+    return [
+        "env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={CLOCK_FILE}",
+        "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    ]  # fmt: skip
+
+
+def equip(lab: Lab, needs: Collection[str]) -> None:
+    """Prepare a lab that was built and whose nodes do not run.
+
+    Raises:
+        LabError: A disk could not be made.
+    """
+    for node in lab.nodes.values():
+        if "clock" in needs:
+            (node.folder / CLOCK_FILE).write_text("+0\n")
+        if "disk" in needs:
+            _mount(node.folder / "data")
+
+
+def _mount(data: Path) -> None:
+    image = data.with_suffix(".image")
+    with image.open("wb") as file:
+        file.truncate(DISK_MIB << 20)
+    _run(["mkfs.ext4", "-q", "-F", str(image)])
+    _run(["mount", "-o", "loop", str(image), str(data)])
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=STEP_S_MAX)
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or error
+        raise LabError(f"cannot make a disk: {' '.join(command)}: {told}") from error
+
+
+def _library() -> Path | None:
+    folder = Path("/usr/lib") / f"{platform.machine()}-linux-gnu" / "faketime"
+    found = folder / "libfaketimeMT.so.1"
+    return found if found.exists() else None

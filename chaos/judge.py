@@ -1,0 +1,89 @@
+"""All checkers of a chaos run, applied to its history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from chaos import checkers, linearizable, safety, service, upkeep
+from chaos.campaign import PROBED, Campaign
+from chaos.checkers import Verdict, checked
+from chaos.history import History
+from chaos.limits import GRACE_MS, LEASE_MS, SPARE_MS, limit_ms
+from chaos.segments import Segment, segments
+from chaos.topology import FLOATING
+from chaos.traffic import TCP
+
+NETWORKS = tuple(FLOATING)
+ADDRESSES = tuple(address.partition("/")[0] for address in FLOATING.values())
+
+EXIT_VALID, EXIT_NOT_VALID, EXIT_UNKNOWN = 0, 1, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A judged run."""
+
+    history: History
+    cut: tuple[Segment, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def valid(self) -> checkers.Valid:
+        """The worst verdict."""
+        return checkers.worst(self.verdicts)
+
+    @property
+    def exit_code(self) -> int:
+        """0 valid, 1 not valid, 3 unknown."""
+        codes = {True: EXIT_VALID, False: EXIT_NOT_VALID}
+        return EXIT_UNKNOWN if self.valid == "unknown" else codes[self.valid]
+
+
+def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judgement:
+    """Apply all checkers.
+
+    Args:
+        campaign: What was done and seen.
+        nodes: All of them.
+        left: What the lab left on the machine after it was removed.
+    """
+    history = History.of(campaign.facts)
+    if campaign.end_ns == 0:
+        nothing = Verdict("measured", "unknown", "nothing was measured: there was no traffic")
+        return Judgement(history, (), (_procedure(campaign), nothing))
+    profile, end_ns = campaign.settings.profile, campaign.end_ns
+    lease_ms = LEASE_MS[profile]
+    bounds = (campaign.start_ns, end_ns)
+    cut = segments(history.injections, nodes, bounds, lambda word: limit_ms(word, profile))
+    tcp = [w.name for w in TCP]
+    applied: list[tuple[str, Callable[..., Verdict], tuple[object, ...]]] = [
+        ("one-holder", safety.one_holder, (history,)),
+        ("carried", safety.carried_in_time, (history, lease_ms, GRACE_MS)),
+        ("both-addresses", safety.one_for_both, (history, NETWORKS, bounds)),
+        ("announced", safety.announced, (history, NETWORKS)),
+        ("announced-last", safety.announced_last, (history,)),
+        ("stayed", service.stayed, (history, cut, SPARE_MS[profile])),
+        ("outage", service.outages_bounded, (history, cut, PROBED)),
+        ("payload", service.nothing_corrupt, (history,)),
+        ("connections", service.connections_survive, (history, tcp, end_ns)),
+        ("http", service.requests_succeed, (history, bounds)),
+        ("converged", upkeep.converged, (history, ADDRESSES)),
+        ("no-leak", upkeep.no_leak, (history, left)),
+        ("roles-logged", upkeep.roles_logged, (history,)),
+    ]
+    if history.operations:
+        applied.append(("configuration", linearizable.configuration, (history,)))
+    verdicts = [_procedure(campaign)]
+    verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]
+    return Judgement(history, tuple(cut), tuple(verdicts))
+
+
+def _procedure(campaign: Campaign) -> Verdict:
+    """Say whether the run went on to its end; one that was interrupted proves nothing."""
+    count = len(campaign.injections)
+    if campaign.problem is None:
+        return Verdict("procedure", True, f"{count} faults, each done and undone")  # noqa: FBT003
+    return Verdict(
+        "procedure", "unknown" if campaign.interrupted else False, campaign.problem.splitlines()[0]
+    )

@@ -1,0 +1,47 @@
+"""How long a fault may be felt: the published bounds that a chaos run holds hanat to.
+
+Longest time without an answer, for established flows and for new connections alike, from
+the fault (or its healing) on. Each bound is what README.md has measured on two shared cores
+and as much again, and what a process may wait for a core on a busy machine. Words, so that
+a history can be judged for the profile it was made with:
+
+- ``noise``: nothing should be felt, but for one needless takeover that load may cause;
+- ``release``: the holder's right is given back at once, nobody waits for a lease;
+- ``lease``: the others wait for the end of the lease;
+- ``deaf``: the holder is heard but does not hear, or its frames are lost at random;
+- ``rejoin``: nobody could hold; counted from the healing: nodes wait four leases, then agree;
+- ``restart``: the same, and they have to start;
+- ``unbounded``: hanat promises nothing; told, not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+LEASE_MS: Mapping[str, float] = {"fast": 40, "default": 120, "calm": 500}
+# What is left of a lease for the next beacon and its answer when as many were lost as may be.
+SPARE_MS: Mapping[str, float] = {"fast": 7, "default": 11, "calm": 82}
+GRACE_MS = 200.0  # established flows are carried so much longer than the lease
+LATE_MS = 150.0  # for a process to get a core
+
+# Hosts that got no answer ask again each second (net.ipv4.neigh.*.retrans_time_ms).
+REJOIN_MS = 2500.0
+RESTART_MS = 6000.0  # three daemons load at once on two cores, 1 to 2 s; then 500 ms of silence
+UNBOUNDED_MS = float("inf")
+
+WORDS = ("noise", "release", "lease", "deaf", "rejoin", "restart", "unbounded")
+
+
+def limit_ms(word: str, profile: str) -> float:
+    """Return the bound that a word stands for in a profile."""
+    lease_ms = LEASE_MS[profile]
+    limits = {
+        "noise": lease_ms + LATE_MS,
+        "release": lease_ms + LATE_MS,
+        "lease": 2 * lease_ms + LATE_MS,
+        "deaf": 4 * lease_ms + LATE_MS,
+        "rejoin": REJOIN_MS + 10 * lease_ms,
+        "restart": RESTART_MS + 10 * lease_ms,
+        "unbounded": UNBOUNDED_MS,
+    }
+    return limits[word]

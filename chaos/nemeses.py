@@ -1,0 +1,350 @@
+"""The nemeses of ``chaos run``: what each does to which nodes, and what that excuses.
+
+A nemesis is a name, the words it may be aimed with, and a function from an *aim* (whom to hit,
+what to draw from) to an *attack*: a fault with its undoing, and what a judge has to know about
+it. Whoever adds one adds an entry to `NEMESES` and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from chaos.afflictions import ClockStepped, DiskFull, Misled, Plagued
+from chaos.errors import UsageError
+from chaos.lab import Lab
+from chaos.nemesis import (
+    CutOff,
+    DaemonKilled,
+    Fault,
+    Frozen,
+    HandedOver,
+    Killed,
+    LinkCut,
+    Lossy,
+    Partitioned,
+    Stopped,
+    Together,
+    Unplugged,
+    WorkerKilled,
+)
+from chaos.net import Net, bridge_grudge, complete_grudge, one_way_grudge
+from chaos.removal import FREEZER
+from chaos.topology import BRIDGES, CLIENT, DEVICES, FLOATING, SWITCH
+
+Names = tuple[str, ...]
+
+LOSS_PERCENT = (1, 30)
+BEARABLE_PERCENT = 10  # above, three beacons or answers in a row are lost every few seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The lab that is attacked; every fault of the network has a table of its own."""
+
+    lab: Lab
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def net(self) -> Net:
+        """Return a network whose drops are healed apart from those of other faults."""
+        return Net(self.lab.topology, f"chaos{next(self.numbers)}")
+
+    def name(self, kind: str) -> str:
+        """Return a name for a program that no other of the lab has."""
+        return f"{kind}-{next(self.numbers)}"
+
+    @property
+    def nodes(self) -> Names:
+        """All nodes."""
+        return tuple(self.lab.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Whom to hit."""
+
+    site: Site
+    victims: Names
+    draw: random.Random
+
+    @property
+    def others(self) -> Names:
+        """The nodes that are not hit."""
+        return tuple(n for n in self.site.nodes if n not in self.victims)
+
+    @property
+    def words(self) -> str:
+        """The victims, for people."""
+        return "+".join(self.victims)
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A fault that is ready to begin, and what it excuses; see `history.Injection`."""
+
+    fault: Fault
+    detail: str
+    nodes: Names
+    out: Names = ()
+    hindered: Names = ()
+    start_limit: str = "lease"
+    heal_limit: str = "rejoin"
+
+
+@dataclass(frozen=True, slots=True)
+class Nemesis:
+    """One kind of fault.
+
+    Attributes:
+        name: ``link-public``; what stands before the hyphen names the whole family.
+        summary: For ``--help`` and the report.
+        targets: Words of `targets`; one that stands there twice is drawn twice as often.
+        attack: Makes it ready.
+        hold_s: How long it lasts, at least and at most.
+        pairs: Whether it may meet another fault, of another node.
+        needs: What has to be prepared for it, a word of `equipment`.
+    """
+
+    name: str
+    summary: str
+    targets: Names
+    attack: Callable[[Aim], Attack]
+    hold_s: tuple[float, float] = (1.5, 3.0)
+    pairs: bool = False
+    needs: str = ""
+
+
+def _each(aim: Aim, make: Callable[[str], Fault]) -> Fault:
+    return Together([make(name) for name in aim.victims])
+
+
+def _kill(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: Killed(aim.site.lab.nodes[name]))
+    return Attack(fault, aim.words, aim.victims, out=aim.victims, heal_limit="restart")
+
+
+def _kill_daemon(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: DaemonKilled(aim.site.lab.nodes[name]))
+    # Supervisors wait longer with each death: how long is their business, that they come is ours.
+    return Attack(
+        fault, aim.words, aim.victims, out=aim.victims, start_limit="release",
+        heal_limit="unbounded",
+    )  # fmt: skip
+
+
+def _kill_worker(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: WorkerKilled(aim.site.lab.nodes[name]))
+    return Attack(fault, aim.words, aim.victims, start_limit="noise")
+
+
+def _pause(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: Frozen(aim.site.lab.nodes[name]))
+    return Attack(fault, aim.words, aim.victims, out=aim.victims)
+
+
+def _partition(aim: Aim) -> Attack:
+    """Every victim alone, the others together; all of them reach clients and servers."""
+    parts = [*([name] for name in aim.victims), list(aim.others)]
+    grudge = complete_grudge([part for part in parts if part])
+    detail = "|".join("+".join(part) for part in parts if part)
+    return Attack(Partitioned(aim.site.net(), grudge), detail, aim.victims, out=aim.victims)
+
+
+def _bridge(aim: Aim) -> Attack:
+    (middle,) = aim.victims
+    one, other = aim.others
+    grudge = bridge_grudge(middle, [one], [other])
+    detail = f"{one}|{other} hear {middle} only"
+    return Attack(Partitioned(aim.site.net(), grudge), detail, (one, other))
+
+
+def _one_way(aim: Aim) -> Attack:
+    """Four kinds: deaf or mute to all, deaf to the peers, deaf to one of them."""
+    (name,) = aim.victims
+    kind = aim.draw.choice(("in", "out", "peers", "peer"))
+    peer = aim.draw.choice(aim.others)
+    net = aim.site.net()
+    fault: Fault
+    if kind == "in":
+        fault, detail = CutOff(net, name, "in"), f"{name} hears nobody"
+    elif kind == "out":
+        fault, detail = CutOff(net, name, "out"), f"nobody hears {name}"
+    elif kind == "peers":
+        fault, detail = (
+            Partitioned(net, one_way_grudge([name], aim.others)),
+            f"{name} hears no peer",
+        )
+    else:
+        fault, detail = Partitioned(net, one_way_grudge([name], [peer])), f"{name} hears not {peer}"
+    return Attack(fault, detail, (name,), out=(name,), start_limit="deaf")
+
+
+def _unplug(networks: Names, aim: Aim) -> Attack:
+    topology = aim.site.lab.topology
+    fault = Together([Unplugged(topology, name, net) for name in aim.victims for net in networks])
+    apart = len(networks) == len(DEVICES)
+    return Attack(
+        fault, aim.words, aim.victims, out=aim.victims if apart else (), hindered=aim.victims,
+        start_limit="lease" if apart else "release",
+    )  # fmt: skip
+
+
+def _cut_all(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: CutOff(aim.site.net(), name))
+    return Attack(fault, aim.words, aim.victims, out=aim.victims)
+
+
+def _cut_one(network: str, aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: LinkCut(aim.site.net(), name, network))
+    # hanat watches carriers; that a cable with a carrier carries nothing it cannot know.
+    return Attack(fault, aim.words, aim.victims, hindered=aim.victims, start_limit="unbounded")
+
+
+def _lose(aim: Aim) -> Attack:
+    percent = aim.draw.randint(*LOSS_PERCENT)
+    fault = _each(aim, lambda name: Lossy(aim.site.net(), name, percent))
+    bearable = percent <= BEARABLE_PERCENT and len(aim.victims) == 1
+    return Attack(
+        fault, f"{aim.words} {percent} %", aim.victims, out=() if bearable else aim.victims,
+        start_limit="deaf" if bearable else "unbounded",
+    )  # fmt: skip
+
+
+def _switch_over(aim: Aim) -> Attack:
+    (name,) = aim.victims
+    return Attack(HandedOver(aim.site.lab, name), f"to {name}", (name,), start_limit="release")
+
+
+def _restart(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: Stopped(aim.site.lab.nodes[name]))
+    return Attack(
+        fault, aim.words, aim.victims, out=aim.victims, start_limit="release",
+        heal_limit="restart",
+    )  # fmt: skip
+
+
+def _burn(aim: Aim) -> Attack:
+    cores = os.cpu_count() or 1
+    programs = {aim.site.name("burner"): (SWITCH, ["chaos.workloads.burner"]) for _ in range(cores)}
+    fault = Plagued(aim.site.lab, programs)
+    return Attack(fault, f"{cores} cores", (), start_limit="lease")
+
+
+def _fill_disk(aim: Aim) -> Attack:
+    fault = _each(aim, lambda name: DiskFull(aim.site.lab.nodes[name]))
+    # A holder with a full disk notices at the next thing it has to write down.
+    return Attack(fault, aim.words, aim.victims, hindered=aim.victims)
+
+
+def _slow_disk(aim: Aim) -> Attack:
+    folders = [str(aim.site.lab.nodes[name].folder / "data") for name in aim.victims]
+    words = ["chaos.workloads.freezer", *folders]
+    fault = Plagued(aim.site.lab, {FREEZER: (SWITCH, words)})
+    return Attack(fault, aim.words, aim.victims, out=aim.victims, start_limit="deaf")
+
+
+def _step_clock(aim: Aim) -> Attack:
+    offset_s = aim.draw.choice((-86_400, -3_600, -10, 10, 3_600, 86_400))
+    fault = _each(aim, lambda name: ClockStepped(aim.site.lab.nodes[name], offset_s))
+    return Attack(fault, f"{aim.words} {offset_s:+d} s", (), start_limit="noise")
+
+
+def _forge_arp(aim: Aim) -> Attack:
+    network = aim.draw.choice(tuple(BRIDGES))
+    address = FLOATING[network].partition("/")[0]
+    words = ["chaos.workloads.stranger", BRIDGES[network], address]
+    claiming = Plagued(aim.site.lab, {aim.site.name("stranger"): (SWITCH, words)})
+    # Hosts believe whom they heard last. That the holder does not move is judged.
+    return Attack(
+        Misled(aim.site.lab, claiming, network), f"claims {address}", (), start_limit="unbounded"
+    )
+
+
+def _garbage(aim: Aim) -> Attack:
+    routers = [aim.site.lab.topology.router(name) for name in aim.victims]
+    addresses = [
+        p.address.partition("/")[0] for r in routers for p in r.ports if p.network == "public"
+    ]
+    words = ["chaos.workloads.garbage", *addresses, "--seed", str(aim.draw.getrandbits(32))]
+    fault = Plagued(aim.site.lab, {aim.site.name("garbage"): (CLIENT, words)})
+    return Attack(fault, f"to {aim.words}", (), start_limit="lease")
+
+
+FEW = ("holder", "holder", "backup", "one")
+MANY = (*FEW, "majority", "all")
+
+_ALL = (
+    Nemesis("kill", "SIGKILL to all processes of a node", MANY, _kill, pairs=True),
+    Nemesis("kill-daemon", "SIGKILL to its daemon alone", (*FEW, "all"), _kill_daemon, pairs=True),
+    Nemesis("kill-worker", "SIGKILL to its flow worker", (*FEW, "all"), _kill_worker, (1, 1.5)),
+    Nemesis("pause", "SIGSTOP to all its processes, later SIGCONT", MANY, _pause, pairs=True),
+    Nemesis("partition", "routers do not hear each other", (*FEW, "all"), _partition),
+    Nemesis("partition-bridge", "two routers hear each other only by the third", FEW, _bridge),
+    Nemesis("partition-oneway", "a router does not hear, or is not heard", FEW, _one_way),
+    Nemesis(
+        "link-public", "the public cable is pulled (carrier lost)", (*FEW, "majority"),
+        partial(_unplug, ("public",)), pairs=True,
+    ),
+    Nemesis(
+        "link-private", "the private cable is pulled (carrier lost)", (*FEW, "majority"),
+        partial(_unplug, ("private",)), pairs=True,
+    ),
+    Nemesis("link-both", "both cables are pulled", MANY, partial(_unplug, tuple(DEVICES))),
+    Nemesis("cut", "both cables carry nothing, the carrier stays", MANY, _cut_all, pairs=True),
+    Nemesis("cut-public", "the public cable carries nothing", FEW, partial(_cut_one, "public")),
+    Nemesis("cut-private", "the private cable carries nothing", FEW, partial(_cut_one, "private")),
+    Nemesis("loss", "1 to 30 % of a router's frames are lost", (*FEW, "all"), _lose, (2, 4)),
+    Nemesis("switchover", "the operator wants another holder", ("backup",), _switch_over, (1, 2)),
+    Nemesis("restart", "SIGTERM, and a start after its end", FEW, _restart),
+    Nemesis("cpu", "as many busy loops as there are cores", ("all",), _burn, (2, 4)),
+    Nemesis("disk-full", "no room on the disk of a node's data", FEW, _fill_disk, needs="disk"),
+    Nemesis("disk-slow", "that disk stands still three quarters of the time", FEW, _slow_disk,
+            needs="disk"),
+    Nemesis("clock", "a node's wall clock is stepped (libfaketime)", MANY, _step_clock,
+            needs="clock"),
+    Nemesis("forged-arp", "a stranger claims a floating address", ("all",), _forge_arp),
+    Nemesis("garbage", "a host floods Raft and mesh ports with garbage", (*FEW, "all"), _garbage),
+)  # fmt: skip
+NEMESES = {nemesis.name: nemesis for nemesis in _ALL}
+"""By name, in the order of the help."""
+
+
+def select(words: str) -> tuple[Nemesis, ...]:
+    """Return the nemeses that a comma-separated list means, in the order of `NEMESES`.
+
+    Args:
+        words: ``all``, ``none``, names, or families: ``link`` means every ``link-...``.
+
+    Raises:
+        UsageError: There is none of a name, or the words contradict each other.
+    """
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise UsageError("no nemesis is named; --nemesis none runs without faults")
+    if names == ["none"]:
+        return ()
+    if "none" in names:
+        raise UsageError(f'"none" and {", ".join(n for n in names if n != "none")} contradict')
+    families = {name.partition("-")[0] for name in NEMESES}
+    chosen: set[str] = set()
+    for name in names:
+        found = {n for n in NEMESES if name in ("all", n)}
+        if name in families:
+            found |= {n for n in NEMESES if n.partition("-")[0] == name}
+        if not found:
+            known = [*NEMESES, *families, "all", "none"]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise UsageError(f'there is no nemesis "{name}"{hint} There are {", ".join(NEMESES)}')
+        chosen |= found
+    return tuple(nemesis for name, nemesis in NEMESES.items() if name in chosen)
+
+
+def pairable(nemeses: Sequence[Nemesis]) -> tuple[Nemesis, ...]:
+    """Return those that may meet another fault."""
+    return tuple(nemesis for nemesis in nemeses if nemesis.pairs)

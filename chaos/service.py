@@ -1,0 +1,177 @@
+"""Judge what users see: outages within bounds, connections that live, answers that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+from chaos.checkers import MS, Outage, Valid, Verdict, outage
+from chaos.history import History, Injection
+from chaos.safety import EXAMPLES_MAX, during, quiet_times
+from chaos.segments import Segment
+from chaos.tenure import Spell, tenures
+
+ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
+BLAME_NS = 2_000 * MS  # how long after its end a fault may still move the holder
+
+
+def worst_by_nemesis(history: History, cut: Sequence[Segment], names: Sequence[str]) -> dict[
+    str, dict[str, float]
+]:  # fmt: skip
+    """Return the longest outage in ms, by nemesis and stream, of what is judged."""
+    found: dict[str, dict[str, float]] = {}
+    for segment in cut:
+        if not segment.judged:
+            continue
+        for probes in history.probes:
+            if probes.workload in names:
+                row = found.setdefault(segment.nemesis, {})
+                ms = round(outage(probes, segment.window).outage_ms, 1)
+                row[probes.workload] = max(ms, row.get(probes.workload, 0.0))
+    return found
+
+
+def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[str]) -> Verdict:
+    """Check every outage of every stream against what the segment's opening allows.
+
+    While the observer itself was kept from a core, so were clients and routers: that much longer
+    an outage may be. What stalls allowed is in the evidence.
+    """
+    streams = {p.workload: p for p in history.probes}
+    silent = [name for name in names if name not in streams or not any(streams[name].answered)]
+    if silent:
+        valid: Valid = False if history.probes else "unknown"
+        return Verdict("outage", valid, f"no probe was ever answered: {', '.join(silent)}")
+    judged = [segment for segment in cut if segment.judged]
+    too_long, excused = [], 0
+    worst: tuple[float, Outage, Segment] | None = None
+    for segment in judged:
+        for name in names:
+            found = outage(streams[name], segment.window)
+            share = found.outage_ms / segment.limit_ms
+            if worst is None or share > worst[0]:
+                worst = (share, found, segment)
+            if found.outage_ms <= segment.limit_ms:
+                continue
+            if found.outage_ms <= segment.limit_ms + _stalled_ms(history, found):
+                excused += 1
+            else:
+                too_long.append(_told(found, segment))
+    if worst is None:
+        return Verdict("outage", "unknown", "nothing was promised at any time")
+    text = f"{len(judged)} times judged, nearest to its bound: {_told(worst[1], worst[2])}"
+    if too_long:
+        text = f"{len(too_long)} too long: {'; '.join(too_long[:3])}"
+    if excused:
+        text += f"; {excused} excused by stalls of the machine"
+    evidence = {"too_long": too_long[:EXAMPLES_MAX], "excused": excused}
+    return Verdict("outage", not too_long, text, evidence)
+
+
+def _stalled_ms(history: History, found: Outage) -> float:
+    """Return for how long the machine stood still in an outage, all stalls together."""
+    return sum(
+        max(0, min(s.t_ns + s.late_ns, found.end_ns) - max(s.t_ns, found.start_ns))
+        for s in history.stalls
+    ) / MS  # fmt: skip
+
+
+def _told(found: Outage, segment: Segment) -> str:
+    return (
+        f"{found.workload} {found.outage_ms:.0f} ms of {segment.limit_ms:.0f} after {segment.label}"
+    )
+
+
+def nothing_corrupt(history: History) -> Verdict:
+    """Check that every answer is the one that was asked for: no corruption, loss or repetition."""
+    exchanges = sum(c.exchanges for c in history.connections)
+    bad = {p.workload: p.corrupt for p in history.probes if p.corrupt}
+    bad |= {c.workload: c.payload_errors for c in history.connections if c.payload_errors}
+    text = f"{exchanges} payloads over TCP and all UDP answers came back as they were sent"
+    if bad:
+        text = "wrong answers: " + ", ".join(f"{n} of {name}" for name, n in bad.items())
+    valid: Valid = not bad if exchanges else "unknown"
+    return Verdict("payload", valid, text, {"corrupt": bad})
+
+
+def connections_survive(history: History, expected: Collection[str], end_ns: int) -> Verdict:
+    """Check that connections opened before the first fault live to the end."""
+    streams = {p.workload: p for p in history.probes}
+    known = {c.workload: c for c in history.connections}
+    dead: dict[str, str] = {}
+    for name in expected:
+        connection = known.get(name)
+        if connection is None or connection.opened_ns is None:
+            dead[name] = f"never opened: {connection.error if connection else 'no such client'}"
+            continue
+        answers = [t for t in streams[name].answered if t is not None] if name in streams else []
+        last_ns = max(answers, default=0)
+        if connection.error:
+            dead[name] = f"{connection.error} after {during(history.injections, last_ns)}"
+        elif last_ns < end_ns - ALIVE_NS:
+            dead[name] = f"silent since {during(history.injections, last_ns)}"
+    text = f"{len(expected) - len(dead)}/{len(expected)} established connections survived"
+    text += "".join(f"; {name}: {why}" for name, why in dead.items())
+    return Verdict("connections", not dead, text, {"dead": dead})
+
+
+def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
+    """Check that every request that was made while all was well succeeded.
+
+    One that timed out is no failure by itself: it is not known what became of it.
+    """
+    bad, made, unknown = [], 0, 0
+    for start_ns, until_ns in quiet_times(history.injections, bounds):
+        for request in history.requests:
+            if start_ns <= request.t_ns and request.end_ns < until_ns:
+                made += 1
+                unknown += request.outcome == "info"
+                if request.outcome == "fail":
+                    label = during(history.injections, request.t_ns)
+                    bad.append(f"{request.error} after {label}")
+    counts = {o: sum(r.outcome == o for r in history.requests) for o in ("ok", "fail", "info")}
+    text = (
+        f"{made} requests in quiet times, {len(bad)} failed, {unknown} unknown; "
+        f"of all {counts['ok']} ok, {counts['fail']} failed, {counts['info']} timed out"
+    )
+    text += "".join(f"; {problem}" for problem in bad[:3])
+    valid: Valid = not bad if made else "unknown"
+    return Verdict("http", valid, text, {"counts": counts, "bad": bad[:EXAMPLES_MAX]})
+
+
+def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict:
+    """Check that the addresses moved only from a router that a fault had hit, or on demand.
+
+    A takeover after the machine stood still for longer than a beacon may be late is counted, not
+    judged.
+    """
+    needless: list[str] = []
+    excused: list[str] = []
+    moves = 0
+    held = tenures(history)
+    for before, after in pairwise(held):
+        moves += 1
+        t_ns = after.start_ns
+        if any(_explains(injection, before, t_ns) for injection in history.injections):
+            continue
+        if any(not s.judged and s.start_ns <= t_ns < s.end_ns + BLAME_NS for s in cut):
+            continue
+        label = f"{before.router}→{after.router} after {during(history.injections, t_ns)}"
+        stalled_ns = max(
+            (s.late_ns for s in history.stalls if t_ns - BLAME_NS <= s.t_ns <= t_ns), default=0
+        )
+        (excused if stalled_ns >= spare_ms * MS else needless).append(label)
+    text = f"{moves} moves, each from a router that was hit, or on demand"
+    if excused:
+        text = f"{moves} moves, {len(excused)} of them while the machine stood still"
+    if needless:
+        text = f"{len(needless)} needless moves: {', '.join(needless[:3])}"
+    evidence = {"needless": needless, "excused": excused}
+    return Verdict("stayed", not needless, text, evidence)
+
+
+def _explains(injection: Injection, before: Spell, t_ns: int) -> bool:
+    """Whether a fault may be why another router took over from this one."""
+    until_ns = t_ns if injection.heal_ns is None else injection.heal_ns + BLAME_NS
+    concerned = before.router in injection.nodes or injection.nemesis == "switchover"
+    return concerned and injection.t_ns <= t_ns <= until_ns

@@ -1,0 +1,97 @@
+"""hanat with one promise broken, to see the oracle find it: test only, never installed.
+
+``python -m chaos run --hanat 'python -m tests.chaos.broken VARIANT'``. Everything but the named
+part is hanat as it is: this module changes it in the daemon's process and then runs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+from hanat.core.actions import Action, AddAddresses, Announce
+from hanat.core.lease import Lease
+from hanat.core.node import Node
+
+MODULE = "tests.chaos.broken"
+LONG_S = 10.0
+BEACONS_EARLY = 4
+
+
+def gate_not_enforced() -> None:
+    """Let the kernel grant rights for so long that only the daemon can end them."""
+    from hanat.kernel.gate import KernelGate
+
+    arm = KernelGate.arm
+
+    def armed(
+        self: KernelGate, devices: Iterable[str], *, answers_s: float, carries_s: float
+    ) -> None:
+        arm(self, devices, answers_s=answers_s + LONG_S, carries_s=carries_s + LONG_S)
+
+    KernelGate.arm = armed  # type: ignore[method-assign]
+
+
+def lease_longer_than_promise() -> None:
+    """Let a leader count three times what the others have promised."""
+    init = Lease.__init__
+
+    def greedy(self: Lease, *, duration_s: float, margin_s: float, quorum: int) -> None:
+        init(self, duration_s=3 * duration_s, margin_s=margin_s, quorum=quorum)
+
+    Lease.__init__ = greedy  # type: ignore[method-assign]
+
+
+def announce_before_install() -> None:
+    """Let a new holder tell everybody some beacons before it has addresses and rights."""
+    opened = Node._open
+    told: list[float] = []
+
+    def hasty(self: Node, now: float) -> tuple[Action, ...]:
+        actions = opened(self, now)
+        if not any(isinstance(action, AddAddresses) for action in actions):
+            return actions
+        if len(told) == BEACONS_EARLY:
+            told.clear()
+            return actions
+        told.append(now)
+        self._opening = False
+        return (Announce(self._held, self._lease_until),)
+
+    Node._open = hasty  # type: ignore[method-assign]
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    "gate-not-enforced": gate_not_enforced,
+    "lease-longer-than-promise": lease_longer_than_promise,
+    "announce-before-install": announce_before_install,
+}
+
+
+def main() -> int:
+    """Run a command of hanat, its daemon broken."""
+    variant, command, *rest = sys.argv[1:]
+    sys.argv = [command, *rest]
+    if command == "run":
+        from hanat.daemon import supervisor
+
+        def command_of(module: str) -> list[str]:
+            assert module == supervisor.DAEMON, module
+            return [sys.executable, "-m", MODULE, variant, "daemon"]
+
+        supervisor.python_command = command_of
+        return supervisor.main()
+    if command == "daemon":
+        from hanat.daemon.__main__ import main as daemon
+
+        VARIANTS[variant]()
+        return daemon()
+    from hanat.cli import main as cli
+
+    sys.argv = ["hanat", command, *rest]
+    cli()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The plan of a run follows from its seed; words mean what they say."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+import pytest
+
+from chaos.errors import UsageError
+from chaos.generator import plan
+from chaos.nemeses import NEMESES, select
+from chaos.net import bridge_grudge, one_way_grudge
+from chaos.targets import TARGETS, choose
+
+NODES = ("r1", "r2", "r3")
+
+
+def test_same_seed_same_plan_and_another_seed_another() -> None:
+    every = select("all")
+    first, again, other = (list(islice(plan(seed, every), 50)) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_every_nemesis_comes_once_before_any_comes_again() -> None:
+    every = select("all")
+    steps = list(islice(plan(3, every), 2 * len(every)))
+    for turn in (steps[: len(every)], steps[len(every) :]):
+        assert sorted(s.nemesis.name for s in turn) == sorted(NEMESES)
+
+
+def test_without_a_nemesis_nothing_is_planned() -> None:
+    assert list(plan(1, select("none"))) == []
+
+
+def test_faults_hold_as_long_as_their_nemesis_says_and_only_some_meet() -> None:
+    steps = list(islice(plan(5, select("all")), 300))
+    assert all(s.nemesis.hold_s[0] <= s.hold_s <= s.nemesis.hold_s[1] for s in steps)
+    assert all(s.nemesis.pairs and s.second.pairs for s in steps if s.second)
+    assert 0 < sum(s.second is not None for s in steps) < 100
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("holder", [None, "r2"])
+def test_targets_mean_what_they_say(target: str, holder: str | None) -> None:
+    wanted = {"holder": 1, "backup": 1, "one": 1, "minority": 1, "majority": 2, "all": 3}
+    for seed in range(20):
+        found = choose(target, nodes=NODES, holder=holder, draw=random.Random(seed))
+        assert len(found) == wanted[target]
+        assert list(found) == sorted(set(found))
+        if holder and target in ("holder", "backup"):
+            assert (found == (holder,)) == (target == "holder")
+
+
+def test_grudges_are_borne_by_those_who_do_not_hear() -> None:
+    assert bridge_grudge("r2", ["r1"], ["r3"]) == {"r1": ["r3"], "r3": ["r1"]}
+    assert one_way_grudge(["r1"], ["r2", "r3"]) == {"r1": ["r2", "r3"]}
+    assert one_way_grudge(["r1", "r2"], ["r2"]) == {"r1": ["r2"], "r2": []}
+
+
+def test_a_family_means_all_of_it() -> None:
+    assert [n.name for n in select("link,pause")] == [
+        "pause", "link-public", "link-private", "link-both",
+    ]  # fmt: skip
+    assert [n.name for n in select("kill-daemon")] == ["kill-daemon"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("kil", 'did you mean "kill"?'),
+        ("partitions", 'did you mean "partition"?'),
+        ("xyzzy", "There are kill, kill-daemon"),
+        ("none,kill", '"none" and kill contradict'),
+        (" , ", "no nemesis is named"),
+    ],
+)
+def test_words_that_mean_no_nemesis_are_refused(words: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        select(words)
+    assert message in str(error.value)

@@ -1,0 +1,115 @@
+"""A run's page stands by itself and tells what was found; runs are compared by their results."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from chaos import comparing, judge, page, service
+from chaos.campaign import PROBED, Campaign, Settings
+from chaos.checkers import MS
+from chaos.errors import LabError
+from chaos.history import Fact
+from chaos.judge import Judgement
+from chaos.running import document
+from tests.chaos.histories import connection, stream
+from tests.chaos.runs import NODES, fault, holds, role
+
+HOSTILE = "<script>alert(1)</script>"
+VOID = {"meta", "line", "rect"}
+
+
+def judged(*extra: Fact) -> tuple[Campaign, Judgement]:
+    campaign = Campaign(Settings(7, (), 60, "default"), say=lambda _: None)
+    campaign.injections = [fault(1000, 3000)]
+    campaign.facts = [
+        *campaign.injections,
+        *holds("r1", 0, 1110),
+        *holds("r2", 1130, 5000),
+        *(stream(name, 5000, (1000, 1130)) for name in PROBED),
+        connection("tcp-in-1", 5000),
+        *extra,
+    ]
+    campaign.start_ns, campaign.end_ns = 0, 5000 * MS
+    return campaign, judge.judge(campaign, NODES, [])
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would fetch or run, and whether tags are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.titles = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.outside += [f"{tag} {key}" for key, _ in attrs if key in ("src", "href")]
+        self.outside += [tag] if tag in ("script", "link", "iframe", "img") else []
+        self.titles += tag == "title"
+        if tag not in VOID or tag == "rect":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_needs_nothing_from_outside_and_escapes_what_was_recorded() -> None:
+    _, judgement = judged(role(10, "r1", f"BACKUP→{HOSTILE}", reason=HOSTILE))
+    outages = service.worst_by_nemesis(judgement.history, judgement.cut, PROBED)
+    html = page.page(f"seed 7 {HOSTILE}", f"run {HOSTILE}", judgement, outages)
+    reader = Reader()
+    reader.feed(html)
+    assert reader.outside == []
+    assert reader.open == []
+    assert reader.titles > 10  # bars say when they were
+    assert HOSTILE not in html
+    for word in ("cut r1", "one-holder", "udp-in", "r2 holds"):
+        assert word in html
+
+
+def test_page_of_a_run_that_never_began_can_be_made() -> None:
+    campaign = Campaign(Settings(7, (), 60, "default"), say=lambda _: None, problem="no root")
+    judgement = judge.judge(campaign, NODES, [])
+    assert judgement.exit_code == 1
+    assert "There was no traffic" in page.page("seed 7", "run", judgement, {})
+
+
+def test_checker_that_crashes_is_unknown_and_so_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    for checker in ("connections_survive", "requests_succeed"):
+        monkeypatch.setattr(service, checker, broken)
+    _, judgement = judged()
+    found = {v.name: v.valid for v in judgement.verdicts}
+    assert found["http"] == found["connections"] == "unknown"
+    assert found["one-holder"] is True
+    assert judgement.exit_code == judge.EXIT_UNKNOWN
+
+
+def test_runs_are_compared_by_verdict_and_outage(tmp_path: Path) -> None:
+    campaign, judgement = judged()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        text = json.dumps(document(campaign, judgement))
+        (tmp_path / name / "result.json").write_text(text)
+    lines = comparing.tables([comparing.load(tmp_path / name) for name in ("a", "b")])
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert rows["seed"] == ["7", "7"]
+    assert rows["one-holder"] == ["ok", "ok"]
+    assert rows["cut"] == ["121", "121"]
+
+
+def test_folder_without_a_result_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="No such file"):
+        comparing.load(tmp_path)
+    (tmp_path / "result.json").write_text("[]")
+    with pytest.raises(LabError, match="is no result"):
+        comparing.load(tmp_path)

@@ -1,0 +1,132 @@
+"""What may never happen is caught when it happens, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+
+from chaos import safety
+from chaos.checkers import MS, Verdict
+from chaos.history import NeighbourSeen
+from chaos.limits import GRACE_MS, LEASE_MS
+from tests.chaos.histories import NETWORKS, speaks
+from tests.chaos.runs import carries, fault, holds, of
+
+LEASE = LEASE_MS["default"]
+
+# r1 is cut off at 1 s, its gate shuts 110 ms later, r2 follows; undone at 3 s.
+GOOD = of(fault(1000, 3000), holds("r1", 0, 1110), holds("r2", 1130, 5000))
+
+
+def carried(history: object) -> Verdict:
+    return safety.carried_in_time(history, LEASE, GRACE_MS)  # type: ignore[arg-type]
+
+
+def test_good_run_passes() -> None:
+    verdicts = [
+        safety.one_holder(GOOD),
+        carried(GOOD),
+        safety.one_for_both(GOOD, NETWORKS, (0, 5000 * MS)),
+        safety.announced_last(GOOD),
+    ]
+    assert [v.valid for v in verdicts] == [True] * 4, verdicts
+
+
+def test_gate_that_is_not_enforced_is_caught() -> None:
+    # Cut off from its peers only, r1 goes on answering hosts: nothing shuts its gate.
+    history = of(fault(1000, 3000), holds("r1", 0, 2000), holds("r2", 1130, 5000))
+    verdict = safety.one_holder(history)
+    assert verdict.valid is False
+    assert verdict.evidence["overlap_ms"] == pytest.approx(865, abs=10)
+    assert verdict.evidence["overlaps"][0]["during"] == "cut r1"
+    assert carried(history).valid is False
+
+
+def test_lease_that_is_longer_than_the_promise_is_caught() -> None:
+    history = of(fault(1000, 3000), holds("r1", 0, 1150), holds("r2", 1130, 5000))
+    verdict = safety.one_holder(history)
+    assert verdict.valid is False
+    assert verdict.evidence["overlap_ms"] == pytest.approx(15, abs=1)
+
+
+def test_single_stray_answer_is_caught() -> None:
+    history = of(GOOD.arp, GOOD.admissions, speaks("r1", 2000, 2001))
+    assert safety.one_holder(history).valid is False
+
+
+def test_without_evidence_nothing_is_known() -> None:
+    assert safety.one_holder(of(GOOD.arp)).valid == "unknown"
+    assert safety.one_holder(of(GOOD.admissions)).valid == "unknown"
+    assert carried(of(GOOD.arp)).valid == "unknown"
+
+
+# Carrying ------------------------------------------------------------------------------
+
+
+def test_flows_may_be_carried_until_the_grace_ends_and_no_longer() -> None:
+    in_time = of(GOOD.arp, GOOD.admissions, GOOD.carried, carries("r1", 1110, 1320))
+    assert carried(in_time).valid is True
+    late = of(GOOD.arp, GOOD.admissions, GOOD.carried, carries("r1", 1110, 1420))
+    verdict = carried(late)
+    assert verdict.valid is False
+    assert "r1 carried flows" in verdict.summary
+
+
+def test_carrying_without_a_lease_is_caught_though_nobody_else_holds() -> None:
+    history = of(fault(1000, 3000), holds("r1", 0, 1110), carries("r1", 1110, 2500))
+    assert carried(history).valid is False
+
+
+def test_old_holder_that_holds_again_may_carry_again() -> None:
+    again = of(GOOD.arp, GOOD.admissions, GOOD.carried, holds("r1", 5020, 6000))
+    assert carried(again).valid is True
+    assert safety.one_holder(again).valid is True
+
+
+def test_one_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
+    history = of(GOOD.arp, GOOD.admissions, GOOD.carried, carries("r1", 3000, 3001))
+    verdict = carried(history)
+    assert verdict.valid is True
+    assert "late burst" in verdict.summary
+
+
+# Both addresses, announcements ---------------------------------------------------------
+
+
+def test_addresses_on_two_nodes_in_a_quiet_time_are_caught() -> None:
+    history = of(
+        fault(1000, 3000),
+        holds("r1", 0, 1110),
+        speaks("r2", 1130, 5000, networks=("public",)),
+        speaks("r3", 1130, 5000, networks=("private",)),
+    )
+    assert safety.one_for_both(history, NETWORKS, (0, 5000 * MS)).valid is False
+
+
+def test_address_nobody_answers_for_in_a_quiet_time_is_caught() -> None:
+    history = of(fault(1000, 3000), holds("r1", 0, 1110))
+    assert safety.one_for_both(history, NETWORKS, (0, 5000 * MS)).valid is False
+
+
+def test_holder_that_did_not_announce_is_caught() -> None:
+    known = NeighbourSeen(4000 * MS, "c1", "203.0.113.10", "02:00:00:00:00:01")
+    silent = of(
+        fault(1000, 3000), holds("r1", 0, 1110), holds("r2", 1130, 5000, announces=False), known
+    )
+    assert safety.announced(of(GOOD.arp, known), NETWORKS).valid is True
+    assert safety.announced(silent, NETWORKS).valid is False
+    assert safety.announced(of(GOOD.arp), NETWORKS).valid == "unknown"
+
+
+def test_host_that_did_not_learn_is_caught() -> None:
+    stale = NeighbourSeen(4000 * MS, "c1", "203.0.113.10", "02:00:00:00:00:99")
+    verdict = safety.announced(of(GOOD.arp, stale), NETWORKS)
+    assert verdict.valid is False
+    assert "c1 sends to 02:00:00:00:00:99, not to r2" in verdict.summary
+
+
+def test_announcement_before_the_state_is_there_is_caught() -> None:
+    # It tells everybody at once and answers nobody for 200 ms.
+    early = of(holds("r1", 0, 1110), speaks("r2", 1130, 1131), holds("r2", 1330, 5000))
+    verdict = safety.announced_last(early)
+    assert verdict.valid is False
+    assert verdict.evidence["late_ms"] == {"r2, no fault": pytest.approx(205, abs=1)}

@@ -1,0 +1,189 @@
+"""Outages are judged where something is promised, by what is promised; nothing else excuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chaos import service, upkeep
+from chaos.checkers import MS
+from chaos.logs import roles
+from tests.chaos.histories import connection, request, stream
+from tests.chaos.runs import BOTH, census, cut, fault, holds, of, role, stall
+
+
+def test_segments_know_what_is_promised_in_them() -> None:
+    history = of(
+        fault(1000, 3000),
+        fault(5000, 7000, nodes=("r1", "r2"), limits=("lease", "restart")),
+        fault(9000, 11000, nodes=("r1", "r2", "r3"), out=(), hindered=("r1", "r2", "r3")),
+        fault(13000, 14000, out=(), limits=("unbounded", "rejoin")),
+    )
+    found = [(s.label, s.judged, s.limit_ms) for s in cut(history, 20_000)]
+    assert found == [
+        ("warm-up", True, 270),
+        ("cut r1", True, 390),
+        ("heal cut r1", True, 270),
+        ("cut r1+r2", False, 390),
+        ("heal cut r1+r2", True, 7200),
+        ("cut r1+r2+r3", False, 390),
+        ("heal cut r1+r2+r3", True, 3700),
+        ("cut r1", False, float("inf")),
+        ("heal cut r1", True, 3700),
+    ]
+
+
+def test_second_fault_of_another_node_takes_the_majority_away() -> None:
+    history = of(fault(1000, 3000), fault(1500, 2500, nodes=("r2",)))
+    assert [s.serviceable for s in cut(history, 5000)] == [True, True, False, True, True]
+    assert cut(history, 5000)[3].limit_ms == 3700
+    # The majority is back since 2500; its time goes on when the other one returns.
+    assert cut(history, 5000)[4].limit_ms == 3200
+
+
+@pytest.mark.parametrize(("until", "valid"), [(1350, True), (1500, False)])
+def test_outage_is_held_against_its_bound(until: int, valid: bool) -> None:  # noqa: FBT001
+    history = of(fault(1000, 3000), stream("udp-in", 6000, (1000, until)))
+    verdict = service.outages_bounded(history, cut(history, 6000), ["udp-in"])
+    assert verdict.valid is valid, verdict
+
+
+def test_outage_without_a_majority_is_not_judged_and_recovery_is() -> None:
+    both = fault(1000, 3000, nodes=("r1", "r2"))
+    back = of(both, stream("udp-in", 9000, (1000, 4000)))
+    assert service.outages_bounded(back, cut(back, 9000), ["udp-in"]).valid is True
+    never = of(both, stream("udp-in", 9000, (1000, 8000)))
+    assert service.outages_bounded(never, cut(never, 9000), ["udp-in"]).valid is False
+
+
+def test_stall_of_the_machine_excuses_as_much_as_it_lasted() -> None:
+    late = stream("udp-in", 6000, (1000, 1500))
+    excused = of(fault(1000, 3000), late, stall(1100, 200))
+    verdict = service.outages_bounded(excused, cut(excused, 6000), ["udp-in"])
+    assert verdict.valid is True
+    assert "1 excused" in verdict.summary
+    many = of(fault(1000, 3000), late, *(stall(t, 50) for t in (1100, 1200, 1300)))
+    assert service.outages_bounded(many, cut(many, 6000), ["udp-in"]).valid is True
+    for other in (stall(1100, 50), stall(2000, 500)):
+        little = of(fault(1000, 3000), late, other)
+        assert service.outages_bounded(little, cut(little, 6000), ["udp-in"]).valid is False
+
+
+def test_silent_or_missing_stream_is_no_pass() -> None:
+    history = of(fault(1000, 3000), stream("udp-in", 6000, (0, 6000)))
+    assert service.outages_bounded(history, cut(history, 6000), ["udp-in"]).valid is False
+    assert service.outages_bounded(of(), cut(of(), 6000), ["udp-in"]).valid == "unknown"
+
+
+def test_flows_applied_before_their_commit_are_caught_by_the_connection_they_lose() -> None:
+    end_ns = 6000 * MS
+    alive = of(stream("tcp", 6000, (1000, 1400)), connection("tcp", 6000))
+    assert service.connections_survive(alive, ["tcp"], end_ns).valid is True
+    reset = of(fault(1000, 3000), stream("tcp", 1200), connection("tcp", 1200, error="reset"))
+    verdict = service.connections_survive(reset, ["tcp"], end_ns)
+    assert verdict.valid is False
+    assert "reset after cut r1" in verdict.summary
+    hangs = of(stream("tcp", 6000, (1000, 6000)), connection("tcp", 6000))
+    assert service.connections_survive(hangs, ["tcp"], end_ns).valid is False
+    assert service.connections_survive(of(), ["tcp"], end_ns).valid is False
+
+
+def test_wrong_payload_is_caught() -> None:
+    good = of(stream("udp-in", 1000), connection("tcp", 1000))
+    assert service.nothing_corrupt(good).valid is True
+    for bad in (stream("udp-in", 1000, corrupt=1), connection("tcp", 1000, payload_errors=1)):
+        assert service.nothing_corrupt(of(bad, connection("t", 1000))).valid is False
+    assert service.nothing_corrupt(of()).valid == "unknown"
+
+
+def test_requests_may_fail_in_a_fault_and_not_in_quiet_times() -> None:
+    bounds = (0, 6000 * MS)
+    during = of(
+        fault(1000, 3000),
+        [request(t, "fail" if t == 2000 else "ok") for t in range(500, 5900, 500)],
+    )
+    assert service.requests_succeed(during, bounds).valid is True
+    after = of(fault(1000, 3000), [request(4000, "fail")])
+    assert service.requests_succeed(after, bounds).valid is False
+    # Nobody knows what became of one that timed out.
+    assert service.requests_succeed(of([request(4000, "info")]), bounds).valid is True
+    assert service.requests_succeed(of(), bounds).valid == "unknown"
+
+
+def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
+    moved = [holds("r1", 0, 1110), holds("r2", 1130, 5000)]
+    asked = replace(fault(1100, 2000, nodes=("r2",), out=()), nemesis="switchover")
+    for reason in (fault(1000, 3000), asked):
+        history = of(*moved, reason)
+        assert service.stayed(history, cut(history, 5000), 11).valid is True
+    for other in ([], [fault(1000, 3000, nodes=("r3",))]):
+        history = of(*moved, other)
+        assert service.stayed(history, cut(history, 5000), 11).valid is False
+    stalled = of(*moved, stall(1000, 40))
+    verdict = service.stayed(stalled, cut(stalled, 5000), 11)
+    assert verdict.valid is True
+    assert "stood still" in verdict.summary
+
+
+# Upkeep --------------------------------------------------------------------------------
+
+
+def test_cluster_that_is_never_well_again_is_caught() -> None:
+    counted = [census(t, n) for n in ("r1", "r2") for t in (0, 5000)]
+    assert upkeep.converged(of(fault(1000, 3000), counted), BOTH).valid is True
+    assert upkeep.converged(of(fault(1000, None), counted), BOTH).valid is False
+    twice = [*counted, census(6000, "r2", addresses=BOTH)]
+    assert upkeep.converged(of(twice), BOTH).valid is False
+    assert upkeep.converged(of(fault(1000, 3000)), BOTH).valid == "unknown"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"descriptors": 80},
+        {"memory_kib": 200_000},
+        {"commands": ["hanat.daemon"]},
+        {"commands": ["hanat.daemon", "hanat.daemon", "hanat.daemon.supervisor"]},
+    ],
+)
+def test_whatever_leaks_is_caught(change: dict[str, object]) -> None:
+    before = census(0, "r1")
+    assert upkeep.no_leak(of(before, census(9000, "r1")), []).valid is True
+    assert upkeep.no_leak(of(before, census(9000, "r1", **change)), []).valid is False
+
+
+def test_what_is_left_on_the_machine_is_caught() -> None:
+    counted = of(census(0, "r1"), census(9000, "r1"))
+    assert upkeep.no_leak(counted, ["network namespace x-r1 is left"]).valid is False
+    assert upkeep.no_leak(of(census(0, "r1")), []).valid == "unknown"
+
+
+LOG = """\
+2026-11-28T01:00:00.500 INFO  node=r1 id=1 started
+2026-11-28T01:00:01.000 INFO  role=TAKEOVER was=BACKUP term=1 reason=elected after_ms=900
+2026-11-28T01:00:01.004 INFO  role=ACTIVE was=TAKEOVER term=1 reason=lease_obtained after_ms=4
+2026-11-28T01:00:02.000 WARNING eligible=False why='x'
+"""
+
+
+def test_roles_are_read_from_a_log() -> None:
+    found = roles(LOG, "r1", offset_ns=0)
+    assert [(r.role, r.was, r.reason) for r in found] == [
+        ("START", "", ""),
+        ("TAKEOVER", "BACKUP", "elected"),
+        ("ACTIVE", "TAKEOVER", "lease_obtained"),
+    ]
+    assert found[2].t_ns - found[0].t_ns == 504 * MS
+
+
+def test_role_that_was_logged_twice_or_never_or_without_reason_is_caught() -> None:
+    took = [role(0, "r1", "BACKUP→TAKEOVER"), role(4, "r1", "TAKEOVER→ACTIVE")]
+    held = holds("r1", 10, 500)
+    assert upkeep.roles_logged(of(held, took)).valid is True
+    again = role(5, "r1", "TAKEOVER→ACTIVE")
+    skipped = role(600, "r1", "RELEASING→BACKUP")
+    dumb = role(600, "r1", "ACTIVE→FENCED", reason="")
+    for bad in ([*took, again], [*took, skipped], [*took, dumb], took[:1]):
+        assert upkeep.roles_logged(of(held, bad)).valid is False
+    assert upkeep.roles_logged(of(held)).valid == "unknown"

@@ -1,0 +1,67 @@
+"""A chaos run of real daemons is valid, and finds what is broken on purpose."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from chaos.processes import environment, python_module
+
+pytestmark = pytest.mark.cluster
+
+_numbers = count(1)
+RUN_S_MAX = 240.0
+
+
+def run(out: Path, *arguments: str) -> tuple[int, dict[str, str]]:
+    """Do a run; return its exit code, and by check what was found where it is not valid."""
+    prefix = f"hc{os.getpid()}n{next(_numbers)}"
+    command = python_module("chaos", "run", "--prefix", prefix, "--out", str(out), *arguments)
+    done = subprocess.run(
+        command,
+        env=environment("none", "test"),
+        capture_output=True,
+        text=True,
+        timeout=RUN_S_MAX,
+        check=False,
+    )
+    assert (out / "report.html").exists(), done.stdout + done.stderr
+    sys.stdout.write(done.stdout)
+    found = json.loads((out / "result.json").read_text())
+    assert found["faults"] > 0
+    return done.returncode, {
+        v["name"]: v["summary"] for v in found["verdicts"] if v["valid"] is not True
+    }
+
+
+def test_short_run_with_many_nemeses_is_valid(tmp_path: Path) -> None:
+    nemeses = "kill,pause,partition,link,cut,switchover,restart,garbage"
+    code, bad = run(tmp_path / "run", "--nemesis", nemeses, "--seed", "4", "--time", "40")
+    assert bad == {}
+    assert code == 0
+
+
+# The plans of these seeds hit the holder first.
+@pytest.mark.parametrize(
+    ("variant", "nemesis", "seed", "check"),
+    [
+        ("gate-not-enforced", "pause", 39, "one-holder"),
+        ("lease-longer-than-promise", "partition", 5, "one-holder"),
+        ("announce-before-install", "switchover", 1, "announced-last"),
+    ],
+)
+def test_broken_promise_is_found(
+    tmp_path: Path, variant: str, nemesis: str, seed: int, check: str
+) -> None:
+    broken = shlex.join([sys.executable, "-m", "tests.chaos.broken", variant])
+    arguments = ["--nemesis", nemesis, "--seed", str(seed), "--time", "20", "--hanat", broken]
+    code, bad = run(tmp_path / "run", *arguments)
+    assert check in bad
+    assert code == 1
