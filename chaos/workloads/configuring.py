@@ -14,6 +14,7 @@ import http.client
 import random
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos import history
@@ -24,6 +25,7 @@ from chaos.workloads.stop import Stop
 TIMEOUT_S = 8.0
 TAG = re.compile(r"^# chaos .*\n")
 WEIGHT = re.compile(r"^  weight = \d+$", re.MULTILINE)
+DONE, STALE = 200, 412
 REFUSED = {400, 403, 404, 409, 413, 422, 428}  # certainly not done
 
 
@@ -36,6 +38,17 @@ def changed(text: str, *, tag: str, weight: int) -> str:
 def digest(text: str) -> str:
     """Return what stands for a text in a history."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What became of an operation; see `history.ConfigOperation`."""
+
+    f: str
+    based_on: int | None
+    revision: int | None
+    text: str
+    outcome: Outcome
 
 
 class Client:
@@ -61,17 +74,17 @@ class Client:
         except OSError:
             return None  # nothing was changed by it, and nothing was learnt
         revision = revision_of(etag)
-        if code != 200 or revision is None:
+        if code != DONE or not revision:  # 0: a node that has none in force yet
             return None
-        self._note("read", node, t_ns, based_on=None, revision=revision, text=body, outcome="ok")
+        self._note(node, t_ns, _Found("read", None, revision, body, "ok"))
         return body, revision
 
     def _write(self, node: str, text: str, based_on: int) -> None:
         tag = f"{self._name}-{len(self.done)}"
         new = changed(text, tag=tag, weight=self._draw.randint(1, 9))
         t_ns = time.monotonic_ns()
+        f, revision = "write", None
         outcome: Outcome
-        revision: int | None = None
         try:
             code, etag, _ = ask(self._sockets[node], "PUT", body=new, based_on=based_on)
         except ConnectionRefusedError:
@@ -79,33 +92,24 @@ class Client:
         except OSError:
             outcome = "info"
         else:
-            revision = revision_of(etag) if code == 200 else None
-            stale = code == 412
-            outcome = "ok" if code == 200 else "fail" if stale or code in REFUSED else "info"
-            if stale:
-                self._note(
-                    "stale", node, t_ns, based_on=based_on, revision=None, text=new, outcome="fail"
-                )
-                return
-        self._note(
-            "write", node, t_ns, based_on=based_on, revision=revision, text=new, outcome=outcome
-        )
+            f = "stale" if code == STALE else "write"
+            refused = code == STALE or code in REFUSED
+            outcome = "ok" if code == DONE else "fail" if refused else "info"
+            revision = revision_of(etag) if code == DONE else None
+        self._note(node, t_ns, _Found(f, based_on, revision, new, outcome))
 
-    def _note(  # noqa: PLR0913 - the fields of one fact
-        self,
-        f: str,
-        node: str,
-        t_ns: int,
-        *,
-        based_on: int | None,
-        revision: int | None,
-        text: str,
-        outcome: Outcome,
-    ) -> None:
-        now_ns = time.monotonic_ns()
+    def _note(self, node: str, t_ns: int, found: _Found) -> None:
         self.done.append(
             ConfigOperation(
-                t_ns, now_ns, self._name, node, f, based_on, revision, digest(text), outcome
+                t_ns=t_ns,
+                end_ns=time.monotonic_ns(),
+                client=self._name,
+                node=node,
+                f=found.f,
+                based_on=found.based_on,
+                revision=found.revision,
+                text=digest(found.text),
+                outcome=found.outcome,
             )
         )
 
