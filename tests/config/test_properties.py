@@ -86,7 +86,7 @@ def can_be_shown(problem: Problem) -> bool:
     return problem.file == "x.toml" and problem.text != "" and str(problem).isprintable()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(mutated(CLUSTER))
 @example("[" * 5000)
 @example("a = " + "[" * 5000)
@@ -98,7 +98,7 @@ def test_a_mutated_cluster_file_is_values_or_a_config_error(text: str) -> None:
     assert all(map(can_be_shown, found))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(mutated(NODE))
 def test_a_mutated_node_file_is_values_or_a_config_error(text: str) -> None:
     found = problems(lambda text: parse_node(text, file="x.toml", directory=Path("/x")), text)
@@ -106,7 +106,7 @@ def test_a_mutated_node_file_is_values_or_a_config_error(text: str) -> None:
     assert all(map(can_be_shown, found))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text())
 def test_any_text_is_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError):

@@ -37,7 +37,7 @@ for index in range(1, 1 << 30):
 """
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.sampled_from((*OPERATIONS, "reopen", "kill")), st.integers(0, 999)),
