@@ -3,7 +3,8 @@
 Connections are opened and reset all the time, some stay idle, a few hundred real ones speak.
 Every minute the holder is switched, killed, or loses its flow worker, in turn. At the end: how
 many real connections died, whether all routers have the same connections, and how much memory
-the processes had at the begin and at the end. Needs root and conntrack.
+the processes had at half time, when there are as many connections as later, and at the end.
+Needs root and conntrack.
 
 Exit codes: 0 nothing died, the tables are equal; 1 not so; 2 this machine is not fit.
 """
@@ -158,14 +159,15 @@ def run(options: argparse.Namespace) -> bool:
         system.start()
         talkers, churn = Talkers(lab, CONNECTIONS), Churn(lab, options.rate)
         began = time.monotonic()
-        first: dict[str, Mapping[str, float]] = {}
+        half: dict[str, Mapping[str, float]] = {}
         minute = 0
         while time.monotonic() - began < 60 * options.minutes:
             churn.step(lab.wait_for_holder())
             talkers.talk()
             if time.monotonic() - began >= 60 * (minute + 1):
                 minute += 1
-                first = first or {name: memory_of(lab, name) for name in lab.nodes}
+                if not half and minute >= options.minutes / 2:
+                    half = {name: memory_of(lab, name) for name in lab.nodes}
                 done = take_over(lab, TAKEOVERS[minute % len(TAKEOVERS)])
                 print(f"{minute:3} min: {done}; {talkers.dead} died", file=sys.stderr, flush=True)
         lab.wait_for(lambda: complete(lab), SETTLE_S_MAX, "all flows on all nodes")
@@ -181,10 +183,10 @@ def run(options: argparse.Namespace) -> bool:
         print(f"tables equal: {'yes' if equal else 'NO'} ({sizes})")
         for name in lab.nodes:
             words = [
-                f"{kind} {first.get(name, {}).get(kind, 0):.0f} to {size:.0f} MiB"
+                f"{kind} {half.get(name, {}).get(kind, 0):.0f} to {size:.0f} MiB"
                 for kind, size in sorted(last[name].items())
             ]
-            print(f"memory of {name}: {', '.join(words)}")
+            print(f"memory of {name} from half time to the end: {', '.join(words)}")
         return equal and not talkers.dead
 
 
