@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from chaos import checkers, linearizable, safety, service, upkeep
 from chaos.campaign import PROBED, Campaign
@@ -57,6 +58,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     bounds = (campaign.start_ns, end_ns)
     cut = segments(history.injections, nodes, bounds, lambda word: limit_ms(word, profile))
     tcp = [w.name for w in TCP]
+    settled = partial(upkeep.converged, interrupted=campaign.interrupted)
     applied: list[tuple[str, Callable[..., Verdict], tuple[object, ...]]] = [
         ("one-holder", safety.one_holder, (history,)),
         ("carried", safety.carried_in_time, (history, lease_ms, GRACE_MS)),
@@ -68,7 +70,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("payload", service.nothing_corrupt, (history,)),
         ("connections", service.connections_survive, (history, tcp, end_ns)),
         ("http", service.requests_succeed, (history, bounds)),
-        ("converged", upkeep.converged, (history, ADDRESSES)),
+        ("converged", settled, (history, ADDRESSES)),
         ("no-leak", upkeep.no_leak, (history, left)),
         ("roles-logged", upkeep.roles_logged, (history,)),
     ]

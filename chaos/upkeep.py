@@ -15,8 +15,14 @@ DESCRIPTORS_SPARE = 16  # connections that are being made or ended when one coun
 MEMORY_SPARE_KIB = 48 * 1024  # flow tables grow with use, and Python keeps what it once had
 
 
-def converged(history: History, floating: Collection[str]) -> Verdict:
-    """Check that after every fault all was well again, and one node has the addresses at last."""
+def converged(history: History, floating: Collection[str], *, interrupted: bool = False) -> Verdict:
+    """Check that after every fault all was well again, and one node has the addresses at last.
+
+    Args:
+        history: Of the run.
+        floating: All floating addresses.
+        interrupted: Whether nobody waited for that after the last fault.
+    """
     never = [i.label for i in history.injections if i.settled_ns is None]
     last = {c.node: c.addresses for c in history.censuses}
     having = [node for node, addresses in last.items() if addresses]
@@ -33,7 +39,7 @@ def converged(history: History, floating: Collection[str]) -> Verdict:
     elif not good:
         told = ", ".join(f"{n}: {' '.join(last[n])}" for n in having) or "none"
         text = f"floating addresses on devices at the end: {told}"
-    valid: Valid = (not never and good) if last else "unknown"
+    valid: Valid = (not never and good) if last and not interrupted else "unknown"
     return Verdict("converged", valid, text, {"never": never, "addresses": last})
 
 

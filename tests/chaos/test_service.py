@@ -133,6 +133,8 @@ def test_cluster_that_is_never_well_again_is_caught() -> None:
     counted = [census(t, n) for n in ("r1", "r2") for t in (0, 5000)]
     assert upkeep.converged(of(fault(1000, 3000), counted), BOTH).valid is True
     assert upkeep.converged(of(fault(1000, None), counted), BOTH).valid is False
+    cut_short = upkeep.converged(of(fault(1000, None), counted), BOTH, interrupted=True)
+    assert cut_short.valid == "unknown"
     twice = [*counted, census(6000, "r2", addresses=BOTH)]
     assert upkeep.converged(of(twice), BOTH).valid is False
     assert upkeep.converged(of(fault(1000, 3000)), BOTH).valid == "unknown"
