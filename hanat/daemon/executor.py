@@ -53,6 +53,8 @@ from hanat.kernel.ports import (
 
 log = logging.getLogger(__name__)
 
+# What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
+ARM_S_MAX, ARM_TRIES = 0.002, 3
 ARM_S_MIN = 0.002  # below this a re-arm could outlive the lease by the call's own length
 
 
@@ -211,20 +213,27 @@ class NodeExecutor:
         return Outcome.LATER
 
     def _arm(self, answers_until: float, carries_until: float) -> str | None:
-        """Grant both rights for what is left of them, and check the clock again.
+        """Grant both rights for what is left of them.
 
-        The kernel counts from the call. A process frozen between computing the rest
-        and the call would grant too long; it then finds the lease over and shuts.
+        The kernel counts from the call. A process that stood still between computing the
+        rest and the call has granted too long, by as much as both took together; it grants
+        anew. If that is in vain, too, it takes the rights back.
         """
-        now = self._place.clock()
-        answers_s, carries_s = answers_until - now, carries_until - now
-        if answers_s < ARM_S_MIN:
-            return f"only {answers_s * 1000:.1f} ms of the lease were left"
-        self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
-        if self._place.clock() >= answers_until:
+        found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
+        granted = False
+        for _ in range(ARM_TRIES):
+            now = self._place.clock()
+            answers_s, carries_s = answers_until - now, carries_until - now
+            if answers_s < ARM_S_MIN:
+                found = f"only {answers_s * 1000:.1f} ms of the lease were left"
+                break
+            self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
+            granted = True
+            if self._place.clock() <= now + ARM_S_MAX:
+                return None
+        if granted:
             self._kernel.gate.shut()
-            return "the lease ended while the gate was armed"
-        return None
+        return found
 
     @staticmethod
     def _if_installed(operation: Callable[[], None]) -> None:

@@ -17,7 +17,8 @@ from hanat.flowsync.batch import is_mark
 from hanat.flowsync.client import FlowClient
 
 FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
-RESYNC_S, RESYNC_S_MAX = 10.0, 60.0  # at most so often, for peers that lack flows; ever less
+RESYNC_SOON_S = 1.0  # at most so often, when another peer begins to lack flows
+RESYNC_S, RESYNC_S_MAX = 10.0, 60.0  # for those that still do; ever less
 
 
 class Replication:
@@ -38,7 +39,8 @@ class Replication:
     ) -> None:
         self._replica, self._guard, self._origin, self._kick = replica, guard, origin, kick
         self._known_index = replica.last_index
-        self._resync_at, self._resync_s = 0.0, RESYNC_S
+        self._resync_at, self._resync_s, self._resynced_at = 0.0, RESYNC_S, 0.0
+        self._lacking: set[int] = set()
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
 
@@ -66,12 +68,15 @@ class Replication:
     def look(self, now: float) -> None:
         """See whether the worker lives; as holder, tell everything to who lacks flows."""
         self.worker.look()
-        if now < self._resync_at or not self._replica.leading:
+        if not self._replica.leading:
+            self._lacking = set()
             return
-        if not self._guard.incomplete_peers:
-            self._resync_s = RESYNC_S
+        was, self._lacking = self._lacking, self._guard.incomplete_peers
+        if self._lacking - was:
+            self._resync_at, self._resync_s = self._resynced_at + RESYNC_SOON_S, RESYNC_S
+        if not self._lacking or now < self._resync_at:
             return
-        self._resync_at = now + self._resync_s
+        self._resynced_at, self._resync_at = now, now + self._resync_s
         # One that still lacks flows after that has another trouble.
         self._resync_s = min(2 * self._resync_s, RESYNC_S_MAX)
         self.worker.resync()

@@ -210,7 +210,7 @@ class FlowClient:
         self._send(Kind.FLUSH, NUMBER.pack(self._number))
 
     def resync(self) -> None:
-        """Tell everything anew, unless it is being done."""
+        """Tell everything once more, after what is being told."""
         self._send(Kind.RESYNC)
 
     # ----------------------------------------------------------------------- backup

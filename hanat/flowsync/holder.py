@@ -69,6 +69,7 @@ class HolderSide:
         self._on_flushed: Callable[[], None] | None = None
         self._resync: Resync | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._wanted_again = False
         self._overruns = 0
         self._overrun = False  # and what was queued by then is not read yet
         self.scope = Scope()
@@ -169,9 +170,13 @@ class HolderSide:
     # ------------------------------------------------------------------ resync
 
     def resync(self, *, anew: bool = True) -> None:
-        """Tell everything; unless it is being done and need not be done anew."""
-        if self._capture is None or (self._resync is not None and not anew):
+        """Tell everything; while that is being done, and not wanted `anew`, once more after it."""
+        if self._capture is None:
             return
+        if self._resync is not None and not anew:
+            self._wanted_again = True  # who began to lack flows meanwhile did not see its begin
+            return
+        self._wanted_again = False
         self.collect()
         if self._overrun:
             return  # it comes when everything that was queued is read
@@ -397,6 +402,8 @@ class HolderSide:
             self._resync = None
             self._table.end()
             self._send(encode_mark(Mark(resync.number, ends=True)), 0)
+            if self._wanted_again:
+                self._resync_later(RESYNC_AGAIN_S)
 
     def _send_some(self, waiting: Waiting) -> int:
         changes = waiting.take(CHANGES_MAX)

@@ -70,7 +70,7 @@ class FlowWorker:
         self._holder.flush(done)
 
     def resync(self, *, anew: bool = True) -> None:
-        """Tell everything, as holder; unless it is being done and need not be done anew."""
+        """Tell everything, as holder; see `HolderSide.resync`."""
         self._holder.resync(anew=anew)
 
     def install(self, batch: bytes) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from hanat.consensus.background import Done
 from hanat.consensus.replica import Replica
@@ -146,3 +149,39 @@ def test_what_is_installed_is_not_installed_again_unless_the_kernel_refused_some
     assert e.executor.execute(AddAddresses(EDGE.vips))
     assert isinstance(e.install(), ActionFailed)  # not known to be there: tried, and refused
     assert isinstance(e.install(), ActionDone)
+
+
+@pytest.mark.parametrize("took_s", [0.05, 0.1])
+def test_gate_that_was_armed_too_long_is_armed_anew(
+    took_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e = Executed()
+    e.install()
+    slow = iter([took_s])
+    stand_still(e, slow, monkeypatch)
+
+    found = e.executor.execute(ArmGate(100.1, 100.3))
+
+    left_s = 100.1 - e.now
+    answers_s = e.gate.rights()["eth0"].answers_s if "eth0" in e.gate.rights() else 0.0
+    assert answers_s <= max(left_s, 0.0) + 0.002
+    assert (found is None) is (left_s > 0)
+
+
+def test_gate_that_takes_long_each_time_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    e = Executed()
+    e.install()
+    stand_still(e, itertools.repeat(0.003), monkeypatch)
+    assert "took more than 2 ms, 3 times" in str(e.executor.execute(ArmGate(100.1, 100.3)))
+    assert e.gate.rights() == {}
+
+
+def stand_still(e: Executed, slow: Iterator[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time pass between the clock and the kernel."""
+    arm = e.gate.arm
+
+    def late(devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+        e.now += next(slow, 0.0)
+        arm(devices, answers_s=answers_s, carries_s=carries_s)
+
+    monkeypatch.setattr(e.gate, "arm", late)

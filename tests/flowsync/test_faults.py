@@ -127,6 +127,20 @@ async def test_who_does_not_hold_kills_nothing(cluster: Cluster) -> None:
     assert (answer.total, answer.records) == (0, [])
 
 
+async def test_who_lacks_flows_while_everything_is_told_is_told_after_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanat.flowsync.holder.RESYNC_AGAIN_S", 0.001)
+    cluster.holder.start_capture(1)
+    cluster.restart_backup()
+    cluster.commit()  # the begin was for the one before
+    cluster.restart_backup()
+    cluster.holder.resync(anew=False)
+    await cluster.settle()
+    await cluster.settle()
+    assert cluster.complete == [True, True]
+
+
 async def test_flow_that_ended_unnoticed_while_young_is_not_told_of(cluster: Cluster) -> None:
     cluster.scope(Replicate(min_age_s=10.0))
     cluster.holder.start_capture(1)

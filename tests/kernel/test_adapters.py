@@ -197,9 +197,7 @@ def test_entries_tell_of_their_end_although_nobody_listened(inside: str) -> None
 
 
 @given(configuration=configurations())
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nft_takes_every_script_over_every_other(inside: str, configuration: Configuration) -> None:
     assert inside
     firewall, gate = KernelFirewall(), KernelGate()
