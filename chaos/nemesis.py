@@ -15,8 +15,6 @@ they did anything that can be noticed.
 from __future__ import annotations
 
 import signal
-import socket
-import struct
 import subprocess
 import time
 from collections.abc import Sequence
@@ -27,13 +25,9 @@ from chaos import topology
 from chaos.errors import LabError
 from chaos.lab import Lab
 from chaos.net import Grudge, Net
-from chaos.netns import entered
+from chaos.netns import empty_connections, entered
 from chaos.node import Kill, KillDaemon, Node, Pause
 from chaos.topology import FLOATING, Topology
-
-NETLINK_NETFILTER = 12
-CT_DELETE = 0x0102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
-NLM_F_REQUEST_ACK = 0x05
 
 
 class Fault(Protocol):
@@ -334,13 +328,10 @@ def forget(network: Topology, router: str) -> None:
     namespace = network.namespace(router)
     with entered(namespace):
         subprocess.run(["nft", "flush", "ruleset"], check=True, capture_output=True)
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-    with sock:
-        # Deleting without naming one deletes all of them: header, then nfgenmsg (AF_UNSPEC).
-        sock.send(struct.pack("=IHHIIBBH", 20, CT_DELETE, NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
-        (error,) = struct.unpack_from("=i", sock.recv(4096), 16)
-    if error:
-        raise LabError(f"cannot empty the connection table of {router}: error {-error}")
+    try:
+        empty_connections(namespace)
+    except OSError as error:
+        raise LabError(f"cannot empty the connections of {router}: {error.strerror}") from error
     present = topology.run_ip(["-n", namespace, "-4", "-o", "addr", "show"])
     lines = [
         f"addr del {address} dev {topology.DEVICES[name]}"

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 NETNS_DIR = Path("/run/netns")  # where ip-netns(8) keeps its names
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+NETLINK_NETFILTER = 12
+CT_DELETE = 0x0102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
+NLM_F_REQUEST_ACK = 0x05
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,6 +48,22 @@ def entered(namespace: str) -> Iterator[None]:
             _setns(home)
     finally:
         os.close(home)
+
+
+def empty_connections(namespace: str) -> None:
+    """Delete all that a namespace's connection tracking has.
+
+    Raises:
+        OSError: The kernel refused it.
+    """
+    with entered(namespace):
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+    with sock:
+        # Deleting without naming one deletes all of them: header, then nfgenmsg (AF_UNSPEC).
+        sock.send(struct.pack("=IHHIIBBH", 20, CT_DELETE, NLM_F_REQUEST_ACK, 1, 0, 0, 0, 0))
+        (error,) = struct.unpack_from("=i", sock.recv(4096), 16)
+    if error:
+        raise OSError(-error, os.strerror(-error))
 
 
 def write_sysctls(namespace: str, values: Mapping[str, str]) -> None:

@@ -22,10 +22,11 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chaos.errors import LabError, UsageError
-from chaos.netns import NETNS_DIR, write_sysctls
+from chaos.netns import NETNS_DIR, empty_connections, write_sysctls
 
 BRIDGES = {"public": "br-pub", "private": "br-priv"}
 DEVICES = {"public": "eth0", "private": "eth1"}  # on the routers
@@ -224,8 +225,17 @@ def _create(topology: Topology) -> None:
 
 
 def remove(topology: Topology) -> None:
-    """Delete the namespaces that exist; devices inside go with them."""
+    """Delete the namespaces that exist; devices inside go with them.
+
+    A socket that still tries to say goodbye keeps a namespace for minutes, nameless, and with it
+    every tracked connection in the table that all namespaces share: the next lab's nodes
+    would walk past them.
+    """
+    routers = {topology.namespace(router.name) for router in topology.routers}
     for namespace in topology.present():
+        if namespace in routers:
+            with suppress(OSError):  # it goes anyway
+                empty_connections(namespace)
         run_ip(["netns", "del", namespace])
 
 
