@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,9 @@ SIZE_HEAD = (
     "flows", "daemon of the holder, MiB", "flow worker", "daemon of a backup", "flow worker",
     "resync of a new node, s", "changes of holder",
 )  # fmt: skip
+
+
+COMMIT_HEAD = ("flows", "conntrackd -c on a backup, s", "in its kernel then")
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +273,6 @@ def running(system: str, options: argparse.Namespace) -> Iterator[Bench]:
         try:
             yield bench
         finally:
-            # To remove a namespace with a large table occupies the kernel for half a minute.
-            for name in bench.system.nodes:
-                bench.lab.exec_in(name, ["conntrack", "-F"], 60)
             bench.close()
 
 
@@ -296,6 +296,20 @@ def sizes(options: argparse.Namespace, counts: Sequence[int]) -> Iterator[tuple[
             )  # fmt: skip
 
 
+def commits(options: argparse.Namespace, counts: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    """Yield what a takeover costs conntrackd: from the cache of a backup into its kernel."""
+    for count in counts:
+        with running("conntrackd", options) as bench:
+            bench.load(0, count, rate=options.rate)
+            bench.settle()
+            backup = bench.backups[0]
+            conf = str(bench.lab.folder / backup / "conntrackd.conf")
+            began = time.monotonic()
+            bench.lab.exec_in(backup, ["conntrackd", "-C", conf, "-c"], 60)
+            seconds = time.monotonic() - began
+            yield str(count), f"{seconds:.2f}", str(bench.count(backup))
+
+
 def _resync_s(bench: Bench) -> float:
     """Restart a backup; return how long until it has all flows again, from its first answer."""
     lab, name = bench.lab, bench.backups[0]
@@ -314,6 +328,13 @@ def _resync_s(bench: Bench) -> float:
     return time.monotonic() - began
 
 
+def _print(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    print(f"\n| {' | '.join(head)} |")
+    print("|---" * len(head) + "|")
+    for line in lines:
+        print(f"| {' | '.join(line)} |", flush=True)
+
+
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -327,8 +348,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=10_000, help="flows/s (default: 10000)")
     parser.add_argument("--trials", type=int, default=1)
     parser.add_argument(
-        "--size", nargs="*", type=int, default=[], help="tables for memory and resync"
-    )
+        "--size", nargs="*", type=int, default=[], metavar="FLOWS",
+        help="tables for memory, resync, and what a takeover costs conntrackd",
+    )  # fmt: skip
     parser.add_argument("--patience", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--prefix", default="hanat-flows", help="of the lab (default: %(default)s)")
     options = parser.parse_args()
@@ -345,11 +367,12 @@ def main() -> int:
                         rows.append(measure(bench, first=0, count=options.flows, rate=rate))
         if rows:
             print(markdown(rows))
-        if options.size:
-            print(f"\n| {' | '.join(SIZE_HEAD)} |")
-            print("|---" * len(SIZE_HEAD) + "|")
-            for line in sizes(options, options.size):
-                print(f"| {' | '.join(line)} |", flush=True)
+        for system, head, found in (
+            ("hanat", SIZE_HEAD, sizes),
+            ("conntrackd", COMMIT_HEAD, commits),
+        ):
+            if options.size and system in options.system:
+                _print(head, found(options, options.size))
     except UsageError as error:
         print(f"benchmarks.flows: {error}", file=sys.stderr)
         return error.exit_code
