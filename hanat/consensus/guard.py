@@ -32,7 +32,7 @@ from hanat.consensus.compaction import NoStore, Snapshots
 from hanat.consensus.durability import Matches
 from hanat.consensus.elections import Elections
 from hanat.consensus.library import LibraryNode
-from hanat.consensus.promises import HEARTBEAT_BEACONS
+from hanat.consensus.promises import HEARTBEAT_BEACONS, RaftView, Wire
 from hanat.consensus.state import State
 from hanat.consensus.transfer import Transfers
 from hanat.core.configuration import Profile
@@ -103,8 +103,13 @@ class Guard(Elections):
         # The replica brings its own.
         self.transfers = Transfers(self, Snapshots(NoStore(), self.durability, State))
         self._held: tuple[int, Message] | None = None  # an acknowledgement that waits, to whom
-        self.durability.on_durable = self._release
         self.on_event: Callable[[Message], None] = lambda _: None  # told by a peer, for the log
+
+    def bind(self, raft: RaftView, wire: Wire) -> None:
+        """Connect the guard to the library's object and to what carries messages."""
+        super().bind(raft, wire)
+        # Not before: to read a snapshot cuts the log, which makes the rest of it durable.
+        self.durability.on_durable = self._release
 
     # ------------------------------------------------------------------- sending
 

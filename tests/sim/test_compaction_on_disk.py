@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from hanat.consensus.background import Background, at_once
 from hanat.consensus.journal import open_journal
 from hanat.consensus.store import SnapshotStore
 from tests.consensus.disks import Quick
@@ -15,7 +17,7 @@ from tests.sim.world import World
 COMMANDS = 100
 
 
-def node_on(data_dir: Path) -> Process:
+def node_on(data_dir: Path, background: Background | None = None) -> Process:
     """Return a started cluster of one node."""
     world = World(seed=1, node_ids=(1,))
     process = Process(world, 1, profile="default", rate=1.0)
@@ -23,6 +25,7 @@ def node_on(data_dir: Path) -> Process:
         data_dir, node_id=1, cluster="sim", files=Quick(), segment_bytes_max=400
     )
     process.store = SnapshotStore(data_dir, cluster="sim", files=Quick())
+    process.background = background or process.background
     process.start()
     return process
 
@@ -82,6 +85,24 @@ def test_journal_that_was_not_cut_yet_keeps_its_end(tmp_path: Path) -> None:
     assert process.journal[0][1] > COMMANDS
     process.world.run(1.0)
     assert process.applied == list(range(COMMANDS + 5))
+    stopped(process)
+
+
+def test_node_that_was_killed_between_snapshot_and_cut_starts(tmp_path: Path) -> None:
+    process = node_on(tmp_path / "before")
+    process.world.run(1.0)
+    for uid in range(COMMANDS):
+        process.propose(uid)
+    process.world.run(0.1)
+    process.guard.durability.kept_entries = 10_000  # killed before the cut
+    process.compact()
+    process.world.run(0.1)
+    shutil.copytree(tmp_path / "before", tmp_path / "after")  # as it is without a last sync
+    stopped(process)
+    process = node_on(tmp_path / "after", at_once)  # as before the daemon has its threads
+    assert process.journal[0][1] > COMMANDS / 2
+    process.world.run(1.0)
+    assert process.applied == list(range(COMMANDS))
     stopped(process)
 
 
