@@ -116,7 +116,11 @@ def validate(model: type[M], document: Document, findings: Findings) -> M | None
 
     Everything that is not goes to `findings`.
     """
-    remaining = copy.deepcopy(document)
+    try:
+        remaining = copy.deepcopy(document)
+    except RecursionError:
+        findings.add((), "is nested too deeply")
+        return None
     reported = False
     while True:
         try:

@@ -15,6 +15,7 @@ IP6_FORWARD = "net/ipv6/conf/all/forwarding"
 EVENTS = "net/netfilter/nf_conntrack_events"
 LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
+REFUSED_GAP_S = 60.0  # a kernel that refused a repair will refuse the next one
 REPAIR_GAP_S = 1.0  # whoever changes it again and again must not keep the node busy
 
 Setting = tuple[str, str, str]
@@ -68,3 +69,8 @@ class Repairs:
         self._free_at[kind] = now + REPAIR_GAP_S
         self.counts[kind] = self.counts.get(kind, 0) + 1
         return True
+
+    def refused(self, kind: str, now: float) -> None:
+        """Note that a repair that began was refused: it does not count."""
+        self._free_at[kind] = now + REFUSED_GAP_S
+        self.counts[kind] -= 1

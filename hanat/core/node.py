@@ -454,6 +454,12 @@ class Node(Standing):
             case (AddAddresses() | RestoreAddresses() | ArmGate()
                   | StartCapture() | Announce()):  # fmt: skip
                 return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+            case RemoveAddresses() if self._installed is not self._configuration:
+                # Gate and ruleset were to come behind it; that is tried again.
+                return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+            case RestoreSettings():
+                self._repairs.refused("sysctl", now)
+                return ()
             case TransferLeadership() if self._handing_over:
                 return (StepDown(),)
             case _:

@@ -45,6 +45,7 @@ from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
 
 SWITCHOVER_S_MAX = 5.0
+DESCRIPTION_MAX = 500
 _INCOMPLETE = "connections would break; try again soon, or look at the flows in its status"
 
 
@@ -124,7 +125,7 @@ class DaemonBackend:
         words = [snapshot.role.value, f"holder {holder or 'unknown'}"]
         if snapshot.ineligible:
             words.append(f"ineligible: {'; '.join(snapshot.ineligible)}")
-        return ", ".join(words)
+        return " ".join(", ".join(words).split())[:DESCRIPTION_MAX]
 
     async def refresh(self) -> None:
         """Ask the flow worker for the figures of now."""

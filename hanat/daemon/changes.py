@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hanat.api.ports import Shown
 from hanat.config import cross_check
@@ -23,6 +23,7 @@ from hanat.consensus.state import NewConfiguration
 from hanat.core.change import Report, Rollout, differences, refusals
 from hanat.core.configuration import Configuration
 from hanat.core.snapshot import NodeSnapshot
+from hanat.core.status import Role
 from hanat.daemon.machine import check_neighbours
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import (
@@ -38,8 +39,14 @@ from hanat.errors import (
 COMMIT_S_MAX = 5.0  # a healthy commit takes some milliseconds
 REPORT_S_MAX = 5.0  # for a large ruleset on a busy machine
 LOOK_S = 0.02
+THREAD_S_MAX = 10.0
+# To try a ruleset out keeps the gate from being armed for as long, when the machine is busy: a
+# holder with less of a lease than this does not.
+TRIAL_S_MAX = 0.05
 FILE = "cluster.toml"  # what the text is called in messages
 ACCEPTED_MAX = 16
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ class Changes:
         if problems:
             raise ConfigError(tuple(problems))
         self._demand_revision(based_on)  # all that took a while
-        changes = differences(current, wanted)
+        changes = await asyncio.to_thread(differences, current, wanted)
         same = text == parts.replica.state.text
         return {"revision": based_on, "changes": list(changes), "same_text": same}
 
@@ -182,15 +189,19 @@ class Changes:
                 future.set_result(found)
 
         self._parts.rulesets.read(text, file=FILE, done=done)
-        return await future
+        return await _soon(future)
 
     async def _kernel_says(self, wanted: Configuration) -> list[Problem]:
         """Let this node's kernel look at the ruleset: another one would refuse it, too."""
+        snapshot = self._parts.snapshot()
+        usable_s = snapshot.profile.lease_s - snapshot.profile.margin_s
+        if snapshot.role is Role.ACTIVE and usable_s < TRIAL_S_MAX:
+            return []
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._parts.rulesets.try_out(
             wanted, lambda found: None if future.done() else future.set_result(found)
         )
-        found = await future
+        found = await _soon(future)
         return [] if found is None else [Problem(FILE, "", f"refused by the kernel: {found}")]
 
     async def _neighbours_say(self, current: Configuration, wanted: Configuration) -> list[Problem]:
@@ -245,3 +256,15 @@ class Changes:
                 nodes = [self._tell(name, report, revision) for name, report in reports]
                 return {"revision": revision, "nodes": nodes}
             await asyncio.sleep(LOOK_S)
+
+
+async def _soon(future: asyncio.Future[Found]) -> Found:
+    """Return what a thread finds; it may have others' work to do before."""
+    try:
+        async with asyncio.timeout(THREAD_S_MAX):
+            return await future
+    except TimeoutError:
+        raise RefusedError(
+            f"configuration not applied: not looked at within {THREAD_S_MAX:g} s, this node is "
+            "busy with its rulesets; try again"
+        ) from None

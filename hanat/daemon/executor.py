@@ -195,10 +195,18 @@ class NodeExecutor:
         return None
 
     def _restore(self, settings: tuple[Setting, ...]) -> None:
+        problems: list[KernelError] = []
         for path, found, wanted in settings:
-            self._kernel.settings.write(path, wanted)
             name = path.replace("/", ".")
-            log.warning("sysctl=%s found=%s action=set_to_%s", name, found, wanted)
+            try:
+                self._kernel.settings.write(path, wanted)
+            except KernelError as error:
+                problems.append(error)
+                log.error("sysctl=%s found=%s wanted=%s", name, found, wanted)  # noqa: TRY400 - told as outcome
+            else:
+                log.warning("sysctl=%s found=%s action=set_to_%s", name, found, wanted)
+        if problems:
+            raise problems[0]
 
     def _install(self, action: Action, configuration: Configuration) -> str | Outcome:
         missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))
@@ -217,19 +225,22 @@ class NodeExecutor:
 
         The kernel counts from the call. A process that stood still between computing the
         rest and the call has granted too long, by as much as both took together; it grants
-        anew. If that is in vain, too, it takes the rights back.
+        anew, at last less by that. If that is in vain, too, it takes the rights back.
         """
+        took_s = 0.0
         found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
         granted = False
-        for _ in range(ARM_TRIES):
+        for left in reversed(range(ARM_TRIES)):
+            spare_s = 0.0 if left else took_s
             now = self._place.clock()
-            answers_s, carries_s = answers_until - now, carries_until - now
+            answers_s, carries_s = answers_until - now - spare_s, carries_until - now - spare_s
             if answers_s < ARM_S_MIN:
                 found = f"only {answers_s * 1000:.1f} ms of the lease were left"
                 break
             self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
             granted = True
-            if self._place.clock() <= now + ARM_S_MAX:
+            took_s = self._place.clock() - now
+            if took_s <= spare_s + ARM_S_MAX:
                 return None
         if granted:
             self._kernel.gate.shut()

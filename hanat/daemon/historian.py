@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,17 @@ from hanat.consensus.codec import Message
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Happened
-from hanat.core.history import Event, Sign, Taking, Witness, decode, is_settled, last_holder, words
+from hanat.core.history import (
+    EVENTS_MAX,
+    Event,
+    Sign,
+    Taking,
+    Witness,
+    decode,
+    is_settled,
+    last_holder,
+    words,
+)
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import Role
 from hanat.flowsync.client import FlowClient
@@ -91,7 +102,7 @@ class Historian:
     def entered(self, was: Role) -> None:
         """Note that this node entered a role."""
         now = self._snapshot()
-        if now.role is Role.TAKEOVER and was is Role.BACKUP:
+        if now.role is Role.TAKEOVER:
             self._witness.elected(now, self._signs())
         if now.role is Role.ACTIVE:
             self._taking = now, self._parts.frames()
@@ -162,6 +173,8 @@ class Historian:
     def _forwarded(self, message: Message) -> None:
         """Propose what a peer told."""
         happened = Happened(message["origin"], message["serial"], message["event"])
+        if happened in self._parts.replica.state.events:
+            return
         if self._parts.replica.propose(happened):
             self._kick()
 
@@ -170,11 +183,17 @@ class Historian:
         if happened in self._pending:
             self._pending.remove(happened)
 
+    def restored(self) -> None:
+        """The log has become that of a snapshot."""
+        known = self._parts.replica.state.events
+        for happened in [happened for happened in self._pending if happened in known]:
+            self._pending.remove(happened)
+
     # ------------------------------------------------------------------ showing
 
     def _newest(self) -> Iterator[Event]:
         """Return what the log has and this version understands, newest first."""
-        found = (decode(entry.event) for entry in reversed(self._parts.replica.state.events))
+        found = (_decoded(entry.event) for entry in reversed(self._parts.replica.state.events))
         return (event for event in found if event is not None)
 
     def show(self, limit: int) -> list[dict[str, Any]]:
@@ -182,6 +201,9 @@ class Historian:
         names = {peer.node_id: peer.name for peer in self._parts.settings.peers}
         found = [_document(event, names) for event in islice(self._newest(), limit)]
         return found[::-1]
+
+
+_decoded = lru_cache(maxsize=EVENTS_MAX)(decode)
 
 
 def _document(event: Event, names: dict[int, str]) -> dict[str, Any]:

@@ -454,6 +454,7 @@ class Daemon:
     def _restored(self) -> None:
         """The state has become that of a snapshot."""
         self._worker.forget()
+        self._historian.restored()
         self._configurations.committed(self._replica.state)
 
     def _heed(self, configuration: Configuration) -> None:

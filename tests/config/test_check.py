@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hanat.config import check
-from tests.config.helpers import CLUSTER, EXAMPLES, NODE, changed
+from tests.config.helpers import CLUSTER, EXAMPLES, NODE, changed, problems_of
 
 
 @pytest.fixture
@@ -111,3 +111,8 @@ def test_a_file_of_neither_kind_is_refused(tmp_path: Path) -> None:
     path.write_text("schema = 1\n")
 
     assert shown(path)[0].startswith("x.toml: : is neither a node file")
+
+
+def test_keys_of_many_parts_are_refused_not_recursed_into() -> None:
+    (problem,) = problems_of(".".join("a" * 500) + " = 1\n" + CLUSTER)
+    assert "nested too deeply" in problem

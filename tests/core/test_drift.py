@@ -81,6 +81,17 @@ def test_setting_is_put_back_once_a_second() -> None:
     assert h.node.snapshot().repairs == (("ruleset", 1), ("sysctl", 1))
 
 
+def test_setting_that_cannot_be_put_back_is_tried_again_in_a_minute() -> None:
+    wrong = ((IP_FORWARD, "0", "1"),)
+    h = Harness(failing=do.RestoreSettings(wrong)).active(until=1000.0)
+    assert h.tell(told.SettingsDrifted(wrong)) == [do.RestoreSettings(wrong)]
+    assert h.node.snapshot().repairs == (("sysctl", 0),)
+    h.now += 59.0
+    assert h.tell(told.SettingsDrifted(wrong)) == []
+    h.now += 1.0
+    assert h.tell(told.SettingsDrifted(wrong)) == [do.RestoreSettings(wrong)]
+
+
 def test_only_what_was_right_once_is_missed() -> None:
     settings = Settings()
     assert settings.look({IP_FORWARD: "1", LIBERAL: "0", FILTER: "2"}) == ()

@@ -7,6 +7,7 @@ from ipaddress import ip_interface
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
 from hanat.core.upkeep import ANNOUNCE_OFFSETS_S
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
@@ -26,6 +27,17 @@ def test_addresses_of_a_new_configuration_wait_for_its_gate() -> None:
         do.AddAddresses((extra,)),
         do.Announce((extra,), until=0.09),
     ]
+
+
+def test_ruleset_that_was_to_come_behind_a_refused_removal_is_tried_again() -> None:
+    changed = Configuration("test", PROFILE, VIPS[:1], (), ())
+    h = Harness(failing=do.RemoveAddresses(VIPS))
+    assert do.InstallRuleset(changed) not in h.tell(told.ConfigurationApplied(2, changed))
+    assert h.node.ineligible
+    h.failing = None
+    h.now = KERNEL_RETRY_S
+    assert do.InstallRuleset(changed) in h.tell(told.TimerDue())
+    assert not h.node.ineligible
 
 
 def test_ruleset_of_an_older_configuration_opens_nothing() -> None:

@@ -171,9 +171,19 @@ def test_gate_that_was_armed_too_long_is_armed_anew(
 def test_gate_that_takes_long_each_time_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
     e = Executed()
     e.install()
-    stand_still(e, itertools.repeat(0.003), monkeypatch)
+    stand_still(e, itertools.count(0.003, 0.003), monkeypatch)
     assert "took more than 2 ms, 3 times" in str(e.executor.execute(ArmGate(100.1, 100.3)))
     assert e.gate.rights() == {}
+
+
+def test_gate_that_takes_equally_long_each_time_is_armed_for_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    e = Executed()
+    e.install()
+    stand_still(e, itertools.repeat(0.02), monkeypatch)
+    assert e.executor.execute(ArmGate(100.1, 100.3)) is None
+    assert 0.0 < e.gate.rights()["eth0"].answers_s <= 100.1 - e.now
 
 
 def stand_still(e: Executed, slow: Iterator[float], monkeypatch: pytest.MonkeyPatch) -> None:
