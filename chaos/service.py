@@ -118,13 +118,15 @@ def connections_survive(history: History, expected: Collection[str], end_ns: int
 def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
     """Check that every request that was made while all was well succeeded.
 
-    One that timed out is no failure by itself: it is not known what became of it.
+    One that timed out is no failure by itself: it is not known what became of it, so it is not
+    known either whether all succeeded. If none did, that is known well enough.
     """
-    bad, made, unknown = [], 0, 0
+    bad, made, good, unknown = [], 0, 0, 0
     for start_ns, until_ns in quiet_times(history.injections, bounds):
         for request in history.requests:
             if start_ns <= request.t_ns and request.end_ns < until_ns:
                 made += 1
+                good += request.outcome == "ok"
                 unknown += request.outcome == "info"
                 if request.outcome == "fail":
                     label = during(history.injections, request.t_ns)
@@ -135,7 +137,9 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
         f"of all {counts['ok']} ok, {counts['fail']} failed, {counts['info']} timed out"
     )
     text += "".join(f"; {problem}" for problem in bad[:3])
-    valid: Valid = not bad if made else "unknown"
+    valid: Valid = "unknown" if unknown or not made else True
+    if bad or (made and not good):
+        valid = False
     return Verdict("http", valid, text, {"counts": counts, "bad": bad[:EXAMPLES_MAX]})
 
 

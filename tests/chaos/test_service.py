@@ -106,8 +106,12 @@ def test_requests_may_fail_in_a_fault_and_not_in_quiet_times() -> None:
     assert service.requests_succeed(during, bounds).valid is True
     after = of(fault(1000, 3000), [request(4000, "fail")])
     assert service.requests_succeed(after, bounds).valid is False
-    # Nobody knows what became of one that timed out.
-    assert service.requests_succeed(of([request(4000, "info")]), bounds).valid is True
+    # Nobody knows what became of one that timed out, unless all did.
+    timed_out = [request(t, "info") for t in range(500, 5900, 500)]
+    assert service.requests_succeed(of(timed_out), bounds).valid is False
+    assert service.requests_succeed(of(timed_out, [request(10)]), bounds).valid == "unknown"
+    in_fault = of(fault(1000, 3000), [request(500), request(2000, "info"), request(4000)])
+    assert service.requests_succeed(in_fault, bounds).valid is True
     assert service.requests_succeed(of(), bounds).valid == "unknown"
 
 
