@@ -53,6 +53,7 @@ class Campaign:
     Attributes:
         problem: What kept it from going on to the end.
         interrupted: Whether that was the person who started it.
+        configured: Whether clients were told to change the configuration.
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class Campaign:
     end_ns: int = 0
     problem: str | None = None
     interrupted: bool = False
+    configured: bool = False
 
 
 @dataclass(slots=True)
@@ -87,7 +89,8 @@ def perform(lab: Lab, campaign: Campaign) -> None:
     traffic = Traffic(lab, WORKLOADS, limit_s=limit_s, carried=True)
     traffic.start()
     operators = Operators(lab, seed=campaign.settings.seed, limit_s=limit_s)
-    if not operators.start(first):
+    campaign.configured = operators.start(first)
+    if not campaign.configured:
         campaign.say("this hanat has no /v1/config: nobody changes the configuration")
     runner = _Runner(lab, campaign)
     try:
