@@ -158,7 +158,7 @@ def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict
         t_ns = after.start_ns
         if any(_explains(injection, before, t_ns) for injection in history.injections):
             continue
-        if any(not s.judged and s.start_ns <= t_ns < s.end_ns + BLAME_NS for s in cut):
+        if any(_nobody_could_hold(segment, before, t_ns) for segment in cut):
             continue
         label = f"{before.router}→{after.router} after {during(history.injections, t_ns)}"
         stalled_ns = max(
@@ -179,3 +179,13 @@ def _explains(injection: Injection, before: Spell, t_ns: int) -> bool:
     until_ns = t_ns if injection.heal_ns is None else injection.heal_ns + BLAME_NS
     concerned = before.router in injection.nodes or injection.nemesis == "switchover"
     return concerned and injection.t_ns <= t_ns <= until_ns
+
+
+def _nobody_could_hold(segment: Segment, before: Spell, t_ns: int) -> bool:
+    """Whether between two tenures there was a time when nobody could hold, or just before.
+
+    That no bound is promised for outages excuses nothing here: a holder that no fault hits has
+    to stay while a stranger claims its address or a backup's cable carries nothing.
+    """
+    begun = segment.start_ns <= t_ns
+    return not segment.serviceable and begun and before.end_ns < segment.end_ns + BLAME_NS

@@ -130,6 +130,27 @@ def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
     assert "stood still" in verdict.summary
 
 
+def test_fault_of_unbounded_outage_does_not_excuse_a_healthy_holder_that_moves() -> None:
+    moved = [holds("r1", 0, 1510), holds("r2", 1530, 5000)]
+    stranger = fault(1000, 3000, nodes=(), limits=("unbounded", "rejoin"))
+    backup = fault(
+        1000, 3000, nodes=("r3",), out=(), hindered=("r3",), limits=("unbounded", "rejoin")
+    )
+    for other in (stranger, backup):
+        history = of(*moved, other)
+        assert service.stayed(history, cut(history, 5000), 11).valid is False
+
+
+def test_holder_may_change_after_a_time_when_nobody_could_hold() -> None:
+    # r3 could not hold alone; which of the two holds afterwards is up to them.
+    others = fault(1000, 3000, nodes=("r1", "r2"), limits=("lease", "restart"))
+    for back_ms in (3500, 7000):
+        history = of(holds("r3", 0, 1110), holds("r1", back_ms, 9000), others)
+        assert service.stayed(history, cut(history, 9000), 11).valid is True
+    later = of(holds("r3", 0, 1110), holds("r3", 3500, 7000), holds("r1", 7020, 9000), others)
+    assert service.stayed(later, cut(later, 9000), 11).valid is False
+
+
 # Upkeep --------------------------------------------------------------------------------
 
 
