@@ -159,7 +159,11 @@ def _possible(
 
 def replay(options: argparse.Namespace, settings: Settings) -> str:
     """Return the command that does the same again."""
-    words = ["python", "-m", "chaos", "run", "--nemesis", options.nemesis]
+    asked = options.nemesis
+    if tuple(settings.nemeses) != select(asked):
+        # The plan follows from what was left, and another machine may lack something else.
+        asked = ",".join(nemesis.name for nemesis in settings.nemeses) or "none"
+    words = ["python", "-m", "chaos", "run", "--nemesis", asked]
     words += ["--seed", str(settings.seed), "--time", f"{settings.time_s:g}"]
     words += ["--profile", settings.profile]
     if options.hanat:
