@@ -231,7 +231,8 @@ def announced_last(history: History) -> Verdict:
     """
     late: dict[str, float] = {}
     judged = 0
-    for tenure in tenures(history)[1:]:
+    held = tenures(history)
+    for tenure in held[1:]:
         active = [i for i in history.injections if i.holds(tenure.start_ns)]
         hit = any(tenure.router in (*i.out, *i.hindered) for i in active)
         mine = [
@@ -254,4 +255,7 @@ def announced_last(history: History) -> Verdict:
         text = "announced before it answered: " + ", ".join(
             f"{label} ({ms:.0f} ms)" for label, ms in late.items()
         )
-    return Verdict("announced-last", not late, text, {"late_ms": late})
+    valid: Valid = not late
+    if len(held) > 1 and not judged:
+        valid, text = "unknown", f"none of {len(held) - 1} takeovers could be judged"
+    return Verdict("announced-last", valid, text, {"late_ms": late})

@@ -160,3 +160,10 @@ def test_announcement_before_the_state_is_there_is_caught() -> None:
     verdict = safety.announced_last(early)
     assert verdict.valid is False
     assert verdict.evidence["late_ms"] == {"r2, no fault": pytest.approx(205, abs=1)}
+
+
+def test_announcements_that_could_not_be_judged_prove_nothing() -> None:
+    assert safety.announced_last(of(holds("r1", 0, 5000))).valid is True
+    hit = fault(1000, 3000, nodes=("r1", "r2"))
+    history = of(hit, holds("r1", 0, 1110), holds("r2", 1130, 5000))
+    assert safety.announced_last(history).valid == "unknown"
