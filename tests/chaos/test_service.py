@@ -130,6 +130,21 @@ def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
     assert "stood still" in verdict.summary
 
 
+def test_whoever_an_operator_asked_for_holds_next() -> None:
+    asked = replace(fault(1100, 2000, nodes=("r2",), out=()), nemesis="switchover")
+    others = holds("r3", 1130, 5000)
+    assert service.handed_over(of(asked, holds("r1", 0, 1110), holds("r2", 1130, 5000))).valid
+    for held in (others, [*holds("r2", 4000, 5000), *holds("r1", 1130, 3900)]):
+        wrong = of(asked, holds("r1", 0, 1110), held)
+        assert service.handed_over(wrong).valid is False
+    # Nor does the wish explain that somebody else took over, or took it from r2.
+    third = of(asked, holds("r1", 0, 1110), others)
+    assert service.stayed(third, cut(third, 5000), 11).valid is False
+    back = of(asked, holds("r1", 0, 1110), holds("r2", 1130, 1500), holds("r1", 1520, 5000))
+    assert service.stayed(back, cut(back, 5000), 11).valid is False
+    assert service.handed_over(of(replace(asked, settled_ns=None), others)).valid == "unknown"
+
+
 def test_fault_of_unbounded_outage_does_not_excuse_a_healthy_holder_that_moves() -> None:
     moved = [holds("r1", 0, 1510), holds("r2", 1530, 5000)]
     stranger = fault(1000, 3000, nodes=(), limits=("unbounded", "rejoin"))
