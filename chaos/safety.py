@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from chaos.checkers import MS, Valid, Verdict
@@ -55,7 +56,16 @@ def one_holder(history: History) -> Verdict:
         for overlap, other, spell in overlaps[:EXAMPLES_MAX]
     ]
     evidence = {"overlap_ms": most_ms, "overlaps": examples}
-    return Verdict("one-holder", not overlaps, text, evidence)
+    return _seen_all(history, Verdict("one-holder", not overlaps, text, evidence))
+
+
+def _seen_all(history: History, verdict: Verdict) -> Verdict:
+    """Return a verdict as it is, unless it is good and the observer missed something."""
+    missed = sum(drop.frames for drop in history.dropped)
+    if not missed or verdict.valid is not True:
+        return verdict
+    text = f"{verdict.summary}; but {missed} frames were not seen, for want of room"
+    return replace(verdict, valid="unknown", summary=text)
 
 
 def during(injections: Sequence[Injection], t_ns: int) -> str:
@@ -107,7 +117,7 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
         for ms, s in late[:EXAMPLES_MAX]
     ]  # fmt: skip
     evidence = {"most_ms": most_ns / MS, "late": examples, "kept_bursts": bursts}
-    return Verdict("carried", not late, text, evidence)
+    return _seen_all(history, Verdict("carried", not late, text, evidence))
 
 
 def _not_kept(

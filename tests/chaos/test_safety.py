@@ -8,7 +8,7 @@ import pytest
 
 from chaos import safety
 from chaos.checkers import MS, Verdict
-from chaos.history import NeighbourSeen
+from chaos.history import Dropped, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
 from tests.chaos.histories import NETWORKS, speaks
 from tests.chaos.runs import carries, fault, holds, of
@@ -59,6 +59,17 @@ def test_without_evidence_nothing_is_known() -> None:
     assert safety.one_holder(of(GOOD.arp)).valid == "unknown"
     assert safety.one_holder(of(GOOD.admissions)).valid == "unknown"
     assert carried(of(GOOD.arp)).valid == "unknown"
+
+
+@pytest.mark.parametrize("capture", ["acts", "carried"])
+def test_frames_that_the_observer_missed_leave_it_unknown(capture: str) -> None:
+    missed = Dropped(5000 * MS, capture, 3)
+    facts: list[Fact] = [*GOOD.injections, *GOOD.arp, *GOOD.admissions, *GOOD.carried]
+    for check in (safety.one_holder, carried):
+        assert check(of(*facts)).valid is True
+        assert check(of(*facts, missed)).valid == "unknown"
+    # What was seen was seen.
+    assert safety.one_holder(of(*facts, missed, speaks("r1", 2000, 2001))).valid is False
 
 
 # Carrying ------------------------------------------------------------------------------
