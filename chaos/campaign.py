@@ -9,6 +9,7 @@ run: what is in force is undone, the traffic is stopped in order, and all of it 
 from __future__ import annotations
 
 import random
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ SETTLE_S_MAX = 45.0
 LAST_S = 3.0  # quiet time at the end, which the judges of the end look at
 SPARE_S = 90.0  # clients end by themselves after the run's time and this
 FIRST_HOLDER_S = 30.0
+
+FAILURES = (LabError, OSError, subprocess.SubprocessError)  # of a run, not of this program
 
 # New connections each 10 ms: a probe of an outage to some per cent of a lease, not a load.
 WORKLOADS = (*UDP, *TCP, replace(HTTP, period_ms=50), *(replace(w, period_ms=10) for w in SYN))
@@ -53,6 +56,7 @@ class Campaign:
     Attributes:
         problem: What kept it from going on to the end.
         interrupted: Whether that was the person who started it.
+        configured: Whether clients were told to change the configuration.
     """
 
     settings: Settings
@@ -63,6 +67,7 @@ class Campaign:
     end_ns: int = 0
     problem: str | None = None
     interrupted: bool = False
+    configured: bool = False
 
 
 @dataclass(slots=True)
@@ -87,28 +92,48 @@ def perform(lab: Lab, campaign: Campaign) -> None:
     traffic = Traffic(lab, WORKLOADS, limit_s=limit_s, carried=True)
     traffic.start()
     operators = Operators(lab, seed=campaign.settings.seed, limit_s=limit_s)
-    if not operators.start(first):
+    campaign.configured = operators.start(first)
+    if not campaign.configured:
         campaign.say("this hanat has no /v1/config: nobody changes the configuration")
-    runner = _Runner(lab, campaign)
+    runner = Runner(lab, campaign)
     try:
-        runner.run()
-    except LabError as error:
-        campaign.problem = str(error)
-    except KeyboardInterrupt:
-        campaign.problem, campaign.interrupted = "interrupted", True
+        attempt(campaign, runner.run)
     finally:
-        runner.heal_everything()
-    if campaign.problem:
-        campaign.say(campaign.problem)
-    operators.stop()
-    traffic.stop()
-    campaign.facts += [*traffic.facts(), *operators.facts(), *campaign.injections]
-    for name in lab.nodes:
-        campaign.facts += logs.roles(lab.log(name), name, offset_ns=offset_ns)
+        for ending in (runner.heal_everything, operators.stop, traffic.stop):
+            attempt(campaign, ending)
+
+    def logged() -> list[Fact]:
+        return [
+            fact
+            for name in lab.nodes
+            for fact in logs.roles(lab.log(name), name, offset_ns=offset_ns)
+        ]
+
+    for seen in (traffic.facts, operators.facts, lambda: campaign.injections, logged):
+        attempt(campaign, lambda seen=seen: campaign.facts.extend(seen()))  # type: ignore[misc]
     campaign.start_ns, campaign.end_ns = traffic.start_ns, traffic.end_ns
 
 
-class _Runner:
+def attempt(campaign: Campaign, act: Callable[[], object]) -> None:
+    """Do something; what keeps it from being done becomes the problem of the run, the first does.
+
+    What was done and seen until then is worth a judgement all the same.
+    """
+    try:
+        act()
+    except KeyboardInterrupt:
+        problem, campaign.interrupted = "interrupted", True
+    except FAILURES as error:
+        problem = str(error)
+    else:
+        return
+    campaign.problem = campaign.problem or problem
+    campaign.say(problem)
+
+
+class Runner:
+    """What is done to the cluster while the traffic flows."""
+
     def __init__(self, lab: Lab, campaign: Campaign) -> None:
         self._lab = lab
         self._campaign = campaign
@@ -137,19 +162,20 @@ class _Runner:
         nodes = self._site.nodes
         victims = choose(step.target, nodes=nodes, holder=holder, draw=draw)
         attack = step.nemesis.attack(Aim(self._site, victims, draw))
-        self._begin(step.nemesis, step.target, attack, holder)
+        self.begin(step.nemesis, step.target, attack, holder)
         spared = [n for n in nodes if n not in attack.nodes]
         if step.second and spared:
             self._rest(step.apart_s)
             others = choose("one", nodes=spared, holder=holder, draw=draw)
             second = step.second.attack(Aim(self._site, others, draw))
-            self._begin(step.second, "one", second, holder)
+            self.begin(step.second, "one", second, holder)
         self._rest(step.hold_s)
-        self._heal()
+        self.heal()
         self._settle()
         self._rest(step.rest_s)
 
-    def _begin(self, nemesis: Nemesis, target: str, attack: Attack, holder: str | None) -> None:
+    def begin(self, nemesis: Nemesis, target: str, attack: Attack, holder: str | None) -> None:
+        """Begin a fault and write it down."""
         before_ns = time.monotonic_ns()
         # Noted before it is done: what is interrupted half-way is undone all the same.
         self._campaign.injections.append(
@@ -180,22 +206,25 @@ class _Runner:
     def _replace(self, here: _InForce, injection: Injection) -> None:
         self._campaign.injections[here.index] = injection
 
-    def _heal(self) -> None:
+    def heal(self) -> None:
         """Undo all that is in force, the last first."""
         while self._in_force:
-            here = self._in_force.pop()
+            here = self._in_force[-1]
             # Before the undoing: a start that takes time is a part of it.
             healed = replace(self._injection(here), heal_ns=time.monotonic_ns())
             self._replace(here, healed)
             here.attack.fault.stop()
+            self._in_force.pop()  # not before: an undoing that is interrupted is done again
 
     def heal_everything(self) -> None:
         """Undo what is in force, whatever becomes of each."""
         while self._in_force:
             try:
-                self._heal()
-            except LabError as error:
-                self._campaign.say(f"cannot undo a fault: {error}")
+                self.heal()
+            except FAILURES as error:
+                self._campaign.say(
+                    f"cannot undo {self._injection(self._in_force.pop()).label}: {error}"
+                )
 
     def _settle(self) -> None:
         """Wait until all is well again; note when, and where hosts send their packets then."""

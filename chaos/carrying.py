@@ -25,6 +25,10 @@ BIN_NS = 5_000_000
 SHARE = 4  # one packet in so many
 ETH_P_ALL = 0x0003
 SO_ATTACH_FILTER = 26
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; needs CAP_NET_ADMIN
+SOL_PACKET, PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
+TPACKET_STATS = struct.Struct("=II")  # frames, of them dropped
+ROOM_BYTES = 4 << 20
 
 _SKF_AD_OFF = 0xFFFFF000  # linux/filter.h, as the others below
 _PKTTYPE, _RANDOM = _SKF_AD_OFF + 4, _SKF_AD_OFF + 56
@@ -95,7 +99,7 @@ class Carrying:
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         attach(self.socket, filter_for(client))
         want_timestamps(self.socket)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        make_room(self.socket)
         self.socket.setblocking(False)  # noqa: FBT003
 
     def read(self) -> None:
@@ -146,3 +150,15 @@ def attach(sock: socket.socket, lines: tuple[tuple[int, int, int, int], ...]) ->
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
     except OSError as error:
         raise LabError(f"the kernel refuses a packet filter: {error.strerror}") from error
+
+
+def make_room(sock: socket.socket, size: int = ROOM_BYTES) -> None:
+    """Let frames wait for us, more of them than the machine allows everybody."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+
+
+def dropped(sock: socket.socket) -> int:
+    """Return how many frames had no room in a packet socket since this was asked last."""
+    stats = sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, TPACKET_STATS.size)
+    _, drops = TPACKET_STATS.unpack(stats)
+    return int(drops)

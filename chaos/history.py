@@ -185,6 +185,21 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """The kernel had no room for frames that the observer was to see.
+
+    Attributes:
+        t_ns: When it was noticed, at the end.
+        capture: What they would have been: ``acts`` or ``carried``.
+    """
+
+    kind: ClassVar = "dropped"
+    t_ns: int
+    capture: str
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class ArpSeen:
     """An ARP frame that says where a floating address lives.
 
@@ -293,6 +308,7 @@ Fact = (
     | Census
     | ConfigOperation
     | Stall
+    | Dropped
     | Probes
     | Connection
     | Request
@@ -311,6 +327,7 @@ _Timed = TypeVar(
     Census,
     ConfigOperation,
     Stall,
+    Dropped,
     Request,
 )
 
@@ -332,6 +349,7 @@ class History:
     roles: tuple[RoleLogged, ...] = ()
     censuses: tuple[Census, ...] = ()
     stalls: tuple[Stall, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
     operations: tuple[ConfigOperation, ...] = ()
 
     @staticmethod
@@ -352,6 +370,7 @@ class History:
             roles=_sorted(every, RoleLogged),
             censuses=_sorted(every, Census),
             stalls=_sorted(every, Stall),
+            dropped=_sorted(every, Dropped),
             operations=_sorted(every, ConfigOperation),
         )
 

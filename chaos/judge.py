@@ -74,7 +74,9 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("no-leak", upkeep.no_leak, (history, left)),
         ("roles-logged", upkeep.roles_logged, (history,)),
     ]
-    if history.operations:
+    if any(i.nemesis == service.SWITCHOVER for i in history.injections):
+        applied.append((service.SWITCHOVER, service.handed_over, (history,)))
+    if campaign.configured:
         applied.append(("configuration", linearizable.configuration, (history,)))
     verdicts = [_procedure(campaign)]
     verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]

@@ -129,7 +129,12 @@ class Lab:
         mine = identify(os.getpid())
         assert mine is not None
         entry = record.Record(self.prefix, self.folder, mine)
-        entry.create()
+        entry.create()  # also the lock: the folder may be one that a crashed lab left
+        try:
+            self._make_folder()
+        except BaseException:
+            record.forget(self.prefix)  # nothing was made, so there is nothing to remove
+            raise
         self._record = entry
         try:
             self._write_files()
@@ -348,7 +353,7 @@ class Lab:
             f'remove it with "python -m chaos down{prefix_option(self.prefix)}" and try again'
         )
 
-    def _write_files(self) -> None:
+    def _make_folder(self) -> None:
         longest = max(len(os.fsencode(node.socket)) for node in self.nodes.values())
         if longest > SOCKET_PATH_BYTES_MAX:
             raise UsageError(
@@ -356,6 +361,8 @@ class Lab:
                 f"{longest} bytes, {SOCKET_PATH_BYTES_MAX} are possible; choose a shorter one"
             )
         make_folder(self.folder, self.prefix)
+
+    def _write_files(self) -> None:
         (self.folder / "cluster.toml").write_text(self._cluster_toml)
         for router in self.topology.routers:
             home = self.folder / router.name

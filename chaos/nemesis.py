@@ -230,12 +230,14 @@ class HandedOver:
         """Ask for it.
 
         Raises:
-            LabError: It was refused, or nobody holds them.
+            LabError: It was refused, nobody holds them, or the answer names another node.
         """
         instant_ns = time.monotonic_ns()
         code, answer = self.lab.switchover(self.to)
         if code != 200:
             raise LabError(f"the switchover to {self.to} was refused: {code} {answer}")
+        if not isinstance(answer, dict) or answer.get("holder") != self.to:
+            raise LabError(f"the switchover to {self.to} was answered with {answer}")
         return instant_ns
 
     def stop(self) -> int:

@@ -27,8 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chaos import history
-from chaos.carrying import Carrying, attach
-from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Fact, Stall
+from chaos.carrying import Carrying, attach, dropped, make_room
+from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Dropped, Fact, Stall
 from chaos.netns import entered
 from chaos.topology import BRIDGES, FLOATING, SUBNET, SWITCH, Topology, three_routers
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
@@ -161,7 +161,7 @@ class Observer:
             capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
             attach(capture, FILTER)
             want_timestamps(capture)
-            capture.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            make_room(capture)
             self._carrying = Carrying(topology, record) if carried else None
             for network, bridge in BRIDGES.items():
                 asker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -195,6 +195,15 @@ class Observer:
                 key.data()
         if self._carrying is not None:
             self._carrying.flush(time.monotonic_ns())
+        self._tell_drops()
+
+    def _tell_drops(self) -> None:
+        captures = {"acts": self._capture}
+        if self._carrying is not None:
+            captures["carried"] = self._carrying.socket
+        for name, capture in captures.items():
+            if frames := dropped(capture):
+                self._record(Dropped(time.monotonic_ns(), name, frames))
 
     def _ask(self) -> None:
         for sock, question in self._askers:

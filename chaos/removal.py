@@ -53,7 +53,8 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
     done = []
     # Without a record (a reboot empties /run) the folder can only be where it is by default.
     folder = found.folder if found else default_folder(prefix)
-    mounted = mounts.below(folder)
+    network = topology.three_routers(prefix)
+    mounted = _disks(folder, network)
     # First of all: what waits for a frozen file system cannot be killed.
     kill_marked(prefix, FREEZER)
     for place in mounted:
@@ -61,7 +62,6 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
     killed = kill_marked(prefix, also=found.processes if found else ())
     if killed.count:
         done.append(f"ended {killed.count} processes")
-    network = topology.three_routers(prefix)
     if present := network.present():
         topology.remove(network)
         done.append(f"deleted {len(present)} network namespaces")
@@ -74,12 +74,24 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
     return done
 
 
-def _delete_folder(folder: Path, prefix: str) -> bool:
-    """Delete a lab's folder, and nothing that is not one."""
+def _disks(folder: Path, network: topology.Topology) -> list[Path]:
+    """Return what the lab has mounted; what anybody else has is none of its business."""
+    if not _marked(folder, network.prefix):
+        return []
+    own = {folder.resolve() / router.name / "data" for router in network.routers}
+    return [place for place in mounts.below(folder) if place in own]
+
+
+def _marked(folder: Path, prefix: str) -> bool:
     try:
-        if (folder / FOLDER_MARK).read_text() != prefix:
-            return False
+        return (folder / FOLDER_MARK).read_text() == prefix
     except OSError:
+        return False
+
+
+def _delete_folder(folder: Path, prefix: str) -> bool:
+    """Delete a lab's folder, and nothing that is not one or is still mounted in one."""
+    if not _marked(folder, prefix) or mounts.below(folder):
         return False
     shutil.rmtree(folder)
     return True

@@ -16,7 +16,7 @@ from typing import Any
 
 from chaos import campaign, equipment, history, judge, page
 from chaos.campaign import Campaign, Settings
-from chaos.errors import LabError, UsageError
+from chaos.errors import UsageError
 from chaos.judge import Judgement
 from chaos.lab import Lab, require_machine
 from chaos.nemeses import NEMESES, Nemesis, select
@@ -111,13 +111,16 @@ def run(
         campaign.perform(lab, this.campaign)
     except UsageError:
         raise
-    except LabError as error:
+    except campaign.FAILURES as error:
         this.campaign.problem = str(error)
     except KeyboardInterrupt:
         this.campaign.problem, this.campaign.interrupted = "interrupted", True
     finally:
         hush()
-        left = _clear_away(this)
+        try:
+            _write_history(this)  # before all that may fail
+        finally:
+            left = _clear_away(this)
     judgement = judge.judge(this.campaign, tuple(lab.nodes), left)
     _write(this, judgement)
     print("\n".join(told(judgement)))
@@ -156,7 +159,11 @@ def _possible(
 
 def replay(options: argparse.Namespace, settings: Settings) -> str:
     """Return the command that does the same again."""
-    words = ["python", "-m", "chaos", "run", "--nemesis", options.nemesis]
+    asked = options.nemesis
+    if tuple(settings.nemeses) != select(asked):
+        # The plan follows from what was left, and another machine may lack something else.
+        asked = ",".join(nemesis.name for nemesis in settings.nemeses) or "none"
+    words = ["python", "-m", "chaos", "run", "--nemesis", asked]
     words += ["--seed", str(settings.seed), "--time", f"{settings.time_s:g}"]
     words += ["--profile", settings.profile]
     if options.hanat:
@@ -192,17 +199,20 @@ def _clear_away(this: _Run) -> list[str]:
         this.campaign.say(f"cannot keep the logs: {error}")
     try:
         this.lab.remove()
-    except LabError as error:
+    except campaign.FAILURES as error:
         left.append(str(error))
     left += [f"network namespace {name} is left" for name in this.lab.topology.present()]
     left += [f"process {process.pid} is left" for process in marked(this.lab.prefix)]
     return left
 
 
-def _write(this: _Run, judgement: Judgement) -> None:
+def _write_history(this: _Run) -> None:
     with (this.out / "history.jsonl").open("w") as file:
         for fact in this.campaign.facts:
             history.write(file, fact)
+
+
+def _write(this: _Run, judgement: Judgement) -> None:
     found = document(this.campaign, judgement)
     (this.out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
     settings = this.campaign.settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from chaos.checkers import MS, Valid, Verdict
@@ -16,7 +17,9 @@ from chaos.tenure import Spell, holder_at, spells, tenures
 
 # Two kernel ticks at HZ=250, by which a timeout may be late, and the slice of the observer.
 CARRY_TOLERANCE_MS = 25.0
-BURST_NS, TOGETHER_NS = 10 * MS, 1000 * MS
+BURST_NS = 10 * MS
+# For so long the kernel keeps packets while it asks for a neighbour (three times, once a second).
+KEPT_NS = 3_000 * MS
 SHORT_NS = 300 * MS  # a tenure so short need not have told everybody
 ANSWER_MS = 60.0  # the observer asks every 8 ms
 EXAMPLES_MAX = 10
@@ -53,7 +56,16 @@ def one_holder(history: History) -> Verdict:
         for overlap, other, spell in overlaps[:EXAMPLES_MAX]
     ]
     evidence = {"overlap_ms": most_ms, "overlaps": examples}
-    return Verdict("one-holder", not overlaps, text, evidence)
+    return _seen_all(history, Verdict("one-holder", not overlaps, text, evidence))
+
+
+def _seen_all(history: History, verdict: Verdict) -> Verdict:
+    """Return a verdict as it is, unless it is good and the observer missed something."""
+    missed = sum(drop.frames for drop in history.dropped)
+    if not missed or verdict.valid is not True:
+        return verdict
+    text = f"{verdict.summary}; but {missed} frames were not seen, for want of room"
+    return replace(verdict, valid="unknown", summary=text)
 
 
 def during(injections: Sequence[Injection], t_ns: int) -> str:
@@ -92,10 +104,10 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
             beyond.append((beyond_ns / MS, seen))
         else:
             most_ns = max(most_ns, since_ns)
-    late = [(ms, seen) for ms, seen in beyond if not _burst(seen, beyond)]
+    late, bursts = _not_kept(beyond, history.injections)
     text = f"after another router began, flows were carried for {most_ns / MS:.0f} ms at most"
-    if beyond:
-        text += f"; {len(beyond)} times a late burst of what a kernel had kept"
+    if bursts:
+        text += f"; {bursts} late bursts of what a kernel had kept"
     if late:
         worst_ms, seen = max(late, key=lambda pair: pair[0])
         text = f"{seen.router} carried flows {worst_ms:.0f} ms longer than the grace"
@@ -104,20 +116,39 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
             history.injections, s.t_ns)}
         for ms, s in late[:EXAMPLES_MAX]
     ]  # fmt: skip
-    evidence = {"most_ms": most_ns / MS, "late": examples}
-    return Verdict("carried", not late, text, evidence)
+    evidence = {"most_ms": most_ns / MS, "late": examples, "kept_bursts": bursts}
+    return _seen_all(history, Verdict("carried", not late, text, evidence))
 
 
-def _burst(seen: CarriedSeen, beyond: Sequence[tuple[float, CarriedSeen]]) -> bool:
-    """Whether a late slice is one burst: nothing else of that router is late around it.
+def _not_kept(
+    beyond: Sequence[tuple[float, CarriedSeen]], injections: Sequence[Injection]
+) -> tuple[list[tuple[float, CarriedSeen]], int]:
+    """Return the late slices that nothing excuses, and how many bursts were excused.
 
     A kernel keeps packets that passed the gate in time until it knows the neighbour's link-layer
-    address, up to three seconds when a cable was pulled just then, and sends them all at once.
+    address, up to three seconds when a cable was pulled just then, and sends them all at once:
+    one burst after the cable of that router was pulled or plugged in, for every such fault.
     """
-    return not any(
-        other.router == seen.router and BURST_NS < abs(other.t_ns - seen.t_ns) < TOGETHER_NS
-        for _, other in beyond
-    )
+    late = []
+    excused: dict[tuple[int, str], CarriedSeen] = {}  # by fault and router, how its burst began
+    for ms, seen in sorted(beyond, key=lambda pair: pair[1].t_ns):
+        for number, injection in enumerate(injections):
+            first = excused.get((number, seen.router), seen)
+            of_burst = seen.last_ns - first.t_ns <= BURST_NS
+            if of_burst and _cable_touched(injection, seen):
+                excused[number, seen.router] = first
+                break
+        else:
+            late.append((ms, seen))
+    return late, len(excused)
+
+
+def _cable_touched(injection: Injection, seen: CarriedSeen) -> bool:
+    """Whether a cable of the router was pulled or plugged in shortly before."""
+    if not injection.nemesis.startswith("link-") or seen.router not in injection.nodes:
+        return False
+    instants = (injection.t_ns, injection.heal_ns)
+    return any(t_ns is not None and 0 <= seen.t_ns - t_ns <= KEPT_NS for t_ns in instants)
 
 
 def _since_other(begun: Sequence[tuple[int, str]], seen: CarriedSeen) -> float:
@@ -210,7 +241,8 @@ def announced_last(history: History) -> Verdict:
     """
     late: dict[str, float] = {}
     judged = 0
-    for tenure in tenures(history)[1:]:
+    held = tenures(history)
+    for tenure in held[1:]:
         active = [i for i in history.injections if i.holds(tenure.start_ns)]
         hit = any(tenure.router in (*i.out, *i.hindered) for i in active)
         mine = [
@@ -233,4 +265,7 @@ def announced_last(history: History) -> Verdict:
         text = "announced before it answered: " + ", ".join(
             f"{label} ({ms:.0f} ms)" for label, ms in late.items()
         )
-    return Verdict("announced-last", not late, text, {"late_ms": late})
+    valid: Valid = not late
+    if len(held) > 1 and not judged:
+        valid, text = "unknown", f"none of {len(held) - 1} takeovers could be judged"
+    return Verdict("announced-last", valid, text, {"late_ms": late})

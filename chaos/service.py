@@ -9,9 +9,10 @@ from chaos.checkers import MS, Outage, Valid, Verdict, outage
 from chaos.history import History, Injection
 from chaos.safety import EXAMPLES_MAX, during, quiet_times
 from chaos.segments import Segment
-from chaos.tenure import Spell, tenures
+from chaos.tenure import Spell, holder_at, tenures
 
 ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
+SWITCHOVER = "switchover"
 BLAME_NS = 2_000 * MS  # how long after its end a fault may still move the holder
 
 
@@ -118,13 +119,15 @@ def connections_survive(history: History, expected: Collection[str], end_ns: int
 def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
     """Check that every request that was made while all was well succeeded.
 
-    One that timed out is no failure by itself: it is not known what became of it.
+    One that timed out is no failure by itself: it is not known what became of it, so it is not
+    known either whether all succeeded. If none did, that is known well enough.
     """
-    bad, made, unknown = [], 0, 0
+    bad, made, good, unknown = [], 0, 0, 0
     for start_ns, until_ns in quiet_times(history.injections, bounds):
         for request in history.requests:
             if start_ns <= request.t_ns and request.end_ns < until_ns:
                 made += 1
+                good += request.outcome == "ok"
                 unknown += request.outcome == "info"
                 if request.outcome == "fail":
                     label = during(history.injections, request.t_ns)
@@ -135,7 +138,9 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
         f"of all {counts['ok']} ok, {counts['fail']} failed, {counts['info']} timed out"
     )
     text += "".join(f"; {problem}" for problem in bad[:3])
-    valid: Valid = not bad if made else "unknown"
+    valid: Valid = "unknown" if unknown or not made else True
+    if bad or (made and not good):
+        valid = False
     return Verdict("http", valid, text, {"counts": counts, "bad": bad[:EXAMPLES_MAX]})
 
 
@@ -152,9 +157,9 @@ def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict
     for before, after in pairwise(held):
         moves += 1
         t_ns = after.start_ns
-        if any(_explains(injection, before, t_ns) for injection in history.injections):
+        if any(_explains(injection, before, after) for injection in history.injections):
             continue
-        if any(not s.judged and s.start_ns <= t_ns < s.end_ns + BLAME_NS for s in cut):
+        if any(_nobody_could_hold(segment, before, t_ns) for segment in cut):
             continue
         label = f"{before.router}→{after.router} after {during(history.injections, t_ns)}"
         stalled_ns = max(
@@ -170,8 +175,44 @@ def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict
     return Verdict("stayed", not needless, text, evidence)
 
 
-def _explains(injection: Injection, before: Spell, t_ns: int) -> bool:
-    """Whether a fault may be why another router took over from this one."""
+def handed_over(history: History) -> Verdict:
+    """Check that whoever an operator asked to hold was the next to hold.
+
+    Not judged where the run ended, or another fault was in force, before all was well again.
+    """
+    held = tenures(history)
+    judged, wrong = 0, []
+    for asked in (i for i in history.injections if i.nemesis == SWITCHOVER):
+        end_ns = asked.settled_ns
+        if end_ns is None or any(
+            i is not asked and i.t_ns < end_ns and (i.settled_ns or end_ns) > asked.t_ns
+            for i in history.injections
+        ):
+            continue
+        judged += 1
+        target = asked.nodes[0]
+        following = (t.router for t in held if asked.t_ns < t.start_ns < end_ns)
+        name = next(following, holder_at(held, asked.t_ns))
+        if name != target:
+            wrong.append(f"{target} was asked for, then {name or 'nobody'} held")
+    valid: Valid = not wrong if judged else "unknown"
+    text = f"{judged} switchovers, the one that was asked for held next"
+    return Verdict(SWITCHOVER, valid, "; ".join(wrong[:3]) or text, {"wrong": wrong[:EXAMPLES_MAX]})
+
+
+def _explains(injection: Injection, before: Spell, after: Spell) -> bool:
+    """Whether a fault, or an operator's wish, may be why one router took over from another."""
+    t_ns = after.start_ns
     until_ns = t_ns if injection.heal_ns is None else injection.heal_ns + BLAME_NS
-    concerned = before.router in injection.nodes or injection.nemesis == "switchover"
-    return concerned and injection.t_ns <= t_ns <= until_ns
+    moved = after if injection.nemesis == SWITCHOVER else before
+    return moved.router in injection.nodes and injection.t_ns <= t_ns <= until_ns
+
+
+def _nobody_could_hold(segment: Segment, before: Spell, t_ns: int) -> bool:
+    """Whether between two tenures there was a time when nobody could hold, or just before.
+
+    That no bound is promised for outages excuses nothing here: a holder that no fault hits has
+    to stay while a stranger claims its address or a backup's cable carries nothing.
+    """
+    begun = segment.start_ns <= t_ns
+    return not segment.serviceable and begun and before.end_ns < segment.end_ns + BLAME_NS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from chaos.campaign import Settings
+from chaos.nemeses import select
 from chaos.processes import environment, python_module
 from chaos.removal import default_folder
+from chaos.running import replay
 from chaos.topology import three_routers
 from chaos.waiting import wait_until
 from tests.chaos.test_lab import STAND_IN, run_chaos, traces
@@ -40,6 +44,16 @@ def running(*arguments: str, prefix: str) -> Iterator[subprocess.Popen[str]]:
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def test_replay_names_what_was_left_of_all() -> None:
+    options = argparse.Namespace(nemesis="all", hanat=None, prefix="hanat")
+    every = select("all")
+    assert "--nemesis all " in replay(options, Settings(7, every, 60, "fast"))
+    kept = tuple(nemesis for nemesis in every if nemesis.needs != "clock")
+    command = replay(options, Settings(7, kept, 60, "fast"))
+    assert "--nemesis " + ",".join(nemesis.name for nemesis in kept) in command
+    assert "--nemesis none " in replay(options, Settings(7, (), 60, "fast"))
 
 
 def test_unknown_command_is_a_usage_error() -> None:

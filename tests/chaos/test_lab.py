@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos import record
+from chaos import mounts, record
 from chaos.configs import CLUSTER_TOML, node_toml
 from chaos.errors import LabError, NodeDiedError, UsageError
 from chaos.lab import Lab, require_machine
 from chaos.processes import environment, identify, marked, send_signal
-from chaos.removal import default_folder, remove_lab
+from chaos.removal import FOLDER_MARK, default_folder, remove_lab
 from chaos.topology import build, remove, three_routers
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
@@ -173,6 +173,31 @@ def test_folder_of_somebody_else_is_left_alone(prefix: str, tmp_path: Path) -> N
         Lab(prefix, folder=tmp_path, hanat=STAND_IN).build()
     assert (tmp_path / "letters").read_text() == "dear"
     assert remove_lab(prefix) == []
+    assert not traces(prefix)
+
+
+@pytest.mark.kernel
+def test_disks_that_the_lab_did_not_mount_stay_mounted(prefix: str, tmp_path: Path) -> None:
+    others = [tmp_path / "letters", tmp_path / "r1" / "data"]
+    for place in others:
+        place.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], check=True)
+    try:
+        with pytest.raises(LabError, match="choose another folder"):
+            Lab(prefix, folder=tmp_path, hanat=STAND_IN).build()
+        assert set(mounts.below(tmp_path)) == set(others)
+        me = identify(os.getpid())
+        assert me is not None
+        record.Record(prefix, tmp_path, me).create()
+        remove_lab(prefix)
+        assert set(mounts.below(tmp_path)) == set(others)
+        # In a lab's own folder only its disks are its business.
+        (tmp_path / FOLDER_MARK).write_text(prefix)
+        record.Record(prefix, tmp_path, me).create()
+        assert remove_lab(prefix) == ["unmounted 1 disks"]
+        assert mounts.below(tmp_path) == others[:1]
+    finally:
+        mounts.unmount(mounts.below(tmp_path))
     assert not traces(prefix)
 
 

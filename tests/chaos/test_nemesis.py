@@ -16,6 +16,7 @@ from chaos.nemesis import (
     CutOff,
     DaemonKilled,
     Frozen,
+    HandedOver,
     Killed,
     Partitioned,
     PoweredOff,
@@ -245,3 +246,17 @@ def tracked(lab: Lab, router: str) -> int:
     """Return how many connections a router's kernel knows."""
     count = lab.exec_in(router, ["cat", "/proc/sys/net/netfilter/nf_conntrack_count"])
     return int(count.stdout)
+
+
+def test_switchover_that_names_another_node_is_refused(prefix: str) -> None:
+    class Elsewhere(Lab):
+        """Its holder says that another one holds now."""
+
+        def switchover(self, to: str, timeout_s: float = 10.0) -> tuple[int, object]:
+            del to, timeout_s
+            return 200, {"holder": "r3"}
+
+    other = Elsewhere(prefix)
+    assert HandedOver(other, "r3").start() > 0
+    with pytest.raises(LabError, match="r3"):
+        HandedOver(other, "r2").start()

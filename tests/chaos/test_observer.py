@@ -6,10 +6,14 @@ import socket
 import struct
 from ipaddress import IPv4Address
 
+import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
+from chaos.carrying import ROOM_BYTES, dropped, make_room
+from chaos.netns import entered
 from chaos.observer import parse_addresses, parse_arp, parse_syn
+from chaos.topology import build, remove, three_routers
 
 MAC = "02:68:6e:01:00:0b"
 
@@ -81,3 +85,27 @@ def test_broken_netlink_is_survived() -> None:
     good = netlink(20, "203.0.113.10")
     for data in (b"", good[:10], struct.pack("=IHHII", 3, 20, 0, 0, 0), good[:20], bytes(64)):
         assert parse_addresses(data, router="r2", t_ns=7) == []
+
+
+@pytest.mark.kernel
+def test_frames_without_room_are_counted_once(prefix: str) -> None:
+    network = three_routers(prefix)
+    build(network)
+    try:
+        with entered(network.namespace("r1")):
+            small, large = (
+                socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(2)
+            )
+            mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with small, large, mouth:
+            make_room(small, 4096)
+            make_room(large)
+            assert large.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * ROOM_BYTES
+            mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            for _ in range(200):
+                mouth.sendto(bytes(1000), ("203.0.113.255", 9))
+            assert dropped(small) > 100
+            assert dropped(small) == 0
+            assert dropped(large) == 0
+    finally:
+        remove(network)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chaos import safety
 from chaos.checkers import MS, Verdict
-from chaos.history import NeighbourSeen
+from chaos.history import Dropped, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
 from tests.chaos.histories import NETWORKS, speaks
 from tests.chaos.runs import carries, fault, holds, of
@@ -59,6 +61,17 @@ def test_without_evidence_nothing_is_known() -> None:
     assert carried(of(GOOD.arp)).valid == "unknown"
 
 
+@pytest.mark.parametrize("capture", ["acts", "carried"])
+def test_frames_that_the_observer_missed_leave_it_unknown(capture: str) -> None:
+    missed = Dropped(5000 * MS, capture, 3)
+    facts: list[Fact] = [*GOOD.injections, *GOOD.arp, *GOOD.admissions, *GOOD.carried]
+    for check in (safety.one_holder, carried):
+        assert check(of(*facts)).valid is True
+        assert check(of(*facts, missed)).valid == "unknown"
+    # What was seen was seen.
+    assert safety.one_holder(of(*facts, missed, speaks("r1", 2000, 2001))).valid is False
+
+
 # Carrying ------------------------------------------------------------------------------
 
 
@@ -83,10 +96,38 @@ def test_old_holder_that_holds_again_may_carry_again() -> None:
 
 
 def test_one_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
-    history = of(GOOD.arp, GOOD.admissions, GOOD.carried, carries("r1", 3000, 3001))
-    verdict = carried(history)
-    assert verdict.valid is True
-    assert "late burst" in verdict.summary
+    cable = replace(fault(1000, 3000), nemesis="link-public")
+    for at_ms in (2000, 3000, 5900):
+        history = of(
+            cable, GOOD.arp, GOOD.admissions, GOOD.carried, carries("r1", at_ms, at_ms + 1)
+        )
+        verdict = carried(history)
+        assert verdict.valid is True
+        assert "1 late bursts" in verdict.summary
+        assert verdict.evidence["kept_bursts"] == 1
+
+
+def test_burst_is_excused_by_a_cable_of_that_router_once_and_soon() -> None:
+    seen = (GOOD.arp, GOOD.admissions, GOOD.carried)
+    cable = replace(fault(1000, 3000), nemesis="link-public")
+    once, again = carries("r1", 3500, 3501), carries("r1", 4600, 4601)
+    second = replace(fault(4000, 4500), nemesis="link-private")
+    assert carried(of(cable, second, *seen, once, again)).valid is True
+    assert carried(of(cable, *seen, once, again)).valid is False
+    assert carried(of(cable, *seen, carries("r1", 6100, 6101))).valid is False
+    other = replace(cable, nodes=["r3"])
+    for excuse in (other, fault(1000, 3000)):
+        assert carried(of(excuse, *seen, once)).valid is False
+
+
+def test_old_holder_that_forwards_now_and_then_is_caught() -> None:
+    # Every 1.1 s for 16 s: each slice alone, none kept by a kernel.
+    after = holds("r2", 1130, 20_000)
+    slices = [carries("r1", t, t + 1) for t in range(1400, 17_400, 1100)]
+    for nemesis in ("cut", "link-public"):
+        hit = replace(fault(1000, 3000), nemesis=nemesis)
+        verdict = carried(of(hit, holds("r1", 0, 1110), after, *slices))
+        assert verdict.valid is False
 
 
 # Both addresses, announcements ---------------------------------------------------------
@@ -130,3 +171,10 @@ def test_announcement_before_the_state_is_there_is_caught() -> None:
     verdict = safety.announced_last(early)
     assert verdict.valid is False
     assert verdict.evidence["late_ms"] == {"r2, no fault": pytest.approx(205, abs=1)}
+
+
+def test_announcements_that_could_not_be_judged_prove_nothing() -> None:
+    assert safety.announced_last(of(holds("r1", 0, 5000))).valid is True
+    hit = fault(1000, 3000, nodes=("r1", "r2"))
+    history = of(hit, holds("r1", 0, 1110), holds("r2", 1130, 5000))
+    assert safety.announced_last(history).valid == "unknown"

@@ -106,8 +106,12 @@ def test_requests_may_fail_in_a_fault_and_not_in_quiet_times() -> None:
     assert service.requests_succeed(during, bounds).valid is True
     after = of(fault(1000, 3000), [request(4000, "fail")])
     assert service.requests_succeed(after, bounds).valid is False
-    # Nobody knows what became of one that timed out.
-    assert service.requests_succeed(of([request(4000, "info")]), bounds).valid is True
+    # Nobody knows what became of one that timed out, unless all did.
+    timed_out = [request(t, "info") for t in range(500, 5900, 500)]
+    assert service.requests_succeed(of(timed_out), bounds).valid is False
+    assert service.requests_succeed(of(timed_out, [request(10)]), bounds).valid == "unknown"
+    in_fault = of(fault(1000, 3000), [request(500), request(2000, "info"), request(4000)])
+    assert service.requests_succeed(in_fault, bounds).valid is True
     assert service.requests_succeed(of(), bounds).valid == "unknown"
 
 
@@ -124,6 +128,42 @@ def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
     verdict = service.stayed(stalled, cut(stalled, 5000), 11)
     assert verdict.valid is True
     assert "stood still" in verdict.summary
+
+
+def test_whoever_an_operator_asked_for_holds_next() -> None:
+    asked = replace(fault(1100, 2000, nodes=("r2",), out=()), nemesis="switchover")
+    others = holds("r3", 1130, 5000)
+    assert service.handed_over(of(asked, holds("r1", 0, 1110), holds("r2", 1130, 5000))).valid
+    for held in (others, [*holds("r2", 4000, 5000), *holds("r1", 1130, 3900)]):
+        wrong = of(asked, holds("r1", 0, 1110), held)
+        assert service.handed_over(wrong).valid is False
+    # Nor does the wish explain that somebody else took over, or took it from r2.
+    third = of(asked, holds("r1", 0, 1110), others)
+    assert service.stayed(third, cut(third, 5000), 11).valid is False
+    back = of(asked, holds("r1", 0, 1110), holds("r2", 1130, 1500), holds("r1", 1520, 5000))
+    assert service.stayed(back, cut(back, 5000), 11).valid is False
+    assert service.handed_over(of(replace(asked, settled_ns=None), others)).valid == "unknown"
+
+
+def test_fault_of_unbounded_outage_does_not_excuse_a_healthy_holder_that_moves() -> None:
+    moved = [holds("r1", 0, 1510), holds("r2", 1530, 5000)]
+    stranger = fault(1000, 3000, nodes=(), limits=("unbounded", "rejoin"))
+    backup = fault(
+        1000, 3000, nodes=("r3",), out=(), hindered=("r3",), limits=("unbounded", "rejoin")
+    )
+    for other in (stranger, backup):
+        history = of(*moved, other)
+        assert service.stayed(history, cut(history, 5000), 11).valid is False
+
+
+def test_holder_may_change_after_a_time_when_nobody_could_hold() -> None:
+    # r3 could not hold alone; which of the two holds afterwards is up to them.
+    others = fault(1000, 3000, nodes=("r1", "r2"), limits=("lease", "restart"))
+    for back_ms in (3500, 7000):
+        history = of(holds("r3", 0, 1110), holds("r1", back_ms, 9000), others)
+        assert service.stayed(history, cut(history, 9000), 11).valid is True
+    later = of(holds("r3", 0, 1110), holds("r3", 3500, 7000), holds("r1", 7020, 9000), others)
+    assert service.stayed(later, cut(later, 9000), 11).valid is False
 
 
 # Upkeep --------------------------------------------------------------------------------
