@@ -122,6 +122,8 @@ def _service(service: VirtualService) -> str:
     text += f", {service.scheduler.value}"
     if not replicate.established:
         return f"{text}, not replicated"
+    if replicate.unassured:
+        return f"{text}, replicated unanswered too"
     return text + (f", replicated after {replicate.min_age_s:g} s" if replicate.min_age_s else "")
 
 

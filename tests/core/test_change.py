@@ -127,3 +127,13 @@ def test_holder_removes_only_the_addresses_that_are_wanted_no_more() -> None:
     assert do.RemoveAddresses((gone,)) in h.tell(told.ConfigurationApplied(3, back))
     assert h.role is Role.ACTIVE
     assert do.RemoveAddresses(VIPS[::-1]) in h.tell(told.LeaderObserved(2, 2))
+
+
+@pytest.mark.parametrize(
+    "replicate", [Replicate(established=False), Replicate(min_age_s=2.0), Replicate(unassured=True)]
+)
+def test_other_replication_is_a_difference(replicate: Replicate) -> None:
+    (line,) = differences(
+        EDGE, replace(EDGE, services=(replace(WEB, replicate=replicate), MEDIA, OFF))
+    )
+    assert line.startswith("~ service web: ")
