@@ -137,17 +137,16 @@ class HolderSide:
         self._flush(done)
 
     def _flush(self, done: Callable[[], None]) -> None:
-        emptied = self.collect()
-        self._tell_put(self._young.clear())
-        self._drain()
-        self._on_flushed = done
+        loop = asyncio.get_running_loop()
         if self._capture is None:
-            self._finish_flush()
-        elif emptied:
+            loop.call_soon(done)  # what waits is of a term that is over
+        elif self.collect():
+            self._on_flushed = done
+            self._tell_put(self._young.clear())
+            self._drain()
             self._check_flushed()
         else:
-            self._on_flushed = None
-            asyncio.get_running_loop().call_soon(self._flush, done)
+            loop.call_soon(self._flush, done)
 
     def kill(self, records: list[bytes]) -> bool:
         """Delete flows here, and tell of it: the kernel does not tell us what we do.
