@@ -234,6 +234,11 @@ class AdmissionSeen:
     router: str
     network: str
 
+    @property
+    def last_ns(self) -> int:
+        """When it ended: at once."""
+        return self.t_ns
+
 
 @dataclass(frozen=True, slots=True)
 class AddressSeen:
@@ -334,7 +339,11 @@ _Timed = TypeVar(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All facts of a run, each kind ordered by time."""
+    """All facts of a run, each kind ordered by time.
+
+    Attributes:
+        kept: Admissions that `kept` set apart, not among `admissions`.
+    """
 
     faults: tuple[Fault, ...] = ()
     arp: tuple[ArpSeen, ...] = ()
@@ -351,6 +360,7 @@ class History:
     stalls: tuple[Stall, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     operations: tuple[ConfigOperation, ...] = ()
+    kept: tuple[AdmissionSeen, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
