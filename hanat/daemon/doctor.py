@@ -30,6 +30,7 @@ RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
 PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")
 
 SERVICE_USER = "hanat"  # User= of the unit
+EXAMPLES = "deploy/examples/three-node (the package has it in /usr/share/doc/hanat/examples)"
 
 OTHER_MANAGERS = {
     "keepalived": "it moves addresses too",
@@ -146,6 +147,8 @@ def _wrong(problems: Iterable[Problem], node_file: Path) -> Iterator[Finding]:
     for problem in problems:
         where = f"{problem.path}: " if problem.path else ""
         fix = f'correct it, then run "hanat config check {node_file}"'
+        if not Path(problem.file).exists():
+            fix = f"begin with {EXAMPLES}, or copy it from another node"
         yield Finding(Level.FAIL, f"file {problem.file}", where + problem.text, fix)
 
 

@@ -329,7 +329,8 @@ def test_wrong_files_are_findings_and_the_machine_is_examined_all_the_same(tmp_p
         "level": "fail",
         "check": f"file {absent}",
         "found": "cannot be read: No such file or directory",
-        "fix": f'correct it, then run "hanat config check {absent}"',
+        "fix": "begin with deploy/examples/three-node (the package has it in"
+        " /usr/share/doc/hanat/examples), or copy it from another node",
     }
     assert any(check["check"] == "net.ipv4.ip_forward" for check in document["checks"])
 
