@@ -66,7 +66,10 @@ def _address(name: str, text: str | None) -> Address | None:
     try:
         return ip_address(text)
     except ValueError:
-        raise BadRequestError(f"{name} {text!a} is not an IPv4 or IPv6 address") from None
+        raise BadRequestError(
+            f"{name} {text!a} is not an IPv4 or IPv6 address; names are not looked up, "
+            'those of servers and their addresses are in "hanat status"'
+        ) from None
 
 
 def _limit(text: str) -> int:

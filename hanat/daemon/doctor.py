@@ -30,6 +30,7 @@ RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
 PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")
 
 SERVICE_USER = "hanat"  # User= of the unit
+EXAMPLES = "deploy/examples/three-node (the package has it in /usr/share/doc/hanat/examples)"
 
 OTHER_MANAGERS = {
     "keepalived": "it moves addresses too",
@@ -146,6 +147,8 @@ def _wrong(problems: Iterable[Problem], node_file: Path) -> Iterator[Finding]:
     for problem in problems:
         where = f"{problem.path}: " if problem.path else ""
         fix = f'correct it, then run "hanat config check {node_file}"'
+        if not Path(problem.file).exists():
+            fix = f"begin with {EXAMPLES}, or copy it from another node"
         yield Finding(Level.FAIL, f"file {problem.file}", where + problem.text, fix)
 
 
@@ -272,13 +275,17 @@ def _interfaces(machine: Machine, site: Site) -> Iterator[Finding]:
         if address in places:
             yield Finding(Level.OK, f"own address {address}", f"on {places[address]}")
         else:
-            fix = f"ip address add {address}/PREFIX dev DEVICE, or correct [[peer]]"
+            fix = (
+                f'correct node = "{site.settings.myself.name}" or its [[peer]] in the node file,'
+                f" or ip address add {address}/PREFIX dev DEVICE"
+            )
             yield Finding(Level.FAIL, f"own address {address}", "on no interface", fix)
 
 
 def _floating_addresses(machine: Machine, site: Site) -> Iterator[Finding]:
     runs = _hanat_runs(machine)
     places = {a.ip: (a, device) for device, found in machine.addresses.items() for a in found}
+    misplaced = dict(_misplaced(machine, site))
     for addresses in _floating(site).values():
         for address in addresses:
             check = f"floating address {address}"
@@ -292,11 +299,32 @@ def _floating_addresses(machine: Machine, site: Site) -> Iterator[Finding]:
                 here = "this machine and " if address in places else ""
                 fix = f'find them with "arping -D {address}", take it away from all but the holder'
                 yield Finding(Level.FAIL, check, f"two holders: {here}{claimed} answer", fix)
+            elif address in misplaced:
+                yield misplaced[address]
             elif address in places:
                 yield Finding(Level.OK, check, f"on {places[address][1]}, held by this node")
             else:
                 found = f"not here, {claimed} answers" if claimed else "not here"
                 yield Finding(Level.OK, check, found)
+
+
+def _misplaced(machine: Machine, site: Site) -> Iterator[tuple[Address, Finding]]:
+    """Find floating addresses whose network is on another device than [interfaces] says."""
+    if site.settings is None or site.configuration is None:
+        return
+    for vip in site.configuration.vips:
+        wanted = site.settings.interfaces.get(vip.interface)
+        for address in vip.addresses:
+            devices = {
+                device
+                for device, found in machine.addresses.items()
+                if any(a.ip in address.network and a.ip != address.ip for a in found)
+            }
+            if wanted in machine.carriers and devices and wanted not in devices:
+                text = f"would come on {wanted}, its network is on {', '.join(sorted(devices))}"
+                fix = "correct [interfaces] in the node file, or interface of the vip"
+                check = f"floating address {address.ip}"
+                yield address.ip, Finding(Level.FAIL, check, text, fix)
 
 
 def _ports(machine: Machine, site: Site) -> Iterator[Finding]:

@@ -241,7 +241,7 @@ class NodeExecutor:
             now = self._place.clock()
             answers_s, carries_s = answers_until - now - spare_s, carries_until - now - spare_s
             if answers_s < ARM_S_MIN:
-                found = f"only {answers_s * 1000:.1f} ms of the lease were left"
+                found = _too_late(answers_s)
                 break
             if not self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s):
                 self._permitted_until = 0.0
@@ -262,6 +262,12 @@ class NodeExecutor:
             operation()
         except AbsentObjectError:
             log.debug("gate not installed: nothing to withdraw")
+
+
+def _too_late(left_s: float) -> str:
+    if left_s > 0:
+        return f"only {left_s * 1000:.1f} ms of the lease were left"
+    return f"the lease was over for {-left_s * 1000:.1f} ms: the loop came late"
 
 
 def placements(vips: tuple[FloatingAddress, ...], interfaces: Mapping[str, str]) -> list[Placement]:

@@ -47,6 +47,14 @@ def check(
                 to_do="correct [interfaces] in node.toml",
             )
     present = {name: {i.ip for i in addresses.present(name)} for name in names}
+    # Before the journal is made, which keeps the name of the first node that opened it.
+    for address in settings.myself.addresses:
+        if not any(address in found for found in present.values()):
+            raise StartupError(
+                tried=f"run node {settings.myself.name!r} with its own address {address}",
+                found="it is on no interface of this machine",
+                to_do="correct node or [[peer]] in node.toml, or add the address to its device",
+            )
     for vip in configuration.vips:
         own = settings.interfaces.get(vip.interface)
         for device in names:

@@ -38,6 +38,7 @@ async def test_parameters_choose(served: Served) -> None:
         ("limit=", "limit '' is not a number"),
         ("limit=%C2%B2", "limit '\\xb2' is not a number"),
         ("client=web1", "client 'web1' is not an IPv4 or IPv6 address"),
+        ("server=web1", "names are not looked up"),
         ("protocol=sctp", "protocol 'sctp' is none of tcp, udp"),
         ("x" * 3000, "unknown parameter"),
     ],

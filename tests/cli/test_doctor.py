@@ -121,6 +121,7 @@ def test_a_device_with_a_dot_keeps_the_slashes_sysctl_needs() -> None:
     machine = replace(
         with_sysctl("net/ipv4/conf/eth0.7/proxy_arp", "1"),
         carriers={"eth0.7": True, "eth1": True},
+        addresses={"eth0.7": FIT.addresses["eth0"], "eth1": FIT.addresses["eth1"]},
     )
 
     finding = only(machine, replace(SITE, settings=settings))
@@ -174,6 +175,27 @@ def test_the_nodes_own_addresses_must_be_present() -> None:
     finding = only(replace(FIT, addresses={"eth1": FIT.addresses["eth1"]}))
 
     assert finding.check == "own address 203.0.113.11"
+    # The node's name may be the one of another machine; then adding the address is wrong.
+    assert 'correct node = "r1"' in finding.fix
+
+
+def test_swapped_devices_are_found_by_the_networks_of_the_floating_addresses() -> None:
+    assert SITE.settings is not None
+    swapped = replace(SITE.settings, interfaces={"public": "eth1", "private": "eth0"})
+
+    first, second = complaints(FIT, replace(SITE, settings=swapped))
+
+    assert (first.level, first.check) == (Level.FAIL, "floating address 203.0.113.10")
+    assert first.found == "would come on eth1, its network is on eth0"
+    assert second.found == "would come on eth0, its network is on eth1"
+
+
+def test_a_device_without_an_address_of_the_floating_network_is_no_complaint() -> None:
+    # Own addresses may be of other networks than the floating ones.
+    addresses = {name: frozenset[Any]() for name in FIT.addresses}
+    found = complaints(replace(FIT, addresses=addresses))
+
+    assert [finding.check.split()[0] for finding in found] == ["own", "own"]
 
 
 def test_a_floating_address_without_hanat_is_in_the_way() -> None:
@@ -307,7 +329,8 @@ def test_wrong_files_are_findings_and_the_machine_is_examined_all_the_same(tmp_p
         "level": "fail",
         "check": f"file {absent}",
         "found": "cannot be read: No such file or directory",
-        "fix": f'correct it, then run "hanat config check {absent}"',
+        "fix": "begin with deploy/examples/three-node (the package has it in"
+        " /usr/share/doc/hanat/examples), or copy it from another node",
     }
     assert any(check["check"] == "net.ipv4.ip_forward" for check in document["checks"])
 

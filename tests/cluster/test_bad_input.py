@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -209,6 +210,24 @@ def test_address_of_no_interface_is_named(lab: Lab) -> None:
     done = lab.exec_in(name, [*lab.hanat, "run", "--config", str(file)], 20)
     assert done.returncode == 1
     assert "203.0.113.77" in done.stderr
+    assert "on no interface of this machine" in done.stderr
+
+
+def test_node_with_the_name_of_another_starts_under_its_own_when_that_is_mended(lab: Lab) -> None:
+    name, other = (name for name in lab.nodes if name != lab.wait_for_holder())
+    lab.stop_node(name)
+    data = lab.folder / name / "data"
+    shutil.rmtree(data)
+    file = Path(_config(lab, name))
+    right = file.read_text()
+    file.write_text(right.replace(f'node = "{name}"', f'node = "{other}"'))
+    done = lab.exec_in(name, [*lab.hanat, "run", "--config", str(file)], 20)
+    assert done.returncode == 1
+    assert f"run node '{other}'" in done.stderr
+    assert not data.exists()
+    file.write_text(right)
+    lab.start_node(name)
+    assert lab.wait_for_holder()
 
 
 def test_wrong_file_ends_with_its_own_exit_code(lab: Lab) -> None:

@@ -202,6 +202,15 @@ def test_gate_that_takes_long_each_time_is_shut(monkeypatch: pytest.MonkeyPatch)
     assert e.gate.rights() == {}
 
 
+def test_gate_is_not_armed_when_the_lease_is_over_and_says_for_how_long() -> None:
+    e = Executed()
+    e.install()
+    e.now = 102.1
+    found = e.executor.execute(ArmGate(100.1, 100.3))
+    assert found == "the lease was over for 2000.0 ms: the loop came late"
+    assert e.gate.rights() == {}
+
+
 def test_gate_that_takes_equally_long_each_time_is_armed_for_less(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
