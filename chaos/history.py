@@ -296,6 +296,35 @@ class Request:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A node's state machine took an entry of the log; only the simulation can see it.
+
+    Attributes:
+        term: Of the entry.
+        digest: Of its content, hexadecimal.
+    """
+
+    kind: ClassVar = "applied"
+    t_ns: int
+    node: str
+    index: int
+    term: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A leader counted an entry on a majority; fields as `Applied`, the node is the leader."""
+
+    kind: ClassVar = "committed"
+    t_ns: int
+    node: str
+    index: int
+    term: int
+    digest: str
+
+
 Fact = (
     Fault
     | Injection
@@ -312,6 +341,8 @@ Fact = (
     | Probes
     | Connection
     | Request
+    | Applied
+    | Committed
 )
 _KINDS: dict[str, type[Fact]] = {cls.kind: cls for cls in get_args(Fact)}
 _Timed = TypeVar(
@@ -329,6 +360,8 @@ _Timed = TypeVar(
     Stall,
     Dropped,
     Request,
+    Applied,
+    Committed,
 )
 
 
@@ -351,6 +384,8 @@ class History:
     stalls: tuple[Stall, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     operations: tuple[ConfigOperation, ...] = ()
+    applied: tuple[Applied, ...] = ()
+    committed: tuple[Committed, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
@@ -372,6 +407,8 @@ class History:
             stalls=_sorted(every, Stall),
             dropped=_sorted(every, Dropped),
             operations=_sorted(every, ConfigOperation),
+            applied=_sorted(every, Applied),
+            committed=_sorted(every, Committed),
         )
 
 
