@@ -148,6 +148,20 @@ class Census:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowTable:
+    """The established flows in a router's kernel.
+
+    Attributes:
+        flows: By protocol and both tuples, as the kernel tells them: seconds to live.
+    """
+
+    kind: ClassVar = "flow_table"
+    t_ns: int
+    node: str
+    flows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigOperation:
     """What a client did to the replicated configuration.
 
@@ -341,6 +355,7 @@ Fact = (
     | Probes
     | Connection
     | Request
+    | FlowTable
     | Applied
     | Committed
 )
@@ -360,6 +375,7 @@ _Timed = TypeVar(
     Stall,
     Dropped,
     Request,
+    FlowTable,
     Applied,
     Committed,
 )
@@ -384,6 +400,7 @@ class History:
     stalls: tuple[Stall, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     operations: tuple[ConfigOperation, ...] = ()
+    tables: tuple[FlowTable, ...] = ()
     applied: tuple[Applied, ...] = ()
     committed: tuple[Committed, ...] = ()
 
@@ -407,6 +424,7 @@ class History:
             stalls=_sorted(every, Stall),
             dropped=_sorted(every, Dropped),
             operations=_sorted(every, ConfigOperation),
+            tables=_sorted(every, FlowTable),
             applied=_sorted(every, Applied),
             committed=_sorted(every, Committed),
         )

@@ -77,11 +77,27 @@ def without_pre_vote() -> None:
     Elections._decide_round = rash  # type: ignore[method-assign]
 
 
+def flows_not_installed() -> None:
+    """Let backups say that they have all flows, and install none."""
+    from hanat.consensus.state import Flows
+    from hanat.daemon.replication import Replication
+    from hanat.flowsync.batch import is_mark
+
+    apply = Replication.apply
+
+    def idle(self: Replication, flows: Flows) -> None:
+        if is_mark(flows.batch):
+            apply(self, flows)
+
+    Replication.apply = idle  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "gate-not-enforced": gate_not_enforced,
     "lease-longer-than-promise": lease_longer_than_promise,
     "announce-before-install": announce_before_install,
     "without-pre-vote": without_pre_vote,
+    "flows-not-installed": flows_not_installed,
 }
 
 
