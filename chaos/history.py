@@ -248,6 +248,11 @@ class AdmissionSeen:
     router: str
     network: str
 
+    @property
+    def last_ns(self) -> int:
+        """When it ended: at once."""
+        return self.t_ns
+
 
 @dataclass(frozen=True, slots=True)
 class AddressSeen:
@@ -383,7 +388,11 @@ _Timed = TypeVar(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All facts of a run, each kind ordered by time."""
+    """All facts of a run, each kind ordered by time.
+
+    Attributes:
+        kept: Admissions that `kept` set apart, not among `admissions`.
+    """
 
     faults: tuple[Fault, ...] = ()
     arp: tuple[ArpSeen, ...] = ()
@@ -403,6 +412,7 @@ class History:
     tables: tuple[FlowTable, ...] = ()
     applied: tuple[Applied, ...] = ()
     committed: tuple[Committed, ...] = ()
+    kept: tuple[AdmissionSeen, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:

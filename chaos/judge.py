@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chaos import checkers, linearizable, safety, service, tables, upkeep
+from chaos import checkers, kept, linearizable, safety, service, tables, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -49,7 +49,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         nodes: All of them.
         left: What the lab left on the machine after it was removed.
     """
-    history = History.of(campaign.facts)
+    history = kept.set_apart(History.of(campaign.facts))
     if campaign.end_ns == 0:
         nothing = Verdict("measured", "unknown", "nothing was measured: there was no traffic")
         return Judgement(history, (), (_procedure(campaign), nothing))

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from chaos import kept
 from chaos.checkers import MS, Valid, Verdict
 from chaos.history import CarriedSeen, History, Injection
 from chaos.tenure import Spell, holder_at, spells, tenures
 
 # Two kernel ticks at HZ=250, by which a timeout may be late, and the slice of the observer.
 CARRY_TOLERANCE_MS = 25.0
-BURST_NS = 10 * MS
-# For so long the kernel keeps packets while it asks for a neighbour (three times, once a second).
-KEPT_NS = 3_000 * MS
 SHORT_NS = 300 * MS  # a tenure so short need not have told everybody
 ANSWER_MS = 60.0  # the observer asks every 8 ms
 EXAMPLES_MAX = 10
@@ -46,6 +44,8 @@ def one_holder(history: History) -> Verdict:
     text = f"{acts} ARP frames and new connections; two routers at once: {most_ms:.1f} ms at most"
     if not overlaps:
         text = f"{acts} ARP frames and new connections, never two routers at once"
+    if history.kept:
+        text += f"; {len(history.kept)} more were kept by a kernel while a cable was pulled"
     examples = [
         {
             "ms": round(overlap / MS, 3),
@@ -104,7 +104,9 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
             beyond.append((beyond_ns / MS, seen))
         else:
             most_ns = max(most_ns, since_ns)
-    late, bursts = _not_kept(beyond, history.injections)
+    bare, _, bursts = kept.split([seen for _, seen in beyond], history.injections)
+    judged = set(map(id, bare))
+    late = [(ms, seen) for ms, seen in beyond if id(seen) in judged]
     text = f"after another router began, flows were carried for {most_ns / MS:.0f} ms at most"
     if bursts:
         text += f"; {bursts} late bursts of what a kernel had kept"
@@ -118,37 +120,6 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
     ]  # fmt: skip
     evidence = {"most_ms": most_ns / MS, "late": examples, "kept_bursts": bursts}
     return _seen_all(history, Verdict("carried", not late, text, evidence))
-
-
-def _not_kept(
-    beyond: Sequence[tuple[float, CarriedSeen]], injections: Sequence[Injection]
-) -> tuple[list[tuple[float, CarriedSeen]], int]:
-    """Return the late slices that nothing excuses, and how many bursts were excused.
-
-    A kernel keeps packets that passed the gate in time until it knows the neighbour's link-layer
-    address, up to three seconds when a cable was pulled just then, and sends them all at once:
-    one burst after the cable of that router was pulled or plugged in, for every such fault.
-    """
-    late = []
-    excused: dict[tuple[int, str], CarriedSeen] = {}  # by fault and router, how its burst began
-    for ms, seen in sorted(beyond, key=lambda pair: pair[1].t_ns):
-        for number, injection in enumerate(injections):
-            first = excused.get((number, seen.router), seen)
-            of_burst = seen.last_ns - first.t_ns <= BURST_NS
-            if of_burst and _cable_touched(injection, seen):
-                excused[number, seen.router] = first
-                break
-        else:
-            late.append((ms, seen))
-    return late, len(excused)
-
-
-def _cable_touched(injection: Injection, seen: CarriedSeen) -> bool:
-    """Whether a cable of the router was pulled or plugged in shortly before."""
-    if not injection.nemesis.startswith("link-") or seen.router not in injection.nodes:
-        return False
-    instants = (injection.t_ns, injection.heal_ns)
-    return any(t_ns is not None and 0 <= seen.t_ns - t_ns <= KEPT_NS for t_ns in instants)
 
 
 def _since_other(begun: Sequence[tuple[int, str]], seen: CarriedSeen) -> float:

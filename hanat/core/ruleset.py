@@ -398,8 +398,9 @@ def _untracked_chains(configuration: Configuration, conversation: Conversation) 
 def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str:
     """Return the script that puts the gate in place or brings it up to date.
 
-    The sets `answers` and `carries` hold kernel names of devices and are never
-    emptied here. The node's own addresses are reachable whatever they hold.
+    The sets `answers` and `carries` hold kernel names of devices, `permit` whether they may be
+    filled (docs/lease.md); they are never emptied here. The node's own addresses are reachable
+    whatever they hold.
     """
     ports = _devices_of(configuration, devices)
     vips = {version: _addresses_of(configuration, version) for version in FAMILIES}
@@ -448,6 +449,7 @@ def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) ->
         f"add set {table} ports {{ type ifname; }}",
         f"add set {table} answers {{ type ifname; flags timeout; }}",
         f"add set {table} carries {{ type ifname; flags timeout; }}",
+        f"add set {table} permit {{ type ifname; flags timeout; }}",
         f"add set {table} vips_v4 {{ type ipv4_addr; }}",
         f"add set {table} vips_v6 {{ type ipv6_addr; }}",
         f"add chain {table} guarded",

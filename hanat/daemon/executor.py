@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 # What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
 ARM_S_MAX, ARM_TRIES = 0.002, 3
+# How late a first grant may come to the kernel; two of its ticks at HZ=250.
+PERMIT_S = 0.008
 ARM_S_MIN = 0.002  # below this a re-arm could outlive the lease by the call's own length
 
 
@@ -129,6 +131,7 @@ class NodeExecutor:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
         self.frames = 0
+        self._permitted_until = 0.0  # as far as we know; the kernel knows
         self._devices = tuple(sorted(set(place.interfaces.values())))
 
     def execute(self, action: Action) -> str | Outcome | None:
@@ -146,9 +149,9 @@ class NodeExecutor:
             case ArmGate(answers_until, carries_until):
                 return self._arm(answers_until, carries_until)
             case WithdrawGate():
-                self._if_installed(self._kernel.gate.withdraw)
+                self._give_up(self._kernel.gate.withdraw)
             case ShutGate():
-                self._if_installed(self._kernel.gate.shut)
+                self._give_up(self._kernel.gate.shut)
             case AddAddresses(vips):
                 self._kernel.addresses.add(placements(vips, self._place.interfaces))
             case RestoreAddresses(vips):
@@ -225,29 +228,36 @@ class NodeExecutor:
 
         The kernel counts from the call. A process that stood still between computing the
         rest and the call has granted too long, by as much as both took together; it grants
-        anew, at last less by that. If that is in vain, too, it takes the rights back.
+        anew, at last less by that. If that is in vain, too, it takes the rights back. If it
+        stood still until the former grant was over, the kernel grants nothing.
         """
         took_s = 0.0
         found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
         granted = False
         for left in reversed(range(ARM_TRIES)):
             spare_s = 0.0 if left else took_s
+            if self._permitted_until <= self._place.clock():
+                self._kernel.gate.permit(PERMIT_S)
             now = self._place.clock()
             answers_s, carries_s = answers_until - now - spare_s, carries_until - now - spare_s
             if answers_s < ARM_S_MIN:
                 found = f"only {answers_s * 1000:.1f} ms of the lease were left"
                 break
-            self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s)
+            if not self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s):
+                self._permitted_until = 0.0
+                continue
             granted = True
+            self._permitted_until = now + answers_s
             took_s = self._place.clock() - now
             if took_s <= spare_s + ARM_S_MAX:
                 return None
         if granted:
+            self._permitted_until = 0.0
             self._kernel.gate.shut()
         return found
 
-    @staticmethod
-    def _if_installed(operation: Callable[[], None]) -> None:
+    def _give_up(self, operation: Callable[[], None]) -> None:
+        self._permitted_until = 0.0
         try:
             operation()
         except AbsentObjectError:

@@ -83,6 +83,7 @@ class FakeKernel:
         self.tables: Tables = {}
         self.answers_until: dict[str, float] = {}
         self.carries_until: dict[str, float] = {}
+        self.permit_until = 0.0
         self.announced: list[tuple[float, Placement]] = []
         self.flows = FlowTable()
         self.faults: dict[str, KernelError] = {}
@@ -141,6 +142,7 @@ class FakeKernel:
         self.tables = after(self.tables, script, operation=operation)
         if ("inet", GATE_TABLE) not in self.tables:
             self.answers_until, self.carries_until = {}, {}
+            self.permit_until = 0.0
 
     def meet_fault(self, name: str) -> None:
         """Raise the fault laid for a method, if any."""
@@ -278,24 +280,35 @@ class FakeGate:
         self._kernel.meet_fault("gate.install")
         self._kernel.apply(script, operation="install the gate")
 
-    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+    def permit(self, valid_s: float) -> None:
+        """See `ports.Gate.permit`."""
+        self._demand("gate.permit", operation="permit a grant")
+        self._kernel.permit_until = self._kernel.now() + valid_s
+
+    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         """See `ports.Gate.arm`."""
         assert 0.001 <= answers_s <= carries_s, (answers_s, carries_s)
         self._demand("gate.arm", operation="grant rights")
         now, named = self._kernel.now(), sorted(set(devices))
+        if self._kernel.permit_until <= now:
+            return False
+        self._kernel.permit_until = now + int(answers_s * 1000) / 1000
         self._kernel.answers_until = dict.fromkeys(named, now + int(answers_s * 1000) / 1000)
         self._kernel.carries_until = dict.fromkeys(named, now + int(carries_s * 1000) / 1000)
+        return True
 
     def withdraw(self) -> None:
         """See `ports.Gate.withdraw`."""
         self._demand("gate.withdraw", operation="withdraw answers")
         self._kernel.answers_until = {}
+        self._kernel.permit_until = 0.0
 
     def shut(self) -> None:
         """See `ports.Gate.shut`."""
         self._demand("gate.shut", operation="shut the gate")
         self._kernel.answers_until = {}
         self._kernel.carries_until = {}
+        self._kernel.permit_until = 0.0
 
     def rights(self) -> Mapping[str, Rights]:
         """See `ports.Gate.rights`."""

@@ -23,6 +23,8 @@ from hanat.kernel.refusals import index_of
 
 ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
 CARRIES = (SetName("inet", GATE_TABLE, "carries"),)
+# Without its one member nothing can be granted; see `ports.Gate.permit`.
+PERMIT = SetName("inet", GATE_TABLE, "permit")
 NO_ANSWERS = tuple(Refill(name) for name in ANSWERS)
 NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, *CARRIES))
 
@@ -50,11 +52,11 @@ class KernelFence:
             AbsentObjectError: The gate is not installed, so nothing keeps this machine silent.
             KernelError: What else the kernel said; the rights are as they were.
         """
-        self._sets.refill(NO_ANSWERS, operation="withdraw answers", target="all interfaces")
+        take_away(self._sets, NO_ANSWERS, operation="withdraw answers")
 
     def shut(self) -> None:
         """End both rights everywhere at once; raises as `withdraw` does."""
-        self._sets.refill(NO_RIGHTS, operation="shut the gate", target="all interfaces")
+        take_away(self._sets, NO_RIGHTS, operation="shut the gate")
 
     def remove(
         self, addresses: Iterable[tuple[str, IPv4Interface | IPv6Interface]]
@@ -84,6 +86,17 @@ class KernelFence:
         if first is not None:
             raise first
         return removed
+
+
+def take_away(sets: NfNetlink, rights: tuple[Refill, ...], *, operation: str) -> None:
+    """Empty sets of rights and end the permit to fill them; raises as `KernelFence.withdraw` does.
+
+    A gate that an earlier release installed knows no permits.
+    """
+    try:
+        sets.refill((*rights, Refill(PERMIT)), operation=operation, target="all interfaces")
+    except AbsentObjectError:
+        sets.refill(rights, operation=operation, target="all interfaces")
 
 
 def _removal(address: IPv4Interface | IPv6Interface, index: int) -> bytes:

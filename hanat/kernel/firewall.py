@@ -8,7 +8,7 @@ from hanat.errors import AbsentObjectError
 from hanat.kernel.nft import NftLibrary
 
 # The sets that the gate's rights are members of, up to their elements.
-_RIGHTS = re.compile(r"(set (?:answers|carries) \{[^}]*?)\s*elements = \{[^}]*\}")
+_RIGHTS = re.compile(r"(set (?:answers|carries|permit) \{[^}]*?)\s*elements = \{[^}]*\}")
 
 
 class KernelFirewall:

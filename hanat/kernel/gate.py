@@ -9,6 +9,11 @@ element that is there already does not extend it. No packet sees the sets empty:
 the kernel switches from the old members to the new at once. Deleting single
 elements instead was tried; it costs the same and fails when one of them expires
 in the middle of the transaction.
+
+The one exception is the permit, an element without a right: each grant deletes it, which
+fails when it is over, and puts a new one in its place that lasts as long as *answers*. The
+kernel refuses the transaction as a whole then. So a process that computes a rest and then
+stands still cannot grant anything when the former grant is over.
 """
 
 from __future__ import annotations
@@ -20,12 +25,13 @@ from ipaddress import ip_address
 from hanat.core.configuration import Address
 from hanat.core.ruleset import GATE_TABLE
 from hanat.errors import AbsentObjectError
-from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS
+from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS, PERMIT, take_away
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
 from hanat.kernel.ports import Rights
 
 VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
+PERMITTED = ("grant",)  # the one member of the set of permits
 
 # E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
 _MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
@@ -50,7 +56,12 @@ class KernelGate:
         """See `ports.Gate.install`."""
         self._nft.run(script, operation="install the gate", target="nftables")
 
-    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+    def permit(self, valid_s: float) -> None:
+        """See `ports.Gate.permit`."""
+        refill = Refill(PERMIT, PERMITTED, max(1, int(valid_s * 1000)))
+        self._refill([refill], operation="permit a grant", target="all interfaces")
+
+    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         """See `ports.Gate.arm`."""
         answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
         assert 1 <= answers_ms <= carries_ms, (answers_s, carries_s)
@@ -58,16 +69,18 @@ class KernelGate:
         refills = [
             *(Refill(name, named, answers_ms) for name in ANSWERS),
             *(Refill(name, named, carries_ms) for name in CARRIES),
+            # The last: if it fails alone, everything else is as it should be.
+            Refill(PERMIT, PERMITTED, answers_ms, demanded=True),
         ]
-        self._refill(refills, operation="grant rights", target=", ".join(named))
+        return self._refill(refills, operation="grant rights", target=", ".join(named))
 
     def withdraw(self) -> None:
         """See `ports.Gate.withdraw`."""
-        self._refill(NO_ANSWERS, operation="withdraw answers", target="all interfaces")
+        self._take_away(NO_ANSWERS, operation="withdraw answers")
 
     def shut(self) -> None:
         """See `ports.Gate.shut`."""
-        self._refill(NO_RIGHTS, operation="shut the gate", target="all interfaces")
+        self._take_away(NO_RIGHTS, operation="shut the gate")
 
     def rights(self) -> Mapping[str, Rights]:
         """See `ports.Gate.rights`."""
@@ -113,11 +126,17 @@ class KernelGate:
         except AbsentObjectError as error:
             raise _not_installed(operation, words) from error
 
-    def _refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> None:
+    def _refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> bool:
         try:
-            self._sets.refill(refills, operation=operation, target=target)
+            return self._sets.refill(refills, operation=operation, target=target)
         except AbsentObjectError as error:
             raise _not_installed(operation, target) from error
+
+    def _take_away(self, rights: tuple[Refill, ...], *, operation: str) -> None:
+        try:
+            take_away(self._sets, rights, operation=operation)
+        except AbsentObjectError as error:
+            raise _not_installed(operation, "all interfaces") from error
 
 
 def _not_installed(operation: str, target: str) -> AbsentObjectError:

@@ -48,6 +48,7 @@ _NAME_BYTES = 16  # IFNAMSIZ
 _SEQUENCE = struct.Struct("=I")
 _SEQUENCE_OFFSET = 8  # in a netlink header
 _SEQUENCE_MAX = 1 << 31
+_UNMET = -1  # no number of an error
 _GENERIC = struct.Struct(">BBH")  # family, version, resource id
 
 
@@ -62,11 +63,17 @@ class SetName:
 
 @dataclass(frozen=True, slots=True)
 class Refill:
-    """Empty a set of interface names, then add these for a while (none: leave it empty)."""
+    """Empty a set of interface names, then add these for a while (none: leave it empty).
+
+    Attributes:
+        demanded: Whether they have to be there before; else nothing of the transaction is done.
+            Only the last of a transaction may demand, one member.
+    """
 
     name: SetName
     devices: tuple[str, ...] = ()
     timeout_ms: int = 0
+    demanded: bool = False
 
 
 class NfNetlink:
@@ -82,8 +89,11 @@ class NfNetlink:
             self._socket.close()
             self._socket = None
 
-    def refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> None:
+    def refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> bool:
         """Change all sets in one transaction.
+
+        Returns:
+            Whether that was done; False if what was demanded was not there.
 
         Raises:
             AbsentObjectError: A set or its table is missing.
@@ -94,8 +104,11 @@ class NfNetlink:
         except OSError as error:
             self.close()  # an answer that comes later must not meet another batch
             number = error.errno or errno.ETIMEDOUT
+        if number == _UNMET:
+            return False
         if number:
             raise refused(number, operation=operation, target=target)
+        return True
 
     def _exchange(self, batch: _Batch) -> int:
         if self._socket is None:
@@ -118,16 +131,23 @@ class NfNetlink:
                 if kind != NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 found = found or error_of(buffer, start)
+                if found == errno.ENOENT and batch.demanding and sequence == last - 1:
+                    return _UNMET
                 if sequence == last or found:
                     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The messages of a transaction, without their sequences, and where those belong."""
+    """The messages of a transaction, without their sequences, and where those belong.
+
+    Attributes:
+        demanding: Whether the last deletion fails if there is nothing to delete.
+    """
 
     data: bytes
     sequences: tuple[int, ...]
+    demanding: bool
 
 
 @lru_cache(maxsize=256)
@@ -143,18 +163,24 @@ def _batch(refills: tuple[Refill, ...]) -> _Batch:
     for kind, flags, body in messages:
         sequences.append(len(data) + _SEQUENCE_OFFSET)
         data += HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0) + body
-    return _Batch(data, tuple(sequences))
+    return _Batch(data, tuple(sequences), refills[-1].demanded)
 
 
 def _parts(refills: Sequence[Refill]) -> Iterable[tuple[int, int, bytes]]:
     for refill in refills:
-        yield _DELETE_ELEMENTS, 0, _set(refill.name)
+        emptied = _set(refill.name)
+        if refill.demanded:
+            emptied += _elements(refill.devices)
+        yield _DELETE_ELEMENTS, 0, emptied
         if refill.devices:
             timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
-            elements = b"".join(
-                nested(_LIST_ELEMENT, _key(device) + timeout) for device in refill.devices
-            )
-            yield _NEW_ELEMENTS, NLM_F_CREATE, _set(refill.name) + nested(_LIST_ELEMENTS, elements)
+            filled = _set(refill.name) + _elements(refill.devices, timeout)
+            yield _NEW_ELEMENTS, NLM_F_CREATE, filled
+
+
+def _elements(devices: Iterable[str], timeout: bytes = b"") -> bytes:
+    listed = b"".join(nested(_LIST_ELEMENT, _key(device) + timeout) for device in devices)
+    return nested(_LIST_ELEMENTS, listed)
 
 
 @lru_cache(maxsize=64)

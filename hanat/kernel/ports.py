@@ -154,15 +154,29 @@ class Gate(Protocol):
         """Put the gate's tables in place (idempotent); rights granted before stay."""
         ...
 
-    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+    def permit(self, valid_s: float) -> None:
+        """Let the next grant be made within `valid_s` seconds from now, rounded down to ms.
+
+        Raises:
+            AbsentObjectError: The gate is not installed.
+        """
+        ...
+
+    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         """Grant both rights anew, in one transaction for all devices and families.
 
-        Rights of devices that are not named end.
+        Rights of devices that are not named end. Who makes a grant must have a permit, which
+        only the kernel's clock ends: `permit` gives one, and each grant gives one for as long
+        as its *answers* last. So a caller that stood still between reading the clock and this
+        call, until the former grant was over, grants nothing.
 
         Args:
             devices: Kernel names.
             answers_s: From now; at least 0.001, millisecond resolution, rounded down.
             carries_s: From now; at least answers_s.
+
+        Returns:
+            Whether it was granted; False: there was no permit (any more), nothing was changed.
 
         Raises:
             AbsentObjectError: The gate is not installed.
@@ -170,11 +184,11 @@ class Gate(Protocol):
         ...
 
     def withdraw(self) -> None:
-        """End *answers* everywhere at once; *carries* runs out by itself."""
+        """End *answers* and the permit at once, everywhere; *carries* runs out by itself."""
         ...
 
     def shut(self) -> None:
-        """End both rights everywhere at once."""
+        """End both rights and the permit at once, everywhere."""
         ...
 
     def rights(self) -> Mapping[str, Rights]:

@@ -27,8 +27,8 @@ def gate_not_enforced() -> None:
 
     def armed(
         self: KernelGate, devices: Iterable[str], *, answers_s: float, carries_s: float
-    ) -> None:
-        arm(self, devices, answers_s=answers_s + LONG_S, carries_s=carries_s + LONG_S)
+    ) -> bool:
+        return arm(self, devices, answers_s=answers_s + LONG_S, carries_s=carries_s + LONG_S)
 
     KernelGate.arm = armed  # type: ignore[method-assign]
 

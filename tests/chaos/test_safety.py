@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from chaos import safety
+from chaos import kept, safety
 from chaos.checkers import MS, Verdict
-from chaos.history import Dropped, Fact, NeighbourSeen
+from chaos.history import AdmissionSeen, Dropped, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
 from tests.chaos.histories import NETWORKS, speaks
 from tests.chaos.runs import carries, fault, holds, of
@@ -118,6 +118,26 @@ def test_burst_is_excused_by_a_cable_of_that_router_once_and_soon() -> None:
     other = replace(cable, nodes=["r3"])
     for excuse in (other, fault(1000, 3000)):
         assert carried(of(excuse, *seen, once)).valid is False
+
+
+def test_new_connection_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
+    cable = replace(fault(1000, 3000), nemesis="link-public")
+    seen = (cable, GOOD.arp, GOOD.admissions)
+    one, another = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3040, 3049))
+    verdict = safety.one_holder(kept.set_apart(of(*seen, one, another)))
+    assert verdict.valid is True
+    assert "2 more were kept" in verdict.summary
+    again, late = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3051, 4501))
+    unexplained = [
+        of(*seen, one, again),
+        of(replace(cable, heal_ns=1500 * MS), *seen[1:], late),
+        of(*seen, speaks("r1", 3041, 3042), one),
+        of(replace(cable, nodes=["r3"]), *seen[1:], one),
+        of(fault(1000, 3000), *seen[1:], one),
+    ]
+    for history in unexplained:
+        assert safety.one_holder(history).valid is False
+        assert safety.one_holder(kept.set_apart(history)).valid is False
 
 
 def test_old_holder_that_forwards_now_and_then_is_caught() -> None:

@@ -10,6 +10,7 @@ from hanat.core.ruleset import render_gate
 from hanat.errors import AbsentObjectError
 from tests.contract.conftest import Subject
 from tests.core.examples import DEVICES, EDGE
+from tests.gates import grant
 
 SCRIPT = render_gate(EDGE, DEVICES)
 BOTH = ("eth0", "eth1")
@@ -25,7 +26,7 @@ def test_armed_devices_have_both_rights(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
 
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
 
     rights = gate.rights()
     assert sorted(rights) == ["eth0", "eth1"]
@@ -37,19 +38,60 @@ def test_armed_devices_have_both_rights(subject: Subject) -> None:
 def test_arming_again_grants_anew(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
 
-    gate.arm(BOTH, answers_s=90.0, carries_s=120.0)
+    grant(gate, BOTH, answers_s=90.0, carries_s=120.0)
 
     assert gate.rights()["eth0"].answers_s > 60.0
+
+
+def test_grant_permits_the_next_as_long_as_it_lasts(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
+
+    assert gate.arm(BOTH, answers_s=0.1, carries_s=60.0)
+
+    subject.outside.wait(lambda: gate.rights()["eth0"].answers_s == 0.0, "answers to end")
+    assert gate.arm(BOTH, answers_s=30.0, carries_s=90.0) is False
+    rights = gate.rights()["eth0"]
+    assert rights.answers_s == 0.0
+    assert rights.carries_s <= 60.0
+
+
+def test_permit_ends_by_itself(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    assert gate.arm(BOTH, answers_s=30.0, carries_s=60.0) is False
+
+    gate.permit(0.02)
+    # Each one that is used permits the next for a millisecond; some tick later it is too late.
+    subject.outside.wait(
+        lambda: not gate.arm(BOTH, answers_s=0.001, carries_s=0.001), "the permit to end"
+    )
+    subject.outside.wait(lambda: gate.rights() == {}, "rights to end")
+
+
+@pytest.mark.parametrize("end", ["withdraw", "shut"])
+def test_who_gives_rights_up_grants_none_anew_without_a_permit(subject: Subject, end: str) -> None:
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
+
+    getattr(gate, end)()
+
+    assert gate.arm(BOTH, answers_s=30.0, carries_s=60.0) is False
+    assert all(right.answers_s == 0.0 for right in gate.rights().values())
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
+    assert gate.rights()["eth0"].answers_s > 0.0
 
 
 def test_arming_one_device_ends_the_rights_of_others(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
 
-    gate.arm(["eth1"], answers_s=30.0, carries_s=60.0)
+    grant(gate, ["eth1"], answers_s=30.0, carries_s=60.0)
 
     assert sorted(gate.rights()) == ["eth1"]
 
@@ -57,7 +99,7 @@ def test_arming_one_device_ends_the_rights_of_others(subject: Subject) -> None:
 def test_rights_end_by_themselves_answers_first(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=0.1, carries_s=0.3)
+    grant(gate, BOTH, answers_s=0.1, carries_s=0.3)
 
     subject.outside.wait(
         lambda: all(right.answers_s == 0.0 for right in gate.rights().values()), "answers to end"
@@ -69,7 +111,7 @@ def test_rights_end_by_themselves_answers_first(subject: Subject) -> None:
 def test_withdrawing_leaves_carries(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
 
     gate.withdraw()
 
@@ -80,7 +122,7 @@ def test_withdrawing_leaves_carries(subject: Subject) -> None:
 def test_shutting_ends_both(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
 
     gate.shut()
 
@@ -99,7 +141,7 @@ def test_withdrawing_and_shutting_a_shut_gate_is_no_error(subject: Subject) -> N
 def test_installing_again_leaves_the_rights(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
 
     gate.install(SCRIPT)
 
@@ -109,12 +151,13 @@ def test_installing_again_leaves_the_rights(subject: Subject) -> None:
 @pytest.mark.parametrize(
     "use",
     [
+        lambda gate: gate.permit(1.0),
         lambda gate: gate.arm(BOTH, answers_s=1.0, carries_s=1.0),
         lambda gate: gate.withdraw(),
         lambda gate: gate.shut(),
         lambda gate: gate.rights(),
     ],
-    ids=["arm", "withdraw", "shut", "rights"],
+    ids=["permit", "arm", "withdraw", "shut", "rights"],
 )
 def test_gate_that_is_not_installed_is_refused(
     subject: Subject, use: Callable[[object], object]
@@ -126,7 +169,7 @@ def test_gate_that_is_not_installed_is_refused(
 def test_rights_do_not_outlive_the_table(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)
-    gate.arm(BOTH, answers_s=30.0, carries_s=60.0)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
     subject.adapters.firewall.apply("delete table inet hanat_gate\ndelete table arp hanat_gate\n")
 
     gate.install(SCRIPT)

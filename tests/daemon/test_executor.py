@@ -168,6 +168,32 @@ def test_gate_that_was_armed_too_long_is_armed_anew(
     assert (found is None) is (left_s > 0)
 
 
+def test_standing_still_until_the_former_grant_is_over_grants_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    e = Executed()
+    e.install()
+    assert e.executor.execute(ArmGate(100.06, 100.3)) is None
+    e.now += 0.03
+    stand_still(e, iter([0.17]), monkeypatch)
+    granted: list[float] = []
+    monkeypatch.setattr(e.gate, "shut", lambda: granted.append(e.now))
+
+    found = e.executor.execute(ArmGate(100.09, 100.33))
+
+    assert found == "only -110.0 ms of the lease were left"
+    assert granted == []  # nothing to take back: there was no instant with a right
+    assert e.gate.rights()["eth0"].answers_s == 0.0
+
+
+def test_first_grant_that_comes_late_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    e = Executed()
+    e.install()
+    stand_still(e, iter([0.17]), monkeypatch)
+    assert e.executor.execute(ArmGate(100.1, 100.3)) == "only -70.0 ms of the lease were left"
+    assert e.gate.rights() == {}
+
+
 def test_gate_that_takes_long_each_time_is_shut(monkeypatch: pytest.MonkeyPatch) -> None:
     e = Executed()
     e.install()
@@ -181,6 +207,7 @@ def test_gate_that_takes_equally_long_each_time_is_armed_for_less(
 ) -> None:
     e = Executed()
     e.install()
+    assert e.executor.execute(ArmGate(100.08, 100.3)) is None
     stand_still(e, itertools.repeat(0.02), monkeypatch)
     assert e.executor.execute(ArmGate(100.1, 100.3)) is None
     assert 0.0 < e.gate.rights()["eth0"].answers_s <= 100.1 - e.now
@@ -190,8 +217,8 @@ def stand_still(e: Executed, slow: Iterator[float], monkeypatch: pytest.MonkeyPa
     """Let time pass between the clock and the kernel."""
     arm = e.gate.arm
 
-    def late(devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
+    def late(devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         e.now += next(slow, 0.0)
-        arm(devices, answers_s=answers_s, carries_s=carries_s)
+        return arm(devices, answers_s=answers_s, carries_s=carries_s)
 
     monkeypatch.setattr(e.gate, "arm", late)

@@ -32,6 +32,7 @@ from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.ports import Placement
 from tests.core.examples import DEVICES, EDGE
+from tests.gates import grant
 from tests.kernel.namespaces import cable, run
 
 CLIENT, CLIENT_V6 = "203.0.113.2", "2001:db8:1::2"
@@ -115,7 +116,7 @@ class Router:
         """Add the addresses, open the gate, announce."""
         with self.entered():
             self.addresses.add(PLACEMENTS)
-            self.gate.arm(DEVICES.values(), answers_s=answers_s, carries_s=carries_s)
+            grant(self.gate, DEVICES.values(), answers_s=answers_s, carries_s=carries_s)
             self.announcer.announce(PLACEMENTS)
 
     def close(self) -> None:

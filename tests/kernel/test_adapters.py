@@ -24,6 +24,7 @@ from hanat.kernel.ports import AddressRemoved, CarrierChanged, Placement
 from tests.contract.flows import changes_of, inbound
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
+from tests.gates import grant
 from tests.kernel.namespaces import cable, run
 
 pytestmark = pytest.mark.kernel
@@ -73,7 +74,7 @@ def test_calls_leave_no_descriptors_open(inside: str) -> None:
         addresses.add([PUBLIC])
         addresses.present("eth0")
         addresses.remove([PUBLIC])
-        gate.arm(["eth0"], answers_s=1.0, carries_s=1.0)
+        grant(gate, ["eth0"], answers_s=1.0, carries_s=1.0)
         gate.rights()
         links.carrier("eth0")
         links.watch().close()

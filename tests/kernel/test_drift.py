@@ -16,6 +16,7 @@ from hanat.kernel.gate import KernelGate
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
+from tests.gates import grant
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
 
@@ -40,7 +41,7 @@ def test_renewals_wake_nobody_and_other_changes_do(
 ) -> None:
     watch = KernelRulesetWatch()
     for _ in range(50):
-        gate.arm(DEVICES.values(), answers_s=10, carries_s=20)
+        grant(gate, DEVICES.values(), answers_s=10, carries_s=20)
     gate.withdraw()
     assert not select.select([watch], [], [], 0)[0]
 
@@ -56,7 +57,7 @@ def test_steady_text_does_not_change_with_rights_and_does_with_rules(
     gate: KernelGate, firewall: KernelFirewall
 ) -> None:
     before = firewall.steady("inet", "hanat_gate")
-    gate.arm(DEVICES.values(), answers_s=10, carries_s=20)
+    grant(gate, DEVICES.values(), answers_s=10, carries_s=20)
     assert firewall.steady("inet", "hanat_gate") == before
     assert before is not None
     assert "203.0.113.10" in before

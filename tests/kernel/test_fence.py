@@ -19,6 +19,7 @@ from hanat.config import load_cluster
 from hanat.core.configuration import FloatingAddress
 from hanat.core.ruleset import render_gate
 from hanat.kernel.gate import KernelGate
+from tests.gates import grant
 from tests.kernel.namespaces import cable, run
 
 pytestmark = pytest.mark.kernel
@@ -54,7 +55,7 @@ class Machine:
         script = render_gate(load_cluster(EXAMPLES / "cluster.toml"), DEVICES)
         with closing(KernelGate()) as gate:
             gate.install(script)
-            gate.arm(DEVICES.values(), answers_s=60.0, carries_s=90.0)
+            grant(gate, DEVICES.values(), answers_s=60.0, carries_s=90.0)
         run("ip addr add 203.0.113.10/24 dev eth0 label eth0:1", self.namespace)
         run("ip addr add 10.11.12.1/24 dev eth1 label eth1:1", self.namespace)
 
@@ -104,6 +105,14 @@ def test_machine_that_never_ran_hanat_stays_as_it_is(machine: Machine) -> None:
     assert run("ip addr", machine.namespace) == before
     assert run("nft list tables", machine.namespace) == ""
     assert not (machine.folder / "data").exists()
+
+
+def test_gate_of_an_earlier_release_without_permits_is_shut(machine: Machine) -> None:
+    machine.take()
+    run("nft delete set inet hanat_gate permit", machine.namespace)
+    done = machine.fence()
+    assert done.returncode == 0, done.stderr
+    assert machine.rights() == set()
 
 
 def test_dead_holder_loses_both_rights_and_its_floating_addresses_only(machine: Machine) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from hanat.core.ruleset import render_gate
 from tests.core.examples import DEVICES
+from tests.gates import grant
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import (
     CLIENT,
@@ -113,7 +114,7 @@ def test_kernel_ends_answers_then_carries_without_any_process(network: Network) 
     until(established.answers, "the first answer")
 
     with network.r1.entered() as router:
-        router.gate.arm(DEVICES.values(), answers_s=0.4, carries_s=0.8)
+        grant(router.gate, DEVICES.values(), answers_s=0.4, carries_s=0.8)
     granted_at = time.monotonic()
 
     new_s = established_s = 0.0
@@ -136,7 +137,7 @@ def test_arming_again_loses_no_packet(network: Network) -> None:
     # As in service: again and again, and far from the end of what was granted.
     for _ in range(200):
         with network.r1.entered() as router:
-            router.gate.arm(DEVICES.values(), answers_s=10.0, carries_s=20.0)
+            grant(router.gate, DEVICES.values(), answers_s=10.0, carries_s=20.0)
         assert established.answers()
         assert Probe(network, echo).answers()
 

@@ -14,6 +14,7 @@ from hanat.daemon.rulesets import Rulesets
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
+from tests.gates import grant
 
 pytestmark = pytest.mark.kernel
 
@@ -51,7 +52,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
             rulesets.install(EDGE, ended.set_result)
             assert await asyncio.to_thread(firewall.begun.wait, 10)
 
-            gate.arm(DEVICES.values(), answers_s=10, carries_s=20)
+            grant(gate, DEVICES.values(), answers_s=10, carries_s=20)
             assert gate.rights()["eth0"].answers_s > 0
             gate.withdraw()
             assert gate.rights()["eth0"].answers_s == 0
