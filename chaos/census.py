@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 from chaos import topology
-from chaos.history import Census, FlowTable, NeighbourSeen
+from chaos.history import Census, NeighbourSeen
 from chaos.lab import Lab
 from chaos.netns import entered
+from chaos.replicated import FlowTable
 from chaos.topology import FLOATING
 
 FLOWS = Path("/proc/thread-self/net/nf_conntrack")  # not in every kernel

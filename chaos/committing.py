@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chaos.checkers import MS, Verdict
-from chaos.history import Applied, Committed, History
+from chaos.history import History
+from chaos.replicated import Applied, Committed
 
 EXAMPLES_MAX = 10
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TextIO, TypeVar, get_args
 
 from chaos.errors import LabError
+from chaos.replicated import Applied, Committed, FlowTable
 
 Outcome = Literal["ok", "fail", "info"]
 
@@ -145,20 +146,6 @@ class Census:
     descriptors: int
     memory_kib: int
     addresses: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class FlowTable:
-    """The established flows in a router's kernel.
-
-    Attributes:
-        flows: By protocol and both tuples, as the kernel tells them: seconds to live.
-    """
-
-    kind: ClassVar = "flow_table"
-    t_ns: int
-    node: str
-    flows: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,35 +300,6 @@ class Request:
     outcome: Outcome
     server: str | None
     error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """A node's state machine took an entry of the log; only the simulation can see it.
-
-    Attributes:
-        term: Of the entry.
-        digest: Of its content, hexadecimal.
-    """
-
-    kind: ClassVar = "applied"
-    t_ns: int
-    node: str
-    index: int
-    term: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A leader counted an entry on a majority; fields as `Applied`, the node is the leader."""
-
-    kind: ClassVar = "committed"
-    t_ns: int
-    node: str
-    index: int
-    term: int
-    digest: str
 
 
 Fact = (

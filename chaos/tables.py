@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from chaos.checkers import Verdict
-from chaos.history import FlowTable, History
+from chaos.history import History
+from chaos.replicated import FlowTable
 from chaos.tenure import holder_at, tenures
 
 EXAMPLES_MAX = 10

@@ -6,7 +6,8 @@ import pytest
 
 from chaos.checkers import MS, Valid
 from chaos.committing import applied_as_committed
-from chaos.history import Applied, Committed, Fact, History
+from chaos.history import Fact, History
+from chaos.replicated import Applied, Committed
 
 NODES = ("r1", "r2", "r3")
 

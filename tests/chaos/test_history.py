@@ -8,7 +8,8 @@ import pytest
 
 from chaos import history
 from chaos.errors import LabError
-from chaos.history import AddressSeen, Applied, Committed, Fact
+from chaos.history import AddressSeen, Fact
+from chaos.replicated import Applied, Committed
 from tests.chaos.histories import connection, kill, request, speaks, stream
 
 FACTS: list[Fact] = [

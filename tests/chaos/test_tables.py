@@ -6,7 +6,8 @@ import pytest
 
 from chaos.census import established
 from chaos.checkers import MS, Valid
-from chaos.history import Fact, FlowTable
+from chaos.history import Fact
+from chaos.replicated import FlowTable
 from chaos.tables import tables_agree
 from tests.chaos.runs import NODES, holds, of
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from chaos.history import Applied, Committed
+from chaos.replicated import Applied, Committed
 from hanat.consensus.codec import Entry, unwrap
 from hanat.consensus.state import Flows, decode
 from tests.sim.process import Process
