@@ -152,8 +152,10 @@ class Runner:
                 break
             self._do(step)
         self._rest(deadline - time.monotonic())
+        self._campaign.facts += census.flow_tables(self._lab)
         self._rest(LAST_S)
         self._settle()
+        self._campaign.facts += census.flow_tables(self._lab)
         self._count()
 
     def _do(self, step: Step) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 from chaos import topology
 from chaos.history import Census, NeighbourSeen
 from chaos.lab import Lab
+from chaos.netns import entered
+from chaos.replicated import FlowTable
 from chaos.topology import FLOATING
 
+FLOWS = Path("/proc/thread-self/net/nf_conntrack")  # not in every kernel
 HOSTS = {"c1": "public", "s1": "private", "s2": "private"}
 
 
@@ -43,3 +46,25 @@ def neighbours(lab: Lab) -> list[NeighbourSeen]:
         mac = words[words.index("lladdr") + 1] if "lladdr" in words else None
         found.append(NeighbourSeen(time.monotonic_ns(), host, address, mac))
     return found
+
+
+def flow_tables(lab: Lab) -> list[FlowTable]:
+    """Return the established flows of every router; nothing where the kernel does not tell."""
+    found = []
+    for name in lab.nodes:
+        with entered(lab.topology.namespace(name)):
+            if not FLOWS.exists():
+                return []
+            lines = FLOWS.read_text().splitlines()
+        flows = dict(filter(None, map(established, lines)))
+        found.append(FlowTable(time.monotonic_ns(), name, flows))
+    return found
+
+
+def established(line: str) -> tuple[str, int] | None:
+    """Return a flow and the seconds until it is forgotten, None if it is not established."""
+    words = line.split()
+    if "[ASSURED]" not in words or (words[2] == "tcp" and words[5] != "ESTABLISHED"):
+        return None
+    tuples = (w for w in words if w.partition("=")[0] in ("src", "dst", "sport", "dport"))
+    return " ".join((words[2], *tuples)), int(words[4])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TextIO, TypeVar, get_args
 
 from chaos.errors import LabError
+from chaos.replicated import Applied, Committed, FlowTable
 
 Outcome = Literal["ok", "fail", "info"]
 
@@ -317,6 +318,9 @@ Fact = (
     | Probes
     | Connection
     | Request
+    | FlowTable
+    | Applied
+    | Committed
 )
 _KINDS: dict[str, type[Fact]] = {cls.kind: cls for cls in get_args(Fact)}
 _Timed = TypeVar(
@@ -334,6 +338,9 @@ _Timed = TypeVar(
     Stall,
     Dropped,
     Request,
+    FlowTable,
+    Applied,
+    Committed,
 )
 
 
@@ -360,6 +367,9 @@ class History:
     stalls: tuple[Stall, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     operations: tuple[ConfigOperation, ...] = ()
+    tables: tuple[FlowTable, ...] = ()
+    applied: tuple[Applied, ...] = ()
+    committed: tuple[Committed, ...] = ()
     kept: tuple[AdmissionSeen, ...] = ()
 
     @staticmethod
@@ -382,6 +392,9 @@ class History:
             stalls=_sorted(every, Stall),
             dropped=_sorted(every, Dropped),
             operations=_sorted(every, ConfigOperation),
+            tables=_sorted(every, FlowTable),
+            applied=_sorted(every, Applied),
+            committed=_sorted(every, Committed),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chaos import checkers, kept, linearizable, safety, service, upkeep
+from chaos import checkers, kept, linearizable, safety, service, tables, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -76,6 +76,8 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     ]
     if any(i.nemesis == service.SWITCHOVER for i in history.injections):
         applied.append((service.SWITCHOVER, service.handed_over, (history,)))
+    if history.tables:  # not every kernel tells
+        applied.append(("tables", tables.tables_agree, (history,)))
     if campaign.configured:
         applied.append(("configuration", linearizable.configuration, (history,)))
     verdicts = [_procedure(campaign)]

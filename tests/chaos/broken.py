@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 
+from hanat.consensus.elections import Elections
 from hanat.core.actions import Action, AddAddresses, Announce
 from hanat.core.lease import Lease
 from hanat.core.node import Node
@@ -61,10 +62,42 @@ def announce_before_install() -> None:
     Node._open = hasty  # type: ignore[method-assign]
 
 
+def without_pre_vote() -> None:
+    """Let a node that hears no leader raise the term, whether or not it would be elected."""
+    asked = Elections._decide_round
+
+    def rash(self: Elections) -> None:
+        if self.recovery.needed:
+            asked(self)
+            return
+        self._round_until = 0.0
+        self._unanimous_term = None
+        self._campaign()
+
+    Elections._decide_round = rash  # type: ignore[method-assign]
+
+
+def flows_not_installed() -> None:
+    """Let backups say that they have all flows, and install none."""
+    from hanat.consensus.state import Flows
+    from hanat.daemon.replication import Replication
+    from hanat.flowsync.batch import is_mark
+
+    apply = Replication.apply
+
+    def idle(self: Replication, flows: Flows) -> None:
+        if is_mark(flows.batch):
+            apply(self, flows)
+
+    Replication.apply = idle  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "gate-not-enforced": gate_not_enforced,
     "lease-longer-than-promise": lease_longer_than_promise,
     "announce-before-install": announce_before_install,
+    "without-pre-vote": without_pre_vote,
+    "flows-not-installed": flows_not_installed,
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from chaos import history
 from chaos.errors import LabError
 from chaos.history import AddressSeen, Fact
+from chaos.replicated import Applied, Committed
 from tests.chaos.histories import connection, kill, request, speaks, stream
 
 FACTS: list[Fact] = [
@@ -18,6 +19,8 @@ FACTS: list[Fact] = [
     stream("udp-in", 100, (20, 40)),
     connection("tcp", 100),
     request(4),
+    Committed(5, "r1", 7, 2, "0a"),
+    Applied(6, "r2", 7, 2, "0a"),
 ]
 
 

@@ -49,20 +49,24 @@ def test_short_run_with_many_nemeses_is_safe_and_recovers(tmp_path: Path) -> Non
     assert code == (1 if bad else 0)
 
 
-# The plans of these seeds hit the holder first.
+# The first three plans hit the holder first; the fourth cuts off backups only, which come back
+# with a higher term and depose a holder that nothing has hit. In the last no holder goes: what
+# backups lack shows in their kernels before anybody misses it.
 @pytest.mark.parametrize(
-    ("variant", "nemesis", "seed", "check"),
+    ("variant", "nemesis", "seed", "check", "report"),
     [
-        ("gate-not-enforced", "pause", 39, "one-holder"),
-        ("lease-longer-than-promise", "partition", 5, "one-holder"),
-        ("announce-before-install", "switchover", 1, "announced-last"),
+        ("gate-not-enforced", "pause", 39, "one-holder", "two routers at once"),
+        ("lease-longer-than-promise", "partition", 5, "one-holder", "two routers at once"),
+        ("announce-before-install", "switchover", 1, "announced-last", "before it answered"),
+        ("without-pre-vote", "partition", 231, "stayed", "after heal partition"),
+        ("flows-not-installed", "garbage", 1, "tables", "live flows of"),
     ],
 )
 def test_broken_promise_is_found(
-    tmp_path: Path, variant: str, nemesis: str, seed: int, check: str
+    tmp_path: Path, variant: str, nemesis: str, seed: int, check: str, report: str
 ) -> None:
     broken = shlex.join([sys.executable, "-m", "tests.chaos.broken", variant])
-    arguments = ["--nemesis", nemesis, "--seed", str(seed), "--time", "20", "--hanat", broken]
+    arguments = ["--nemesis", nemesis, "--seed", str(seed), "--time", "24", "--hanat", broken]
     code, bad = run(tmp_path / "run", *arguments)
-    assert check in bad
+    assert report in bad.get(check, "not found"), bad
     assert code == 1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from chaos.history import Fact
 from hanat.consensus.guard import Guard
 from hanat.core import inputs as told
 from hanat.core.status import Role
@@ -33,6 +34,7 @@ class Result:
     story: tuple[str, ...]
     commands: int
     terms: int
+    facts: tuple[Fact, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -49,15 +51,20 @@ LACKING_S_MAX = 3.0  # until a resync has told a node everything
 
 
 def cluster(
-    *, seed: int, profile: str = "default", guard: type[Guard] = Guard, nodes: int = 3
+    *,
+    seed: int,
+    profile: str = "default",
+    guard: type[Guard] = Guard,
+    nodes: int = 3,
+    process: type[Process] = Process,
 ) -> World:
     """Return a started cluster of nodes whose clocks differ in rate."""
     world = World(seed=seed, node_ids=tuple(range(1, 1 + nodes)))
     for node_id in world.node_ids:
         rate = 1 + world.rng.uniform(-CLOCK_RATE_ERROR, CLOCK_RATE_ERROR) / 2
-        Process(world, node_id, profile=profile, rate=rate, guard=guard)
-    for process in world.processes.values():
-        process.start()
+        process(world, node_id, profile=profile, rate=rate, guard=guard)
+    for node in world.processes.values():
+        node.start()
     return world
 
 
@@ -80,31 +87,33 @@ def run_seed(
     seed: int,
     *,
     profile: str = "default",
-    faults_s: float = FAULTS_S,
     guard: type[Guard] = Guard,
     compact: bool = False,
     nodes: int | None = None,
+    process: type[Process] = Process,
 ) -> Result:
     """Run one seed and judge it.
 
     Args:
         seed: Fixes every draw.
         profile: Timing.
-        faults_s: For how long there are faults.
         guard: What repairs the library; a broken one shows what a repair is for.
         compact: Nodes cut their logs now and then.
         nodes: How many; None: as the seed says.
+        process: What they are; some record what they apply.
     """
-    world = cluster(seed=seed, profile=profile, guard=guard, nodes=nodes or nodes_of(seed))
-    for process in world.processes.values():
-        process.lacking_s_max = LACKING_S_MAX
+    world = cluster(
+        seed=seed, profile=profile, guard=guard, nodes=nodes or nodes_of(seed), process=process
+    )
+    for node in world.processes.values():
+        node.lacking_s_max = LACKING_S_MAX
     if compact:
         world.after(0.5, _compact_now_and_then, world, Random(seed))
     client = _Client(world)
     nemesis = _Nemesis(world)
     world.after(0.0, client.go)
     world.after(1.0, nemesis.go)
-    world.run(1.0 + faults_s)
+    world.run(1.0 + FAULTS_S)
     nemesis.stop()
     client.stop()
     if not world.run_until(lambda: converged(world), within_s=PEACE_S_MAX):
@@ -113,7 +122,12 @@ def run_seed(
     world.run(1.0)
     _judge(world)
     return Result(
-        seed, tuple(world.violations), tuple(world.story), len(client.sent), len(world.leaders)
+        seed,
+        tuple(world.violations),
+        tuple(world.story),
+        len(client.sent),
+        len(world.leaders),
+        tuple(world.facts),
     )
 
 

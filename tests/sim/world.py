@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, count
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from chaos.history import Fact
 from hanat.consensus import library
 from hanat.consensus.codec import decode, encode
 from tests.sim.checks import Checks
@@ -80,6 +81,7 @@ class World:
         self.links = {pair: Link(pair) for pair in combinations(node_ids, 2)}
         self.violations: list[str] = []
         self.story: list[str] = []
+        self.facts: list[Fact] = []  # of nodes that record
         self.leaders: dict[int, int] = {}  # term → who led it first
         self.checks = Checks(self.violate)
         self.acknowledged: set[int] = set()  # numbers of commands whose proposer was told
