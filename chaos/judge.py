@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chaos import checkers, linearizable, safety, service, upkeep
+from chaos import checkers, linearizable, safety, service, told, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -78,6 +78,8 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         applied.append((service.SWITCHOVER, service.handed_over, (history,)))
     if campaign.configured:
         applied.append(("configuration", linearizable.configuration, (history,)))
+    if not told.absent(history):
+        applied.append((told.NAME, told.agrees, (history, lease_ms)))
     verdicts = [_procedure(campaign)]
     verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]
     return Judgement(history, tuple(cut), tuple(verdicts))
