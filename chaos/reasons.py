@@ -113,7 +113,7 @@ def problems(fault: Injection, taken: EventTold, given: EventTold | None) -> lis
         )
     if given is None:
         return found
-    if not fits.given and fault.nemesis != "restart":
+    if not fits.given:
         found.append(f"{fault.label}: {given.node} is dead and tells that it gave up")
     elif given.why not in fits.given:
         found.append(f"{fault.label}: {given.node} gave up for {given.why}, not {_or(fits.given)}")

@@ -7,13 +7,12 @@ always: nodes measure those by another clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from chaos.alignment import GAVE_UP, TOOK_OVER, Pair, Told, aligned, tenures_told
 from chaos.checkers import MS, Valid, Verdict
-from chaos.history import EventTold, History, Injection
+from chaos.history import EventTold, History
 from chaos.reasons import (
     DAEMON_DIED,
     FIRST,
@@ -161,14 +160,16 @@ def _terms(case: _Case) -> None:
         if after.term == before.term and after.node != before.node:
             case.wrong.append(told)
         elif after.term < before.term:
-            if _was_hit(case.history.injections, after.node):
+            if _had_no_majority(case, after.node):
                 case.late += 1  # it had no majority to tell it to
             else:
                 case.wrong.append(told)
 
 
-def _was_hit(injections: Sequence[Injection], node: str) -> bool:
-    return any(node in (*i.nodes, *i.out) for i in injections)
+def _had_no_majority(case: _Case, node: str) -> bool:
+    """Whether there may have been a time when it had none, for a fault or a busy machine."""
+    hit = any(node in (*i.nodes, *i.out) for i in case.history.injections)
+    return hit or any(s.late_ns > case.lease_ns / 2 for s in case.history.stalls)
 
 
 def _predecessors(case: _Case) -> None:
@@ -177,8 +178,8 @@ def _predecessors(case: _Case) -> None:
     ends = {(t.begun.node, t.begun.term): t.ended for t in case.told}
     if begun and len(case.history.told) < EVENTS_MAX and (begun[0].why != FIRST):
         case.wrong.append(f"{begun[0].node} is the first that was told and says {begun[0].why}")
-    for before, after in pairwise(begun):
-        if after.term >= before.term:
+    for before, after in pairwise(told.begun for told in case.told):
+        if before.number < after.number:  # what is told later need not be known
             given = ends.get((before.node, before.term))
             case.wrong += contradictions(after, before, given)
 
@@ -267,9 +268,12 @@ def _moved(case: _Case, before: Pair, after: Pair) -> None:
         return
     case.gaps += 1
     seen_ns = after.seen.start_ns - before.seen.end_ns
-    slack_ns = TOLERANCE_NS + _stalled_ns(case.history, before.seen.end_ns, after.seen.start_ns)
+    stalled_ns = _stalled_ns(case.history, before.seen.end_ns, after.seen.start_ns)
+    slack_ns = TOLERANCE_NS + stalled_ns
     unasked = _unasked(case, before.seen.router, after.seen.start_ns)
     least_ns = seen_ns - slack_ns - (case.lease_ns if unasked else 0)
+    if stalled_ns > case.lease_ns / 2:
+        least_ns = 0  # no fault of ours ended its lease: others may have heard it for longer
     if not least_ns <= taken.without_ns <= seen_ns + slack_ns:
         case.wrong.append(
             f"{taken.node} took over at {case.since(after.seen.start_ns)} and tells of "

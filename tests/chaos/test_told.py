@@ -144,6 +144,8 @@ def test_reason_has_to_fit_the_fault(done: Injection, taken: str, given: EventTo
         others.remove("daemon_died")  # its supervisor may have had the time
     for why in others:
         assert verdict(why, given).valid is False, why
+    if given is None:
+        assert "r1 is dead and tells that it gave up" in verdict(taken, LATER).summary
     wrong = replace(LATER, why="shutdown" if done.nemesis != "restart" else "switchover")
     assert verdict(taken, wrong).valid is False
 
@@ -187,6 +189,11 @@ def test_stalled_machine_may_be_that_much_late() -> None:
     events = [FIRST, replace(SECOND, without_ns=200 * MS), LATER]
     assert judge(CUT, events).valid is False
     assert judge([*CUT, Stall(1120 * MS, 90 * MS)], events).valid is True
+    # A machine that stands still ends leases by itself: who was heard did not hold.
+    wires = [*holds("r1", 0, 1110), *holds("r2", 1530, 8000)]
+    events = [FIRST, replace(SECOND, t_ns=1528 * MS), LATER]
+    assert judge(wires, events).valid is False
+    assert judge([*wires, Stall(1120 * MS, 90 * MS)], events).valid is True
 
 
 def test_holder_that_resumes_tells_two_tenures_of_one_that_is_seen() -> None:
@@ -220,15 +227,17 @@ def test_node_that_was_killed_at_once_need_not_have_told_that_it_took_over() -> 
 
 def test_term_that_falls_is_only_of_a_node_that_could_not_tell_before() -> None:
     wires = [*CUT, *holds("r3", 0, 0)]
-    late = took("r1", 1, -400, "first", None)
+    late = took("r1", 1, -400, "silence", "r3")
     early = took("r3", 0, -800, "first", None)
     ended = gave("r3", 0, -600, "leadership_lost", 200)
-    second = replace(SECOND, previous="r3")
+    second = replace(SECOND, previous="r3")  # it cannot know better
     good = judge(wires, [early, ended, second, late, LATER])
     assert (good.valid, good.evidence["late"]) == (True, 1), good.summary
     other = [hit("cut", "r3"), *wires[1:]]
     verdict = judge(other, [early, ended, second, late, LATER])
     assert any("r1 took over in term 1 after r2 in 2" in w for w in verdict.evidence["wrong"])
+    stood_still = Stall(100 * MS, 90 * MS)
+    assert judge([*other, stood_still], [early, ended, second, late, LATER]).valid is True
 
 
 def test_nodes_that_tell_different_histories_are_caught() -> None:
