@@ -1,7 +1,7 @@
 """Which of hanat's reasons fits what was done to the holder.
 
-Strict where one fault of one node was in force when the addresses moved and nothing else had
-been done shortly before; otherwise nothing is known well enough.
+Strict where one fault of one node was in force when the addresses moved and all had been well
+before it; otherwise nothing is known well enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from chaos.checkers import MS
 from chaos.history import EventTold, Injection
 from chaos.tenure import Spell
 
-BLAME_NS = 2_000 * MS  # how long after its end a fault may still move the holder
 LOOK_BACK_NS = 500 * MS
 
 FIRST, RESUMED, HANDED_OVER = "first", "resumed", "handed_over"
@@ -67,9 +66,7 @@ def blamed(injections: Sequence[Injection], before: Spell, after: Spell) -> Inje
     """Return the only fault that can have moved the addresses; None if that is not so sure."""
     t_ns = after.start_ns
     near = [
-        i
-        for i in injections
-        if i.t_ns <= t_ns and (i.heal_ns is None or t_ns <= i.heal_ns + BLAME_NS)
+        i for i in injections if i.t_ns <= t_ns and (i.settled_ns is None or t_ns <= i.settled_ns)
     ]
     if len(near) != 1 or not near[0].holds(t_ns) or len(near[0].nodes) != 1:
         return None

@@ -167,11 +167,14 @@ def test_holder_that_was_killed_was_not_heard_though_it_came_back_before_another
 
 
 def test_what_one_cannot_know_is_no_fault_of_the_history() -> None:
-    # Two faults at once: any reason may be right.
+    # Two faults at once, or one before all is well again: any reason may be right.
     second = replace(hit("link-public"), t_ns=1050 * MS)
     lost = replace(LATER, why="ineligible", found="public: no carrier")
     events = [FIRST, replace(SECOND, why="stepped_down"), lost]
     assert judge([*CUT, second], events).valid is True
+    earlier = replace(hit("link-public"), t_ns=100 * MS, heal_ns=400 * MS, settled_ns=1200 * MS)
+    assert judge([*CUT, earlier], events).valid is True
+    assert judge([*CUT, replace(earlier, settled_ns=900 * MS)], events).valid is False
     # The estimate is missing, or the clock was stepped.
     assert judge(CUT, [FIRST, replace(SECOND, without_ns=None), LATER]).valid is True
     stepped = replace(SECOND, t_ns=86_400_000 * MS, clock_wrong=True)
