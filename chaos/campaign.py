@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chaos import census, logs
+from chaos import census, logs, remembered
 from chaos.errors import LabError
 from chaos.generator import Step, plan
 from chaos.history import Fact, Injection
@@ -96,10 +96,15 @@ def perform(lab: Lab, campaign: Campaign) -> None:
     if not campaign.configured:
         campaign.say("this hanat has no /v1/config: nobody changes the configuration")
     runner = Runner(lab, campaign)
+
+    def remember() -> None:
+        if not campaign.interrupted:  # nobody waited until all was well
+            campaign.facts += remembered.fetch(lab, campaign.injections, offset_ns)
+
     try:
         attempt(campaign, runner.run)
     finally:
-        for ending in (runner.heal_everything, operators.stop, traffic.stop):
+        for ending in (runner.heal_everything, operators.stop, remember, traffic.stop):
             attempt(campaign, ending)
 
     def logged() -> list[Fact]:

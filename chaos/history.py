@@ -172,6 +172,60 @@ class ConfigOperation:
 
 
 @dataclass(frozen=True, slots=True)
+class EventTold:
+    """An event of the history that the nodes keep of themselves (``/v1/history``).
+
+    Attributes:
+        t_ns: By the wall clock of the node that tells, as an instant of ours.
+        clock_wrong: Whether that clock may have been stepped then: `t_ns` means nothing.
+        number: Its place in the order that was told, from 0.
+        node: Who took over or gave up.
+        what: ``took over`` or ``gave up``.
+        term: In which it held.
+        why, found: The reason, a word of hanat's, and more about it.
+        previous: Who held before, of who took over; None if unknown.
+        without_ns: Of who took over: for how long nobody answered, None if unknown.
+        held_ns: Of who gave up: for how long it had held.
+        text: The event as hanat words it.
+    """
+
+    kind: ClassVar = "told"
+    t_ns: int
+    clock_wrong: bool
+    number: int
+    node: str
+    what: str
+    term: int
+    why: str
+    found: str
+    previous: str | None
+    without_ns: int | None
+    held_ns: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryAsked:
+    """A node was asked for its history, after all was well again.
+
+    Attributes:
+        t_ns: When it was asked the last time.
+        code: HTTP status of the answer, None if there was none.
+        events: How many it told.
+        digest: Of all it told: those of two nodes that tell the same are the same.
+        problem: Why its answer was no history, empty if it was one.
+    """
+
+    kind: ClassVar = "asked"
+    t_ns: int
+    node: str
+    code: int | None
+    events: int
+    digest: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stall:
     """The observer, which wants little and comes first, was kept waiting for a core.
 
@@ -313,6 +367,8 @@ Fact = (
     | RoleLogged
     | Census
     | ConfigOperation
+    | EventTold
+    | HistoryAsked
     | Stall
     | Dropped
     | Probes
@@ -335,6 +391,7 @@ _Timed = TypeVar(
     RoleLogged,
     Census,
     ConfigOperation,
+    HistoryAsked,
     Stall,
     Dropped,
     Request,
@@ -371,6 +428,8 @@ class History:
     applied: tuple[Applied, ...] = ()
     committed: tuple[Committed, ...] = ()
     kept: tuple[AdmissionSeen, ...] = ()
+    told: tuple[EventTold, ...] = ()  # in the order that was told
+    asked: tuple[HistoryAsked, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
@@ -395,6 +454,10 @@ class History:
             tables=_sorted(every, FlowTable),
             applied=_sorted(every, Applied),
             committed=_sorted(every, Committed),
+            told=tuple(
+                sorted((f for f in every if isinstance(f, EventTold)), key=lambda f: f.number)
+            ),
+            asked=_sorted(every, HistoryAsked),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chaos import checkers, kept, linearizable, safety, service, tables, upkeep
+from chaos import checkers, kept, linearizable, safety, service, tables, told, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -80,6 +80,8 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         applied.append(("tables", tables.tables_agree, (history,)))
     if campaign.configured:
         applied.append(("configuration", linearizable.configuration, (history,)))
+    if not told.absent(history):
+        applied.append((told.NAME, told.agrees, (history, lease_ms)))
     verdicts = [_procedure(campaign)]
     verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]
     return Judgement(history, tuple(cut), tuple(verdicts))

@@ -51,6 +51,8 @@ def page(title: str, command: str, judgement: Judgement, outages: dict[str, Any]
         "<h2>Timeline</h2>",
         f'<div class="scroll">{plot.svg(judgement)}</div>',
         f"<p>{plot.LEGEND}</p>",
+        "<h2>What the nodes tell of it (<code>hanat history</code>)</h2>",
+        _told(judgement),
         "<h2>Longest outage after each nemesis, ms, where something was promised</h2>",
         _outages(outages),
         "<h2>Faults</h2>",
@@ -90,6 +92,19 @@ def _faults(judgement: Judgement) -> str:
         at = f"{(i.t_ns - start_ns) / 1e9:.1f} s"
         rows.append([at, _t(i.label), _t(i.target), _t(i.holder or "nobody"), lasted, well])
     return _table(["at", "fault", "aimed at", "holder before", "lasted", "well again after"], rows)
+
+
+def _told(judgement: Judgement) -> str:
+    history = judgement.history
+    if not history.told:
+        return "<p>Nothing was told.</p>"
+    start_ns = judgement.cut[0].start_ns if judgement.cut else 0
+    rows = []
+    for event in history.told:
+        at = "clock was stepped" if event.clock_wrong else f"{(event.t_ns - start_ns) / 1e9:.2f} s"
+        rows.append([at, _t(event.node), str(event.term), _t(event.text)])
+    asked = ", ".join(f"{a.node}: {a.events}" for a in history.asked)
+    return _table(["at, by its clock", "node", "term", "what"], rows) + f"<p>{_t(asked)} events</p>"
 
 
 def _roles(judgement: Judgement) -> str:

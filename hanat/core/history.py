@@ -132,14 +132,18 @@ class Sign:
         heard_at: Its last beacon on each path, None for none.
         died_at: When its supervisor said that it was dead, if it was not heard since.
         word_at: Its newest beacon.
+        led_at: Its newest beacon as the leader; None if it led in none.
         released_term: Up to which term it said there that it answers no more.
+        released_at: When it said so first.
         successor: And to whom it handed over.
     """
 
     heard_at: tuple[float | None, ...] = ()
     died_at: float | None = None
     word_at: float | None = None
+    led_at: float | None = None
     released_term: int = 0
+    released_at: float | None = None
     successor: int = 0
 
 
@@ -215,28 +219,40 @@ class Witness:
             return Why.SILENCE, None
         if sign.released_term and sign.released_term >= self._elected_term - 1:
             handed = sign.successor == self._node_id
-            return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), sign.word_at
-        profile = self._profile
-        if self._elected_at - sign.word_at > SILENT_BEACONS * profile.beacon_s:
-            # It counts from the sending of its last beacon that was answered.
-            return Why.SILENCE, sign.word_at + profile.lease_s - profile.margin_s
+            return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
+        if self._elected_at - sign.word_at > SILENT_BEACONS * self._profile.beacon_s:
+            return Why.SILENCE, self._lease_over(sign.word_at)
         return Why.DEPOSED, None
+
+    def _released_at(self, sign: Sign) -> float | None:
+        """Return when it stopped answering; that it did may be heard long after that."""
+        said_at = sign.word_at if sign.released_at is None else sign.released_at
+        if sign.led_at is None or said_at is None:
+            return said_at
+        return min(said_at, self._lease_over(sign.led_at))
+
+    def _lease_over(self, heard_at: float) -> float:
+        # It counts from the sending of its last beacon that was answered.
+        return heard_at + self._profile.lease_s - self._profile.margin_s
 
     def gave_up(self, snapshot: NodeSnapshot, wall_s: float) -> Event | None:
         """The node stopped answering; return the event, None if it did not answer before."""
         if self._held is None:
             return None
         (term, since), self._held = self._held, None
-        self._lost_at = snapshot.role_since
+        # One that was frozen notices late: the kernel ended its right in time.
+        until = max(since, snapshot.gate_until) if snapshot.gate_until else snapshot.role_since
+        late_s = max(0.0, snapshot.role_since - until)
+        self._lost_at = snapshot.role_since - late_s
         found = "; ".join(snapshot.ineligible) if snapshot.reason is Reason.INELIGIBLE else ""
         return Event(
             what=What.GAVE_UP.value,
             node_id=self._node_id,
             term=term,
-            at_s=round(wall_s, 3),
+            at_s=round(wall_s - late_s, 3),
             why=snapshot.reason.value,
             found=found[:TEXT_CHARS_MAX],
-            held_s=_rounded(snapshot.role_since - since),
+            held_s=_rounded(self._lost_at - since),
         )
 
 
@@ -257,9 +273,13 @@ def _rounded(seconds: float) -> float:
 
 
 def last_holder(newest_first: Iterable[Event]) -> int | None:
-    """Return who took over last, None if nobody is known to."""
-    takers = (event.node_id for event in newest_first if event.what == What.TOOK_OVER.value)
-    return next(takers, None)
+    """Return who took over last, None if nobody is known to.
+
+    By term: of a node without a majority the log may have it later than its successor's.
+    """
+    takers = (event for event in newest_first if event.what == What.TOOK_OVER.value)
+    newest = max(takers, key=lambda event: event.term, default=None)
+    return None if newest is None else newest.node_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class NodeSnapshot:
     term: int
     leader: int | None
     lease_until: float
+    gate_until: float  # until when the kernel may let the node answer, newest; 0 when it may not
     ineligible: tuple[str, ...]
     revision: int
     settled: int  # newest revision of which it is known whether it is in force here

@@ -82,6 +82,7 @@ class Standing:
             term=self._term,
             leader=self._leader,
             lease_until=self._lease_until,
+            gate_until=self._gate_until,
             ineligible=self.ineligible,
             revision=self._revision,
             settled=self.settled,

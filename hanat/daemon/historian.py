@@ -22,6 +22,7 @@ from hanat.consensus.codec import Message
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Happened
+from hanat.core.beacon import Heard
 from hanat.core.history import (
     EVENTS_MAX,
     Event,
@@ -88,6 +89,9 @@ class Historian:
         self._origin, self._kick = origin, kick
         self._serial = 0
         self._died_at: dict[int, float] = {}
+        self._led_at: dict[int, float] = {}
+        self._released: dict[int, tuple[int, float]] = {}  # the term, when that was said first
+        self._former: dict[int, Sign] = {}  # of peers that have not led since they started anew
         self._taking: tuple[NodeSnapshot, int] | None = None  # and the frames before
         self._pending: deque[Happened] = deque(maxlen=PENDING_MAX)
         self._told_at = 0.0
@@ -98,6 +102,22 @@ class Historian:
     def died(self, peer: int) -> None:
         """A peer's supervisor said that its daemon is dead."""
         self._died_at[peer] = self._parts.clock()
+
+    def hear(self, said: Heard) -> None:
+        """Note what a peer says of having led, before the guard hears it.
+
+        What it says after a new start tells nothing of the time when it held.
+        """
+        peer, beacon, now = said.peer, said.beacon, self._parts.clock()
+        if said.introduced:
+            self._former.setdefault(peer, self._signs()[peer])
+            self._led_at.pop(peer, None)
+            self._released.pop(peer, None)
+        if beacon.leads:
+            self._led_at[peer] = now
+            self._former.pop(peer, None)
+        if beacon.released_term > self._released.get(peer, (0, 0.0))[0]:
+            self._released[peer] = beacon.released_term, now
 
     def entered(self, was: Role) -> None:
         """Note that this node entered a role."""
@@ -133,7 +153,8 @@ class Historian:
         self._add(self._witness.took_over(snapshot, taking))
 
     def _signs(self) -> dict[int, Sign]:
-        return {peer.node_id: self._sign(peer.node_id, len(peer.addresses))
+        return {peer.node_id: self._former.get(peer.node_id)
+                or self._sign(peer.node_id, len(peer.addresses))
                 for peer in self._parts.settings.peers
                 if peer.node_id != self._parts.settings.node_id}  # fmt: skip
 
@@ -141,9 +162,19 @@ class Historian:
         heard_at = tuple(self._parts.heard_at(peer, path) for path in range(paths))
         word = self._parts.guard.word(peer)
         if word is None:
-            return Sign(heard_at, died_at=self._died_at.get(peer))
+            return Sign((None,) * paths, died_at=self._died_at.get(peer))
         beacon, at = word
-        return Sign(heard_at, None, at, beacon.released_term, beacon.successor)
+        # A beacon that introduces a new incarnation came over one path already.
+        heard_at = tuple(None if path_at is None else min(path_at, at) for path_at in heard_at)
+        _, released_at = self._released.get(peer, (0, None))
+        return Sign(
+            heard_at,
+            word_at=at,
+            led_at=self._led_at.get(peer),
+            released_term=beacon.released_term,
+            released_at=released_at,
+            successor=beacon.successor,
+        )
 
     # ------------------------------------------------------------------ telling
 

@@ -417,6 +417,7 @@ class Daemon:
             self._historian.died(said.peer)
             self._kick()
             return
+        self._historian.hear(said)
         self._guard.hear(said)
         if said.payload:
             self._guard.receive(said.peer, decode(said.payload))

@@ -15,11 +15,13 @@ import pytest
 from chaos.campaign import Campaign, Settings
 from chaos.checkers import MS
 from chaos.errors import LabError
+from chaos.history import Fact, HistoryAsked
 from chaos.judge import judge
 from chaos.lab import Lab
 from chaos.operators import Operators
 from tests.chaos.runs import NODES, holds
 from tests.chaos.test_lab import STAND_IN
+from tests.chaos.test_told import asked
 
 
 @contextmanager
@@ -42,9 +44,9 @@ def answering(path: Path, status: str) -> Iterator[None]:
             thread.join()
 
 
-def verdicts(*, configured: bool) -> dict[str, object]:
+def verdicts(*more: Fact, configured: bool) -> dict[str, object]:
     campaign = Campaign(Settings(1, (), 20, "default"), print)
-    campaign.facts = list(holds("r1", 0, 1000))
+    campaign.facts = [*holds("r1", 0, 1000), *more]
     campaign.end_ns, campaign.configured = 1000 * MS, configured
     return {v.name: v.valid for v in judge(campaign, NODES, []).verdicts}
 
@@ -52,6 +54,13 @@ def verdicts(*, configured: bool) -> dict[str, object]:
 def test_operators_that_did_nothing_leave_the_configuration_unknown() -> None:
     assert verdicts(configured=True)["configuration"] == "unknown"
     assert "configuration" not in verdicts(configured=False)
+
+
+def test_history_is_left_out_only_where_every_node_says_that_it_keeps_none() -> None:
+    assert verdicts(configured=False)["history"] == "unknown"
+    gone = [HistoryAsked(0, name, 404, 0, "", "HTTP 404") for name in NODES]
+    assert "history" not in verdicts(*gone, configured=False)
+    assert verdicts(*gone[1:], *asked()[:1], configured=False)["history"] == "unknown"
 
 
 @pytest.mark.kernel

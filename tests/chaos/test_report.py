@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from chaos.judge import Judgement
 from chaos.running import document
 from tests.chaos.histories import connection, stream
 from tests.chaos.runs import NODES, fault, holds, role
+from tests.chaos.test_told import asked, told_by
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "line", "rect"}
@@ -61,7 +63,11 @@ class Reader(HTMLParser):
 
 
 def test_page_needs_nothing_from_outside_and_escapes_what_was_recorded() -> None:
-    _, judgement = judged(role(10, "r1", f"BACKUP→{HOSTILE}", reason=HOSTILE))
+    event = told_by("r1", "took over", 1, 1500, HOSTILE)
+    stepped = replace(event, number=1, clock_wrong=True)
+    _, judgement = judged(
+        role(10, "r1", f"BACKUP→{HOSTILE}", reason=HOSTILE), event, stepped, *asked()
+    )
     outages = service.worst_by_nemesis(judgement.history, judgement.cut, PROBED)
     html = page.page(f"seed 7 {HOSTILE}", f"run {HOSTILE}", judgement, outages)
     reader = Reader()
@@ -70,7 +76,8 @@ def test_page_needs_nothing_from_outside_and_escapes_what_was_recorded() -> None
     assert reader.open == []
     assert reader.titles > 10  # bars say when they were
     assert HOSTILE not in html
-    for word in ("cut r1", "one-holder", "udp-in", "r2 holds"):
+    told = "<tr><td>1.50 s</td><td>r1</td><td>1</td><td>took over: &lt;script"
+    for word in ("cut r1", "one-holder", "udp-in", "r2 holds", told, "clock was stepped"):
         assert word in html
 
 

@@ -78,6 +78,38 @@ def test_history_tells_a_dead_daemon_from_a_dead_node_and_outlives_all(lab: Lab)
     assert events(lab, lab.wait_for_holder())[: len(before)] == before
 
 
+def test_holder_that_died_is_not_said_to_have_been_heard_because_it_came_back(
+    lab: Lab, inbound: Echo
+) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
+    inbound.exchange()
+    begun = told(lab, first, "took over", first)
+    backup, third = (name for name in lab.nodes if name != first)
+    for name in (first, backup):
+        lab.kill_node(name)
+    # Its voice is needed to elect the third, which stands: who started anew lacks flows.
+    lab.start_node(first)
+    holder = lab.wait_for_holder()
+    taken = told(lab, holder, "took over", holder)
+    assert (holder, taken["previous"], taken["why"]) == (third, first, "silence"), taken
+    assert begun["at_s"] < taken["at_s"] - taken["without_s"] < taken["at_s"]
+
+
+def test_holder_that_was_frozen_does_not_tell_that_it_held_meanwhile(lab: Lab) -> None:
+    first = lab.wait_for_holder()
+    begun = told(lab, first, "took over", first)
+    lab.nodes[first].pause()
+    second = lab.wait_for(lambda: _other_holder(lab, first), 10, "another holder")
+    taken = told(lab, second, "took over", second)
+    lab.nodes[first].resume()
+    gone = told(lab, second, "gave up", first)
+    assert gone["why"] in {"lease_expired", "leadership_lost"}
+    assert gone["at_s"] <= taken["at_s"]
+    assert gone["held_s"] <= taken["at_s"] - begun["at_s"]
+    lab.wait_for_holder()
+
+
 def events(lab: Lab, node: str) -> list[dict[str, Any]]:
     """Return the history as a node tells it."""
     code, document = api.request(lab.nodes[node].socket, "GET", "/v1/history")

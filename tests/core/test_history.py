@@ -69,6 +69,18 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
         (Sign(died_at=9.99), Why.DAEMON_DIED, 0.03),
         (Sign(word_at=9.99, released_term=6, successor=ME), Why.HANDED_OVER, 0.03),
         (Sign(word_at=9.99, released_term=6), Why.STEPPED_DOWN, 0.03),
+        (Sign(word_at=9.99, released_term=6, released_at=9.95), Why.STEPPED_DOWN, 0.07),
+        # Nobody heard it for 3 s, and then that it had given up.
+        (
+            Sign(word_at=9.99, led_at=7.0, released_term=6, released_at=9.95),
+            Why.STEPPED_DOWN,
+            3.02 - PROFILE.lease_s + PROFILE.margin_s,
+        ),
+        (
+            Sign(word_at=9.99, led_at=9.98, released_term=6, successor=ME, released_at=9.985),
+            Why.HANDED_OVER,
+            0.035,
+        ),
         (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
         (Sign(word_at=9.99), Why.DEPOSED, None),
         (Sign(word_at=5.0), Why.SILENCE, 5.02 - PROFILE.lease_s + PROFILE.margin_s),
@@ -94,6 +106,26 @@ def test_first_holder_and_one_that_resumes_say_so() -> None:
     assert (gone.why, gone.term, gone.held_s) == ("lease_expired", 7, 2.0)
     again = witness.took_over(snapshot(Role.ACTIVE, 3.5), Taking(ME, WALL_S + 2.5))
     assert (again.why, again.without_s) == (Why.RESUMED.value, 0.5)
+
+
+def test_one_that_was_frozen_held_until_its_kernel_ended_its_right() -> None:
+    witness = Witness(ME, PROFILE)
+    witness.took_over(snapshot(Role.ACTIVE, 1.0), Taking(None, WALL_S))
+    thawed = snapshot(Role.BACKUP, 6.0, reason=Reason.LEADERSHIP_LOST)
+    gone = witness.gave_up(replace(thawed, gate_until=3.1), WALL_S + 5)
+    assert gone is not None
+    assert (gone.held_s, gone.at_s) == (2.1, WALL_S + 2.1)
+    again = witness.took_over(snapshot(Role.ACTIVE, 6.5), Taking(ME, WALL_S + 5.5))
+    assert again.without_s == 3.4
+
+
+def test_kernel_that_would_let_it_answer_longer_changes_nothing() -> None:
+    witness = Witness(ME, PROFILE)
+    witness.took_over(snapshot(Role.ACTIVE, 1.0), Taking(None, WALL_S))
+    released = snapshot(Role.RELEASING, 2.0, reason=Reason.SWITCHOVER)
+    gone = witness.gave_up(replace(released, gate_until=2.1), WALL_S + 1)
+    assert gone is not None
+    assert (gone.held_s, gone.at_s) == (1.0, WALL_S + 1)
 
 
 def test_who_gives_up_tells_the_term_it_held_and_what_was_in_its_way() -> None:
@@ -216,3 +248,5 @@ def test_nothing_is_known_of_a_time_before_the_history() -> None:
 def test_last_holder_is_who_took_over_last() -> None:
     assert last_holder(reversed(HISTORY)) == 3
     assert last_holder([HISTORY[3]]) is None
+    late = [took(1, 1, 100.0), took(3, 3, 300.0), took(2, 2, 200.0)]
+    assert last_holder(reversed(late)) == 3
