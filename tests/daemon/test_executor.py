@@ -181,7 +181,7 @@ def test_standing_still_until_the_former_grant_is_over_grants_nothing(
 
     found = e.executor.execute(ArmGate(100.09, 100.33))
 
-    assert found == "only -110.0 ms of the lease were left"
+    assert found == "the lease was over for 110.0 ms: the loop came late"
     assert granted == []  # nothing to take back: there was no instant with a right
     assert e.gate.rights()["eth0"].answers_s == 0.0
 
@@ -190,7 +190,7 @@ def test_first_grant_that_comes_late_is_refused(monkeypatch: pytest.MonkeyPatch)
     e = Executed()
     e.install()
     stand_still(e, iter([0.17]), monkeypatch)
-    assert e.executor.execute(ArmGate(100.1, 100.3)) == "only -70.0 ms of the lease were left"
+    assert e.executor.execute(ArmGate(100.1, 100.3)) == "the lease was over for 70.0 ms: the loop came late"
     assert e.gate.rights() == {}
 
 
