@@ -46,6 +46,8 @@ def wrapping(needs: Collection[str]) -> list[str]:
     return [
         "env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={CLOCK_FILE}",
         "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        # Else a thread that waits for Python's lock does so in a loop, and takes all of a core.
+        "FAKETIME_FORCE_MONOTONIC_FIX=0",
     ]  # fmt: skip
 
 
