@@ -202,7 +202,9 @@ def _died(case: _Case, told: Told, following: Told) -> bool:
                 return True
             settled = [x.settled_ns or i.t_ns for x in case.history.injections if x is not i
                        and x.t_ns <= then.start_ns and told.begun.node in x.nodes]  # fmt: skip
-            until_ns = max([then.start_ns, *settled]) + TELL_NS
+            # Spells of one router in a row are one tenure, also of a process that was killed.
+            end_ns = here.end_ns if then is here else then.start_ns
+            until_ns = max([end_ns, *settled]) + TELL_NS
             if here.start_ns <= i.t_ns <= until_ns:
                 return True
     return False

@@ -217,6 +217,16 @@ def test_tenure_of_a_moment_need_not_be_seen_and_one_of_a_second_must() -> None:
     assert "no packet shows that r3 held in term 2" in verdict(1000).summary
 
 
+def test_killed_holder_that_holds_again_told_no_end() -> None:
+    # Nobody between its tenures: packets show one.
+    killed = replace(fault(5000, 6000), nemesis="kill-daemon")
+    wires = [*holds("r1", 0, 5110), *holds("r1", 6100, 8000)]
+    again = took("r1", 2, 6100, "resumed", "r1")
+    assert judge([killed, *wires], [FIRST, again]).valid is True
+    verdict = judge([hit("cut"), *wires], [FIRST, again])
+    assert "r1 never told that it gave up term 1" in verdict.summary
+
+
 def test_node_that_was_killed_at_once_need_not_have_told_that_it_took_over() -> None:
     # r2 takes over and is killed 300 ms later; r3 follows.
     wires = [
