@@ -78,7 +78,11 @@ def blamed(injections: Sequence[Injection], before: Spell, after: Spell) -> Inje
 
 
 def died(injections: Sequence[Injection], before: Spell, after: Spell) -> bool:
-    """Whether the holder before was killed as such, with nothing else done to it before."""
+    """Whether the holder before was killed as such, with nothing else done to it before.
+
+    If who took over was killed with it, it has seen nothing but new processes: one of these may
+    have led, and not held, in between.
+    """
     hits = [
         i
         for i in injections
@@ -86,7 +90,9 @@ def died(injections: Sequence[Injection], before: Spell, after: Spell) -> bool:
         and i.t_ns <= after.start_ns
         and (i.settled_ns is None or i.settled_ns > before.end_ns)
     ]
-    return len(hits) == 1 and hits[0].nemesis == "kill" and hits[0].holder == before.router
+    if len(hits) != 1 or after.router in hits[0].nodes:
+        return False
+    return hits[0].nemesis == "kill" and hits[0].holder == before.router
 
 
 def fitting(fault: Injection) -> Fitting | None:
