@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the type
 
 def compare(options: argparse.Namespace) -> int:
     """Print the tables; return 0."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may have seen enough
     print("\n".join(tables([load(folder) for folder in options.folder])))
     return 0
 
@@ -47,24 +49,36 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a table of verdicts, and one of the longest outages in ms, one line each."""
-    head = ["", *(run["name"] for run in runs)]
+    """Return a table of verdicts, and one of the longest outages in ms, a line each.
+
+    The first column has all runs together: how many are valid, and the longest of all.
+    """
+    head = ["", "all", *(run["name"] for run in runs)]
     rows = [
         head,
-        ["seed", *(str(run["seed"]) for run in runs)],
-        ["profile", *(run["profile"] for run in runs)],
-        ["faults", *(str(run["faults"]) for run in runs)],
-        ["verdict", *(WORDS[run["valid"]] for run in runs)],
+        ["seed", "", *(str(run["seed"]) for run in runs)],
+        ["profile", "", *(run["profile"] for run in runs)],
+        ["faults", str(sum(run["faults"] for run in runs)), *(str(run["faults"]) for run in runs)],
+        _judged("verdict", [run["valid"] for run in runs]),
     ]
     for name in _names(run["verdicts"] for run in runs):
         cells = [run["verdicts"].get(name) for run in runs]
-        rows.append([f"  {name}", *("-" if c is None else WORDS[c["valid"]] for c in cells)])
-    outages = [["longest outage, ms", *(run["name"] for run in runs)]]
+        rows.append(_judged(f"  {name}", [None if c is None else c["valid"] for c in cells]))
+    outages = [["longest outage, ms", *head[1:]]]
     for nemesis in _names(run["outage_ms"] for run in runs):
         streams = [run["outage_ms"].get(nemesis) for run in runs]
-        worst = ("-" if not s else f"{max(s.values()):.0f}" for s in streams)
-        outages.append([f"  {nemesis}", *worst])
+        worst = [max(s.values()) if s else None for s in streams]
+        most = max(ms for ms in worst if ms is not None)
+        cells = ["-" if ms is None else f"{ms:.0f}" for ms in worst]
+        outages.append([f"  {nemesis}", f"{most:.0f}", *cells])
     return [*_aligned(rows), "", *_aligned(outages)]
+
+
+def _judged(name: str, verdicts: Sequence[Any]) -> list[str]:
+    """Return a row: how many of those with this verdict are valid, then each."""
+    given = [valid for valid in verdicts if valid is not None]
+    share = f"{sum(valid is True for valid in given)}/{len(given)}"
+    return [name, share, *("-" if valid is None else WORDS[valid] for valid in verdicts)]
 
 
 def _names(keyed: Any) -> list[str]:  # noqa: ANN401 - several dictionaries

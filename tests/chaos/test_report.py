@@ -110,8 +110,8 @@ def test_runs_are_compared_by_verdict_and_outage(tmp_path: Path) -> None:
     lines = comparing.tables([comparing.load(tmp_path / name) for name in ("a", "b")])
     rows = {line.split()[0]: line.split()[1:] for line in lines if line}
     assert rows["seed"] == ["7", "7"]
-    assert rows["one-holder"] == ["ok", "ok"]
-    assert rows["cut"] == ["121", "121"]
+    assert rows["one-holder"] == ["2/2", "ok", "ok"]
+    assert rows["cut"] == ["121", "121", "121"]
 
 
 def test_folder_without_a_result_is_named(tmp_path: Path) -> None:
