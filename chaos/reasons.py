@@ -80,17 +80,16 @@ def blamed(injections: Sequence[Injection], before: Spell, after: Spell) -> Inje
 def died(injections: Sequence[Injection], before: Spell, after: Spell) -> bool:
     """Whether the holder before was killed as such, with nothing else done to it before.
 
-    If who took over was killed with it, it has seen nothing but new processes: one of these may
+    If who took over was killed as well, it has seen nothing but new processes: one of these may
     have led, and not held, in between.
     """
-    hits = [
+    near = [
         i
         for i in injections
-        if before.router in (*i.nodes, *i.out)
-        and i.t_ns <= after.start_ns
-        and (i.settled_ns is None or i.settled_ns > before.end_ns)
+        if i.t_ns <= after.start_ns and (i.settled_ns is None or i.settled_ns > before.end_ns)
     ]
-    if len(hits) != 1 or after.router in hits[0].nodes:
+    hits = [i for i in near if before.router in (*i.nodes, *i.out)]
+    if len(hits) != 1 or any(i.nemesis in KILLS and after.router in i.nodes for i in near):
         return False
     return hits[0].nemesis == "kill" and hits[0].holder == before.router
 

@@ -164,8 +164,11 @@ def test_holder_that_was_killed_was_not_heard_though_it_came_back_before_another
     assert judge(wires, [FIRST, took("r3", 2, 3000, "silence", "r1")]).valid is True
     verdict = judge(wires, [FIRST, took("r3", 2, 3000, "deposed", "r1")])
     assert "r1 was killed; r3 tells deposed" in verdict.summary
-    every = [replace(killed, nodes=list(NODES)), *wires[1:]]
-    assert judge(every, [FIRST, took("r3", 2, 3000, "deposed", "r1")]).valid is True
+    # Who was killed as well has seen nothing but new processes.
+    other = replace(killed, t_ns=1300 * MS, nodes=["r3"], out=["r3"])
+    for every in ([replace(killed, nodes=list(NODES))], [killed, other]):
+        told_so = [FIRST, took("r3", 2, 3000, "deposed", "r1")]
+        assert judge([*every, *wires[1:]], told_so).valid is True
 
 
 def test_what_one_cannot_know_is_no_fault_of_the_history() -> None:
