@@ -153,11 +153,13 @@ class Taking:
 
     Attributes:
         previous: Who held before, None if the log knows nobody.
+        previous_term: And in which term.
         wall_s: Wall-clock time, seconds since 1970.
     """
 
     previous: int | None
     wall_s: float
+    previous_term: int = 0
     frames: int = 0
     flows: int = 0
     complete: bool = False
@@ -175,13 +177,12 @@ class Witness:
         self._node_id, self._profile = node_id, profile
         self._signs: Mapping[int, Sign] = {}
         self._elected_at = 0.0
-        self._elected_term = 0
         self._lost_at: float | None = None  # when this node gave up last
         self._held: tuple[int, float] | None = None  # term, since when
 
     def elected(self, snapshot: NodeSnapshot, signs: Mapping[int, Sign]) -> None:
         """The node won an election, knowing this of its peers."""
-        self._elected_at, self._elected_term = snapshot.role_since, snapshot.term
+        self._elected_at = snapshot.role_since
         self._signs = signs
 
     def took_over(self, snapshot: NodeSnapshot, taking: Taking) -> Event:
@@ -189,7 +190,7 @@ class Witness:
         now = snapshot.role_since
         self._held = snapshot.term, now
         sign = self._signs.get(taking.previous or 0, Sign())
-        why, since = self._why(taking.previous, sign)
+        why, since = self._why(taking, sign)
         return Event(
             what=What.TOOK_OVER.value,
             node_id=self._node_id,
@@ -207,17 +208,17 @@ class Witness:
             complete=taking.complete,
         )
 
-    def _why(self, previous: int | None, sign: Sign) -> tuple[Why, float | None]:  # noqa: PLR0911 - one return a cause
+    def _why(self, taking: Taking, sign: Sign) -> tuple[Why, float | None]:  # noqa: PLR0911 - one return a cause
         """Return why the node took over, and since when nobody answered, if that is known."""
-        if previous is None:
+        if taking.previous is None:
             return Why.FIRST, None
-        if previous == self._node_id:
+        if taking.previous == self._node_id:
             return Why.RESUMED, self._lost_at
         if sign.died_at is not None:
             return Why.DAEMON_DIED, sign.died_at
         if sign.word_at is None:
             return Why.SILENCE, None
-        if sign.released_term and sign.released_term >= self._elected_term - 1:
+        if sign.released_term and sign.released_term >= taking.previous_term:
             handed = sign.successor == self._node_id
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
         if self._elected_at - sign.word_at > SILENT_BEACONS * self._profile.beacon_s:
@@ -272,14 +273,13 @@ def _rounded(seconds: float) -> float:
 # ------------------------------------------------------------------------ reading
 
 
-def last_holder(newest_first: Iterable[Event]) -> int | None:
-    """Return who took over last, None if nobody is known to.
+def last_takeover(newest_first: Iterable[Event]) -> Event | None:
+    """Return the last event of somebody who took over, None if nobody is known to.
 
     By term: of a node without a majority the log may have it later than its successor's.
     """
     takers = (event for event in newest_first if event.what == What.TOOK_OVER.value)
-    newest = max(takers, key=lambda event: event.term, default=None)
-    return None if newest is None else newest.node_id
+    return max(takers, key=lambda event: event.term, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,8 @@ def holder_at(events: Iterable[Event], at_s: float) -> Tenure:
         at_s: Seconds since 1970; clocks of the nodes are believed.
     """
     found = Tenure(None, None)
-    for event in events:
+    # What a node without a majority could only tell later belongs before its successor's.
+    for event in sorted(events, key=lambda event: event.term):
         if event.what == What.TOOK_OVER.value:
             begun = event.at_s - (event.without_s or 0.0)
             if event.at_s <= at_s:

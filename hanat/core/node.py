@@ -83,7 +83,7 @@ KERNEL_RETRY_S = 5.0  # after the kernel refused something, before standing agai
 # A node that is elected although it may not hold: perhaps nobody may. It waits before
 # it hands on, or leadership would go round as fast as messages do.
 INELIGIBLE_LEASES = 10
-LATE_S = 0.005  # a gate armed with less than this left was armed too late
+LATE_S = 0.012  # with less than this left nothing is granted any more (`TIMEOUT_S_MIN`)
 
 
 class Node(Standing):

@@ -44,6 +44,7 @@ from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.client import FlowClient
 from hanat.kernel.ports import (
     LABEL_BYTES_MAX,
+    TIMEOUT_S_MIN,
     Addresses,
     Announcer,
     Gate,
@@ -55,9 +56,7 @@ log = logging.getLogger(__name__)
 
 # What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
 ARM_S_MAX, ARM_TRIES = 0.002, 3
-# How late a first grant may come to the kernel; two of its ticks at HZ=250.
-PERMIT_S = 0.008
-ARM_S_MIN = 0.002  # below this a re-arm could outlive the lease by the call's own length
+PERMIT_S = TIMEOUT_S_MIN  # how late a first grant may come to the kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +239,12 @@ class NodeExecutor:
                 self._kernel.gate.permit(PERMIT_S)
             now = self._place.clock()
             answers_s, carries_s = answers_until - now - spare_s, carries_until - now - spare_s
-            if answers_s < ARM_S_MIN:
+            if answers_s < TIMEOUT_S_MIN:
                 found = _too_late(answers_s)
                 break
             if not self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s):
                 self._permitted_until = 0.0
+                found = "the kernel was asked too late: the former grant was over"
                 continue
             granted = True
             self._permitted_until = now + answers_s

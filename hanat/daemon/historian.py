@@ -31,7 +31,7 @@ from hanat.core.history import (
     Witness,
     decode,
     is_settled,
-    last_holder,
+    last_takeover,
     words,
 )
 from hanat.core.snapshot import NodeSnapshot
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 PENDING_MAX = 50
 REPEAT_S = 1.0
+RECENT_EVENTS = 32  # among these the last takeover is looked for: all would cost 5 ms of the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,10 @@ class Historian:
             return
         (snapshot, frames), self._taking = self._taking, None
         flows = self._parts.worker.status()
+        last = last_takeover(islice(self._newest(), RECENT_EVENTS))
         taking = Taking(
-            previous=last_holder(self._newest()),
+            previous=None if last is None else last.node_id,
+            previous_term=0 if last is None else last.term,
             wall_s=self._parts.wall(),
             frames=self._parts.frames() - frames,
             flows=flows.flows,

@@ -42,6 +42,7 @@ from hanat.kernel.fake_nft import Tables, after
 from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
 from hanat.kernel.ports import (
     LABEL_BYTES_MAX,
+    TIMEOUT_S_MIN,
     AddressRemoved,
     CarrierChanged,
     Installed,
@@ -287,7 +288,7 @@ class FakeGate:
 
     def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         """See `ports.Gate.arm`."""
-        assert 0.001 <= answers_s <= carries_s, (answers_s, carries_s)
+        assert TIMEOUT_S_MIN <= answers_s <= carries_s, (answers_s, carries_s)
         self._demand("gate.arm", operation="grant rights")
         now, named = self._kernel.now(), sorted(set(devices))
         if self._kernel.permit_until <= now:

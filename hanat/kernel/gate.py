@@ -28,7 +28,7 @@ from hanat.errors import AbsentObjectError
 from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS, PERMIT, take_away
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
-from hanat.kernel.ports import Rights
+from hanat.kernel.ports import TIMEOUT_S_MIN, Rights
 
 VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
 PERMITTED = ("grant",)  # the one member of the set of permits
@@ -58,13 +58,14 @@ class KernelGate:
 
     def permit(self, valid_s: float) -> None:
         """See `ports.Gate.permit`."""
-        refill = Refill(PERMIT, PERMITTED, max(1, int(valid_s * 1000)))
+        assert valid_s >= TIMEOUT_S_MIN, valid_s
+        refill = Refill(PERMIT, PERMITTED, int(valid_s * 1000))
         self._refill([refill], operation="permit a grant", target="all interfaces")
 
     def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         """See `ports.Gate.arm`."""
         answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
-        assert 1 <= answers_ms <= carries_ms, (answers_s, carries_s)
+        assert TIMEOUT_S_MIN <= answers_s <= carries_s, (answers_s, carries_s)
         named = tuple(sorted(set(devices)))
         refills = [
             *(Refill(name, named, answers_ms) for name in ANSWERS),

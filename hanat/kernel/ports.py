@@ -19,6 +19,9 @@ from hanat.core.configuration import Interface
 from hanat.core.flows import Run
 
 LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
+# A kernel without commit e0c47281723f (netfilter, September 2024) takes a timeout of less than a
+# tick for none at all: the right would never end. A tick is 10 ms at most (HZ=100).
+TIMEOUT_S_MIN = 0.010
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -157,6 +160,9 @@ class Gate(Protocol):
     def permit(self, valid_s: float) -> None:
         """Let the next grant be made within `valid_s` seconds from now, rounded down to ms.
 
+        Args:
+            valid_s: At least `TIMEOUT_S_MIN`.
+
         Raises:
             AbsentObjectError: The gate is not installed.
         """
@@ -172,7 +178,7 @@ class Gate(Protocol):
 
         Args:
             devices: Kernel names.
-            answers_s: From now; at least 0.001, millisecond resolution, rounded down.
+            answers_s: From now; at least `TIMEOUT_S_MIN`, millisecond resolution, rounded down.
             carries_s: From now; at least answers_s.
 
         Returns:

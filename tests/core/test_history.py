@@ -22,7 +22,7 @@ from hanat.core.history import (
     decode,
     holder_at,
     is_settled,
-    last_holder,
+    last_takeover,
     words,
 )
 from hanat.core.snapshot import NodeSnapshot, Reason
@@ -46,7 +46,7 @@ def taken(sign: Sign | None = None, *, previous: int | None = PEER) -> Event:
     """Return what a node tells that took over, knowing this of the holder before."""
     witness = Witness(ME, PROFILE)
     witness.elected(snapshot(Role.TAKEOVER, ELECTED_AT), {} if sign is None else {PEER: sign})
-    taking = Taking(previous, WALL_S, frames=8, flows=12, complete=True)
+    taking = Taking(previous, WALL_S, 6, frames=8, flows=12, complete=True)
     return witness.took_over(snapshot(Role.ACTIVE, ACTIVE_AT), taking)
 
 
@@ -94,6 +94,15 @@ def test_reason_is_what_was_last_known_of_the_holder_before(
     event = taken(sign)
     assert event.why == why.value
     assert event.without_s == (None if without_s is None else pytest.approx(without_s))
+
+
+def test_handover_whose_first_round_of_votes_failed_is_told_as_one() -> None:
+    witness = Witness(ME, PROFILE)
+    sign = Sign(word_at=9.99, released_term=6, successor=ME)
+    witness.elected(snapshot(Role.TAKEOVER, ELECTED_AT, term=8), {PEER: sign})
+    taking = Taking(PEER, WALL_S, previous_term=6)
+    event = witness.took_over(snapshot(Role.ACTIVE, ACTIVE_AT, term=8), taking)
+    assert event.why == Why.HANDED_OVER.value
 
 
 def test_first_holder_and_one_that_resumes_say_so() -> None:
@@ -245,8 +254,13 @@ def test_nothing_is_known_of_a_time_before_the_history() -> None:
     assert holder_at(HISTORY, 300.5).event == HISTORY[3]
 
 
-def test_last_holder_is_who_took_over_last() -> None:
-    assert last_holder(reversed(HISTORY)) == 3
-    assert last_holder([HISTORY[3]]) is None
+def test_what_was_told_late_ends_no_later_tenure() -> None:
+    late = [took(1, 1, 100.0), took(3, 3, 110.0), gave(1, 1, 99.0), took(2, 2, 100.0)]
+    assert holder_at([*late, gave(2, 2, 105.0)], 120.0).node_id == 3
+
+
+def test_last_takeover_is_of_the_highest_term() -> None:
+    assert last_takeover(reversed(HISTORY)) == HISTORY[4]
+    assert last_takeover([HISTORY[3]]) is None
     late = [took(1, 1, 100.0), took(3, 3, 300.0), took(2, 2, 200.0)]
-    assert last_holder(reversed(late)) == 3
+    assert last_takeover(reversed(late)) == late[1]
