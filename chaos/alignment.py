@@ -89,7 +89,7 @@ def aligned(
             if i and j and told[i - 1].begun.node == seen[j - 1].router:
                 far = _far(told[i - 1].begun, seen[j - 1])
                 ways.append((cost[i - 1][j - 1] + far, "both"))
-                if step[i - 1][j] in ("both", "again"):
+                if _open(step, i - 1, j):
                     ways.append((cost[i - 1][j] + AGAIN + far, "again"))
             if i:
                 ways.append((cost[i - 1][j] + alone_told[i - 1], "told"))
@@ -98,6 +98,13 @@ def aligned(
             if ways:
                 cost[i][j], step[i][j] = min(ways)
     return _traced(told, seen, step)
+
+
+def _open(step: Sequence[Sequence[str]], i: int, j: int) -> bool:
+    """Whether the last that was seen belongs to something told, what left no packet aside."""
+    while step[i][j] == "told":
+        i -= 1
+    return step[i][j] in ("both", "again")
 
 
 def _traced(told: Sequence[Told], seen: Sequence[Spell], step: list[list[str]]) -> list[Pair]:

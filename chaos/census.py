@@ -49,9 +49,13 @@ def neighbours(lab: Lab) -> list[NeighbourSeen]:
 
 
 def flow_tables(lab: Lab) -> list[FlowTable]:
-    """Return the established flows of every router; nothing where the kernel does not tell."""
+    """Return the established flows of every router; nothing where the kernel does not tell.
+
+    The holder's last: what closes meanwhile is not in its table any more.
+    """
     found = []
-    for name in lab.nodes:
+    holder = lab.holder()
+    for name in sorted(lab.nodes, key=lambda name: name == holder):
         with entered(lab.topology.namespace(name)):
             if not FLOWS.exists():
                 return []

@@ -20,6 +20,7 @@ from chaos.reasons import (
     INELIGIBLE,
     KILLS,
     SILENCE,
+    SWITCHOVER,
     TAKEN,
     blamed,
     contradictions,
@@ -160,16 +161,31 @@ def _terms(case: _Case) -> None:
         if after.term == before.term and after.node != before.node:
             case.wrong.append(told)
         elif after.term < before.term:
-            if _had_no_majority(case, after.node):
+            if _had_no_majority(case, after, before):
                 case.late += 1  # it had no majority to tell it to
             else:
                 case.wrong.append(told)
 
 
-def _had_no_majority(case: _Case, node: str) -> bool:
-    """Whether there may have been a time when it had none, for a fault or a busy machine."""
-    hit = any(node in (*i.nodes, *i.out) for i in case.history.injections)
-    return hit or any(s.late_ns > case.lease_ns / 2 for s in case.history.stalls)
+def _had_no_majority(case: _Case, late: EventTold, later: EventTold) -> bool:
+    """Whether who tells late may have had none meanwhile, for a fault or a busy machine."""
+    since_ns, until_ns = late.t_ns - TELL_NS, later.t_ns + TELL_NS
+    any_time = late.clock_wrong or later.clock_wrong
+    near = [
+        i
+        for i in case.history.injections
+        if i.nemesis != SWITCHOVER
+        and (any_time or (i.t_ns <= until_ns and (i.settled_ns or until_ns) >= since_ns))
+    ]
+    alone = len({node for i in near for node in i.out}) > 1
+    return (
+        alone
+        or any(late.node in (*i.nodes, *i.out) for i in near)
+        or any(
+            s.late_ns > case.lease_ns / 2 and (any_time or since_ns <= s.t_ns <= until_ns)
+            for s in case.history.stalls
+        )
+    )
 
 
 def _predecessors(case: _Case) -> None:
@@ -222,7 +238,8 @@ def _order(case: _Case) -> None:
     def unseen(i: int) -> bool:
         following = told[i + 1].begun if i + 1 < len(told) else None
         ended = told[i].ended
-        short = ended is not None and (ended.held_ns or 0) <= SHORT_NS
+        held_ns = None if ended is None else ended.held_ns
+        short = held_ns is not None and held_ns <= SHORT_NS
         if short or following is None or not held:
             return short
         # The observer began to look when there was a holder.
@@ -286,7 +303,9 @@ def _moved(case: _Case, before: Pair, after: Pair) -> None:
 def _unasked(case: _Case, router: str, t_ns: int) -> bool:
     """Whether a fault may have kept the observer's questions from a router."""
     return any(
-        i.nemesis.startswith(UNASKED) and i.t_ns <= t_ns
+        i.nemesis.startswith(UNASKED)
+        and i.t_ns <= t_ns
+        and (i.settled_ns is None or i.settled_ns >= t_ns - 2 * case.lease_ns - TOLERANCE_NS)
         for i in case.history.injections
         if router in (*i.nodes, *i.out, *i.hindered)
     )

@@ -222,6 +222,29 @@ def test_tenure_of_a_moment_need_not_be_seen_and_one_of_a_second_must() -> None:
     assert "no packet shows that r3 held in term 2" in verdict(1000).summary
 
 
+def test_term_that_falls_is_excused_by_a_time_without_a_majority_alone() -> None:
+    # r1 hands over to r2, which soon can reach nobody, and r3 holds when r2 may tell of it.
+    wires = [*holds("r1", 0, 2000), *holds("r2", 2020, 3000), *holds("r3", 3150, 9000)]
+    ends = [gave("r1", 1, 2000, "switchover", 2400), gave("r2", 2, 3000, "lease_expired", 980)]
+    begun = [FIRST, took("r3", 3, 3150, "silence", "r1"), took("r2", 2, 2020, "handed_over", "r1")]
+    told_late = [*begun, *ends]
+    moved = replace(fault(2000, 2050, nodes=("r2",), out=()), nemesis="switchover")
+    lone = replace(fault(2900, 3900, nodes=("r1", "r3")), nemesis="link-both")
+    elsewhere = replace(lone, t_ns=7000 * MS, heal_ns=7500 * MS, settled_ns=7600 * MS)
+    falls = "r2 took over in term 2 after r3 in 3"
+    assert falls not in judge([moved, lone, *wires], told_late).summary
+    assert falls in judge([moved, elsewhere, *wires], told_late).summary
+
+
+def test_resumed_twice_with_another_between_that_nobody_saw() -> None:
+    # Packets show r1 all the time; r2 held for 20 ms that left none.
+    hurt = [hit("cut"), *holds("r1", 0, 1110), *holds("r1", 3200, 8000)]
+    between = [took("r2", 2, 1200, "silence", "r1"), gave("r2", 2, 1220, "lease_expired", 20)]
+    again = [took("r1", 3, 3200, "silence", "r2")]
+    verdict = judge(hurt, [FIRST, LATER, *between, *again])
+    assert "no packet shows" not in verdict.summary, verdict.summary
+
+
 def test_killed_holder_that_holds_again_told_no_end() -> None:
     # Nobody between its tenures: packets show one.
     killed = replace(fault(5000, 6000), nemesis="kill-daemon")
