@@ -10,7 +10,10 @@ because what was in flight may be lost; order across two paths is not needed, th
 guard checks every message by term, generation and prefix.
 
 Which paths are good is known from the beacons, which go over all of them; a
-connection carries a keepalive now and then, so that a dead one is found.
+connection carries a keepalive now and then, so that a dead one is found. A path on
+which a beacon comes again after a silence is dialled at once, and a connection that
+waits to repeat what was lost there is given up: the kernel would wait as long again
+as the silence was, and a leader that the beacons had elected meanwhile for it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import asyncio
 import logging
 import secrets
 import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -45,6 +49,8 @@ SILENT_BEACONS_ALONE = 3 * KEEPALIVE_BEACONS
 STUCK_BEACONS = 4 * HEARTBEAT_BEACONS  # without the log's own heartbeats
 DEAD_BEACONS = 100  # a connection this silent is dialled anew
 BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
+TCP_INFO_RETRANSMITS = 2  # offset in struct tcp_info (linux/tcp.h), of eight bytes we ask for
+LINGER_NONE = struct.pack("ii", 1, 0)  # close with a reset, whatever is unsent
 STRANGERS_MAX = 64  # connections that have not proved anything yet
 
 
@@ -67,7 +73,8 @@ class Connection(asyncio.Protocol):
         self.wire = transport
         address = transport.get_extra_info("peername")
         self.remote = str(address[0]) if address else "?"
-        transport.get_extra_info("socket").setsockopt(
+        self._socket: socket.socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(
             socket.IPPROTO_TCP,
             socket.TCP_NODELAY,
             True,  # noqa: FBT003 - the socket API's own
@@ -122,6 +129,17 @@ class Connection(asyncio.Protocol):
         """Close without waiting for anything."""
         self.wire.abort()
 
+    @property
+    def repeats(self) -> bool:
+        """Whether something sent was lost, and the kernel waits to send it again."""
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+        return info[TCP_INFO_RETRANSMITS] > 0
+
+    def reset(self) -> None:
+        """Close so that the other end learns of it at once."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
+        self.abort()
+
 
 class RaftTransport:
     """All connections of a node; the guard's `Wire`.
@@ -164,6 +182,9 @@ class RaftTransport:
         self._servers: list[asyncio.Server] = []
         self._known_addresses = {str(a) for addresses in peers.values() for a in addresses}
         self._keepalive_at = 0.0
+        self._beacon_at: dict[tuple[int, int], float] = {}  # by peer and path, as seen last
+        self._returned: dict[tuple[int, int], asyncio.Event] = {}
+        self._dialling: dict[tuple[int, int], asyncio.Timeout] = {}
         self._complained: dict[str, float] = {}
         self._closing = False
         self.accepting = False  # until the owner is ready for messages
@@ -203,6 +224,7 @@ class RaftTransport:
                         tasks.create_task(self._keep(peer, path))
 
     async def _keep(self, peer: int, path: int) -> None:
+        returned = self._returned.setdefault((peer, path), asyncio.Event())
         failures = 0
         while True:
             if path in self._paths[peer]:
@@ -210,18 +232,26 @@ class RaftTransport:
             else:
                 done = await self._dial_once(peer, path)
                 failures = 0 if done else failures + 1
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            with suppress(TimeoutError):
+                delay_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                await asyncio.wait_for(returned.wait(), delay_s)
+                returned.clear()
+                failures = 0
 
     async def _dial_once(self, peer: int, path: int) -> bool:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(DIAL_S_MAX):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, path=path, peer=peer),
-                    str(self._peers[peer][path]),
-                    self._port,
-                    local_addr=(str(self._own[path]), 0),
-                )
+            async with asyncio.timeout(DIAL_S_MAX) as limit:
+                self._dialling[peer, path] = limit
+                try:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self, path=path, peer=peer),
+                        str(self._peers[peer][path]),
+                        self._port,
+                        local_addr=(str(self._own[path]), 0),
+                    )
+                finally:
+                    del self._dialling[peer, path]
                 await connection.settled.wait()
         except (OSError, TimeoutError):
             return False
@@ -259,6 +289,26 @@ class RaftTransport:
         if now >= self._keepalive_at:
             self._keepalive_at = now + KEEPALIVE_BEACONS * self._beacon_s
             self._keep_alive(now)
+        for peer, addresses in self._peers.items():
+            for path in range(min(len(addresses), len(self._own))):
+                self._look_whether_returned(peer, path)
+
+    def _look_whether_returned(self, peer: int, path: int) -> None:
+        """Renew the connection where a peer is heard again after a silence, if it needs that."""
+        heard_at, before = self.path_heard_at(peer, path), self._beacon_at.get((peer, path))
+        if heard_at is None or heard_at == before:
+            return
+        self._beacon_at[peer, path] = heard_at
+        if before is not None and heard_at - before <= SILENT_BEACONS * self._beacon_s:
+            return
+        connection = self._paths[peer].get(path)
+        if connection is not None and connection.repeats:
+            connection.reset()
+        if (peer, path) in self._returned:
+            self._returned[peer, path].set()
+        if (peer, path) in self._dialling:
+            # It dials into the silence still: what it sent will be repeated in a second.
+            self._dialling[peer, path].reschedule(asyncio.get_running_loop().time())
 
     def _silent_s(self, peer: int) -> float:
         if not self._guard.mesh_knows(peer):

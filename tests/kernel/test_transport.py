@@ -1,0 +1,153 @@
+"""Connections on real sockets: a path that was silent and is heard again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from random import Random
+
+import pytest
+
+from hanat.consensus import transport
+from hanat.consensus.transport import Connection, RaftTransport
+from hanat.core.configuration import PROFILES
+from hanat.core.identity import Identity
+from tests.kernel.namespaces import WAIT_S_MAX, run
+from tests.sim.checks import CheckedJournal, Checks
+from tests.sim.test_quiet_connection import Leaderless
+
+pytestmark = pytest.mark.kernel
+
+ADDRESSES = {1: ip_address("192.0.2.1"), 2: ip_address("192.0.2.2")}
+PROFILE = PROFILES["default"]
+PORT = 7411
+
+
+def made(node_id: int) -> RaftTransport:
+    """Return the transport of a node that never leads."""
+    peer = 3 - node_id
+    guard = Leaderless(
+        node_id=node_id,
+        peer_ids=[peer],
+        profile=PROFILE,
+        journal=CheckedJournal(Checks(pytest.fail), node_id),
+        clock=time.monotonic,
+        rng=Random(node_id),
+    )
+    guard.received = []
+    node = RaftTransport(
+        identity=Identity(bytes(32), "edge1", PROFILE.lease_s, node_id),
+        own=[ADDRESSES[node_id]],
+        peers={peer: [ADDRESSES[peer]]},
+        port=PORT,
+        guard=guard,
+        kick=lambda: None,
+    )
+    node.accepting = True
+    return node
+
+
+class Pair:
+    """Node 1 dials node 2, whose beacons are heard when a test says so."""
+
+    def __init__(self) -> None:
+        self.heard_at: float | None = None
+        self.nodes = {node_id: made(node_id) for node_id in ADDRESSES}
+        self.nodes[1].path_heard_at = lambda _peer, _path: self.heard_at
+
+    def hear(self) -> None:
+        """Let node 1 hear a beacon after ten silent seconds."""
+        self.heard_at = (self.heard_at or 0.0) + 10.0
+        self.nodes[1].tick()
+
+    @property
+    def refused(self) -> bool:
+        """Whether node 1 has dialled in vain, and waits."""
+        return bool(self.nodes[1]._returned) and not self.nodes[1]._dialling
+
+    def connection(self) -> Connection | None:
+        """Return what node 1 sends over."""
+        return self.nodes[1]._current.get(2)
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    """Run node 1; node 2 does not listen."""
+    for address in ADDRESSES.values():
+        run(f"ip addr add {address}/32 dev lo")
+    found = Pair()
+    dialling = asyncio.create_task(found.nodes[1].dial())
+    try:
+        yield found
+    finally:
+        dialling.cancel()
+        for node in found.nodes.values():
+            await node.close()
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait, in a bounded time."""
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not condition():
+        assert time.monotonic() < deadline, f"no sign of {what}"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _never_retries(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inside
+    monkeypatch.setattr(transport, "RETRY_S", (3600.0,))
+    monkeypatch.setattr(transport, "DIAL_S_MAX", 3600.0)
+
+
+@pytest.mark.asyncio
+async def test_peer_that_is_heard_again_is_dialled_at_once() -> None:
+    async with pair() as found:
+        await until(lambda: found.refused, "a refusal")
+        await found.nodes[2].listen()
+        found.hear()
+        await until(lambda: found.connection() is not None, "a connection")
+
+
+@pytest.mark.asyncio
+async def test_dial_into_the_silence_is_given_up() -> None:
+    async with pair() as found:
+        drop()
+        await until(lambda: bool(found.nodes[1]._dialling), "a dial")
+        await found.nodes[2].listen()
+        limit = found.nodes[1]._dialling[2, 0]
+        run("nft delete table inet silence")
+        found.hear()
+        await until(lambda: found.connection() is not None, "a connection")
+        assert limit.expired()
+
+
+@pytest.mark.asyncio
+async def test_connection_that_waits_to_repeat_something_is_renewed() -> None:
+    async with pair() as found:
+        await found.nodes[2].listen()
+        found.hear()
+        await until(lambda: found.connection() is not None, "a connection")
+        old = found.connection()
+        assert old is not None
+        found.hear()  # nothing is lost: it stays
+        assert found.connection() is old
+        drop()
+        old.write(b"")
+        await until(lambda: old.repeats, "a repetition")
+        run("nft delete table inet silence")
+
+        found.hear()
+
+        await until(lambda: found.connection() not in (None, old), "another connection")
+
+
+def drop() -> None:
+    """Let no packet of the nodes arrive."""
+    run("nft add table inet silence")
+    run("nft add chain inet silence input '{ type filter hook input priority 0; }'")
+    run(f"nft add rule inet silence input tcp dport {PORT} drop")
+    run(f"nft add rule inet silence input tcp sport {PORT} drop")
