@@ -218,7 +218,8 @@ class Witness:
             return Why.DAEMON_DIED, sign.died_at
         if sign.word_at is None:
             return Why.SILENCE, None
-        if sign.released_term and sign.released_term >= taking.previous_term:
+        # Of the very term: it may have led once more since, and never held.
+        if sign.released_term and sign.released_term == taking.previous_term:
             handed = sign.successor == self._node_id
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
         if self._elected_at - sign.word_at > SILENT_BEACONS * self._profile.beacon_s:

@@ -82,6 +82,7 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
             0.035,
         ),
         (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
+        (Sign(word_at=9.99, released_term=7), Why.DEPOSED, None),  # in which it did not hold
         (Sign(word_at=9.99), Why.DEPOSED, None),
         (Sign(word_at=5.0), Why.SILENCE, 5.02 - PROFILE.lease_s + PROFILE.margin_s),
         (Sign(), Why.SILENCE, None),
