@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chaos.errors import LabError
@@ -140,6 +141,8 @@ class Carrying:
 def attach(sock: socket.socket, lines: tuple[tuple[int, int, int, int], ...]) -> None:
     """Let only what a program accepts through to a packet socket.
 
+    What came between its making and this is thrown away: nobody has looked at it.
+
     Raises:
         LabError: The kernel refuses the program.
     """
@@ -150,6 +153,9 @@ def attach(sock: socket.socket, lines: tuple[tuple[int, int, int, int], ...]) ->
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
     except OSError as error:
         raise LabError(f"the kernel refuses a packet filter: {error.strerror}") from error
+    with suppress(BlockingIOError):
+        while True:
+            sock.recv(1, socket.MSG_DONTWAIT)
 
 
 def make_room(sock: socket.socket, size: int = ROOM_BYTES) -> None:

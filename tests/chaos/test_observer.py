@@ -10,9 +10,9 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 
-from chaos.carrying import ROOM_BYTES, dropped, make_room
+from chaos.carrying import ROOM_BYTES, attach, dropped, make_room
 from chaos.netns import entered
-from chaos.observer import parse_addresses, parse_arp, parse_syn
+from chaos.observer import FILTER, parse_addresses, parse_arp, parse_syn
 from chaos.topology import build, remove, three_routers
 
 MAC = "02:68:6e:01:00:0b"
@@ -107,5 +107,25 @@ def test_frames_without_room_are_counted_once(prefix: str) -> None:
             assert dropped(small) > 100
             assert dropped(small) == 0
             assert dropped(large) == 0
+    finally:
+        remove(network)
+
+
+@pytest.mark.kernel
+def test_frames_from_before_the_filter_are_not_read(prefix: str) -> None:
+    network = three_routers(prefix)
+    build(network)
+    try:
+        with entered(network.namespace("r1")):
+            capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with capture, mouth:
+            mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            for _ in range(3):
+                mouth.sendto(bytes(1000), ("203.0.113.255", 9))
+            assert capture.recv(1, socket.MSG_PEEK)
+            attach(capture, FILTER)
+            with pytest.raises(BlockingIOError):
+                capture.recv(1, socket.MSG_DONTWAIT)
     finally:
         remove(network)
