@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class Configurations:
-    """Reads what was committed, in order, and lets everybody know.
+    """Reads what was committed, and lets everybody know.
+
+    What is committed while another one is being read waits, the newest alone: a node that starts
+    finds all revisions of its log at once, and each costs the parser and the kernel their time.
 
     Args:
         settings: This node's own file.
@@ -43,6 +46,8 @@ class Configurations:
     ) -> None:
         self._settings, self._own = settings, own
         self._rulesets, self._feed, self._heed = rulesets, feed, heed
+        self._newest = 0, ""  # revision and text
+        self._reading = False
         self._other_profile = ""  # of the replicated configuration, told already
 
     def committed(self, state: State) -> None:
@@ -51,10 +56,19 @@ class Configurations:
         if not revision:
             return
         self._feed(ConfigurationCommitted(revision))
-        done = partial(self._read, revision)
-        self._rulesets.read(state.text, file=f"revision {revision}", done=done)
+        self._newest = revision, state.text
+        if not self._reading:
+            self._read_newest()
+
+    def _read_newest(self) -> None:
+        revision, text = self._newest
+        self._reading = True
+        self._rulesets.read(text, file=f"revision {revision}", done=partial(self._read, revision))
 
     def _read(self, revision: int, found: Configuration | ConfigError) -> None:
+        self._reading = False
+        if self._newest[0] != revision:
+            self._read_newest()
         if isinstance(found, ConfigError):
             log.error("configuration revision=%d found=%r", revision, str(found))
             self._feed(ConfigurationRefused(revision, str(found)))
