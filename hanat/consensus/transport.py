@@ -308,7 +308,8 @@ class RaftTransport:
             self._returned[peer, path].set()
         if (peer, path) in self._dialling:
             # It dials into the silence still: what it sent will be repeated in a second.
-            self._dialling[peer, path].reschedule(asyncio.get_running_loop().time())
+            with suppress(RuntimeError):  # it is over by itself, in this very moment
+                self._dialling[peer, path].reschedule(asyncio.get_running_loop().time())
 
     def _silent_s(self, peer: int) -> float:
         if not self._guard.mesh_knows(peer):

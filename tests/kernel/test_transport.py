@@ -126,6 +126,17 @@ async def test_dial_into_the_silence_is_given_up() -> None:
 
 
 @pytest.mark.asyncio
+async def test_dial_that_ends_by_itself_meanwhile_is_no_error() -> None:
+    async with pair() as found:
+        drop()
+        await until(lambda: bool(found.nodes[1]._dialling), "a dial")
+        found.nodes[1]._dialling[2, 0].reschedule(0.0)
+        await asyncio.sleep(0)  # its time is over; the task has not gone on yet
+        found.hear()
+        run("nft delete table inet silence")
+
+
+@pytest.mark.asyncio
 async def test_connection_that_waits_to_repeat_something_is_renewed() -> None:
     async with pair() as found:
         await found.nodes[2].listen()
