@@ -18,7 +18,9 @@ from hanat.flowsync.client import FlowClient
 
 FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
 RESYNC_SOON_S = 1.0  # at most so often, when another peer begins to lack flows
-RESYNC_S, RESYNC_S_MAX = 10.0, 60.0  # for those that still do; ever less
+# For those that still do, ever less often. The first time soon: of a peer whose worker died it
+# is told at once, and one that is being started hears nothing of what is told then.
+RESYNC_S, RESYNC_S_MAX = 3.0, 60.0
 
 
 class Replication:
