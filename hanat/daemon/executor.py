@@ -227,14 +227,14 @@ class NodeExecutor:
 
         The kernel counts from the call. A process that stood still between computing the
         rest and the call has granted too long, by as much as both took together; it grants
-        anew, at last less by that. If that is in vain, too, it takes the rights back. If it
+        anew, less by that. If that is in vain, too, it takes the rights back. If it
         stood still until the former grant was over, the kernel grants nothing.
         """
         took_s = 0.0
         found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
         granted = False
-        for left in reversed(range(ARM_TRIES)):
-            spare_s = 0.0 if left else took_s
+        for _ in range(ARM_TRIES):
+            spare_s = took_s
             if self._permitted_until <= self._place.clock():
                 self._kernel.gate.permit(PERMIT_S)
             now = self._place.clock()
