@@ -6,48 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import ip_address
-from random import Random
 
 import pytest
 
 from hanat.consensus import transport
-from hanat.consensus.transport import Connection, RaftTransport
-from hanat.core.configuration import PROFILES
-from hanat.core.identity import Identity
+from hanat.consensus.transport import Connection
 from tests.kernel.namespaces import WAIT_S_MAX, run
-from tests.sim.checks import CheckedJournal, Checks
-from tests.sim.test_quiet_connection import Leaderless
+from tests.sim.test_quiet_connection import ADDRESSES, made
 
 pytestmark = pytest.mark.kernel
 
-ADDRESSES = {1: ip_address("192.0.2.1"), 2: ip_address("192.0.2.2")}
-PROFILE = PROFILES["default"]
 PORT = 7411
-
-
-def made(node_id: int) -> RaftTransport:
-    """Return the transport of a node that never leads."""
-    peer = 3 - node_id
-    guard = Leaderless(
-        node_id=node_id,
-        peer_ids=[peer],
-        profile=PROFILE,
-        journal=CheckedJournal(Checks(pytest.fail), node_id),
-        clock=time.monotonic,
-        rng=Random(node_id),
-    )
-    guard.received = []
-    node = RaftTransport(
-        identity=Identity(bytes(32), "edge1", PROFILE.lease_s, node_id),
-        own=[ADDRESSES[node_id]],
-        peers={peer: [ADDRESSES[peer]]},
-        port=PORT,
-        guard=guard,
-        kick=lambda: None,
-    )
-    node.accepting = True
-    return node
 
 
 class Pair:
@@ -55,7 +24,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.heard_at: float | None = None
-        self.nodes = {node_id: made(node_id) for node_id in ADDRESSES}
+        self.nodes = {node_id: made(node_id, time.monotonic, port=PORT) for node_id in ADDRESSES}
         self.nodes[1].path_heard_at = lambda _peer, _path: self.heard_at
 
     def hear(self) -> None:

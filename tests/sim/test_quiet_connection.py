@@ -8,6 +8,7 @@ transports, in virtual time, over pipes in memory.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from ipaddress import ip_address
 from random import Random
 from typing import Any
@@ -63,13 +64,36 @@ class Leaderless(Guard):
         self.received.append(message | {"from": peer})
 
 
+def made(node_id: int, clock: Callable[[], float], *, port: int = 1) -> RaftTransport:
+    """Return the transport of one of two nodes, neither of which leads."""
+    peer = 3 - node_id
+    guard = Leaderless(
+        node_id=node_id,
+        peer_ids=[peer],
+        profile=PROFILE,
+        journal=CheckedJournal(Checks(pytest.fail), node_id),
+        clock=clock,
+        rng=Random(node_id),
+    )
+    guard.received = []
+    node = RaftTransport(
+        identity=Identity(bytes(32), "edge1", PROFILE.lease_s, node_id),
+        own=[ADDRESSES[node_id]],
+        peers={peer: [ADDRESSES[peer]]},
+        port=port,
+        guard=guard,
+        kick=lambda: None,
+    )
+    node.accepting = True
+    return node
+
+
 class Pair:
     """Two transports and the connection between them."""
 
     def __init__(self) -> None:
         self.now = 50.0
-        self.guards: dict[int, Leaderless] = {}
-        self.transports = {node_id: self._transport(node_id) for node_id in ADDRESSES}
+        self.transports = {node_id: made(node_id, lambda: self.now) for node_id in ADDRESSES}
         self.pipes = {node_id: Pipe(str(ADDRESSES[3 - node_id])) for node_id in ADDRESSES}
         self.ends = {
             node_id: Connection(owner, path=0, peer=2 if node_id == 1 else None)
@@ -80,28 +104,11 @@ class Pair:
         for _ in range(4):
             self.exchange()
 
-    def _transport(self, node_id: int) -> RaftTransport:
-        peer = 3 - node_id
-        guard = Leaderless(
-            node_id=node_id,
-            peer_ids=[peer],
-            profile=PROFILE,
-            journal=CheckedJournal(Checks(pytest.fail), node_id),
-            clock=lambda: self.now,
-            rng=Random(node_id),
-        )
-        guard.received = []
-        self.guards[node_id] = guard
-        made = RaftTransport(
-            identity=Identity(bytes(32), "edge1", PROFILE.lease_s, node_id),
-            own=[ADDRESSES[node_id]],
-            peers={peer: [ADDRESSES[peer]]},
-            port=1,
-            guard=guard,
-            kick=lambda: None,
-        )
-        made.accepting = True
-        return made
+    def received(self, node_id: int) -> list[Message]:
+        """Return what a node's guard was told."""
+        guard = self.transports[node_id]._guard
+        assert isinstance(guard, Leaderless)
+        return guard.received
 
     def exchange(self) -> None:
         """Let each end read what the other wrote, unless the connection is gone."""
@@ -136,5 +143,5 @@ def test_vote_request_after_ten_quiet_seconds_arrives_at_once(
     request = {"type": "request_vote", "term": 7, "last_log_index": 3, "last_log_term": 6}
     pair.transports[1].send(2, request | {"transfer": False})
     pair.exchange()
-    arrived = [m["term"] for m in pair.guards[2].received]
+    arrived = [m["term"] for m in pair.received(2)]
     assert arrived == ([7] if keepalives else [])
