@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
 from hanat.core.configuration import Profile
+from hanat.core.sign import Sign, silence_s
 from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
 
@@ -25,7 +26,6 @@ EVENTS_MAX = 500  # in the log's state; some 150 KiB
 EVENT_BYTES_MAX = 1024
 TEXT_CHARS_MAX = 200
 YEAR_9999_S = 253_370_764_800
-SILENT_BEACONS = 2.5  # one lost beacon is no silence
 
 
 class What(Enum):
@@ -125,29 +125,6 @@ def _is_number(value: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
-    """What a node last knew of a peer; times in seconds of its own clock.
-
-    Attributes:
-        heard_at: Its last beacon on each path, None for none.
-        died_at: When its supervisor said that it was dead, if it was not heard since.
-        word_at: Its newest beacon.
-        led_at: Its newest beacon as the leader; None if it led in none.
-        released_term: Up to which term it said there that it answers no more.
-        released_at: When it said so first.
-        successor: And to whom it handed over.
-    """
-
-    heard_at: tuple[float | None, ...] = ()
-    died_at: float | None = None
-    word_at: float | None = None
-    led_at: float | None = None
-    released_term: int = 0
-    released_at: float | None = None
-    successor: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Taking:
     """What a new holder knows when it begins to answer.
 
@@ -222,7 +199,7 @@ class Witness:
         if sign.released_term and sign.released_term == taking.previous_term:
             handed = sign.successor == self._node_id
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
-        if self._elected_at - sign.word_at > SILENT_BEACONS * self._profile.beacon_s:
+        if self._elected_at - sign.word_at > silence_s(self._profile):
             return Why.SILENCE, self._lease_over(sign.word_at)
         return Why.DEPOSED, None
 

@@ -26,7 +26,6 @@ from hanat.core.beacon import Heard
 from hanat.core.history import (
     EVENTS_MAX,
     Event,
-    Sign,
     Taking,
     Witness,
     decode,
@@ -34,6 +33,7 @@ from hanat.core.history import (
     last_takeover,
     words,
 )
+from hanat.core.sign import Sign, Watch, silence_s
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import Role
 from hanat.flowsync.client import FlowClient
@@ -89,10 +89,10 @@ class Historian:
         self._parts, self._witness, self._snapshot = parts, witness, snapshot
         self._origin, self._kick = origin, kick
         self._serial = 0
-        self._died_at: dict[int, float] = {}
-        self._led_at: dict[int, float] = {}
-        self._released: dict[int, tuple[int, float]] = {}  # the term, when that was said first
-        self._former: dict[int, Sign] = {}  # of peers that have not led since they started anew
+        others = [peer for peer in parts.settings.peers if peer != parts.settings.myself]
+        silence = silence_s(parts.guard.profile)
+        self._watches = {peer.node_id: Watch(silence) for peer in others}
+        self._paths = {peer.node_id: range(len(peer.addresses)) for peer in others}
         self._taking: tuple[NodeSnapshot, int] | None = None  # and the frames before
         self._pending: deque[Happened] = deque(maxlen=PENDING_MAX)
         self._told_at = 0.0
@@ -102,23 +102,11 @@ class Historian:
 
     def died(self, peer: int) -> None:
         """A peer's supervisor said that its daemon is dead."""
-        self._died_at[peer] = self._parts.clock()
+        self._watches[peer].died(self._parts.clock())
 
     def hear(self, said: Heard) -> None:
-        """Note what a peer says of having led, before the guard hears it.
-
-        What it says after a new start tells nothing of the time when it held.
-        """
-        peer, beacon, now = said.peer, said.beacon, self._parts.clock()
-        if said.introduced:
-            self._former.setdefault(peer, self._signs()[peer])
-            self._led_at.pop(peer, None)
-            self._released.pop(peer, None)
-        if beacon.leads:
-            self._led_at[peer] = now
-            self._former.pop(peer, None)
-        if beacon.released_term > self._released.get(peer, (0, 0.0))[0]:
-            self._released[peer] = beacon.released_term, now
+        """Note what a peer says of having led."""
+        self._watches[said.peer].hear(said, self._parts.clock(), self._heard_at(said.peer))
 
     def entered(self, was: Role) -> None:
         """Note that this node entered a role."""
@@ -156,28 +144,10 @@ class Historian:
         self._add(self._witness.took_over(snapshot, taking))
 
     def _signs(self) -> dict[int, Sign]:
-        return {peer.node_id: self._former.get(peer.node_id)
-                or self._sign(peer.node_id, len(peer.addresses))
-                for peer in self._parts.settings.peers
-                if peer.node_id != self._parts.settings.node_id}  # fmt: skip
+        return {peer: watch.sign(self._heard_at(peer)) for peer, watch in self._watches.items()}
 
-    def _sign(self, peer: int, paths: int) -> Sign:
-        heard_at = tuple(self._parts.heard_at(peer, path) for path in range(paths))
-        word = self._parts.guard.word(peer)
-        if word is None:
-            return Sign((None,) * paths, died_at=self._died_at.get(peer))
-        beacon, at = word
-        # A beacon that introduces a new incarnation came over one path already.
-        heard_at = tuple(None if path_at is None else min(path_at, at) for path_at in heard_at)
-        _, released_at = self._released.get(peer, (0, None))
-        return Sign(
-            heard_at,
-            word_at=at,
-            led_at=self._led_at.get(peer),
-            released_term=beacon.released_term,
-            released_at=released_at,
-            successor=beacon.successor,
-        )
+    def _heard_at(self, peer: int) -> tuple[float | None, ...]:
+        return tuple(self._parts.heard_at(peer, path) for path in self._paths[peer])
 
     # ------------------------------------------------------------------ telling
 

@@ -14,7 +14,6 @@ from hanat.core import inputs as told
 from hanat.core.history import (
     EVENT_BYTES_MAX,
     Event,
-    Sign,
     Taking,
     What,
     Why,
@@ -25,6 +24,7 @@ from hanat.core.history import (
     last_takeover,
     words,
 )
+from hanat.core.sign import Sign
 from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
 from tests.core.test_node import ME, PEER, PROFILE, Harness

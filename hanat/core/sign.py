@@ -1,0 +1,100 @@
+"""What a node last knew of a peer: signs of why the peer holds no longer, and since when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hanat.core.beacon import Beacon, Heard
+from hanat.core.configuration import Profile
+
+SILENT_BEACONS = 2.5  # one lost beacon is no silence
+
+
+def silence_s(profile: Profile) -> float:
+    """Return after how long without a beacon a peer is silent."""
+    return SILENT_BEACONS * profile.beacon_s
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What a node last knew of a peer; times in seconds of its own clock.
+
+    Attributes:
+        heard_at: Its last beacon on each path, None for none.
+        died_at: When its supervisor said that it was dead, if it was not heard since.
+        word_at: Its newest beacon.
+        led_at: Its newest beacon as the leader, see `Watch`; None if it led in none.
+        released_term: Up to which term it said there that it answers no more.
+        released_at: When it said so first.
+        successor: And to whom it handed over.
+    """
+
+    heard_at: tuple[float | None, ...] = ()
+    died_at: float | None = None
+    word_at: float | None = None
+    led_at: float | None = None
+    released_term: int = 0
+    released_at: float | None = None
+    successor: int = 0
+
+
+class Watch:
+    """Remembers what one peer said of having led, as long as that tells of its last tenure.
+
+    Two kinds of beacons say nothing of it. Those of a new incarnation: they leave the sign
+    as it was until it leads again. And those that come after a silence and may be from
+    before it: the kernel of a node without a cable keeps them for its ARP, for seconds, and
+    sends them when the cable is back. One that echoes a datagram of after the silence is new.
+
+    Args:
+        silence_s: Without a beacon for longer than that the peer was silent.
+    """
+
+    def __init__(self, silence_s: float) -> None:
+        self._silence_s = silence_s
+        self._died_at: float | None = None
+        self._word: tuple[Beacon, float] | None = None
+        self._resumed_at: float | None = None  # heard again after its last silence
+        self._led_at: float | None = None
+        self._released: tuple[int, float | None] = (0, None)  # the term, when it said so first
+        self._former: Sign | None = None
+
+    def died(self, now: float) -> None:
+        """The peer's supervisor said that its daemon is dead."""
+        self._died_at, self._word = now, None
+
+    def hear(self, said: Heard, now: float, heard_at: tuple[float | None, ...]) -> None:
+        """Note a beacon of the peer, and when the peer was heard last on each path."""
+        beacon = said.beacon
+        if said.introduced:
+            self._former = self._former or self._sign(heard_at)
+            self._resumed_at, self._led_at, self._released = None, None, (0, None)
+        elif self._word is not None and now - self._word[1] > self._silence_s:
+            self._resumed_at = now
+        if beacon.leads and not self._may_be_old(said):
+            self._led_at, self._former = now, None
+        if beacon.released_term > self._released[0]:
+            self._released = beacon.released_term, now
+        self._word = beacon, now
+
+    def _may_be_old(self, said: Heard) -> bool:
+        resumed_at = self._resumed_at
+        return resumed_at is not None and (said.echoed_at or 0.0) < resumed_at
+
+    def sign(self, heard_at: tuple[float | None, ...]) -> Sign:
+        """Return what is known of the peer, given when it was heard last on each path."""
+        return self._former or self._sign(heard_at)
+
+    def _sign(self, heard_at: tuple[float | None, ...]) -> Sign:
+        if self._word is None:
+            return Sign((None,) * len(heard_at), died_at=self._died_at)
+        beacon, at = self._word
+        # A beacon that introduces a new incarnation came over one path already.
+        return Sign(
+            tuple(None if path_at is None else min(path_at, at) for path_at in heard_at),
+            word_at=at,
+            led_at=self._led_at,
+            released_term=beacon.released_term,
+            released_at=self._released[1],
+            successor=beacon.successor,
+        )

@@ -1,0 +1,76 @@
+"""What is remembered of a peer's beacons, for the reason of a takeover."""
+
+from __future__ import annotations
+
+import pytest
+
+from hanat.core.beacon import Beacon, Heard
+from hanat.core.sign import Sign, Watch
+
+SILENCE_S = 0.025
+BOTH = (9.0, 9.0)  # when it was heard last on each path
+
+
+def heard(beacon: Beacon, *, echoed_at: float | None = None, introduced: bool = False) -> Heard:
+    return Heard(
+        peer=2,
+        sequence=1,
+        beacon=beacon,
+        payload=b"",
+        echoed_at=echoed_at,
+        promised_at=None,
+        introduced=introduced,
+    )
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """Of a peer that was heard last at 9.0, as the leader of term 6."""
+    watch = Watch(SILENCE_S)
+    for at in (8.98, 8.99, 9.0):
+        watch.hear(heard(Beacon(6, leads=True), echoed_at=at - 0.005), at, (at, at))
+    return watch
+
+
+def test_leader_led_until_its_newest_beacon(watch: Watch) -> None:
+    assert watch.sign(BOTH) == Sign(BOTH, word_at=9.0, led_at=9.0)
+
+
+def test_beacons_that_come_from_before_a_silence_tell_nothing_new(watch: Watch) -> None:
+    for at in (11.0, 11.0001, 11.0002):  # kept by its kernel while it had no cable
+        watch.hear(heard(Beacon(6, leads=True), echoed_at=8.999), at, (at, at))
+    watch.hear(heard(Beacon(6, released_term=6), echoed_at=8.999), 11.001, (11.001, 11.001))
+    sign = watch.sign((11.001, 11.001))
+    assert (sign.led_at, sign.released_term, sign.released_at) == (9.0, 6, 11.001)
+    watch.hear(heard(Beacon(8, leads=True), echoed_at=11.0015), 11.002, (11.002, 11.002))
+    assert watch.sign((11.002, 11.002)).led_at == 11.002
+
+
+def test_leader_that_hears_nothing_is_no_silent_one(watch: Watch) -> None:
+    at = 9.0
+    for _ in range(100):
+        at += 0.01
+        watch.hear(heard(Beacon(6, leads=True), echoed_at=8.999), at, (at, at))
+    assert watch.sign((at, at)).led_at == at
+
+
+def test_release_counts_from_when_it_was_said_first(watch: Watch) -> None:
+    for at in (9.01, 9.02):
+        watch.hear(heard(Beacon(6, released_term=6, successor=3), echoed_at=at), at, (at, at))
+    sign = watch.sign((9.02, 9.02))
+    assert (sign.released_at, sign.word_at, sign.successor) == (9.01, 9.02, 3)
+
+
+def test_new_incarnation_leaves_the_sign_until_it_leads(watch: Watch) -> None:
+    watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, 9.0))
+    watch.hear(heard(Beacon(6), echoed_at=9.505), 9.51, (9.51, 9.51))
+    assert watch.sign((9.51, 9.51)) == Sign(BOTH, word_at=9.0, led_at=9.0)
+    watch.hear(heard(Beacon(7, leads=True), echoed_at=9.515), 9.52, (9.52, 9.52))
+    assert watch.sign((9.52, 9.52)) == Sign((9.52, 9.52), word_at=9.52, led_at=9.52)
+
+
+def test_daemon_that_died_is_remembered_as_that_until_it_leads_again(watch: Watch) -> None:
+    watch.died(9.005)
+    assert watch.sign(BOTH) == Sign((None, None), died_at=9.005)
+    watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, None))
+    assert watch.sign((9.5, 9.5)) == Sign((None, None), died_at=9.005)
