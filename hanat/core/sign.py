@@ -8,6 +8,7 @@ from hanat.core.beacon import Beacon, Heard
 from hanat.core.configuration import Profile
 
 SILENT_BEACONS = 2.5  # one lost beacon is no silence
+KEPT_S = 1.0  # what a kernel has kept comes in one burst, the first after a silence
 
 
 def silence_s(profile: Profile) -> float:
@@ -44,7 +45,8 @@ class Watch:
     Two kinds of beacons say nothing of it. Those of a new incarnation: they leave the sign
     as it was until it leads again. And those that come after a silence and may be from
     before it: the kernel of a node without a cable keeps them for its ARP, for seconds, and
-    sends them when the cable is back. One that echoes a datagram of after the silence is new.
+    sends them when the cable is back. One that echoes a datagram of after the silence is new,
+    and so is one that comes `KEPT_S` later: a peer may lead without hearing this node.
 
     Args:
         silence_s: Without a beacon for longer than that the peer was silent.
@@ -71,15 +73,17 @@ class Watch:
             self._resumed_at, self._led_at, self._released = None, None, (0, None)
         elif self._word is not None and now - self._word[1] > self._silence_s:
             self._resumed_at = now
-        if beacon.leads and not self._may_be_old(said):
+        if beacon.leads and not self._may_be_old(said, now):
             self._led_at, self._former = now, None
         if beacon.released_term > self._released[0]:
             self._released = beacon.released_term, now
         self._word = beacon, now
 
-    def _may_be_old(self, said: Heard) -> bool:
+    def _may_be_old(self, said: Heard, now: float) -> bool:
         resumed_at = self._resumed_at
-        return resumed_at is not None and (said.echoed_at or 0.0) < resumed_at
+        if resumed_at is None or now - resumed_at > KEPT_S:
+            return False
+        return (said.echoed_at or 0.0) < resumed_at
 
     def sign(self, heard_at: tuple[float | None, ...]) -> Sign:
         """Return what is known of the peer, given when it was heard last on each path."""

@@ -227,21 +227,23 @@ class NodeExecutor:
 
         The kernel counts from the call. A process that stood still between computing the
         rest and the call has granted too long, by as much as both took together; it grants
-        anew, less by that. If that is in vain, too, it takes the rights back. If it
-        stood still until the former grant was over, the kernel grants nothing.
+        anew, less by that if that leaves something. If that is in vain, too, it takes the
+        rights back. If it stood still until the former grant was over, the kernel grants
+        nothing.
         """
         took_s = 0.0
         found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
         granted = False
         for _ in range(ARM_TRIES):
-            spare_s = took_s
             if self._permitted_until <= self._place.clock():
                 self._kernel.gate.permit(PERMIT_S)
             now = self._place.clock()
-            answers_s, carries_s = answers_until - now - spare_s, carries_until - now - spare_s
-            if answers_s < TIMEOUT_S_MIN:
-                found = _too_late(answers_s)
+            left_s = answers_until - now
+            if left_s < TIMEOUT_S_MIN:
+                found = _too_late(left_s)
                 break
+            spare_s = took_s if left_s - took_s >= TIMEOUT_S_MIN else 0.0
+            answers_s, carries_s = left_s - spare_s, carries_until - now - spare_s
             if not self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s):
                 self._permitted_until = 0.0
                 found = "the kernel was asked too late: the former grant was over"

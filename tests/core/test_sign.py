@@ -54,6 +54,14 @@ def test_leader_that_hears_nothing_is_no_silent_one(watch: Watch) -> None:
     assert watch.sign((at, at)).led_at == at
 
 
+def test_leader_that_hears_nothing_since_a_silence_leads_all_the_same(watch: Watch) -> None:
+    at = 11.0
+    for _ in range(150):
+        at += 0.01
+        watch.hear(heard(Beacon(6, leads=True)), at, (at, at))
+    assert watch.sign((at, at)).led_at == at
+
+
 def test_release_counts_from_when_it_was_said_first(watch: Watch) -> None:
     for at in (9.01, 9.02):
         watch.hear(heard(Beacon(6, released_term=6, successor=3), echoed_at=at), at, (at, at))

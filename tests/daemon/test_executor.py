@@ -223,6 +223,18 @@ def test_gate_that_takes_equally_long_each_time_is_armed_for_less(
     assert 0.0 < e.gate.rights()["eth0"].answers_s <= 100.1 - e.now
 
 
+def test_one_long_call_does_not_end_a_lease_that_has_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    e = Executed()
+    e.install()
+    assert e.executor.execute(ArmGate(100.1, 100.3)) is None
+    e.now += 0.033
+    stand_still(e, iter([0.06]), monkeypatch)
+    assert e.executor.execute(ArmGate(100.14, 100.34)) is None  # 47 ms of it are left
+    assert 0.0 < e.gate.rights()["eth0"].answers_s <= 100.14 - e.now
+
+
 def stand_still(e: Executed, slow: Iterator[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let time pass between the clock and the kernel."""
     arm = e.gate.arm
