@@ -2,9 +2,9 @@
 
 A kernel keeps packets that passed the gate in time until it knows the neighbour's link-layer
 address. A pulled cable makes it forget all of that network; it asks once a second, three times,
-and when the cable is plugged in meanwhile it sends what it kept, all at once. So there is one
-burst of some milliseconds after a cable of that router was pulled or plugged in, once for every
-such fault, and nobody speaks for an address around it.
+and when the cable is plugged in meanwhile it sends what it kept, all at once. So there is a
+burst of some milliseconds into that network after the router's cable was pulled or plugged in,
+one for each neighbour and every such fault, and nobody speaks for an address around it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from chaos.tenure import SPELL_NS
 BURST_NS = 10 * MS
 # Three questions, one second apart (neighbour parameters mcast_solicit, retrans_time_ms).
 KEPT_NS = 3_000 * MS
+NEIGHBOURS = {"public": 1, "private": 2}  # of a network that are no routers: client, servers
+NETWORKS = {"link-public": ["public"], "link-private": ["private"], "link-both": [*NEIGHBOURS]}
 
 
 class Seen(Protocol):
@@ -38,6 +40,10 @@ class Seen(Protocol):
     def router(self) -> str:
         """Whose cable."""
 
+    @property
+    def network(self) -> str:
+        """Into which network."""
+
 
 S = TypeVar("S", bound=Seen)
 
@@ -50,17 +56,21 @@ def split(seen: Sequence[S], injections: Sequence[Injection]) -> tuple[list[S], 
         injections: All of the run.
     """
     bare, kept = [], []
-    bursts: dict[tuple[int, str], int] = {}  # by fault and router, when its burst began
+    begun: dict[tuple[int, str, str], list[int]] = {}  # bursts by fault, router and network
     for act in seen:
         for number, injection in enumerate(injections):
-            first_ns = bursts.get((number, act.router), act.t_ns)
-            if act.last_ns - first_ns <= BURST_NS and _cable_touched(injection, act):
-                bursts[number, act.router] = first_ns
-                kept.append(act)
-                break
+            bursts = begun.setdefault((number, act.router, act.network), [])
+            if not _cable_touched(injection, act):
+                continue
+            if not bursts or act.last_ns - bursts[-1] > BURST_NS:
+                if len(bursts) == NEIGHBOURS[act.network]:
+                    continue
+                bursts.append(act.t_ns)
+            kept.append(act)
+            break
         else:
             bare.append(act)
-    return bare, kept, len(bursts)
+    return bare, kept, sum(map(len, begun.values()))
 
 
 def set_apart(history: History) -> History:
@@ -91,8 +101,9 @@ def _near(instants: Sequence[int], t_ns: int) -> bool:
 
 
 def _cable_touched(injection: Injection, seen: Seen) -> bool:
-    """Whether a cable of the router was pulled or plugged in shortly before."""
-    if not injection.nemesis.startswith("link-") or seen.router not in injection.nodes:
+    """Whether the router's cable to that network was pulled or plugged in shortly before."""
+    networks = NETWORKS.get(injection.nemesis, [])
+    if seen.network not in networks or seen.router not in injection.nodes:
         return False
     instants = (injection.t_ns, injection.heal_ns)
     return any(t_ns is not None and 0 <= seen.t_ns - t_ns <= KEPT_NS for t_ns in instants)

@@ -95,8 +95,8 @@ def test_old_holder_that_holds_again_may_carry_again() -> None:
     assert safety.one_holder(again).valid is True
 
 
-def test_one_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
-    cable = replace(fault(1000, 3000), nemesis="link-public")
+def test_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
+    cable = replace(fault(1000, 3000), nemesis="link-private")
     for at_ms in (2000, 3000, 5900):
         history = of(
             cable, GOOD.arp, GOOD.admissions, GOOD.carried, carries("r1", at_ms, at_ms + 1)
@@ -107,29 +107,31 @@ def test_one_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
         assert verdict.evidence["kept_bursts"] == 1
 
 
-def test_burst_is_excused_by_a_cable_of_that_router_once_and_soon() -> None:
+def test_burst_is_excused_once_for_each_neighbour_by_the_cable_to_it_and_soon() -> None:
     seen = (GOOD.arp, GOOD.admissions, GOOD.carried)
-    cable = replace(fault(1000, 3000), nemesis="link-public")
-    once, again = carries("r1", 3500, 3501), carries("r1", 4600, 4601)
-    second = replace(fault(4000, 4500), nemesis="link-private")
-    assert carried(of(cable, second, *seen, once, again)).valid is True
-    assert carried(of(cable, *seen, once, again)).valid is False
+    cable = replace(fault(1000, 3000), nemesis="link-private")
+    # The second server is known 32 ms after the first (--nemesis all --seed 1).
+    once, twice, again = (carries("r1", at, at + 1) for at in (3468, 3500, 4600))
+    both = replace(fault(4000, 4500), nemesis="link-both")
+    assert carried(of(cable, *seen, once, twice)).valid is True
+    assert carried(of(cable, both, *seen, once, twice, again)).valid is True
+    assert carried(of(cable, *seen, once, twice, again)).valid is False
     assert carried(of(cable, *seen, carries("r1", 6100, 6101))).valid is False
     other = replace(cable, nodes=["r3"])
-    for excuse in (other, fault(1000, 3000)):
+    for excuse in (other, replace(cable, nemesis="link-public"), fault(1000, 3000)):
         assert carried(of(excuse, *seen, once)).valid is False
 
 
 def test_new_connection_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
-    cable = replace(fault(1000, 3000), nemesis="link-public")
+    cable = replace(fault(1000, 3000), nemesis="link-private")
     seen = (cable, GOOD.arp, GOOD.admissions)
-    one, another = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3040, 3049))
+    one, another = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3040, 3090))
     verdict = safety.one_holder(kept.set_apart(of(*seen, one, another)))
     assert verdict.valid is True
     assert "2 more were kept" in verdict.summary
-    again, late = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3051, 4501))
+    again, late = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3140, 4501))
     unexplained = [
-        of(*seen, one, again),
+        of(*seen, one, another, again),
         of(replace(cable, heal_ns=1500 * MS), *seen[1:], late),
         of(*seen, speaks("r1", 3041, 3042), one),
         of(replace(cable, nodes=["r3"]), *seen[1:], one),
