@@ -59,9 +59,9 @@ def split(seen: Sequence[S], injections: Sequence[Injection]) -> tuple[list[S], 
     begun: dict[tuple[int, str, str], list[int]] = {}  # bursts by fault, router and network
     for act in seen:
         for number, injection in enumerate(injections):
-            bursts = begun.setdefault((number, act.router, act.network), [])
-            if not _cable_touched(injection, act):
+            if act.last_ns - act.t_ns > BURST_NS or not _cable_touched(injection, act):
                 continue
+            bursts = begun.setdefault((number, act.router, act.network), [])
             if not bursts or act.last_ns - bursts[-1] > BURST_NS:
                 if len(bursts) == NEIGHBOURS[act.network]:
                     continue

@@ -169,10 +169,6 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """What peers heard just now made of the configuration: revision, whether refused."""
         return {peer: (b.revision, b.refuses) for peer, b in self._alive().items()}
 
-    def word(self, peer: int) -> tuple[Beacon, float] | None:
-        """Return a peer's newest beacon and when it was heard; None if it is said to be dead."""
-        return self._views.get(peer)
-
     def _alive(self) -> dict[int, Beacon]:
         since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s
         return {peer: beacon for peer, (beacon, at) in self._views.items() if at >= since}

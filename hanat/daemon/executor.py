@@ -226,10 +226,10 @@ class NodeExecutor:
         """Grant both rights for what is left of them.
 
         The kernel counts from the call. A process that stood still between computing the
-        rest and the call has granted too long, by as much as both took together; it grants
-        anew, less by that if that leaves something. If that is in vain, too, it takes the
-        rights back. If it stood still until the former grant was over, the kernel grants
-        nothing.
+        rest and the call has granted too long, by as much as both took together. It grants
+        anew: less by what that call took or, if nothing would be left then, what is left.
+        If every try takes too long it takes the rights back. If it stood still until the
+        former grant was over, the kernel grants nothing.
         """
         took_s = 0.0
         found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"

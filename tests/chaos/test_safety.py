@@ -8,7 +8,7 @@ import pytest
 
 from chaos import kept, safety
 from chaos.checkers import MS, Verdict
-from chaos.history import AdmissionSeen, Dropped, Fact, NeighbourSeen
+from chaos.history import AdmissionSeen, CarriedSeen, Dropped, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
 from tests.chaos.histories import NETWORKS, speaks
 from tests.chaos.runs import carries, fault, holds, of
@@ -117,6 +117,8 @@ def test_burst_is_excused_once_for_each_neighbour_by_the_cable_to_it_and_soon() 
     assert carried(of(cable, both, *seen, once, twice, again)).valid is True
     assert carried(of(cable, *seen, once, twice, again)).valid is False
     assert carried(of(cable, *seen, carries("r1", 6100, 6101))).valid is False
+    long = CarriedSeen(3468 * MS, 3480 * MS, "r1", "private", 3)
+    assert carried(of(cable, *seen, long)).valid is False
     other = replace(cable, nodes=["r3"])
     for excuse in (other, replace(cable, nemesis="link-public"), fault(1000, 3000)):
         assert carried(of(excuse, *seen, once)).valid is False
@@ -146,7 +148,7 @@ def test_old_holder_that_forwards_now_and_then_is_caught() -> None:
     # Every 1.1 s for 16 s: each slice alone, none kept by a kernel.
     after = holds("r2", 1130, 20_000)
     slices = [carries("r1", t, t + 1) for t in range(1400, 17_400, 1100)]
-    for nemesis in ("cut", "link-public"):
+    for nemesis in ("cut", "link-public", "link-private"):
         hit = replace(fault(1000, 3000), nemesis=nemesis)
         verdict = carried(of(hit, holds("r1", 0, 1110), after, *slices))
         assert verdict.valid is False
