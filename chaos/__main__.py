@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -22,12 +23,15 @@ from chaos.errors import LabError, UsageError
 from chaos.lab import HANAT, Lab, require_machine
 from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main() -> int:
     """Run a command and return the exit code."""
     options = _parser().parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup, or a script's background, wants
+            signal.signal(number, _interrupted)
     try:
         code: int = options.run(options)
     except LabError as error:
@@ -40,6 +44,8 @@ def main() -> int:
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End what is under way; what follows is short, and a second Ctrl-C must not cut it off."""
+    _ignore_signals()
     raise KeyboardInterrupt
 
 
@@ -95,6 +101,8 @@ def _run(options: argparse.Namespace) -> int:
 def _lab(options: argparse.Namespace, before: Sequence[str] = ()) -> Lab:
     """Prepare a lab; `before` is to stand before the command of every node."""
     folder = options.folder.resolve() if options.folder else None
+    if options.hanat and shutil.which(options.hanat[0]) is None:
+        raise UsageError(f"--hanat: there is no program {options.hanat[0]}")
     files = cluster_toml(profile=options.profile)
     command = [*before, *(options.hanat or HANAT)]
     return Lab(options.prefix, folder=folder, hanat=command, cluster_toml=files)
@@ -157,8 +165,12 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 def _ignore_signals() -> None:
     """Keep a second Ctrl-C from leaving half a lab behind."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, _ignored)  # children would inherit SIG_IGN
+
+
+def _ignored(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing."""
 
 
 def _finish(lab: Lab, options: argparse.Namespace) -> None:
@@ -196,9 +208,9 @@ def _how_to_look(lab: Lab, holder: str) -> str:
         f"{server} {_fetch('http://203.0.113.100:8080/')}  # outbound, through SNAT",
         f"ip -n {router} -br addr  # addresses of the holder",
         f"ip netns exec {router} nft list ruleset",
-        f"{hanat} status --api unix:{api}",
-        f"{hanat} status --json --api unix:{api}",
-        f"{hanat} switchover --to {other} --api unix:{api}",
+        f"export HANAT_API=unix:{api}",
+        f"{hanat} status  # and history, vip who, conn list, config show",
+        f"{hanat} switchover --to {other}",
         f"tail -f {lab.folder}/r?/hanat.log",
         f"{shlex.quote(sys.executable)} -m chaos down{prefix_option(lab.prefix)}",
     ]
@@ -214,4 +226,7 @@ def _fetch(url: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # at its end Python would let them kill it again
+    sys.exit(exit_code)

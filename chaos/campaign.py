@@ -54,6 +54,7 @@ class Campaign:
     """What a run has done and seen so far.
 
     Attributes:
+        begun: Whether nodes were started: what goes wrong before that is not theirs.
         problem: What kept it from going on to the end.
         interrupted: Whether that was the person who started it.
         configured: Whether clients were told to change the configuration.
@@ -65,6 +66,7 @@ class Campaign:
     injections: list[Injection] = field(default_factory=list)
     start_ns: int = 0
     end_ns: int = 0
+    begun: bool = False
     problem: str | None = None
     interrupted: bool = False
     configured: bool = False
@@ -85,6 +87,7 @@ def perform(lab: Lab, campaign: Campaign) -> None:
         LabError: The cluster did not come up, or the traffic could not be measured.
     """
     offset_ns = logs.wall_minus_monotonic_ns()
+    campaign.begun = True
     lab.start()
     first = lab.wait_for_holder(FIRST_HOLDER_S)
     campaign.say(f"{first} holds the floating addresses")

@@ -49,7 +49,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a table of verdicts, and one of the longest outages in ms, a line each.
+    """Return a table of verdicts, and one of the longest outages that are judged, a line each.
 
     The first column has all runs together: how many are valid, and the longest of all.
     """
@@ -64,7 +64,7 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
     for name in _names(run["verdicts"] for run in runs):
         cells = [run["verdicts"].get(name) for run in runs]
         rows.append(_judged(f"  {name}", [None if c is None else c["valid"] for c in cells]))
-    outages = [["longest outage, ms", *head[1:]]]
+    outages = [["longest judged outage, ms", *head[1:]]]
     for nemesis in _names(run["outage_ms"] for run in runs):
         streams = [run["outage_ms"].get(nemesis) for run in runs]
         worst = [max(s.values()) if s else None for s in streams]

@@ -88,10 +88,12 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
 
 
 def _procedure(campaign: Campaign) -> Verdict:
-    """Say whether the run went on to its end; one that was interrupted proves nothing."""
-    count = len(campaign.injections)
+    """Say whether the run went on to its end; one that was interrupted or not begun is no proof."""
     if campaign.problem is None:
-        return Verdict("procedure", True, f"{count} faults, each done and undone")  # noqa: FBT003
-    return Verdict(
-        "procedure", "unknown" if campaign.interrupted else False, campaign.problem.splitlines()[0]
-    )
+        text = f"{len(campaign.injections)} faults, each done and undone"
+        came = {injection.nemesis for injection in campaign.injections}
+        if never := [n.name for n in campaign.settings.nemeses if n.name not in came]:
+            text += f"; no time for {', '.join(never)}"
+        return Verdict("procedure", True, text)  # noqa: FBT003
+    nothing = campaign.interrupted or not campaign.begun
+    return Verdict("procedure", "unknown" if nothing else False, campaign.problem.splitlines()[0])

@@ -39,6 +39,8 @@ def converged(history: History, floating: Collection[str], *, interrupted: bool 
     elif not good:
         told = ", ".join(f"{n}: {' '.join(last[n])}" for n in having) or "none"
         text = f"floating addresses on devices at the end: {told}"
+    if interrupted:
+        text = f"nobody waited for the end; until then: {text}"
     valid: Valid = (not never and good) if last and not interrupted else "unknown"
     return Verdict("converged", valid, text, {"never": never, "addresses": last})
 

@@ -118,6 +118,7 @@ def test_demo_does_not_begin_what_it_cannot_write_down(prefix: str, tmp_path: Pa
         (["--nemesis", "kil"], 'did you mean "kill"?'),
         (["--nemesis", "none,kill"], "contradict"),
         (["--time", "5"], "--time 5 is not possible: from 20"),
+        (["--hanat", "/nonexistent/hanat run"], "no program /nonexistent/hanat"),
     ],
 )
 def test_run_that_makes_no_sense_is_a_usage_error(arguments: list[str], message: str) -> None:

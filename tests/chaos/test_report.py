@@ -84,7 +84,9 @@ def test_page_needs_nothing_from_outside_and_escapes_what_was_recorded() -> None
 def test_page_of_a_run_that_never_began_can_be_made() -> None:
     campaign = Campaign(Settings(7, (), 60, "default"), say=lambda _: None, problem="no root")
     judgement = judge.judge(campaign, NODES, [])
-    assert judgement.exit_code == 1
+    assert judgement.exit_code == judge.EXIT_UNKNOWN
+    campaign.begun = True  # and the nodes did not come up
+    assert judge.judge(campaign, NODES, []).exit_code == judge.EXIT_NOT_VALID
     assert "There was no traffic" in page.page("seed 7", "run", judgement, {})
 
 

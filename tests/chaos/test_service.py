@@ -175,6 +175,7 @@ def test_cluster_that_is_never_well_again_is_caught() -> None:
     assert upkeep.converged(of(fault(1000, None), counted), BOTH).valid is False
     cut_short = upkeep.converged(of(fault(1000, None), counted), BOTH, interrupted=True)
     assert cut_short.valid == "unknown"
+    assert cut_short.summary.startswith("nobody waited for the end")
     twice = [*counted, census(6000, "r2", addresses=BOTH)]
     assert upkeep.converged(of(twice), BOTH).valid is False
     assert upkeep.converged(of(fault(1000, 3000)), BOTH).valid == "unknown"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from chaos.processes import environment, python_module
+from chaos.topology import three_routers
+from chaos.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -47,6 +51,29 @@ def test_short_run_with_many_nemeses_is_safe_and_recovers(tmp_path: Path) -> Non
     code, bad = run(tmp_path / "run", "--nemesis", nemeses, "--seed", "4", "--time", "40")
     assert {name: found for name, found in bad.items() if name not in TIMED} == {}
     assert code in {1, 3} if bad else code == 0
+
+
+def test_run_that_is_interrupted_again_and_again_reports_what_it_has_seen(tmp_path: Path) -> None:
+    out, said = tmp_path / "run", tmp_path / "said"
+    prefix = f"hc{os.getpid()}n{next(_numbers)}"
+    command = python_module("chaos", "run", "--prefix", prefix, "--out", str(out), "--seed", "3")
+    with said.open("w") as file:
+        done = subprocess.Popen(command, env=environment("none", "test"), stdout=file)
+    try:
+        wait_until(lambda: "(holder" in said.read_text(), RUN_S_MAX, "the first fault")
+        while done.poll() is None:
+            done.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                done.wait(0.1)
+    finally:
+        done.terminate()
+        done.wait(RUN_S_MAX)
+    assert done.returncode == 130, said.read_text()
+    found = json.loads((out / "result.json").read_text())
+    verdicts = {v["name"]: v["valid"] for v in found["verdicts"]}
+    assert found["valid"] == "unknown", verdicts
+    assert verdicts["one-holder"] is verdicts["carried"] is True
+    assert not three_routers(prefix).present()
 
 
 # The first three plans hit the holder first; the fourth cuts off backups only, which come back
