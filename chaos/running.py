@@ -93,6 +93,7 @@ def run(
     settings, left_out = _settings(options)
     require_machine()
     needs = {nemesis.needs for nemesis in settings.nemeses}
+    lab = make_lab(equipment.wrapping(needs))
     out = _folder(options, settings)
     begun = time.monotonic()
 
@@ -102,7 +103,6 @@ def run(
     print(f"chaos: seed={settings.seed} replay: {replay(options, settings)}", flush=True)
     for line in left_out:
         say(line)
-    lab = make_lab(equipment.wrapping(needs))
     this = _Run(options, Campaign(settings, say), lab, out)
     left: list[str] = []
     try:
