@@ -64,7 +64,8 @@ class Event:
         without_s: Estimate of how long nobody answered; None if unknown.
         elected_s: From winning the election to answering.
         frames: Announcements sent at once.
-        flows: Translated, established flows in its kernel then; `complete`: all there are.
+        flows: Translated, established flows in its kernel, as counted within the second
+            before; `complete`: all there are.
         held_s: Only of who gave up: for how long it had held.
     """
 

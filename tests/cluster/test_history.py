@@ -14,6 +14,11 @@ from tests.cluster.test_takeover import _other_holder, switch
 pytestmark = pytest.mark.cluster
 
 
+def flows(lab: Lab, name: str) -> int:
+    status = lab.nodes[name].status()
+    return 0 if status is None else int(status["flows"]["flows"])
+
+
 def test_each_change_of_holder_is_told_by_both_sides_on_all_nodes(lab: Lab, inbound: Echo) -> None:
     first = lab.wait_for_holder()
     lab.wait_for(lambda: replicated(lab), 5, "replicated flows")
@@ -22,6 +27,8 @@ def test_each_change_of_holder_is_told_by_both_sides_on_all_nodes(lab: Lab, inbo
     assert (begun["why"], begun["previous"], begun["term"] > 0) == ("first", None, True)
     assert begun["announcements"] >= 4  # two frames for each of two addresses
 
+    # What the event tells is what its worker told last.
+    lab.wait_for(lambda: flows(lab, second), 5, "a flow")
     switch(lab, second)
     taken = told(lab, second, "took over", second)
     assert (taken["why"], taken["previous"]) == ("handed_over", first)
