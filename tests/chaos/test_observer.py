@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 
 import pytest
@@ -87,45 +88,49 @@ def test_broken_netlink_is_survived() -> None:
         assert parse_addresses(data, router="r2", t_ns=7) == []
 
 
-@pytest.mark.kernel
-def test_frames_without_room_are_counted_once(prefix: str) -> None:
+Sockets = tuple[Callable[[int], None], socket.socket, socket.socket]
+
+
+@pytest.fixture
+def sockets(prefix: str) -> Iterator[Sockets]:
+    """In a router: what broadcasts so many datagrams, and two packet sockets that see them."""
     network = three_routers(prefix)
     build(network)
     try:
         with entered(network.namespace("r1")):
-            small, large = (
+            one, other = (
                 socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(2)
             )
             mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with small, large, mouth:
-            make_room(small, 4096)
-            make_room(large)
-            assert large.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * ROOM_BYTES
-            mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            for _ in range(200):
+        mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+
+        def send(count: int) -> None:
+            for _ in range(count):
                 mouth.sendto(bytes(1000), ("203.0.113.255", 9))
-            assert dropped(small) > 100
-            assert dropped(small) == 0
-            assert dropped(large) == 0
+
+        with one, other, mouth:
+            yield send, one, other
     finally:
         remove(network)
 
 
 @pytest.mark.kernel
-def test_frames_from_before_the_filter_are_not_read(prefix: str) -> None:
-    network = three_routers(prefix)
-    build(network)
-    try:
-        with entered(network.namespace("r1")):
-            capture = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with capture, mouth:
-            mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            for _ in range(3):
-                mouth.sendto(bytes(1000), ("203.0.113.255", 9))
-            assert capture.recv(1, socket.MSG_PEEK)
-            attach(capture, FILTER)
-            with pytest.raises(BlockingIOError):
-                capture.recv(1, socket.MSG_DONTWAIT)
-    finally:
-        remove(network)
+def test_frames_without_room_are_counted_once(sockets: Sockets) -> None:
+    send, small, large = sockets
+    make_room(small, 4096)
+    make_room(large)
+    assert large.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * ROOM_BYTES
+    send(200)
+    assert dropped(small) > 100
+    assert dropped(small) == 0
+    assert dropped(large) == 0
+
+
+@pytest.mark.kernel
+def test_frames_from_before_the_filter_are_not_read(sockets: Sockets) -> None:
+    send, capture, _ = sockets
+    send(3)
+    assert capture.recv(1, socket.MSG_PEEK)
+    attach(capture, FILTER)
+    with pytest.raises(BlockingIOError):
+        capture.recv(1, socket.MSG_DONTWAIT)
