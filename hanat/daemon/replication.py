@@ -43,6 +43,7 @@ class Replication:
         self._known_index = replica.last_index
         self._resync_at, self._resync_s, self._resynced_at = 0.0, RESYNC_S, 0.0
         self._lacking: set[int] = set()
+        self._again = False  # a peer began to lack flows, perhaps in the middle of a resync
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
 
@@ -75,13 +76,15 @@ class Replication:
             return
         was, self._lacking = self._lacking, self._guard.incomplete_peers
         if self._lacking - was:
+            self._again = True
             self._resync_at, self._resync_s = self._resynced_at + RESYNC_SOON_S, RESYNC_S
         if not self._lacking or now < self._resync_at:
             return
         self._resynced_at, self._resync_at = now, now + self._resync_s
         # One that still lacks flows after that has another trouble.
         self._resync_s = min(2 * self._resync_s, RESYNC_S_MAX)
-        self.worker.resync()
+        self.worker.resync(again=self._again)
+        self._again = False
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
         proposed = self._replica.propose(Flows(term, self._origin, batch), done)

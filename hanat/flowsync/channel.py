@@ -9,7 +9,7 @@ the daemon starts anew.
                       FLUSH   number           say FLUSHED when all that was captured is committed
                       DONE    sequence, flag   a proposed batch was committed, or was not
                       INSTALL batch            committed, of another node
-                      RESYNC                   tell everything once more, after what is being told
+                      RESYNC  flag             tell everything; if that is being done: once more
                       FORGET                   what was committed may have been missed
                       REPORT                   answer with STATUS
                       SCOPE   JSON             what is captured, and is ours to delete

@@ -209,9 +209,14 @@ class FlowClient:
         self._flushes = {self._number: done}  # who asked before does not wait any more
         self._send(Kind.FLUSH, NUMBER.pack(self._number))
 
-    def resync(self) -> None:
-        """Tell everything once more, after what is being told."""
-        self._send(Kind.RESYNC)
+    def resync(self, *, again: bool) -> None:
+        """Tell everything once more.
+
+        Args:
+            again: While everything is being told, tell it once more after that: a peer that
+                lacks flows did not see the beginning.
+        """
+        self._send(Kind.RESYNC, FLAG.pack(again))
 
     # ----------------------------------------------------------------------- backup
 

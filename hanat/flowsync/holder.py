@@ -168,12 +168,21 @@ class HolderSide:
 
     # ------------------------------------------------------------------ resync
 
-    def resync(self, *, anew: bool = True) -> None:
-        """Tell everything; while that is being done, and not wanted `anew`, once more after it."""
+    def resync_for_peer(self, *, again: bool) -> None:
+        """Tell everything, because a peer lacks flows.
+
+        Args:
+            again: While everything is being told, tell it once more after that: a peer that
+                began to lack flows meanwhile did not see the beginning.
+        """
+        if self._resync is None:
+            self.resync()
+        elif again:
+            self._wanted_again = True
+
+    def resync(self) -> None:
+        """Tell everything, from the beginning if that is being done."""
         if self._capture is None:
-            return
-        if self._resync is not None and not anew:
-            self._wanted_again = True  # who began to lack flows meanwhile did not see its begin
             return
         self._wanted_again = False
         self.collect()

@@ -41,7 +41,7 @@ class FlowService:
             Kind.FLUSH: self._flush,
             Kind.DONE: self._done,
             Kind.INSTALL: self._worker.install,
-            Kind.RESYNC: lambda _body: self._worker.resync(anew=False),
+            Kind.RESYNC: self._resync,
             Kind.FORGET: lambda _body: self._worker.forget(),
             Kind.REPORT: self._report,
             Kind.QUERY: self._query,
@@ -56,6 +56,10 @@ class FlowService:
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self._channel, sock=opened)
         await self._ended.wait()
+
+    def _resync(self, body: bytes) -> None:
+        (again,) = FLAG.unpack(body)
+        self._worker.resync_for_peer(again=again)
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
         self._sequence += 1

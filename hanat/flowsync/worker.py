@@ -69,9 +69,13 @@ class FlowWorker:
         """Propose everything captured so far and call `done` once it is committed."""
         self._holder.flush(done)
 
-    def resync(self, *, anew: bool = True) -> None:
+    def resync(self) -> None:
         """Tell everything, as holder; see `HolderSide.resync`."""
-        self._holder.resync(anew=anew)
+        self._holder.resync()
+
+    def resync_for_peer(self, *, again: bool) -> None:
+        """A peer lacks flows; see `HolderSide.resync_for_peer`."""
+        self._holder.resync_for_peer(again=again)
 
     def install(self, batch: bytes) -> None:
         """Install a committed batch of another node; never raises."""

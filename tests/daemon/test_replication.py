@@ -20,14 +20,16 @@ class Holder:
     def __init__(self) -> None:
         self.leading, self.incomplete_peers, self.complete = True, set[int](), False
         self.last_index = self.told = 0
+        self.again = False
         itself = cast("Any", self)
         self._replication = Replication(
             cast(Replica, itself), cast(Guard, itself), origin=1, kick=lambda: None
         )
         self._replication.worker = itself
 
-    def resync(self) -> None:
+    def resync(self, *, again: bool) -> None:
         self.told += 1
+        self.again = again
 
     def look(self) -> None:
         """As the flow worker."""
@@ -60,6 +62,15 @@ def test_peer_that_goes_on_to_lack_flows_is_told_ever_less_often() -> None:
     h.incomplete_peers = {2, 3}  # another one is no worse off for that
     told = h.told
     assert h.at(1020.0) == told + 1
+
+
+def test_peer_that_goes_on_to_lack_flows_does_not_make_a_slow_resync_begin_again() -> None:
+    h = Holder()
+    h.incomplete_peers = {2}
+    assert (h.at(100.0), h.again) == (1, True)  # it may have missed the beginning of another one
+    assert (h.at(100.0 + RESYNC_S), h.again) == (2, False)
+    h.incomplete_peers = {2, 3}
+    assert (h.at(104.0 + RESYNC_SOON_S), h.again) == (3, True)
 
 
 def test_who_comes_to_lead_tells_peers_that_lacked_flows_before() -> None:

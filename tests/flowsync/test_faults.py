@@ -135,8 +135,17 @@ async def test_who_lacks_flows_while_everything_is_told_is_told_after_it(
     cluster.restart_backup()
     cluster.commit()  # the begin was for the one before
     cluster.restart_backup()
-    cluster.holder.resync(anew=False)
+    cluster.holder.resync_for_peer(again=True)
     await cluster.settle()
+    await cluster.settle()
+    assert cluster.complete == [True, True]
+
+
+async def test_peer_that_saw_the_beginning_is_not_told_twice(cluster: Cluster) -> None:
+    cluster.holder.start_capture(1)  # everything is being told from here on
+    cluster.holder.resync_for_peer(again=False)
+    assert cluster.holder._holder._wanted_again is False
+    assert cluster.holder.status().resyncs == 1
     await cluster.settle()
     assert cluster.complete == [True, True]
 

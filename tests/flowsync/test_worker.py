@@ -171,7 +171,7 @@ async def test_backup_that_started_anew_is_complete_after_a_resync(cluster: Clus
     open_flow(cluster, 2)
     await cluster.settle()
     assert cluster.complete == [True, False]
-    cluster.holder.resync(anew=False)
+    cluster.holder.resync_for_peer(again=True)
     await cluster.settle()
     assert cluster.complete == [True, True]
     assert cluster.tables()[0] == cluster.tables()[1]
