@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec, module_from_spec
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from hanat.consensus.background import Done, at_once
 from hanat.consensus.codec import NO_OP, wrap
 from hanat.consensus.journal import Journal, open_journal
-from hanat.consensus.library import SyncObj, SyncObjConf
+from hanat.consensus.library import SyncObjConf
 from hanat.errors import JournalError, StartupError
 from tests.consensus.disks import Failing, Full, Quick
 from tests.consensus.journals import OPERATIONS, Model, fill, opened, vote_of, write_log
@@ -89,16 +90,19 @@ def raised(error: BaseException | None) -> None:
 
 
 def test_first_entry_of_the_library_is_index_1(tmp_path: Path) -> None:
-    class Machine(SyncObj):  # type: ignore[misc] # the library is untyped
-        pass
+    # A copy of the module: simulations replace its clock and more, for the whole process.
+    spec = find_spec("pysyncobj.syncobj")
+    assert spec is not None
+    assert spec.loader is not None
+    fresh = module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    fresh.__dict__["createJournal"] = lambda journal: journal
 
     journal = open_journal(tmp_path)
     settings = SyncObjConf(autoTick=False, journalFile=journal)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pysyncobj.syncobj.createJournal", lambda journal: journal)
-        machine = Machine(None, [], settings)
-        machine.destroy()
-        machine.doTick()
+    machine = fresh.SyncObj(None, [], settings)
+    machine.destroy()
+    machine.doTick()
     with opened(tmp_path) as again:
         assert again[:] == [(NO_OP, 1, 0)]
 
