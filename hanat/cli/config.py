@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from hanat.errors import EXIT_CONFIG_INVALID, EXIT_FAILED, ConfigError
 
 TIMEOUT_S = 30.0  # the node limits itself to less; this is for one that is stuck
 PATH = "/v1/config"
+# What a node calls the text that it was sent: the file is known here alone.
+_NAMED = re.compile(r"^cluster\.toml: ", re.MULTILINE)
 _PHRASES = {
     "in force": "in force on",
     "not yet": "not yet in force on",
@@ -136,14 +139,17 @@ def _shown(api: str) -> dict[str, Any]:
 def _put(api: str, file: Path, based_on: int, *, dry_run: bool) -> dict[str, Any]:
     content = read_text(file)
     parse_cluster(content, file=str(file))  # names the file in what is wrong with it
-    answer = request(
-        api,
-        "PUT",
-        f"{PATH}?dry_run=true" if dry_run else PATH,
-        body=content.encode(),
-        headers={"If-Match": f'"{based_on}"', "Content-Type": "application/toml"},
-        timeout_s=TIMEOUT_S,
-    )
+    try:
+        answer = request(
+            api,
+            "PUT",
+            f"{PATH}?dry_run=true" if dry_run else PATH,
+            body=content.encode(),
+            headers={"If-Match": f'"{based_on}"', "Content-Type": "application/toml"},
+            timeout_s=TIMEOUT_S,
+        )
+    except CommandError as error:
+        raise CommandError(_NAMED.sub(f"{file}: ", str(error)), error.exit_code) from None
     if not isinstance(answer, dict) or not isinstance(answer.get("revision"), int):
         raise CommandError(f"asked {api}: the answer does not say what became of the configuration")
     return answer

@@ -48,7 +48,7 @@ def list_(*, api: str, as_json: bool, limit: int, **wanted: str | None) -> None:
         return
     found = [item for item in answer.get("connections", []) if isinstance(item, dict)]
     rows = [[*(text(c.get(key)) for key in KEYS), duration(c.get("timeout_s"))] for c in found]
-    for line in table(HEAD, rows) if rows else []:
+    for line in table(HEAD, rows):
         click.echo(line)
     if len(rows) < _number(api, answer, "count"):
         click.echo(f"{len(rows)} of {answer['count']}; --limit shows more", err=True)

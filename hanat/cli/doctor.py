@@ -10,6 +10,9 @@ from hanat.cli.client import json_option, print_json
 from hanat.daemon.doctor import Finding, Level, diagnose
 from hanat.errors import EXIT_FAILED
 
+NOT_FOR_EVER = (
+    "sysctl -w lasts until the next boot: write the same setting into /etc/sysctl.d/60-hanat.conf"
+)
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
@@ -38,6 +41,8 @@ def doctor(ctx: click.Context, node_file: Path | None, *, as_json: bool) -> None
             click.echo(f"{level}  {finding.check:<{width}}  {finding.found}")
             if finding.fix:
                 click.echo(f"      {'':<{width}}  fix: {finding.fix}")
+        if any(finding.fix.startswith("sysctl -w") for finding in findings):
+            click.echo(f"      {NOT_FOR_EVER}")
         counts = {level: sum(f.level is level for f in findings) for level in Level}
         click.echo(", ".join(f"{count} {level.value}" for level, count in counts.items()))
     if failed:

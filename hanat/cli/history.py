@@ -33,7 +33,7 @@ def history(*, limit: int, api: str, as_json: bool) -> None:
     """Show who took the addresses over or gave them up, when and why, oldest first.
 
     Any node may be asked. Times are those of the node that took over or gave up, shown in
-    local time; the order is that of the replicated log.
+    local time; the order is that of the terms, within one that of the replicated log.
     """
     events = _events(api, limit)
     if as_json:

@@ -159,16 +159,31 @@ def _servers(status: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def _node_trouble(status: Mapping[str, Any]) -> list[str]:
+    """Return what befell the node itself: timers that ran late, and what others changed."""
+    late, lease_s = _mapping(status.get("late")).get("max_s"), status.get("lease_s")
+    trouble = []
+    if isinstance(late, int | float) and isinstance(lease_s, int | float) and late > lease_s / 4:
+        trouble.append(f"loop late by up to {duration(late)}")
+    repairs = _mapping(status.get("repairs"))
+    trouble += [f"{text(kind)} repaired {text(times)}" for kind, times in repairs.items() if times]
+    if status.get("restored"):
+        trouble.append(f"addresses put back {text(status['restored'])}")
+    return trouble
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _flows(status: Mapping[str, Any]) -> list[str]:
-    found = status.get("flows")
-    flows: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-    found = status.get("log")
-    log: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    flows, log = _mapping(status.get("flows")), _mapping(status.get("log"))
     trouble = [
         f"{name} {text(flows[name])}"
         for name in ("clashed", "failed", "dropped", "overruns", "restarts")
         if flows.get(name)
     ]
+    trouble += _node_trouble(status)
 
     def counts(*names: str) -> str:
         return ", ".join(f"{name} {text(flows.get(name))}" for name in names)

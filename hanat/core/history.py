@@ -6,7 +6,8 @@ being the holder tells that it *gave up*, and why; that may come late, when it i
 again, and never from a node that crashed. Both are written once and changed by nobody.
 
 Wall-clock times are those of the node that tells. They are for people and for comparing
-with what was recorded elsewhere; nothing is decided by them, and order is that of the log.
+with what was recorded elsewhere; nothing is decided by them, and the order is that of the
+terms, within one that of the log.
 """
 
 from __future__ import annotations
@@ -261,6 +262,14 @@ def last_takeover(newest_first: Iterable[Event]) -> Event | None:
     return max(takers, key=lambda event: event.term, default=None)
 
 
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """Return events as they happened, given the order of the log.
+
+    What a node without a majority could only tell later belongs before its successor's.
+    """
+    return sorted(events, key=lambda event: event.term)
+
+
 @dataclass(frozen=True, slots=True)
 class Tenure:
     """Who held at a moment, None: nobody, as far as was told; and by which event."""
@@ -277,8 +286,7 @@ def holder_at(events: Iterable[Event], at_s: float) -> Tenure:
         at_s: Seconds since 1970; clocks of the nodes are believed.
     """
     found = Tenure(None, None)
-    # What a node without a majority could only tell later belongs before its successor's.
-    for event in sorted(events, key=lambda event: event.term):
+    for event in in_order(events):
         if event.what == What.TOOK_OVER.value:
             begun = event.at_s - (event.without_s or 0.0)
             if event.at_s <= at_s:
@@ -305,11 +313,15 @@ def words(event: Event, names: Mapping[int, str]) -> str:
     silent = [_ms(s) if s is not None else "never" for s in event.silent_s]
     if event.why == Why.SILENCE.value and silent:
         why += f" for {' / '.join(silent)} on its paths"
-    facts = [f"{event.frames} announcements", f"{event.flows} flows"]
+    facts = [_count(event.frames, "announcement"), _count(event.flows, "flow")]
     facts += [] if event.complete else ["perhaps not all"]
     if event.without_s is not None:
         facts.insert(0, f"nobody answered for about {_ms(event.without_s)}")
     return f"took over: {why}; {', '.join(facts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _ms(seconds: float) -> str:

@@ -28,6 +28,7 @@ class Reason(Enum):
 class NodeSnapshot:
     """What a node is right now; times in seconds of its clock."""
 
+    started_at: float
     role: Role
     role_since: float
     reason: Reason

@@ -35,6 +35,7 @@ class Standing:
         self.settled, self.refuses = 0, False
         self._installed: Configuration | None = None  # whose gate and ruleset are in place
         self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
+        self._started_at = now
         self._term = 0
         self._leader: int | None = None
         self._flows_term = -1  # in which the flows are in the kernel, or were waited for
@@ -76,6 +77,7 @@ class Standing:
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
         return NodeSnapshot(
+            started_at=self._started_at,
             role=self.role,
             role_since=self.role_since,
             reason=self._reason,

@@ -63,7 +63,6 @@ class Parts:
     historian: Historian
     lateness: Histogram
     clock: Callable[[], float]
-    started_at: float
 
 
 class DaemonBackend:
@@ -103,7 +102,7 @@ class DaemonBackend:
             lease_left_s=max(0.0, s.lease_until - now) if s.role is Role.ACTIVE else None,
             ineligible=s.ineligible,
             revision=s.revision,
-            uptime_s=now - p.started_at,
+            uptime_s=now - s.started_at,
             vips=self._vips(s),
             peers=self._peers(now),
             services=self._services(configuration),

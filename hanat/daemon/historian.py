@@ -29,6 +29,7 @@ from hanat.core.history import (
     Taking,
     Witness,
     decode,
+    in_order,
     is_settled,
     last_takeover,
     words,
@@ -203,8 +204,8 @@ class Historian:
     def show(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest events, oldest first; see `api.ports.Backend.history`."""
         names = {peer.node_id: peer.name for peer in self._parts.settings.peers}
-        found = [_document(event, names) for event in islice(self._newest(), limit)]
-        return found[::-1]
+        newest = list(islice(self._newest(), limit))[::-1]
+        return [_document(event, names) for event in in_order(newest)]
 
 
 _decoded = lru_cache(maxsize=EVENTS_MAX)(decode)

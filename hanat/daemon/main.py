@@ -250,7 +250,7 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._changes, self._historian, self._lateness, clock, clock(),
+                self._worker, self._changes, self._historian, self._lateness, clock,
             )
         )  # fmt: skip
         try:

@@ -135,6 +135,18 @@ def test_refusal_ends_with_the_nodes_message_and_exit_code(
     assert (result.exit_code, result.stderr) == (code, "hanat: not now\n")
 
 
+def test_what_a_node_finds_wrong_with_a_file_names_that_file(node: Node, file: Path) -> None:
+    node.answers(SHOWN)
+    found = "cluster.toml: vip: eth9 is not there\nnode.toml of r1: interfaces: no such name"
+    node.answers_put({"error": found, "exit_code": EXIT_CONFIG_INVALID}, status=422)
+
+    result = call("config", "apply", str(file), "--api", node.api)
+
+    assert result.stderr == (
+        f"hanat: {file}: vip: eth9 is not there\nnode.toml of r1: interfaces: no such name\n"
+    )
+
+
 @pytest.mark.parametrize("answer", [{}, [], {"revision": "7", "text": ""}, {"revision": 7}])
 def test_answer_that_is_no_configuration_is_a_failure(node: Node, answer: object) -> None:
     node.answers(answer)

@@ -32,6 +32,12 @@ def test_list_is_a_table_and_says_what_it_left_out(node: Node) -> None:
     assert result.stderr == "2 of 3; --limit shows more\n"
 
 
+def test_empty_list_still_has_its_head(node: Node) -> None:
+    node.answers({"count": 0, "connections": []})
+
+    assert call("conn", "list", "--api", node.api).stdout.split()[0] == "PROTOCOL"
+
+
 def test_count_is_a_number(node: Node) -> None:
     node.answers({"count": 12345, "connections": []})
 

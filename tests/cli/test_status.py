@@ -77,6 +77,20 @@ def test_trouble_with_flows_is_shown_only_when_there_is_some() -> None:
     assert "trouble    clashed 4" in status_lines(document)
 
 
+def test_trouble_names_lateness_and_what_other_programs_changed() -> None:
+    document = HOLDER.to_document()
+    document["late"]["max_s"], document["lease_s"] = 0.029, 0.12
+    assert not any("trouble" in line for line in status_lines(document))
+
+    document["late"]["max_s"] = 0.031
+    document["repairs"], document["restored"] = {"ruleset": 2, "sysctl": 0}, 3
+
+    assert (
+        "trouble    loop late by up to 31 ms, ruleset repaired 2, addresses put back 3"
+        in status_lines(document)
+    )
+
+
 def test_a_document_of_another_version_still_makes_a_page() -> None:
     lines = status_lines({"node": "r1", "vips": [{"name": "public"}, 5], "services": {}, "log": 1})
 

@@ -20,6 +20,7 @@ from hanat.core.history import (
     Witness,
     decode,
     holder_at,
+    in_order,
     is_settled,
     last_takeover,
     words,
@@ -265,3 +266,13 @@ def test_last_takeover_is_of_the_highest_term() -> None:
     assert last_takeover([HISTORY[3]]) is None
     late = [took(1, 1, 100.0), took(3, 3, 300.0), took(2, 2, 200.0)]
     assert last_takeover(reversed(late)) == late[1]
+
+
+def test_what_was_told_late_is_shown_before_its_successor() -> None:
+    first, second, late, fourth, fifth = HISTORY
+    assert in_order(HISTORY) == [first, late, second, fourth, fifth]
+
+
+def test_one_of_a_thing_is_not_told_in_the_plural() -> None:
+    event = replace(taken(), frames=1, flows=1)
+    assert "; 1 announcement, 1 flow" in words(replace(event, without_s=None, complete=True), NAMES)
