@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
 import time
@@ -95,7 +96,7 @@ class Results:
     def good(self) -> bool:
         """Whether everything was measured and hanat never had two holders."""
         return all(
-            t.figures is not None and (t.figures.two_ms == 0 or not t.system.startswith("hanat"))
+            t.figures is not None and (t.figures.two_ms == 0 or t.system.startswith("keepalived"))
             for t in self.trials
         )
 
@@ -120,6 +121,9 @@ def systems(options: argparse.Namespace) -> Mapping[str, Callable[[], System]]:
     chosen: dict[str, Callable[[], System]] = {
         f"hanat, profile {options.profile}": partial(Hanat, options.prefix, options.profile)
     }
+    for command in options.beside:
+        title = f"{shlex.join(command)}, profile {options.profile}"
+        chosen[title] = partial(Hanat, options.prefix, options.profile, command)
     for flows in options.flows:
         title = f"hanat, profile {options.profile}, {flows} flows"
         chosen[title] = partial(Loaded, options.prefix, options.profile, flows)
@@ -196,6 +200,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--flows", nargs="*", type=int, default=[], metavar="COUNT",
         help="also with so many established connections in all tables",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beside", nargs="+", type=shlex.split, default=[], metavar="COMMAND",
+        help="other builds of hanat to compare with, such as OTHER/.venv/bin/hanat of a checkout",
     )  # fmt: skip
     parser.add_argument(
         "--patience", type=float, default=0.0, metavar="SECONDS",

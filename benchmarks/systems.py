@@ -7,7 +7,7 @@ never what came of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from chaos.configs import cluster_toml
@@ -46,10 +46,16 @@ class System(Protocol):
 
 
 class Hanat:
-    """Three nodes of hanat; implements `System`."""
+    """Three nodes of hanat; implements `System`.
 
-    def __init__(self, prefix: str, profile: str) -> None:
-        self.lab = Lab(prefix, cluster_toml=cluster_toml(profile=profile))
+    Args:
+        prefix: Of the lab.
+        profile: Of the cluster.
+        command: The hanat to run; None: the one of this repository.
+    """
+
+    def __init__(self, prefix: str, profile: str, command: Sequence[str] | None = None) -> None:
+        self.lab = Lab(prefix, cluster_toml=cluster_toml(profile=profile), hanat=command)
         self.nodes: Mapping[str, Node] = self.lab.nodes
         self.settle_s = SETTLE_S[profile]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_keepalived_beside_it_with_all_intervals_or_some() -> None:
         "keepalived, advert_int 0.01 s",
     ]
     assert parse(["--keepalived", "0.02", "3"]).keepalived == [0.02, 3]
+
+
+def test_other_builds_take_turns_with_this_one() -> None:
+    assert list(systems(parse(["--beside", "/old/hanat", "ionice hanat"]))) == [
+        "hanat, profile fast",
+        "/old/hanat, profile fast",
+        "ionice hanat, profile fast",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -144,3 +153,9 @@ def test_the_machine_is_as_busy_as_its_cores_are_not_idle() -> None:
     after = "cpu 110 5 60 1060 20 0 10 0 45 0\ncpu0 1 2 3 4\n"
     assert load.busy_share(before, after) == pytest.approx(0.3)
     assert load.busy_share(before, before) == 0
+
+
+def test_sleeper_leaves_the_scheduling_as_it_was() -> None:
+    before = os.sched_getscheduler(0)
+    assert load.lateness_s(0.01) >= 0
+    assert os.sched_getscheduler(0) == before
