@@ -20,7 +20,7 @@ from hanat.config import cross_check, load_cluster, load_node, read_key
 from hanat.config.settings import NodeSettings, TcpListen
 from hanat.core.configuration import Address, Configuration
 from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL
-from hanat.core.ruleset import GATE_TABLE, TABLE
+from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
 from hanat.kernel.facts import NOT_ASKED, Machine, gather, who_answers

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from hanat.config import parse_cluster
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
-from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.core.gate import render_gate
+from hanat.core.ruleset import render_ruleset
 from hanat.daemon.supervisor import python_command
 from hanat.errors import ConfigError
 

@@ -14,7 +14,7 @@ from functools import partial
 from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
-from hanat.core.ruleset import GATE_TABLE, TABLE
+from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.daemon.reading import Read, Scripts, read, render
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall, Gate

@@ -25,7 +25,7 @@ from hanat.core.flows import (
     status_of,
     timeout_of,
 )
-from hanat.core.ruleset import GATE_TABLE
+from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ctnetlink import (
     SCTP,

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
 
-from hanat.core.ruleset import GATE_TABLE
+from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.netlink import NetlinkClient, attribute
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName

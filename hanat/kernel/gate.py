@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from hanat.core.configuration import Address
-from hanat.core.ruleset import GATE_TABLE
+from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError
 from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS, PERMIT, take_away
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName

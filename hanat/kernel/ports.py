@@ -147,7 +147,7 @@ class Rights:
 
 
 class Gate(Protocol):
-    """The kernel switch that enforces the lease; see `core.ruleset.render_gate`.
+    """The kernel switch that enforces the lease; see `core.gate.render_gate`.
 
     A device that is in neither set neither answers nor forwards. Rights end by
     themselves: the kernel drops a member when its timeout is over.

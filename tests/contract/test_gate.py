@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hanat.core.ruleset import render_gate
+from hanat.core.gate import render_gate
 from hanat.errors import AbsentObjectError
 from tests.contract.conftest import Subject
 from tests.core.examples import DEVICES, EDGE

@@ -16,7 +16,9 @@ from hanat.core.configuration import (
     RealServer,
     Scheduler,
 )
-from hanat.core.ruleset import SLOTS_INTERLEAVED_MAX, render_gate, render_ruleset, shares
+from hanat.core.gate import render_gate
+from hanat.core.ruleset import render_ruleset
+from hanat.core.services import SLOTS_INTERLEAVED_MAX, shares
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, OFF, PUBLIC, PUBLIC_V6, WEB
 

@@ -24,7 +24,8 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.conversation import Conversation
-from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.core.gate import render_gate
+from hanat.core.ruleset import render_ruleset
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.conntrack import KernelConntrack

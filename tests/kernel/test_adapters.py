@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 
 from hanat.core.configuration import Configuration
 from hanat.core.flows import ChangeKind
-from hanat.core.ruleset import render_gate, render_ruleset
+from hanat.core.gate import render_gate
+from hanat.core.ruleset import render_ruleset
 from hanat.kernel import conntrack, timeouts
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.conntrack import KernelConntrack

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hanat.consensus.background import Done
-from hanat.core.ruleset import render_gate
+from hanat.core.gate import render_gate
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import KernelError
 from hanat.kernel.firewall import KernelFirewall

@@ -17,7 +17,7 @@ import pytest
 
 from hanat.config import load_cluster
 from hanat.core.configuration import FloatingAddress
-from hanat.core.ruleset import render_gate
+from hanat.core.gate import render_gate
 from hanat.kernel.gate import KernelGate
 from tests.gates import grant
 from tests.kernel.namespaces import cable, run

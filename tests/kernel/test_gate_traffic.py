@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hanat.core.ruleset import render_gate
+from hanat.core.gate import render_gate
 from tests.core.examples import DEVICES
 from tests.gates import grant
 from tests.kernel.namespaces import run, until

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hanat.core.ruleset import render_gate
+from hanat.core.gate import render_gate
 from hanat.daemon.background import Background
 from hanat.daemon.realtime import step_back
 from hanat.daemon.rulesets import Rulesets

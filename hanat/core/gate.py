@@ -1,0 +1,119 @@
+"""The gate before the translation, in nftables text: the kernel's part of the lease.
+
+Tables ``inet hanat_gate`` and ``arp hanat_gate`` are brought up to date in place, because
+their sets hold the rights granted at this moment. What they mean is told in docs/lease.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from hanat.core.configuration import Configuration, Interface
+from hanat.core.notation import FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
+
+# Between conntrack (-200), whose state the gate asks for, and nat (-100), which
+# would hide that a packet was meant for a floating address.
+GATE_PRIORITY = -140
+
+
+def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str:
+    """Return the script that puts the gate in place or brings it up to date.
+
+    The sets `answers` and `carries` hold kernel names of devices, `permit` whether they may be
+    filled (docs/lease.md); they are never emptied here. The node's own addresses are reachable
+    whatever they hold.
+    """
+    ports = devices_of(configuration, devices)
+    vips = {version: addresses_of(configuration, version) for version in FAMILIES}
+    lines = [f"# hanat: gate of cluster {configuration.name}"]
+    lines += _gate_inet(ports, vips)
+    lines += _gate_arp(vips[4])
+    return "\n".join(lines) + "\n"
+
+
+def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) -> list[str]:
+    table = f"inet {GATE_TABLE}"
+    hook = f"hook prerouting priority {GATE_PRIORITY}; policy accept;"
+    targets = ", ".join(f"0x{int(a.ip):032x}" for a in vips[6])
+    guarded = [
+        # NAT leaves these as they are: they would show the inside to the outside.
+        "ct state invalid counter drop",
+        "iifname @answers accept",
+        "ct state established,related iifname @carries accept",
+        "counter drop",
+    ]
+    prerouting = [
+        "iifname != @ports accept",
+        "ip daddr @vips_v4 goto guarded",
+        "ip6 daddr @vips_v6 goto guarded",
+        "fib daddr type != { local, broadcast, multicast, anycast } goto guarded",
+    ]
+    # After NAT: what is still meant for a floating address is meant for this node.
+    entry = [
+        "iifname != @ports accept",
+        "iifname @answers accept",
+        "ip daddr @vips_v4 counter drop",
+        "ip6 daddr @vips_v6 counter drop",
+    ]
+    output = [
+        "oifname != @ports accept",
+        "oifname @answers accept",
+        # Also what neighbour discovery answers and asks; it would carry our MAC address.
+        "ip saddr @vips_v4 counter drop",
+        "ip6 saddr @vips_v6 counter drop",
+    ]
+    if targets:
+        # nft 1.0.6 has no word for the target address: 64 bits into the message.
+        output.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} counter drop")
+    return [
+        f"add table {table}",
+        f"add set {table} ports {{ type ifname; }}",
+        f"add set {table} answers {{ type ifname; flags timeout; }}",
+        f"add set {table} carries {{ type ifname; flags timeout; }}",
+        f"add set {table} permit {{ type ifname; flags timeout; }}",
+        f"add set {table} vips_v4 {{ type ipv4_addr; }}",
+        f"add set {table} vips_v6 {{ type ipv6_addr; }}",
+        f"add chain {table} guarded",
+        f"add chain {table} prerouting {{ type filter {hook} }}",
+        f"add chain {table} input {{ type filter hook input priority filter; policy accept; }}",
+        f"add chain {table} output {{ type filter hook output priority filter; policy accept; }}",
+        *_refilled_set(table, "ports", quoted(ports)),
+        *_refilled_set(table, "vips_v4", ", ".join(str(a.ip) for a in vips[4])),
+        *_refilled_set(table, "vips_v6", ", ".join(str(a.ip) for a in vips[6])),
+        *_refilled_chain(table, "guarded", guarded),
+        *_refilled_chain(table, "prerouting", prerouting),
+        *_refilled_chain(table, "input", entry),
+        *_refilled_chain(table, "output", output),
+    ]
+
+
+def _gate_arp(vips: Sequence[Interface]) -> list[str]:
+    """Return the rules for ARP, where Linux answers on any device for any address.
+
+    Requests come in: whoever gave up an address learns from them where it went.
+    """
+    table = f"arp {GATE_TABLE}"
+    output = [
+        "oifname @answers accept",
+        "arp saddr ip @vips counter drop",
+    ]
+    return [
+        f"add table {table}",
+        f"add set {table} answers {{ type ifname; flags timeout; }}",
+        f"add set {table} vips {{ type ipv4_addr; }}",
+        f"add chain {table} output {{ type filter hook output priority filter; policy accept; }}",
+        *_refilled_set(table, "vips", ", ".join(str(a.ip) for a in vips)),
+        *_refilled_chain(table, "output", output),
+    ]
+
+
+def _refilled_set(table: str, name: str, elements: str) -> list[str]:
+    flush = [f"flush set {table} {name}"]
+    return [*flush, f"add element {table} {name} {{ {elements} }}"] if elements else flush
+
+
+def _refilled_chain(table: str, name: str, rules: Iterable[str]) -> list[str]:
+    return [
+        f"flush chain {table} {name}",
+        *(f"add rule {table} {name} {rule}" for rule in rules),
+    ]
