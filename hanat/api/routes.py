@@ -40,7 +40,7 @@ from hanat.errors import EXIT_FAILED, EXIT_USAGE, HanatError
 
 NAME_CHARS_MAX: Final = 255
 
-_LOG = logging.getLogger(__name__)
+_COMPLAINTS = logging.getLogger("hanat.complaints")
 
 
 class Routes:
@@ -87,7 +87,7 @@ class Routes:
         except HanatError as error:
             response = refusal_of(error)
         except Exception:  # noqa: BLE001  the top of a task
-            _LOG.exception("api method=%s path=%r", request.method, request.path)
+            _COMPLAINTS.exception("api method=%s path=%.80r", request.method, request.path)
             response = error_answer(
                 500, "internal error; the log of hanat has it", exit_code=EXIT_FAILED
             )

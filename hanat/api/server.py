@@ -2,10 +2,11 @@
 
 The event loop is the daemon's, and the daemon renews its lease on it every 40
 to 100 ms. So a client costs a bounded amount whatever it does: each listener
-carries at most 32 connections (more are closed at once), a connection carries
-one request and ends after a minute at the latest, headers and body have five
-seconds to arrive. Listeners have separate counts, so that a flood over TCP does
-not shut out the operator on the Unix socket.
+carries at most 32 connections, 8 of one address (more are closed at once), a
+connection carries one request and ends after a minute at the latest, headers and
+body have five seconds to arrive. Over TCP some 50 connections a second are accepted,
+the others wait in the kernel. Listeners have separate counts, so that a flood over
+TCP does not shut out the operator on the Unix socket.
 
 There is no access log: what a scraper asks every few seconds is not a fact.
 """
@@ -13,27 +14,34 @@ There is no access log: what a scraper asks every few seconds is not a fact.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
+from hanat.api.connection import ApiConnection
 from hanat.api.ports import Backend
 from hanat.api.routes import Routes
-from hanat.api.sockets import QUEUE_CONNECTIONS, open_listening, remove_name
+from hanat.api.sockets import open_listening, remove_name
 from hanat.config.settings import TcpListen, UnixListen
 from hanat.errors import StartupError
 
 CONNECTIONS_MAX: Final = 32
-# At some 0.1 ms each; asyncio takes this number from the length of the queue.
-ACCEPTS_PER_TURN: Final = 16
-HEADERS_WAIT_S: Final = 5.0
-CONNECTION_S_MAX: Final = 60.0
+CONNECTIONS_PER_ADDRESS_MAX: Final = 8
+ACCEPTS_PER_TURN: Final = 16  # at some 0.1 ms each
+# Health checks and scrapers make a few a second; an answer costs the loop a millisecond or more.
+ACCEPTS_PER_S: Final = 50.0
+ACCEPTS_AT_ONCE: Final = 64.0
+EXHAUSTED_WAIT_S: Final = 1.0
 CLOSE_WAIT_S: Final = 1.0
+
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_COMPLAINTS: Final = logging.getLogger("hanat.complaints")
 
 
 async def serve(listens: Sequence[UnixListen | TcpListen], backend: Backend) -> ApiServer:
@@ -79,7 +87,7 @@ class ApiServer:
         assert self._runner.server is not None, "the API is closed"
         listener = _Listener(listen, open_listening(listen), self._runner.server)
         self._listeners.append(listener)
-        await listener.start()
+        listener.start()
 
     async def close(self) -> None:
         """Stop listening, give running requests a second, remove the Unix sockets."""
@@ -96,9 +104,12 @@ class _Listener:
     ) -> None:
         self._server = server
         self._opened = opened
-        self._accepting: asyncio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self._resume: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._counts: Counter[str] = Counter()  # of the connections of each address
+        self._allowed, self._allowed_at = ACCEPTS_AT_ONCE, self._loop.time()
         self._name: tuple[Path, int] | None = None
-        self.connection_count = 0
         self.listen = listen
         match listen:
             case UnixListen(path):
@@ -106,79 +117,78 @@ class _Listener:
             case TcpListen(host):
                 self.listen = TcpListen(host, opened.getsockname()[1])
 
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._name is None:
-            self._accepting = await loop.create_server(
-                self._accept, sock=self._opened, backlog=ACCEPTS_PER_TURN
-            )
-        else:
-            self._accepting = await loop.create_unix_server(
-                self._accept, sock=self._opened, backlog=ACCEPTS_PER_TURN
-            )
-
-        self._opened.listen(QUEUE_CONNECTIONS)  # asyncio made the queue itself that short
+    def start(self) -> None:
+        """Accept from now on."""
+        self._resume = None
+        self._loop.add_reader(self._opened, self._accept)
 
     def close(self) -> None:
-        if self._accepting is None:
-            self._opened.close()
-        else:
-            self._accepting.close()
+        """Accept no more."""
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._opened)
+        self._opened.close()
+        for task in self._tasks:
+            task.cancel()
         if self._name is not None:
             path, inode = self._name
             remove_name(path, inode=inode)
 
-    def _accept(self) -> asyncio.Protocol:
-        if self.connection_count >= CONNECTIONS_MAX:
-            return _TurnedAway()
-        return _Connection(self, self._server)
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            if wait_s := self._wait_s():
+                self._pause(wait_s)
+                return
+            try:
+                opened, address = self._opened.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    _COMPLAINTS.error("api accepts=none found=%r", error.strerror)
+                    self._pause(EXHAUSTED_WAIT_S)
+                    return
+                continue  # accept(2) passes on what the network said of a connection
+            self._take(opened, address[0] if self._name is None else "")
 
+    def _wait_s(self) -> float:
+        """Return how long to wait before the next connection may be accepted, and count it."""
+        if self._name is not None:
+            return 0.0
+        now = self._loop.time()
+        gained = ACCEPTS_PER_S * (now - self._allowed_at)
+        self._allowed, self._allowed_at = min(ACCEPTS_AT_ONCE, self._allowed + gained), now
+        if self._allowed < 1:
+            return (1 - self._allowed) / ACCEPTS_PER_S
+        self._allowed -= 1
+        return 0.0
 
-class _TurnedAway(asyncio.Protocol):
-    """A connection too many."""
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._opened)
+        self._resume = self._loop.call_later(seconds, self.start)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+    def _take(self, opened: socket.socket, address: str) -> None:
+        """Serve a connection, or close it as one too many."""
+        too_many = self._counts.total() >= CONNECTIONS_MAX
+        if too_many or (address and self._counts[address] >= CONNECTIONS_PER_ADDRESS_MAX):
+            opened.close()
+            return
+        opened.setblocking(False)  # noqa: FBT003 - the socket API's own
+        self._counts[address] += 1
+        task = self._loop.create_task(self._serve(opened, address))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
+    async def _serve(self, opened: socket.socket, address: str) -> None:
+        def ended() -> None:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
 
-class _Connection(web.RequestHandler):
-    """A client, counted and cut off in time, also when it does not read its answer."""
-
-    __slots__ = ("_cut", "_listener")
-
-    def __init__(self, listener: _Listener, server: web.Server) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=HEADERS_WAIT_S,
-            lingering_time=0.0,
-            auto_decompress=False,  # a few bytes could become megabytes
-            access_log=None,  # type: ignore[arg-type] # documented, not annotated
-            logger=_HTTP_LOG,
-        )
-        self._listener = listener
-        self._cut: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        super().connection_made(transport)
-        self._listener.connection_count += 1
-        self._cut = asyncio.get_running_loop().call_later(CONNECTION_S_MAX, transport.abort)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._listener.connection_count -= 1
-        if self._cut is not None:
-            self._cut.cancel()
-
-
-def _not_malformed(record: logging.LogRecord) -> bool:
-    """Whether a record is about us rather than about bytes that are not HTTP."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
-
-
-# aiohttp logs a stack for each malformed request: a client could fill the disk.
-_HTTP_LOG: Final = logging.getLogger("hanat.api.http")
-_HTTP_LOG.addFilter(_not_malformed)
+        connection = ApiConnection(self._server, ended)
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, opened)
+        except OSError as error:
+            _COMPLAINTS.warning("api accepts=one_less found=%r", error.strerror)
+            opened.close()
+            ended()

@@ -47,6 +47,7 @@ from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placem
 from hanat.daemon.historian import Historian, HistorianParts
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
+from hanat.daemon.origin import failure_of_node
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
 from hanat.daemon.wire import BothWires
@@ -361,13 +362,10 @@ class Daemon:
 
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody expected: fence and end, rather than guess."""
-        error = context.get("exception")
-        if str(context["message"]).startswith("socket.accept()"):
-            log.error("api found=%r", str(error))  # out of descriptors: asyncio tries again
+        crash = failure_of_node(context)
+        if crash is None:
             return
-        self._crash = (
-            error if isinstance(error, BaseException) else RuntimeError(str(context["message"]))
-        )
+        self._crash = crash
         self._driver.close()
         self._stopped.set()
         self._adapters.gate.shut()

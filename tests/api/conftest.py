@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,16 @@ class Served:
     backend: FakeBackend
     unix: UnixListen
     tcp: TcpListen
+
+
+@pytest.fixture(autouse=True)
+async def sound() -> AsyncIterator[None]:
+    """Fail a test in which anything reached the loop's exception handler: it ends a node."""
+    found: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    yield
+    gc.collect()  # a task that failed says so when nobody can ask it any more
+    assert found == []
 
 
 @pytest.fixture

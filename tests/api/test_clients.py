@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hanat.api import answers, server
+from hanat.api import answers, connection, server
 from hanat.config.settings import TcpListen, UnixListen
 from tests.api.conftest import Served
 from tests.api.helpers import FakeBackend, ask, send_raw, unix_in
@@ -65,7 +65,7 @@ async def test_random_bytes_never_disturb(
     served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without an end of line the server would go on waiting for the rest of the headers.
-    monkeypatch.setattr(server, "HEADERS_WAIT_S", 0.05)
+    monkeypatch.setattr(connection, "HEADERS_WAIT_S", 0.05)
     print("seed=7411")  # noqa: T201  replay: pytest tests/api/test_clients.py -k random_bytes
     chance = random.Random(7411)
     await asyncio.gather(
@@ -92,7 +92,7 @@ async def test_a_client_gone_in_the_middle_of_its_request_leaves_nothing(served:
 async def test_a_client_slow_with_its_headers_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEADERS_WAIT_S", 0.05)
+    monkeypatch.setattr(connection, "HEADERS_WAIT_S", 0.05)
     assert await send_raw(served.tcp, b"GET /livez HTTP/1.1\r\nHost:") == b""
 
 
@@ -112,7 +112,7 @@ async def test_a_client_slow_with_its_body_is_told_408(
 async def test_a_client_that_does_not_read_is_cut_off(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "CONNECTION_S_MAX", 0.05)
+    monkeypatch.setattr(connection, "CONNECTION_S_MAX", 0.05)
     reader, writer = await asyncio.open_unix_connection(served.unix.path)
     assert await reader.read() == b""
     writer.close()
