@@ -46,6 +46,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         facts[4] = ("lease", f"not this node's, profile {text(status.get('profile'))}")
     if ineligible:
         facts.append(("ineligible", "; ".join(map(text, ineligible))))
+    refused = [peer for peer in _tables(status.get("peers")) if peer.get("refused")]
+    facts += [("refused", f"{text(p.get('name'))}: {text(p.get('refused'))}") for p in refused]
     return [
         title,
         *(f"{name:<10} {value}" for name, value in facts),

@@ -30,6 +30,7 @@ from hanat.consensus.background import Background, at_once
 from hanat.consensus.codec import REGULAR
 from hanat.consensus.segments import content_of
 from hanat.consensus.state import worth_a_sync
+from hanat.core.members import Members, named
 from hanat.errors import JournalError
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 RETRY_S = 1.0
 KEPT_ENTRIES = 2000  # for followers that are a little late: some seconds of flows
 KEPT_BYTES = 16 << 20  # at most: or little would be gained by a cut, and the next due at once
+MOVED = (
+    "recovering: the node file lists nodes {now}, this node took part last with {was}; "
+    "until all nodes run with the new list, this node takes no part"
+)
 FORGETFUL = (
     "recovering: the journal is new, or lost its end with the machine's power; "
     "until it has caught up with a leader, or all nodes run, this node does not vote"
@@ -50,7 +55,7 @@ class Durability:
     Args:
         journal: The real one, or a model of it.
         clock: Seconds of CLOCK_BOOTTIME.
-        alone: This node is the whole cluster, so that what it appends is committed.
+        members: All nodes, this one included; what it appends alone in a cluster is committed.
 
     Attributes:
         failure: Why nothing can be written, None while it can.
@@ -59,8 +64,8 @@ class Durability:
         kept_entries: How many entries before a cut of the head are kept.
     """
 
-    def __init__(self, journal: Any, clock: Callable[[], float], *, alone: bool = False) -> None:  # noqa: ANN401 - the library's interface
-        self._journal, self._clock, self._alone = journal, clock, alone
+    def __init__(self, journal: Any, clock: Callable[[], float], *, members: Members = ()) -> None:  # noqa: ANN401 - the library's interface
+        self._journal, self._clock, self._members = journal, clock, members
         self.on_durable: Callable[[], None] = lambda: None
         self._syncing = False
         self.kept_entries = KEPT_ENTRIES
@@ -82,6 +87,9 @@ class Durability:
         """What keeps this node from taking part, for operators; empty if nothing does."""
         if self.failure is not None:
             return str(self.failure)
+        if self.moved:
+            was, now = named(self._journal.members), named(self._members)
+            return MOVED.format(was=was, now=now)
         return FORGETFUL if self.recovering else ""
 
     @property
@@ -91,8 +99,27 @@ class Durability:
 
     @property
     def recovering(self) -> bool:
-        """Whether this node may have forgotten entries or a vote."""
-        return bool(self._journal.lost_tail_possible)
+        """Whether this node may have forgotten entries or a vote, or counts other nodes."""
+        return bool(self._journal.lost_tail_possible) or self.moved
+
+    @property
+    def moved(self) -> bool:
+        """Whether this node took part last under another member list.
+
+        The others of that list may go on without it, so it is of no use to this one
+        before all nodes of this one are known to have left the other.
+        """
+        return self._journal.members not in {(), self._members} and self._members != ()
+
+    def join(self) -> bool:
+        """Take part under this node's member list from now on; False if that is not durable."""
+        try:
+            if self._journal.members != self._members:
+                self._journal.join(self._members)
+        except JournalError as error:
+            self._failed(error)
+            return False
+        return True
 
     @property
     def log_bytes(self) -> int:
@@ -109,7 +136,8 @@ class Durability:
     def recovered(self) -> None:
         """Note that this node holds again whatever it may have forgotten."""
         try:
-            self._journal.recovered()
+            if self.join():
+                self._journal.recovered()
         except JournalError as error:
             self._failed(error)
 
@@ -194,7 +222,7 @@ class Durability:
             self._journal.add(command, index, term)
             if not _must_be_durable(command):
                 return
-            if self._alone:
+            if len(self._members) == 1:
                 self._journal.sync()
                 return
         except JournalError as error:

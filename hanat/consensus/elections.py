@@ -160,6 +160,8 @@ class Elections(Promises):
         sent_by_leader = message["transfer"] and self._released_for(message["term"])
         if self._refuses(node.id) and not sent_by_leader:
             return
+        if message["all"] and not self.durability.join():
+            return
         if message["term"] < self.term:
             self.say(node.id, {"type": "stale_term", "term": self.term})
             return
@@ -199,9 +201,24 @@ class Elections(Promises):
         if node.id in self._voters:
             return
         self._voters.add(node.id)
+        if self._wants_all:
+            self._count_if_all(message)
+            return
         if len(self._voters) >= self.quorum:
             self._show_peers(visible=True)  # about to win: it must see its peers
         self._onMessageReceived(node, message)
+
+    @property
+    def _wants_all(self) -> bool:
+        return self._unanimous_term == self.term - 1
+
+    def _count_if_all(self, message: Message) -> None:
+        """Let the library count votes when all are there: each voter has saved who they are."""
+        if len(self._voters) <= len(self.nodes):
+            return
+        self._show_peers(visible=True)
+        for peer in self._voters - {self.node_id}:
+            self._onMessageReceived(self.nodes[peer], dict(message))
 
     def _on_timeout_now(self, node: LibraryNode, message: Message) -> None:
         # A late one, of a holder long replaced, must not make voters break the promise
@@ -226,11 +243,12 @@ class Elections(Promises):
 
     def _decide_round(self) -> None:
         """Campaign if enough nodes would vote for this one."""
+        enough = len(self._round_voters) >= self.quorum and not self.recovery.needed
         unanimous = self._round_voters | self._round_others == {*self.nodes, self.node_id}
-        if not unanimous and (self.recovery.needed or len(self._round_voters) < self.quorum):
+        if not enough and not (unanimous and self.durability.join()):
             return
         self._round_until = 0.0
-        self._unanimous_term = self.term if unanimous else None
+        self._unanimous_term = None if enough else self.term
         self._campaign()
 
     def _campaign(self) -> None:

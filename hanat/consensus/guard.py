@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 SLICE_ENTRIES_MAX = 1000
 SLICE_BYTES_MAX = 256 * 1024
 WINDOW_SLICES = 4
+# What a node hears that took part last under another member list.
+ABOUT_ELECTIONS = frozenset(
+    {"request_vote", "response_vote", "pre_vote", "pre_vote_ok", "pre_vote_if_all", "stale_term"}
+)
 
 
 @dataclass(slots=True)
@@ -242,6 +246,8 @@ class Guard(Elections):
             WireError: No node that keeps to the rules says this; nothing was changed.
         """
         self._check_term(peer, message.get("term", 0))
+        if self.durability.moved and message["type"] not in ABOUT_ELECTIONS:
+            return
         with suppress(JournalError):  # `durability` has noted it
             self._receive(self.nodes[peer], message)
         self._settle()

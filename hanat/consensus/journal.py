@@ -35,6 +35,7 @@ from hanat.consensus.files import FILES, Files
 from hanat.consensus.loading import Loaded, damage, load
 from hanat.consensus.segments import SEGMENT_BYTES_MAX
 from hanat.consensus.vote import CLUSTER_BYTES_MAX, Vote, VoteFile
+from hanat.core.members import Members, drops_majority, named
 from hanat.errors import JournalError, StartupError
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -89,6 +90,11 @@ class Journal:
     def lost_tail_possible(self) -> bool:
         """Whether entries that this node acknowledged, or its vote, may be missing."""
         return self._disk.vote.lost_tail
+
+    @property
+    def members(self) -> Members:
+        """All nodes, as counted when this one last took part; empty while unknown."""
+        return self._disk.vote.members
 
     @property
     def log_bytes(self) -> int:
@@ -243,6 +249,35 @@ class Journal:
             self._disk.remember(lost_tail=False)
         except OSError as error:
             raise self._refusal("note the recovery in", error) from error
+
+    def admit(self, members: Members) -> None:
+        """Refuse a member list that leaves out most nodes of the present one.
+
+        Raises:
+            StartupError: It does; the journal is closed.
+        """
+        if drops_majority(self.members, members):
+            self.close()
+            raise StartupError(
+                tried=f"use the journal {self._name} with nodes {named(members)}",
+                found=f"it was used with nodes {named(self.members)}, and a majority of them is "
+                "left out: they could go on without the new ones",
+                to_do="correct the list of peers, or change it in steps that each keep a majority",
+            )
+
+    def join(self, members: Members) -> None:
+        """Note, durably, that this node takes part under another member list.
+
+        It may lack what the nodes of that list agreed on, as after a loss.
+
+        Raises:
+            JournalError: It was not noted.
+        """
+        self._check_usable()
+        try:
+            self._disk.remember(members=members, lost_tail=True)
+        except OSError as error:
+            raise self._refusal("save the member list in", error) from error
 
     def forget(self) -> None:
         """Note that entries or the vote may be missing.

@@ -26,6 +26,7 @@ from hanat.core.beacon import NOBODY, Beacon, Heard, Promised
 from hanat.core.configuration import PROFILES, Profile
 from hanat.core.election import Candidacy, Rival
 from hanat.core.lease import Lease, Promise
+from hanat.core.members import members_of
 from hanat.errors import WireError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.nodes: Mapping[int, LibraryNode] = {p: LibraryNode(p) for p in sorted(peer_ids)}
         self.quorum = (len(peer_ids) + 1) // 2 + 1
         self.profile, self.journal, self.clock = profile, journal, clock
-        self.durability = Durability(journal, clock, alone=not peer_ids)
+        self.durability = Durability(journal, clock, members=members_of([node_id, *peer_ids]))
         self.recovery = Recovery(self.durability)
         self.raft: RaftView
         self.wire: Wire
@@ -277,7 +278,8 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         if beacon.promised is not None and heard.promised_at is not None:
             self._renew(peer, beacon.promised.term, heard.promised_at)
         self.released(peer, beacon.released_term, successor=beacon.successor)
-        if beacon.asks and beacon.term == self.term and not self.leading:
+        asked = beacon.asks and beacon.term == self.term and not self.durability.moved
+        if asked and not self.leading:
             if self.promise.heard(leader=peer, term=beacon.term, now=now):
                 self._promised = Promised(beacon.term, heard.sequence)
             self._followed()

@@ -10,6 +10,13 @@ and acknowledges what a leader sends, but neither votes nor stands, until
 - all nodes take part in the election (the whole site lost its power, or is new): then
   the longest log that is left wins, and nobody who knows more is missing.
 
+A node whose member list is not the one of its journal (`core.members`) was perhaps a part
+of another majority, and may be missed there. For it only the second way is open, and until
+then it neither promises nor acknowledges: a leader of the new list that all others have
+left for a third one must not get a majority by it. With its vote it saves the new list,
+before anybody sees the vote, and such a leader needs the votes of all: from then on no node
+counts for the old list any more.
+
 It holds the leader's log when its newest entry is of the leader's term: logs that agree
 in an entry agree in all before. An entry of that term also keeps the vote of the
 term, should it be forgotten, from being given twice.

@@ -12,7 +12,7 @@ gives no more against a stranger on the segment, while the key is needed anyway
 for the datagrams of the lease.
 
 Frame: 4 bytes length of what follows, 16 bytes code, content.
-Hello: magic, version, cluster id, sender, receiver, lease in microseconds, nonce.
+Hello: magic, version, cluster id, sender, receiver, lease in microseconds, members, nonce.
 
 Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing).
 """
@@ -22,17 +22,18 @@ from __future__ import annotations
 from hmac import compare_digest
 from struct import Struct
 
+from hanat.core import members
 from hanat.core.identity import CODE_BYTES, Identity, code
 from hanat.errors import WireError
 
 MAGIC = b"hanat/1\n"
-VERSION = 2
+VERSION = 3
 NONCE_BYTES = 16
 FRAME_BYTES_MAX = 8 << 20  # a slice is 256 KiB; one entry may be larger than a slice
 HELLO_BYTES_MAX = 256
 
 _LENGTH = Struct("!I")
-_HELLO = Struct(f"!{len(MAGIC)}sB8sBBI{NONCE_BYTES}s")
+_HELLO = Struct(f"!{len(MAGIC)}sB8sBBI{members.BYTES}s{NONCE_BYTES}s")
 _NUMBER = Struct("!Q")
 
 
@@ -68,8 +69,9 @@ class Session:
         me = self._identity
         lease_us = round(me.lease_s * 1e6)
         content = _HELLO.pack(
-            MAGIC, VERSION, me.cluster_id, me.node_id, peer, lease_us, self._nonce
-        )
+            MAGIC, VERSION, me.cluster_id, me.node_id, peer, lease_us,
+            members.pack(me.members), self._nonce,
+        )  # fmt: skip
         return _frame(code(me.key, b"hello", content), content)
 
     def seal(self, content: bytes) -> bytes:
@@ -131,7 +133,7 @@ class Session:
         me = self._identity
         if len(content) != _HELLO.size or not content.startswith(MAGIC):
             raise WireError("no hello of a hanat node")
-        _, version, cluster_id, sender, receiver, lease_us, nonce = _HELLO.unpack(content)
+        _, version, cluster_id, sender, receiver, lease_us, listed, nonce = _HELLO.unpack(content)
         if version != VERSION:
             raise WireError(f"node {sender} speaks version {version}, this node {VERSION}")
         if cluster_id != me.cluster_id:
@@ -148,6 +150,7 @@ class Session:
                 f"node {sender} has a lease of {lease_us / 1000:g} ms, this node of "
                 f"{me.lease_s * 1000:g} ms; cluster.profile must be the same in all cluster files"
             )
+        me.check_members(sender, members.unpack(listed))
         if nonce == self._nonce:
             raise WireError(f"the hello of node {sender} is a reflection")
         self.peer = sender

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hanat.consensus.background import Background, Done
 from hanat.consensus.library import MemoryJournal
+from hanat.core.members import Members
 
 
 class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is untyped
     """A journal that forgets, for simulations and tests."""
+
+    members: Members = ()
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
         """Return 1: only the first entry is known to be committed."""
@@ -27,6 +30,12 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
     def log_bytes(self) -> int:
         """How long the log is."""
         return sum(len(entry[0]) for entry in self[:])
+
+    def join(self, members: Members) -> None:
+        """Note the member list."""
+        if self.members:
+            self.forget()
+        self.members = members
 
     def forget(self) -> None:
         """Do nothing: see above."""

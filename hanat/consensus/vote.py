@@ -25,16 +25,18 @@ from struct import Struct
 from typing import Self
 
 from hanat.consensus.files import Files
+from hanat.core import members
+from hanat.core.members import Members
 from hanat.errors import StartupError
 
 MAGIC = b"hanatvot"
-VERSION = 1
+VERSION = 2
 COPY_BYTES = 4096  # a page and a physical sector: one torn write cannot reach both copies
 COPIES = 2
 CLUSTER_BYTES_MAX = 32
 
 _HEAD = Struct("<8sH")
-_COPY = Struct("<8sHQI32sQqQQQ36sB")
+_COPY = Struct(f"<8sHQI32sQqQQQ36sB{members.BYTES}s")
 _CHECK = Struct("<I")
 
 MOVE_AWAY = (
@@ -60,6 +62,7 @@ class Vote:
         lost_tail: A machine crash may have taken entries that were acknowledged, or the
             whole journal is new.
         closed: The journal was closed in good order, everything in it synced.
+        members: All nodes, as counted when this one last took part; empty while unknown.
     """
 
     node_id: int = 0
@@ -72,6 +75,7 @@ class Vote:
     boot_id: str = ""
     lost_tail: bool = False
     closed: bool = False
+    members: Members = ()
 
 
 class VoteFile:
@@ -144,7 +148,7 @@ def _pack(value: Vote, number: int) -> bytes:
     body = _COPY.pack(
         MAGIC, VERSION, number, value.node_id, value.cluster.encode(), value.term, voted_for,
         value.epoch, value.log_start, value.durable, value.boot_id.encode(),
-        value.lost_tail | value.closed << 1,
+        value.lost_tail | value.closed << 1, members.pack(value.members),
     )  # fmt: skip
     return (body + _CHECK.pack(zlib.crc32(body))).ljust(COPY_BYTES, b"\0")
 
@@ -157,7 +161,7 @@ def _unpack(copy: bytes) -> tuple[int, Vote] | None:
     if _HEAD.unpack_from(body) != (MAGIC, VERSION):
         return None
     (_, _, number, node_id, cluster, term, voted_for, epoch, log_start, durable, boot_id,
-     flags) = _COPY.unpack(body)  # fmt: skip
+     flags, listed) = _COPY.unpack(body)  # fmt: skip
     value = Vote(
         node_id=node_id,
         cluster=cluster.rstrip(b"\0").decode(),
@@ -169,6 +173,7 @@ def _unpack(copy: bytes) -> tuple[int, Vote] | None:
         boot_id=boot_id.rstrip(b"\0").decode(),
         lost_tail=bool(flags & 1),
         closed=bool(flags & 2),
+        members=members.unpack(listed),
     )
     return number, value
 

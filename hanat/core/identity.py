@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from hanat.core.members import Members, named
+from hanat.errors import WireError
+
 CODE_BYTES = 16
 
 
@@ -21,17 +24,33 @@ class Identity:
         lease_s: Length of the promises this node gives; a peer that counts on another
             length is refused, or two nodes could believe in a lease.
         node_id: This node.
+        members: All nodes, ids ascending; a peer that counts others is refused, or there
+            could be two majorities.
     """
 
     key: bytes
     cluster: str
     lease_s: float
     node_id: int
+    members: Members = ()
 
     @property
     def cluster_id(self) -> bytes:
         """Eight bytes that stand for the cluster's name."""
         return blake2b(self.cluster.encode(), digest_size=8).digest()
+
+    def check_members(self, sender: int, members: Members) -> None:
+        """Refuse a peer that has another member list.
+
+        Raises:
+            WireError: It has.
+        """
+        if members != self.members:
+            raise WireError(
+                f"node {sender} has nodes {named(members)} in its node file, this node has "
+                f"{named(self.members)}; the list of peers must be the same on all nodes: "
+                "stop all, correct it, start all"
+            )
 
 
 def code(key: bytes, purpose: bytes, content: bytes) -> bytes:

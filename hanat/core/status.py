@@ -51,6 +51,7 @@ class PeerStatus:
         paths: Its beacons.
         eligible: It said just now that it may hold the addresses.
         complete: It said just now that it has all flows.
+        refused: Why its newest beacon was not believed; empty if it was.
     """
 
     name: str
@@ -61,6 +62,7 @@ class PeerStatus:
     paths: tuple[PathStatus, ...] = ()
     eligible: bool = False
     complete: bool = False
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

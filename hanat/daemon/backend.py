@@ -173,6 +173,7 @@ class DaemonBackend:
                     self._beacons(peer, now),
                     eligible=peer.node_id in eligible,
                     complete=peer.node_id in complete,
+                    refused=self._parts.mesh.refused.get(peer.node_id, ""),
                 )
             )
         return tuple(found)

@@ -13,11 +13,20 @@ from ipaddress import IPv4Address
 
 from hanat.config.settings import NodeSettings
 from hanat.core.configuration import Configuration
+from hanat.core.identity import Identity
+from hanat.core.members import members_of
 from hanat.errors import StartupError
 from hanat.kernel.facts import capabilities, who_answers
 from hanat.kernel.ports import Addresses, Links
 
 NEEDED_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
+
+
+def identity(settings: NodeSettings, configuration: Configuration, key: bytes) -> Identity:
+    """Return who this node is to its peers, and whom it counts."""
+    members = members_of(peer.node_id for peer in settings.peers)
+    lease_s = configuration.profile.lease_s
+    return Identity(key, configuration.name, lease_s, settings.node_id, members)
 
 
 def check(

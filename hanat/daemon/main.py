@@ -32,7 +32,6 @@ from hanat.core.beacon import Died, Heard
 from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
-from hanat.core.identity import Identity
 from hanat.core.inputs import ActionFailed, FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
 from hanat.daemon import machine, realtime
@@ -120,9 +119,7 @@ class Daemon:
         self, settings: NodeSettings, *, key: bytes, configuration: Configuration, text: str
     ) -> None:
         self._settings, self._configuration, self._text = settings, configuration, text
-        self._identity = Identity(
-            key, configuration.name, configuration.profile.lease_s, settings.node_id
-        )
+        self._identity = machine.identity(settings, configuration, key)
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
@@ -149,6 +146,7 @@ class Daemon:
         self._journal = open_journal(
             settings.data_dir, node_id=settings.node_id, cluster=self._configuration.name
         )
+        self._journal.admit(self._identity.members)
         if self._journal.report:
             log.warning("journal report=%r", self._journal.report)
         self._guard = Guard(

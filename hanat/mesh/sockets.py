@@ -67,6 +67,7 @@ class MeshSockets:
         }
         self._sources = {str(a): peer for peer, addresses in peers.items() for a in addresses}
         self._complained: dict[str, float] = {}
+        self.refused: dict[int, str] = {}  # peer → why its newest datagram was not believed
         self.counts = MeshCounts()
 
     def bind(self) -> None:
@@ -152,8 +153,10 @@ class MeshSockets:
                 self._spread(said.peer, answer)
                 return
             self.counts.heard += 1
+            self.refused.pop(self._sources[source], None)
             self._hear(said)
         except WireError as error:
+            self.refused[self._sources[source]] = str(error)
             self._refuse(source, str(error))
 
     def _refuse(self, source: str, why: str) -> None:

@@ -7,8 +7,8 @@ number, so no pair of key and nonce is used twice.
 
 Header, in clear but authenticated: magic, cluster id, sender, receiver,
 incarnation, sequence. Body, AES-128-GCM: which beacon of the receiver was heard
-last (*echo*), length of the sender's promises, the view (`core.beacon`), and
-perhaps one Raft message, opaque here.
+last (*echo*), length of the sender's promises, its member list, the view
+(`core.beacon`), and perhaps one Raft message, opaque here.
 
 Source: RFC 5116 (authenticated encryption); NIST SP 800-38D, section 8.2.1 (nonces by counter).
 """
@@ -22,17 +22,18 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from hanat.core import members
 from hanat.core.beacon import Beacon, Promised
 from hanat.core.identity import Identity, code
 from hanat.errors import WireError
 
-MAGIC = b"hnt3"
+MAGIC = b"hnt4"
 DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 
 _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
-_BODY = Struct("!QQIQBQBQQQ")
+_BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQ")
 _LEADS, _ASKS, _PROMISED, _ELIGIBLE, _COMPLETE, _REFUSES = 1, 2, 4, 8, 16, 32
 _TAG_BYTES = 16
 
@@ -75,6 +76,7 @@ class Wire:
         self._identity = identity
         self._cluster_id = identity.cluster_id
         self._lease_us = round(identity.lease_s * 1e6)
+        self._members = members.pack(identity.members)
         self._ciphers: dict[int, tuple[int, AESGCM]] = {}  # sender → incarnation, its cipher
 
     def seal(self, datagram: Datagram) -> bytes:
@@ -88,7 +90,7 @@ class Wire:
         flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
         flags |= b.refuses * _REFUSES
         body = _BODY.pack(
-            d.echo.incarnation, d.echo.sequence, self._lease_us, b.term, flags,
+            d.echo.incarnation, d.echo.sequence, self._lease_us, self._members, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
             b.revision,
         )  # fmt: skip
@@ -100,7 +102,7 @@ class Wire:
         """Return what a datagram says, once it is known to be a peer's.
 
         Raises:
-            WireError: No beacon, not for this node, another cluster, key or lease.
+            WireError: No beacon, not for this node, another cluster, key, lease or member list.
         """
         if len(data) < _HEADER.size + _BODY.size + _TAG_BYTES or not data.startswith(MAGIC):
             raise WireError(f"{len(data)} bytes that are no beacon of a hanat node")
@@ -118,7 +120,7 @@ class Wire:
         cipher = self._cipher(sender, incarnation)
         try:
             body = cipher.decrypt(_NONCE.pack(sequence), data[_HEADER.size :], header)
-            datagram, lease_us = _parse(sender, receiver, Mark(incarnation, sequence), body)
+            datagram, lease_us, listed = _parse(sender, receiver, Mark(incarnation, sequence), body)
         except InvalidTag:
             raise WireError(
                 f"node {sender} has another cluster key, or somebody forges its beacons"
@@ -132,6 +134,7 @@ class Wire:
                 f"{self._lease_us / 1000:g} ms; cluster.profile must be the same in all "
                 "cluster files"
             )
+        self._identity.check_members(sender, members.unpack(listed))
         return datagram
 
     def _cipher(self, sender: int, incarnation: int) -> AESGCM:
@@ -143,8 +146,8 @@ class Wire:
         return cipher
 
 
-def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int]:
-    echo_incarnation, echo_sequence, lease_us, *view = _BODY.unpack_from(body)
+def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:
+    echo_incarnation, echo_sequence, lease_us, listed, *view = _BODY.unpack_from(body)
     term, flags, released, successor, promised_term, promised, revision = view
     beacon = Beacon(
         term=term,
@@ -159,4 +162,5 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         refuses=bool(flags & _REFUSES),
     )
     echo = Mark(echo_incarnation, echo_sequence)
-    return Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :]), lease_us
+    datagram = Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :])
+    return datagram, lease_us, listed

@@ -91,6 +91,12 @@ def test_trouble_names_lateness_and_what_other_programs_changed() -> None:
     )
 
 
+def test_peer_that_is_refused_is_shown_with_the_reason() -> None:
+    document = HOLDER.to_document()
+    document["peers"][1]["refused"] = "node 3 has nodes 1, 2, 3, 4, 5"
+    assert "refused    r3: node 3 has nodes 1, 2, 3, 4, 5" in status_lines(document)
+
+
 def test_a_document_of_another_version_still_makes_a_page() -> None:
     lines = status_lines({"node": "r1", "vips": [{"name": "public"}, 5], "services": {}, "log": 1})
 

@@ -276,6 +276,30 @@ def test_restart_of_the_machine_in_good_order_loses_nothing(tmp_path: Path) -> N
         assert journal.lost_tail_possible
 
 
+# ---------------------------------------------------------------------- member list
+
+
+def test_member_list_is_kept_and_one_without_most_of_its_nodes_is_refused(tmp_path: Path) -> None:
+    with open_journal_of(tmp_path) as journal:
+        journal.admit((1, 2, 3))
+        assert journal.members == ()  # it is new
+        journal.join((1, 2, 3))
+        journal.recovered()
+    with open_journal_of(tmp_path) as journal:
+        journal.admit((1, 2, 3, 4, 5))
+        assert journal.members == (1, 2, 3)  # until the node takes part under the new one
+        assert not journal.lost_tail_possible
+        journal.join((1, 2, 3, 4, 5))
+    with open_journal_of(tmp_path) as journal:
+        assert journal.lost_tail_possible
+    journal = open_journal(tmp_path)
+    with pytest.raises(StartupError, match="nodes 1, 2, 3, 4, 5, and a majority of them is left"):
+        journal.admit((1, 2))
+    with open_journal_of(tmp_path) as journal:  # closed in good order
+        journal.admit((1, 2, 3))
+        assert journal.members == (1, 2, 3, 4, 5)
+
+
 # ------------------------------------------------------------------- failing disks
 
 

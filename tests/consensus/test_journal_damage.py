@@ -175,8 +175,8 @@ def test_lost_vote_is_refused(tmp_path: Path) -> None:
     [
         (b"", "both copies of term and vote are damaged (0 bytes)"),
         (bytes(2 * COPY_BYTES), "this is not a file of hanat"),
-        (b"hanatvot\x02\x00", "it has format 2, this hanat reads format 1"),
-        (b"hanatvot\x01\x00", "both copies of term and vote are damaged (10 bytes)"),
+        (b"hanatvot\x09\x00", "it has format 9, this hanat reads format 2"),
+        (b"hanatvot\x02\x00", "both copies of term and vote are damaged (10 bytes)"),
     ],
 )
 def test_unreadable_vote_is_refused(tmp_path: Path, data: bytes, found: str) -> None:

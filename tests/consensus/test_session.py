@@ -14,9 +14,14 @@ KEY = bytes(range(32))
 
 
 def identity(
-    node_id: int, *, key: bytes = KEY, cluster: str = "edge1", lease_s: float = 0.1
+    node_id: int,
+    *,
+    key: bytes = KEY,
+    cluster: str = "edge1",
+    lease_s: float = 0.1,
+    members: tuple[int, ...] = (1, 2, 3),
 ) -> Identity:
-    return Identity(key, cluster, lease_s, node_id)
+    return Identity(key, cluster, lease_s, node_id, members)
 
 
 def pair(dialler: Identity, acceptor: Identity) -> tuple[Session, Session]:

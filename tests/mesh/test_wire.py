@@ -31,9 +31,14 @@ PLAIN = Datagram(1, 2, Mark(7, 1), Mark(9, 3), Beacon(term=4, leads=True, asks=T
 
 
 def identity(
-    node_id: int = 2, *, key: bytes = bytes(32), cluster: str = "edge1", lease_s: float = 0.1
+    node_id: int = 2,
+    *,
+    key: bytes = bytes(32),
+    cluster: str = "edge1",
+    lease_s: float = 0.1,
+    members: tuple[int, ...] = (1, 2, 3),
 ) -> Identity:
-    return Identity(key, cluster, lease_s, node_id)
+    return Identity(key, cluster, lease_s, node_id, members)
 
 
 def refusal(data: bytes, receiver: Identity | None = None) -> str:
@@ -79,6 +84,8 @@ def test_reasons_are_named() -> None:
     assert "this is node 3; compare id and addresses" in refusal(data, identity(3))
     longer = refusal(data, identity(lease_s=0.5))
     assert "node 1 has a lease of 100 ms, this node of 500 ms" in longer
+    grown = refusal(data, identity(members=(1, 2, 3, 4, 5)))
+    assert "node 1 has nodes 1, 2, 3 in its node file, this node has 1, 2, 3, 4, 5" in grown
 
 
 def test_no_nonce_is_used_twice() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from ipaddress import ip_interface
 from random import Random
 from typing import Any
 
@@ -22,13 +21,14 @@ from hanat.consensus.state import Barrier, Command, Flows, Happened, Holder, New
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.beacon import Beacon, Died, Heard
-from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
 from hanat.core.identity import Identity
+from hanat.core.members import drops_majority, members_of
 from hanat.core.node import Node
 from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.mesh.exchange import Exchange, Stranger
 from hanat.mesh.release import seal_release
+from tests.sim.examples import configuration
 from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.storage import Disk, Storage
 from tests.sim.world import World
@@ -38,15 +38,6 @@ TICK_S_MIN = 0.001
 CARRIES_ERROR = 0.01  # rate of the node's clock
 RULESETS_S = (0.0002, 0.15)  # to read a configuration, and to install one
 BURST_S = 0.002  # how long a busy event loop may gather messages before it ticks
-
-
-def configuration(profile: str) -> Configuration:
-    """Return a configuration with a public and a private floating address."""
-    vips = (
-        FloatingAddress("public", "public", (ip_interface("203.0.113.10/24"),)),
-        FloatingAddress("private", "private", (ip_interface("10.11.12.1/24"),)),
-    )
-    return Configuration("sim", PROFILES[profile], vips, (), ())
 
 
 class Process:
@@ -61,6 +52,7 @@ class Process:
     """
 
     gate_enforced = True  # False: the kernel forgets to end the right to answer
+    members_told = True  # False: hellos and beacons do not name the member list
     exchange_class = Exchange  # a broken one shows what it is for
 
     def __init__(
@@ -75,6 +67,7 @@ class Process:
         self.world, self.node_id, self.rate = world, node_id, rate
         self.offset = world.rng.uniform(0, 1000)
         self.configuration = configuration(profile)
+        self.members = members_of(world.node_ids)  # by this node's file
         self.guard_class = guard
         self.journal: Any = Storage(world.checks, node_id)
         self.store: Any = MemoryStore()
@@ -118,7 +111,9 @@ class Process:
     # ---------------------------------------------------------------- life
 
     def start(self) -> None:
-        """Start, or start again with what the journal kept."""
+        """Start, or start again with what the journal kept; it may refuse the member list."""
+        if drops_majority(self.journal.members, self.members):
+            return
         self.alive, self.paused, self.held = True, False, []
         self.incarnation += 1
         self.applied = []
@@ -140,7 +135,7 @@ class Process:
     def _make_guard(self) -> Guard:
         return self.guard_class(
             node_id=self.node_id,
-            peer_ids=[i for i in self.world.node_ids if i != self.node_id],
+            peer_ids=[i for i in self.members if i != self.node_id],
             profile=self.configuration.profile,
             journal=self.journal,
             clock=self.clock,
@@ -149,10 +144,11 @@ class Process:
 
     def _make_exchange(self) -> Exchange:
         profile = self.configuration.profile
+        name, members = self.configuration.name, self.members if self.members_told else ()
         return self.exchange_class(
-            Identity(bytes(32), self.configuration.name, profile.lease_s, self.node_id),
+            Identity(bytes(32), name, profile.lease_s, self.node_id, members),
             incarnation=self.world.rng.getrandbits(63) + 1,
-            peer_ids=[i for i in self.world.node_ids if i != self.node_id],
+            peer_ids=[i for i in self.members if i != self.node_id],
             clock=self.clock,
         )
 
@@ -204,7 +200,7 @@ class Process:
         def release_lease() -> None:
             self.answers_until = min(self.answers_until, self.world.now)
             for _ in range(3):
-                for peer in self.world.node_ids:
+                for peer in self.members:
                     if peer != self.node_id:
                         self.world.datagram(self.node_id, peer, release)
 

@@ -271,6 +271,7 @@ class World:
         if link.believes[link.ends[0]] == link.number and link.number:
             return
         blocked = any(d.blocks or d.stuck for d in link.directions.values())
+        blocked |= not _accept(*processes)
         if blocked or not all(p.alive and not p.busy for p in processes):
             self.after(RECONNECT_S[1], self.connect, link)
             return
@@ -280,3 +281,9 @@ class World:
             link.directions[end].newest = self.now
             link.believes[end] = link.number
             self.on(process, process.guard.peer_connected, link.other(end))
+
+
+def _accept(a: Process, b: Process) -> bool:
+    """Say whether two nodes make a connection, as `hanat.consensus.session` decides."""
+    known = a.node_id in b.members and b.node_id in a.members
+    return known and (a.members == b.members or not a.members_told)

@@ -1,0 +1,16 @@
+"""What the nodes of the simulation are configured to do."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+
+from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
+
+
+def configuration(profile: str) -> Configuration:
+    """Return a configuration with a public and a private floating address."""
+    vips = (
+        FloatingAddress("public", "public", (ip_interface("203.0.113.10/24"),)),
+        FloatingAddress("private", "private", (ip_interface("10.11.12.1/24"),)),
+    )
+    return Configuration("sim", PROFILES[profile], vips, (), ())
