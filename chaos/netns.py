@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from chaos.errors import LabError
+
 NETNS_DIR = Path("/run/netns")  # where ip-netns(8) keeps its names
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 NETLINK_NETFILTER = 12
@@ -71,11 +73,20 @@ def write_sysctls(namespace: str, values: Mapping[str, str]) -> None:
 
     Args:
         namespace: Name as ip-netns(8) knows it.
-        values: ``{"net.ipv4.ip_forward": "1"}``; a name that begins with ``?`` is
-            skipped where this kernel does not have it.
+        values: ``{"net.ipv4.ip_forward": "1"}``; a name that begins with ``?`` switches off
+            what is absent where the name is.
+
+    Raises:
+        LabError: This kernel has no such variable, or refuses the value.
     """
     with entered(namespace):
         for name, value in values.items():
             path = Path("/proc/sys") / name.lstrip("?").replace(".", "/")
-            if not (name.startswith("?") and not path.exists()):
+            if name.startswith("?") and not path.exists():
+                continue
+            try:
                 path.write_text(value)
+            except OSError as error:
+                raise LabError(
+                    f"cannot set {name}={value} in {namespace}: {path}: {error.strerror}"
+                ) from error

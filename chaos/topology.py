@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from chaos import modules
 from chaos.errors import LabError, UsageError
 from chaos.netns import NETNS_DIR, empty_connections, write_sysctls
 
@@ -49,8 +50,8 @@ ROUTER_SYSCTLS = {
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
     # A connection seen from the middle: replicated entries carry no window.
-    "?net.netfilter.nf_conntrack_tcp_be_liberal": "1",
-    "?net.netfilter.nf_conntrack_events": "1",
+    "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
+    "net.netfilter.nf_conntrack_events": "1",
 }
 SWITCH_SYSCTLS = {  # bridged frames must not meet this namespace's conntrack
     "?net.bridge.bridge-nf-call-iptables": "0",
@@ -168,8 +169,10 @@ def build(topology: Topology) -> None:
     """Create the network; on any failure remove what was there already.
 
     Raises:
+        UsageError: The kernel has no connection tracking, and it could not be loaded.
         LabError: A namespace of that name exists, or the kernel refused something.
     """
+    modules.require(modules.listed())
     if present := topology.present():
         raise LabError(
             f"cannot build the lab: network namespace {present[0]} exists; "
@@ -198,30 +201,32 @@ def _create(topology: Topology) -> None:
         ],
     )
     write_sysctls(switch, SWITCH_SYSCTLS)
-    ports = [port for host in topology.hosts for port in host.ports]
-    run_ip(
-        [],
-        [
-            f"link add {port.device} netns {topology.namespace(port.host)} address {port.mac} "
-            f"type veth peer name {port.port} netns {switch}"
-            for port in ports
-        ],
-    )
+    for host in topology.hosts:
+        # Made from inside: before Linux 6.15 the kernel looks for another "eth0" in the
+        # namespace of the caller, and most machines have one there.
+        lines = ["link set lo up"]
+        for port in host.ports:
+            lines += [
+                f"link add {port.device} address {port.mac} "
+                f"type veth peer name {port.port} netns {switch}",
+                f"addr add {port.address} dev {port.device}",
+                f"link set {port.device} up",
+            ]
+        if host.gateway:
+            lines.append(f"route add default via {host.gateway}")
+        run_ip(["-n", topology.namespace(host.name)], lines)
     run_ip(
         ["-n", switch],
         [
             "link set lo up",
             *(f"link set {bridge} up" for bridge in BRIDGES.values()),
-            *(f"link set {port.port} master {BRIDGES[port.network]} up" for port in ports),
+            *(
+                f"link set {port.port} master {BRIDGES[port.network]} up"
+                for host in topology.hosts
+                for port in host.ports
+            ),
         ],
     )
-    for host in topology.hosts:
-        lines = ["link set lo up"]
-        for port in host.ports:
-            lines += [f"addr add {port.address} dev {port.device}", f"link set {port.device} up"]
-        if host.gateway:
-            lines.append(f"route add default via {host.gateway}")
-        run_ip(["-n", topology.namespace(host.name)], lines)
 
 
 def remove(topology: Topology) -> None:

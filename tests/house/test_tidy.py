@@ -124,3 +124,12 @@ def test_a_suite_may_skip_itself_in_its_conftest_but_not_wait() -> None:
     wait = "import time\ntime.sleep(1)"
     assert not list(tidy.waits_and_skips("tests/kernel/conftest.py", skip))
     assert list(tidy.waits_and_skips("tests/kernel/conftest.py", wait))
+
+
+def test_a_device_that_is_made_from_outside_its_namespace_is_seen() -> None:
+    outside = "link add {device} {word} {host} type veth peer name {port} netns {switch}"
+    inside = "link add {device} address {mac} type veth peer name {port} netns {switch}"
+    for word, bad in (("netns", True), ("address {mac} netns", True), ("dev", False)):
+        line = outside.replace("{word}", word)
+        assert bool(list(tidy.cables_from_outside("a.py", line))) is bad
+    assert not list(tidy.cables_from_outside("a.py", inside))

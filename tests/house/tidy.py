@@ -48,6 +48,7 @@ _FORBIDDEN: Final = {
         r"pypi\.org|pythonhosted\.org|test\.pypi|--(?:extra-)?index-url|--find-links|file:///"
     ),
 }
+_FROM_OUTSIDE: Final = re.compile(r"\blink add \S+ (?:address \S+ )?netns\b")
 _WAITS: Final = frozenset({"time.sleep"})
 _SKIPS: Final = frozenset(
     {"pytest.skip", "pytest.importorskip", "pytest.mark.skip", "pytest.mark.skipif"}
@@ -133,6 +134,17 @@ def waits_and_skips(name: str, text: str) -> Iterator[str]:
                 yield f"{name}:{node.lineno}: {dotted} in a test"
 
 
+def cables_from_outside(name: str, text: str) -> Iterator[str]:
+    """Complain about devices that are made from another namespace than their own.
+
+    Before Linux 6.15 the kernel looks for a device of that name in the caller's namespace:
+    "eth0" cannot be made on a machine that has one.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if is_code(name) and _FROM_OUTSIDE.search(line):
+            yield f"{name}:{number}: made from outside its namespace: {line.strip()}"
+
+
 RULES: Final[tuple[Rule, ...]] = (
     long_file,
     long_functions,
@@ -140,6 +152,7 @@ RULES: Final[tuple[Rule, ...]] = (
     unnumbered_todos,
     forbidden_words,
     waits_and_skips,
+    cables_from_outside,
 )
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from chaos import modules
 from chaos.netns import NETNS_DIR
 
 PREFIX = "htk"
@@ -24,6 +25,7 @@ _numbers = count(1)
 @contextmanager
 def namespaces(*names: str) -> Iterator[dict[str, str]]:
     """Make one namespace per name and remove them; yields name to name known to the system."""
+    modules.require(modules.listed())
     remove_leftovers()
     number = next(_numbers)
     made = {name: f"{PREFIX}-{os.getpid()}-{number}-{name}" for name in names}
@@ -62,7 +64,9 @@ def run(command: str, namespace: str = "") -> str:
 def cable(first: tuple[str, str], second: tuple[str, str]) -> None:
     """Connect two namespaces by a pair of devices, each given as namespace and name."""
     (here, name), (there, other) = first, second
-    run(f"ip link add {name} netns {here} type veth peer name {other} netns {there}")
+    # From inside: before Linux 6.15 the kernel looks in the namespace of the caller whether
+    # there is a device of that name already.
+    run(f"ip -n {here} link add {name} type veth peer name {other} netns {there}")
     for namespace, device in (first, second):
         # Addresses of tests must not wait for duplicate address detection.
         run(f"sysctl -qw net.ipv6.conf.{device}.accept_dad=0", namespace)

@@ -11,6 +11,7 @@ import socket
 
 import pytest
 
+from chaos import modules
 from hanat.kernel.ports import Installed
 from tests.contract.flows import changes_of
 from tests.kernel.network import (
@@ -39,6 +40,7 @@ table ip others {{
 
 
 def test_transfer_goes_on_and_its_commands_are_looked_into_no_more(network: Network) -> None:
+    problem = modules.load(["nf_nat_ftp"])  # of the machine, not of a namespace
     for router in (network.r1, network.r2):
         with router.entered():
             router.firewall.apply(HELPER)
@@ -50,7 +52,7 @@ def test_transfer_goes_on_and_its_commands_are_looked_into_no_more(network: Netw
     client, server = network.connection(commands, "client", (VIP, SERVICE_PORT))
     greet(client, server)
     address, port = passive(client, server)
-    assert address == VIP  # the helper wrote it
+    assert address == VIP, problem  # the helper wrote it
     near, far = network.connection(data, "client", (address, port))
     talk(near, far)
     puts = changes_of(capture.read())
