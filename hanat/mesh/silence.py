@@ -3,13 +3,16 @@
 Nothing is broken then that anybody would see: the log's messages still keep the peer from
 standing for election, but no lease can rest on it. A packet filter that lets TCP through
 and not UDP does this, and a node that is only told so at the next failover is told late.
+
+A connection works if something came over it lately: a peer that lost its power closes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 SILENT_S = 2.0  # several times the longest period of any profile
+WORKS_S = 3.0  # above the period of keepalives, 2.5 s in "calm"; below twice SILENT_S
 LOOK_S = 0.5
 
 
@@ -27,11 +30,14 @@ class Silence:
         self._silent: set[int] = set()
         self._looked_at = float("-inf")
 
-    def look(self, connected: Collection[int], *, now: float) -> list[tuple[int, bool]]:
+    def look(
+        self, connected: Mapping[int, tuple[str, float]], *, now: float
+    ) -> list[tuple[int, bool]]:
         """Return the peers that fell silent (True) or are heard again (False) since last asked.
 
         Args:
-            connected: To which peers there is a connection.
+            connected: By peer to which there is a connection, the address of its other end,
+                and when something came over it last, keepalives included [s].
             now: Seconds of the clock that `heard_at` counts in.
         """
         if now - self._looked_at < LOOK_S:
@@ -42,7 +48,9 @@ class Silence:
         for peer in self._well_at:
             heard_at = self._heard_at(peer)
             heard = heard_at is not None and now - heard_at <= SILENT_S
-            if heard or away or peer not in connected:
+            _, tcp_heard_at = connected.get(peer, ("", float("-inf")))
+            works = now - tcp_heard_at <= WORKS_S
+            if heard or away or not works:
                 self._well_at[peer] = now
             silent = now - self._well_at[peer] > SILENT_S
             if silent and peer not in self._silent:

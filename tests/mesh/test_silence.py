@@ -11,7 +11,8 @@ class Watched:
     def __init__(self) -> None:
         self.now = 100.0
         self.heard_at: float | None = None
-        self.connected = {2}
+        self.connected = True
+        self.tcp_heard_at: float | None = None  # None: a keepalive has just come
         self.silence = Silence([2], lambda _peer: self.heard_at)
         self.told: list[tuple[int, bool]] = []
 
@@ -22,7 +23,9 @@ class Watched:
             self.now += LOOK_S
             if heard:
                 self.heard_at = self.now
-            told += self.silence.look(self.connected, now=self.now)
+            tcp_heard_at = self.now if self.tcp_heard_at is None else self.tcp_heard_at
+            connected = {2: ("192.0.2.2", tcp_heard_at)} if self.connected else {}
+            told += self.silence.look(connected, now=self.now)
         return told
 
 
@@ -36,15 +39,33 @@ def test_connected_peer_without_beacons_is_told_once_and_so_is_its_return() -> N
 
 def test_peer_that_is_down_is_not_called_silent() -> None:
     watched = Watched()
-    watched.connected = set()
+    watched.connected = False
     assert watched.run(10 * SILENT_S) == []
+
+
+def test_peer_that_lost_its_power_is_not_called_filtered() -> None:
+    # Its connections are open as long as nobody sends enough over them to notice.
+    watched = Watched()
+    watched.run(1.0, heard=True)
+    watched.tcp_heard_at = watched.now
+    assert watched.run(10 * SILENT_S) == []
+
+
+def test_peer_that_is_back_without_beacons_is_told_after_its_time() -> None:
+    watched = Watched()
+    watched.run(1.0, heard=True)
+    watched.tcp_heard_at = watched.now
+    assert watched.run(10 * SILENT_S) == []
+    watched.tcp_heard_at = None
+    assert watched.run(SILENT_S) == []
+    assert watched.run(SILENT_S) == [(2, True)]
 
 
 def test_peer_that_just_connected_has_time_to_be_heard() -> None:
     watched = Watched()
-    watched.connected = set()
+    watched.connected = False
     watched.run(10 * SILENT_S)
-    watched.connected = {2}
+    watched.connected = True
     assert watched.run(SILENT_S) == []
 
 
