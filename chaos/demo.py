@@ -26,6 +26,7 @@ AFTER_SWITCHOVER_S = 4.0
 AFTER_DAEMON_S = 4.0
 TAKEOVER_S_MAX = 10.0
 REJOIN_S_MAX = 20.0
+REFUSED = 409  # "not now": another node holds, or this one lacks something
 
 NETWORKS = tuple(FLOATING)
 WORKLOADS = tuple(w.name for w in UDP)
@@ -145,11 +146,25 @@ def _timing(lab: Lab, holder: str) -> str:
 
 
 def _switch_over(lab: Lab, run: Run, to: str) -> None:
-    run.faults.append(Fault(time.monotonic_ns(), "switchover", to, moves_holder=True))
-    code, answer = lab.switchover(to)
+    told: list[str] = []
+
+    def accepted() -> Fault | None:
+        why = lab.unready(to)
+        if why is None:
+            asked = Fault(time.monotonic_ns(), "switchover", to, moves_holder=True)
+            code, answer = lab.switchover(to)
+            if code == 200 and isinstance(answer, dict) and answer.get("holder") == to:
+                return asked
+            why = f"{code} {answer}"
+            if code != REFUSED:
+                raise LabError(f"the switchover to {to} was refused: {why}")
+        if why not in told:
+            run.say(f"waiting until {to} may be counted on: {why}")
+            told.append(why)
+        return None
+
+    run.faults.append(lab.wait_for(accepted, REJOIN_S_MAX, f"{to} to be counted on"))
     took_ms = (time.monotonic_ns() - run.faults[-1].t_ns) / checkers.MS
-    if code != 200 or not isinstance(answer, dict) or answer.get("holder") != to:
-        raise LabError(f"the switchover to {to} was refused: {code} {answer}")
     run.say(f"switchover to {to} answered after {took_ms:.0f} ms")
     lab.wait_for(lambda: lab.holder() == to, TAKEOVER_S_MAX, f"{to} to be the one ACTIVE node")
 

@@ -213,6 +213,23 @@ class Lab:
         active = [n for n, s in self.statuses().items() if s and s.get("role") == "ACTIVE"]
         return active[0] if len(active) == 1 else None
 
+    def unready(self, to: str) -> str | None:
+        """Return why a node may not be counted on, by the holder's word; None if it may be."""
+        status = self.status(holder) if (holder := self.holder()) is not None else None
+        if status is None:
+            return "no single node is ACTIVE"
+        peer = next((peer for peer in status["peers"] if peer["name"] == to), None)
+        if peer is None:
+            return f"{holder} holds and knows no other node {to}"
+        for word, what in (
+            ("connected", "is not connected to"),
+            ("eligible", "is not eligible, says"),
+            ("complete", "has not all flows, says"),
+        ):
+            if not peer[word]:
+                return f"{to} {what} {holder}"
+        return None
+
     def switchover(self, to: str, timeout_s: float = 10.0) -> tuple[int, Any]:
         """Ask the holder to hand over; return the HTTP status and the answer.
 

@@ -1,0 +1,69 @@
+"""The demonstration does what an operator would do."""
+
+from __future__ import annotations
+
+import pytest
+
+from chaos import demo
+from chaos.api import Status
+from chaos.errors import LabError
+from chaos.lab import Lab
+
+
+class Rejoining(Lab):
+    """r2 holds; r1 has come back, and comes to have all flows after some looks.
+
+    Args:
+        prefix: Of namespaces that are never made.
+        refusals: What a switchover is answered with before it is granted.
+        lacking: What its holder says that r1 lacks, a word for each look.
+    """
+
+    def __init__(self, prefix: str, refusals: list[int], lacking: list[str]) -> None:
+        super().__init__(prefix)
+        self.refusals, self.lacking = refusals, lacking
+        self.moved = False
+
+    def status(self, name: str) -> Status | None:
+        """What the node says."""
+        holds = name == ("r1" if self.moved else "r2")
+        lacks = self.lacking.pop(0) if self.lacking and name == "r2" else ""
+        words = ("connected", "eligible", "complete")
+        peers = [{"name": "r1", **{word: word != lacks for word in words}}]
+        return {"role": "ACTIVE" if holds else "BACKUP", "peers": peers}
+
+    def statuses(self) -> dict[str, Status | None]:
+        """What all say."""
+        roles = {True: "ACTIVE", False: "BACKUP"}
+        holder = "r1" if self.moved else "r2"
+        return {name: {"role": roles[name == holder]} for name in self.nodes}
+
+    def switchover(self, to: str, timeout_s: float = 10.0) -> tuple[int, object]:
+        """Refuse it as often as was asked for."""
+        del timeout_s
+        if self.refusals:
+            return self.refusals.pop(0), {"error": "not now"}
+        self.moved = True
+        return 200, {"holder": to}
+
+
+def test_switchover_waits_until_the_target_may_be_counted_on(prefix: str) -> None:
+    said: list[str] = []
+    run = demo.Run(said.append)
+    lab = Rejoining(prefix, [409, 409], ["connected", "complete", "complete"])
+    demo._switch_over(lab, run, "r1")
+    waits = [line for line in said if line.startswith("waiting until r1 may be counted on: ")]
+    assert [line.partition(": ")[2] for line in waits] == [
+        "r1 is not connected to r2",
+        "r1 has not all flows, says r2",
+        "409 {'error': 'not now'}",
+    ]
+    assert lab.moved
+    assert [(fault.f, fault.node) for fault in run.faults] == [("switchover", "r1")]
+
+
+def test_switchover_that_fails_for_another_reason_ends_the_demo(prefix: str) -> None:
+    run = demo.Run(lambda _line: None)
+    with pytest.raises(LabError, match="refused: 503"):
+        demo._switch_over(Rejoining(prefix, [503], []), run, "r1")
+    assert run.faults == []
