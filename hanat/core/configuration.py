@@ -7,7 +7,8 @@ comparable, so "did it change" is ``==``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import (
     IPv4Address,
@@ -179,3 +180,16 @@ class Configuration:
     def interfaces(self) -> tuple[str, ...]:
         """Logical interfaces that carry a floating address, sorted, each once."""
         return tuple(sorted({vip.interface for vip in self.vips}))
+
+
+def among(
+    vips: Iterable[FloatingAddress], others: Iterable[FloatingAddress]
+) -> tuple[FloatingAddress, ...]:
+    """Return the vips with those of their addresses that others have, too, on that interface."""
+    known = {(vip.interface, address) for vip in others for address in vip.addresses}
+    found = []
+    for vip in vips:
+        there = tuple(a for a in vip.addresses if (vip.interface, a) in known)
+        if there:
+            found.append(vip if there == vip.addresses else replace(vip, addresses=there))
+    return tuple(found)

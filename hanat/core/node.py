@@ -26,8 +26,6 @@ that established flows move on while neighbours learn the new place.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hanat.core.actions import (
     Action,
     AddAddresses,
@@ -51,7 +49,8 @@ from hanat.core.actions import (
     TransferLeadership,
     WithdrawGate,
 )
-from hanat.core.configuration import FloatingAddress
+from hanat.core.configuration import among
+from hanat.core.holding import Holding
 from hanat.core.inputs import (
     ActionDone,
     ActionFailed,
@@ -74,7 +73,6 @@ from hanat.core.inputs import (
     TimerDue,
 )
 from hanat.core.snapshot import Reason
-from hanat.core.standing import Standing
 from hanat.core.status import Role
 
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
@@ -86,7 +84,7 @@ INELIGIBLE_LEASES = 10
 LATE_S = 0.012  # with less than this left nothing is granted any more (`TIMEOUT_S_MIN`)
 
 
-class Node(Standing):
+class Node(Holding):
     """The transitions of one node; see `Standing` for what it consists of."""
 
     # ------------------------------------------------------------------ stepping
@@ -174,11 +172,6 @@ class Node(Standing):
         """Stop answering, then stop the capture, then give the addresses back."""
         return (WithdrawGate(), StopCapture(), *self._clear())
 
-    def _clear(self) -> tuple[Action, ...]:
-        """Remove what may be on the devices."""
-        vips = tuple(dict.fromkeys((*self._held, *self._configuration.vips)))
-        return (RemoveAddresses(vips),)
-
     def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
         if not self._leading or item.term != self._term:
             return ()
@@ -225,29 +218,31 @@ class Node(Standing):
                 self._hand_on_due = now + INELIGIBLE_LEASES * self._profile.lease_s
             return ()
         self._hand_on_due = None
-        # Addresses without their ruleset would answer with resets.
-        current = self._revision >= self._committed and self._installed is self._configuration
-        if not current or self._lease_until <= now:
+        # What the newest revision says must be known, or addresses that it removed would answer.
+        known = self._revision >= self._committed and self._installed is not None
+        if not known or self._lease_until <= now:
             self._step_down_later(now)
             return ()
         self._opening = True
-        self._held = self._configuration.vips
-        return (StartCapture(self._term), AddAddresses(self._held), self._arm())
+        self._held = self._guarded()
+        self._adding = AddAddresses(self._held)
+        return (StartCapture(self._term), self._adding)
+
+    def _added(self, action: AddAddresses, now: float) -> tuple[Action, ...]:
+        """Open the gate when the last address is there, or announce what a holder got anew."""
+        if action is self._adding and self._opening and self.role is Role.TAKEOVER:
+            return self._fence(now) if self._lease_until <= now else (self._arm(),)
+        if self.role is Role.ACTIVE:
+            return self._announce_some(action.vips)
+        return ()
 
     def _opened(self, now: float) -> tuple[Action, ...]:
         if self._lease_until <= now:  # the kernel call took longer than the lease
             return self._fence(now)
         self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
         self._upkeep.begin(now)
-        return (self._announce(), ProposeHolder(self._term))
-
-    @property
-    def _placed(self) -> tuple[FloatingAddress, ...]:
-        # What a new configuration adds is not there before its gate is.
-        return tuple(vip for vip in self._configuration.vips if vip in self._held)
-
-    def _announce(self) -> Announce:
-        return Announce(self._placed, self._lease_until)
+        # Perhaps a newer configuration was installed meanwhile.
+        return (self._announce(), ProposeHolder(self._term), *self._add_new())
 
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""
@@ -307,27 +302,14 @@ class Node(Standing):
         install = InstallRuleset(item.configuration)
         actions: tuple[Action, ...] = (install,)
         # The gate guards what its configuration names: remove before, add after it changes.
-        if self.role is Role.ACTIVE:
+        if self.role is Role.ACTIVE or self._opening:
             gone = self._let_go(item.configuration.vips)
             actions = (RemoveAddresses(gone), install) if gone else (install,)
-        elif not self._opening:
+        else:
             # Also what a killed predecessor held under this revision.
             self._held = tuple(dict.fromkeys((*self._held, *was)))
             actions = (*self._clear(), install)
         return (*actions, *self._eligibility(now, hindered=hindered))
-
-    def _let_go(self, wanted: tuple[FloatingAddress, ...]) -> tuple[FloatingAddress, ...]:
-        """Return what a holder has and a new configuration does not, address by address.
-
-        A vip that only got another address or name must not be gone for a moment.
-        """
-        stay = {(vip.interface, address) for vip in wanted for address in vip.addresses}
-        gone: list[FloatingAddress] = []
-        for vip in (vip for vip in self._held if vip not in wanted):
-            left = tuple(a for a in vip.addresses if (vip.interface, a) not in stay)
-            gone += [replace(vip, addresses=left)] if left else []
-        self._held = (*(vip for vip in self._held if vip in wanted), *gone)
-        return tuple(gone)
 
     def _configuration_refused(self, revision: int, found: str, now: float) -> tuple[Action, ...]:
         hindered = bool(self.ineligible)
@@ -348,9 +330,7 @@ class Node(Standing):
         if self.role is not Role.ACTIVE:
             return self._open(now)
         armed: tuple[Action, ...] = (self._arm(),) if rearm else ()
-        new = tuple(vip for vip in self._configuration.vips if vip not in self._held)
-        self._held = (*self._held, *new)
-        return (*armed, AddAddresses(new), Announce(new, self._lease_until)) if new else armed
+        return (*armed, *self._add_new())
 
     def _ruleset_drifted(self, now: float) -> tuple[Action, ...]:
         """Put gate and ruleset back; a new gate grants nothing before it is armed."""
@@ -366,8 +346,7 @@ class Node(Standing):
 
     def _removal_observed(self, item: RemovalObserved, now: float) -> tuple[Action, ...]:
         if self.role is Role.ACTIVE:
-            there = (vip for vip in self._placed if vip.interface == item.interface)
-            self._upkeep.miss(tuple(vip for vip in there if item.address in vip.addresses), now)
+            self._upkeep.miss(self._placed_with(item.interface, item.address), now)
         return ()
 
     def _journal_observed(self, found: str, now: float) -> tuple[Action, ...]:
@@ -406,8 +385,8 @@ class Node(Standing):
             return (*actions, *self._fence(now))
         if self._upkeep.announces(now):
             actions.append(self._announce())
-        if missing := tuple(vip for vip in self._upkeep.restores(now) if vip in self._placed):
-            actions += [RestoreAddresses(missing), Announce(missing, self._lease_until)]
+        if missing := among(self._upkeep.restores(now), self._placed):
+            actions.append(RestoreAddresses(missing))
         if self._release_due is not None and self._release_due <= now:
             actions += self._release_overdue(now)
         if self._step_down_due is not None and self._step_down_due <= now:
@@ -423,11 +402,15 @@ class Node(Standing):
         match action:
             case WithdrawGate() | ShutGate():
                 self._gate_until = 0.0
-            # While opening: they were added again behind that, in the same step.
+            # While opening: they were added again behind that.
             case RemoveAddresses(vips) if not self._opening:
-                self._held = tuple(vip for vip in self._held if vip not in vips)
+                gone = set(vips)
+                self._held = tuple(vip for vip in self._held if vip not in gone)
+            case AddAddresses():
+                return self._added(action, now)
             case RestoreAddresses(vips):
                 self._upkeep.restored += len(vips)
+                return self._announce_some(vips) if self.role is Role.ACTIVE else ()
             case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
             # The very object: of two rulesets on their way only the newer one counts.

@@ -5,6 +5,7 @@ Kept apart from the transitions so that either can be read alone.
 
 from __future__ import annotations
 
+from hanat.core.actions import AddAddresses
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.drift import Repairs
 from hanat.core.hindrances import Hindrances
@@ -46,6 +47,7 @@ class Standing:
         self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
         self._gate_until = 0.0  # until when the kernel may let this node answer
         self._opening = False
+        self._adding: AddAddresses | None = None  # what the gate waits for to open
         self._release_to: int | None = None
         self._release_due: float | None = None
         self._handing_over = False

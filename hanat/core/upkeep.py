@@ -32,7 +32,7 @@ class Upkeep:
     def __init__(self, beacon_s: float) -> None:
         self._beacon_s = beacon_s
         self._announce_due: list[float] = []
-        self._missing: tuple[FloatingAddress, ...] = ()
+        self._missing: dict[FloatingAddress, None] = {}
         self._restore_due: float | None = None
         self._restore_free_at = 0.0
         self.restored = 0
@@ -44,7 +44,7 @@ class Upkeep:
     def end(self) -> None:
         """It is not, or not yet."""
         self._announce_due = []
-        self._missing, self._restore_due = (), None
+        self._missing, self._restore_due = {}, None
 
     @property
     def due(self) -> float | None:
@@ -63,7 +63,7 @@ class Upkeep:
 
     def miss(self, vips: tuple[FloatingAddress, ...], now: float) -> None:
         """Somebody took these off their devices."""
-        self._missing = tuple(dict.fromkeys((*self._missing, *vips)))
+        self._missing.update(dict.fromkeys(vips))
         if self._missing and self._restore_due is None:
             self._restore_due = max(now + self._beacon_s, self._restore_free_at)
 
@@ -71,7 +71,7 @@ class Upkeep:
         """Return what to put back at this moment."""
         if self._restore_due is None or self._restore_due > now:
             return ()
-        missing = self._missing
-        self._missing, self._restore_due = (), None
+        missing = tuple(self._missing)
+        self._missing, self._restore_due = {}, None
         self._restore_free_at = now + RESTORE_GAP_S
         return missing

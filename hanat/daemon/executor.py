@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Holder, NewConfiguration
@@ -39,23 +40,23 @@ from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.drift import Setting
 from hanat.core.inputs import ActionDone, ActionFailed, FlowsSettled, Input
 from hanat.daemon.driver import Outcome
+from hanat.daemon.placing import Placing, placements
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.client import FlowClient
 from hanat.kernel.ports import (
-    LABEL_BYTES_MAX,
     TIMEOUT_S_MIN,
     Addresses,
     Announcer,
     Gate,
     KernelSettings,
-    Placement,
 )
 
 log = logging.getLogger(__name__)
 
 # What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
 ARM_S_MAX, ARM_TRIES = 0.002, 3
+NAMED_MAX = 20  # vips in a line of the log
 PERMIT_S = TIMEOUT_S_MIN  # how late a first grant may come to the kernel
 
 
@@ -79,12 +80,14 @@ class Callbacks:
         transfer: Hand leadership to a node (None: the best); may take some beacons.
         finish: The process may end.
         ended: An action that took longer has come to its end.
+        soon: Call something when the loop has looked at everything else.
     """
 
     flushed: Callable[[], None]
     transfer: Callable[[int | None], None]
     finish: Callable[[], None]
     ended: Callable[[Input], None]
+    soon: Callable[[Callable[[], None]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class NodeExecutor:
     ) -> None:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
+        self._placing = Placing(kernel.addresses, soon=callbacks.soon, clock=place.clock)
         self.frames = 0
         self._permitted_until = 0.0  # as far as we know; the kernel knows
         self._devices = tuple(sorted(set(place.interfaces.values())))
@@ -151,16 +155,13 @@ class NodeExecutor:
                 self._give_up(self._kernel.gate.withdraw)
             case ShutGate():
                 self._give_up(self._kernel.gate.shut)
-            case AddAddresses(vips):
-                self._kernel.addresses.add(placements(vips, self._place.interfaces))
-            case RestoreAddresses(vips):
-                self._kernel.addresses.add(placements(vips, self._place.interfaces))
-                names = ",".join(vip.name for vip in vips)
-                log.warning("vips=%s found=removed_by_another_program action=added_again", names)
+            case AddAddresses(vips) | RestoreAddresses(vips):
+                return self._add(action, vips)
             case RestoreSettings(settings):
                 self._restore(settings)
             case RemoveAddresses(vips):
-                self._kernel.addresses.remove(placements(vips, self._place.interfaces))
+                placed = placements(vips, self._place.interfaces)
+                return self._later(self._placing.remove(placed, partial(self._ended, action)))
             case Announce(vips, until):
                 return self._announce(vips, until)
             case InstallRuleset(configuration):
@@ -186,8 +187,29 @@ class NodeExecutor:
             case SetEligible(eligible):
                 self._replica.set_eligible(eligible=eligible)
             case Finish():
-                self._callbacks.finish()
+                self._placing.behind(lambda _: self._callbacks.finish())
         return None
+
+    def _add(self, action: Action, vips: tuple[FloatingAddress, ...]) -> Outcome | None:
+        if isinstance(action, RestoreAddresses):
+            names = ",".join(vip.name for vip in vips[:NAMED_MAX])
+            more = f",and_{len(vips) - NAMED_MAX}_more" if len(vips) > NAMED_MAX else ""
+            log.warning(
+                "vips=%s%s found=removed_by_another_program action=added_again", names, more
+            )
+        placed = placements(vips, self._place.interfaces)
+        return self._later(self._placing.add(placed, partial(self._ended, action)))
+
+    @staticmethod
+    def _later(done: bool) -> Outcome | None:  # noqa: FBT001 - of a call that returns it
+        return None if done else Outcome.LATER
+
+    def _ended(self, action: Action, error: KernelError | None) -> None:
+        """Tell how an action ended that took longer."""
+        if error is not None:
+            self._kernel.rulesets.doubt()
+        outcome = ActionDone(action) if error is None else ActionFailed(action, str(error))
+        self._callbacks.ended(outcome)
 
     def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> str | None:
         if self._place.clock() >= until:
@@ -219,7 +241,12 @@ class NodeExecutor:
             outcome = ActionDone(action) if found is None else ActionFailed(action, found)
             self._callbacks.ended(outcome)
 
-        self._kernel.rulesets.install(configuration, ended)
+        def begin(unremoved: KernelError | None) -> None:
+            # The gate guards what is still there; the core hears of it, and tries again.
+            if unremoved is None:
+                self._kernel.rulesets.install(configuration, ended)
+
+        self._placing.behind(begin)
         return Outcome.LATER
 
     def _arm(self, answers_until: float, carries_until: float) -> str | None:
@@ -270,22 +297,3 @@ def _too_late(left_s: float) -> str:
     if left_s > 0:
         return f"only {left_s * 1000:.1f} ms of the lease were left"
     return f"the lease was over for {-left_s * 1000:.1f} ms: the loop came late"
-
-
-def placements(vips: tuple[FloatingAddress, ...], interfaces: Mapping[str, str]) -> list[Placement]:
-    """Return where each floating address goes, IPv4 with an alias label ``eth0:1``."""
-    found: list[Placement] = []
-    numbers: dict[str, int] = {}
-    for vip in vips:
-        device = interfaces.get(vip.interface)
-        if device is None:
-            continue  # InstallRuleset says so, and the node is not eligible
-        for address in vip.addresses:
-            label = ""
-            if address.version == 4:
-                numbers[device] = numbers.get(device, 0) + 1
-                label = f"{device}:{numbers[device]}"
-            if len(label) > LABEL_BYTES_MAX:
-                label = ""
-            found.append(Placement(device, address, label))
-    return found

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from hanat.config.settings import NodeSettings
 from hanat.core.configuration import Configuration, Interface
-from hanat.daemon.executor import placements
+from hanat.daemon.placing import placements
 from hanat.errors import AbsentObjectError, KernelError, RefusedError, StartupError
 from hanat.kernel.facts import guarded_addresses
 from hanat.kernel.fence import KernelFence

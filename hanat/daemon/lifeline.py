@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from hanat.config.settings import NodeSettings
 from hanat.core.configuration import FloatingAddress
-from hanat.daemon.executor import placements
+from hanat.daemon.placing import placements
 from hanat.daemon.pulse import hold
 from hanat.daemon.will import BEAT, BEAT_S, Route, Will
 

@@ -42,11 +42,12 @@ from hanat.daemon.configurations import Configurations
 from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.drift import DriftWatch
 from hanat.daemon.driver import Driver
-from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place, placements
+from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.historian import Historian, HistorianParts
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.origin import failure_of_node
+from hanat.daemon.placing import placements
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
 from hanat.daemon.wire import BothWires
@@ -321,11 +322,8 @@ class Daemon:
         executor = NodeExecutor(
             Place(self._settings.node_id, self._settings.interfaces, self._text, clock),
             kernel=Kernel(
-                self._adapters.addresses,
-                self._adapters.announcer,
-                self._adapters.gate,
-                self._rulesets,
-                KernelSettings(),
+                self._adapters.addresses, self._adapters.announcer, self._adapters.gate,
+                self._rulesets, KernelSettings(),
             ),
             replica=self._replica,
             worker=self._worker,
@@ -334,8 +332,9 @@ class Daemon:
                 transfer=self._transfer,
                 finish=self._stopped.set,
                 ended=self._feed,
+                soon=loop.call_soon,
             ),
-        )
+        )  # fmt: skip
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
         self._driver.watch(self._tell_revision)
         self._make_historian(executor)

@@ -7,29 +7,38 @@ They are deprecated from the start (RFC 4862 section 5.5.4), so that the kernel 
 chooses one as the source of what this node sends for itself: such a connection would
 die with the lease.
 
-Messages are built and read with pyroute2 and sent on a socket of our own; see
-`hanat.kernel.netlink` for why. Measured: 0.1 ms to add or to remove one.
+What the kernel lists is read with pyroute2; messages to add are built here, since they are
+many: pyroute2 needs 0.1 ms for one. All go to the kernel together, on a socket of our own; see
+`hanat.kernel.netlink` for why. Measured: 15 us to add an IPv4 address, 12 to remove it. IPv6
+takes longer the more there are, since the kernel joins all groups of the device anew with
+each (``ipv6_mc_up``): 20 us for the first one, 500 for the thousandth.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
-from pyroute2.netlink.rtnl.ifaddrmsg import IFA_F_NODAD, ifaddrmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
 from hanat.core.configuration import Interface
-from hanat.errors import AlreadyPresentError
 from hanat.kernel.fence import KernelFence
-from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient
+from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient, attribute
 from hanat.kernel.ports import LABEL_BYTES_MAX, Placement
 from hanat.kernel.refusals import index_of, refused
 
-FOR_EVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME of <linux/if_addr.h>
-DEPRECATED = {"ifa_preferred": 0, "ifa_valid": FOR_EVER}
+# From <linux/if_addr.h>.
+_FIXED = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ADDRESS, _LOCAL, _LABEL, _LIFETIMES, _FLAGS = 1, 2, 3, 6, 8
+_NODAD = struct.pack("=I", 0x02)
+_FOR_EVER = 0xFFFFFFFF
+_DEPRECATED = struct.pack(
+    "=IIII", 0, _FOR_EVER, 0, 0
+)  # preferred, valid; two times of the kernel's
 
 
 class KernelAddresses:
@@ -57,44 +66,34 @@ class KernelAddresses:
 
     def add(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.add`."""
-        for placement in placements:
-            operation = f"add {placement.address}"
-            index = index_of(placement.device, operation=operation)
-            if len(placement.label.encode()) > LABEL_BYTES_MAX:
-                raise refused(
-                    errno.ERANGE, operation=operation, target=placement.device,
-                    to_do=f"label {placement.label} is longer than {LABEL_BYTES_MAX} bytes",
-                )  # fmt: skip
-            try:
-                self._netlink.request(
-                    RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, _body(_message(placement, index)),
-                    operation=operation, target=placement.device,
-                )  # fmt: skip
-            except AlreadyPresentError:
-                continue
+        wanted = list(placements)
+        bodies = [_message(placement) for placement in wanted]
+        numbers = self._netlink.batch(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, bodies)
+        for placement, number in zip(wanted, numbers, strict=True):
+            if number not in {0, errno.EEXIST}:
+                operation = f"add {placement.address}"
+                raise refused(number, operation=operation, target=placement.device)
 
     def remove(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.remove`."""
         self._fence.remove((placement.device, placement.address) for placement in placements)
 
 
-def _message(placement: Placement, index: int) -> ifaddrmsg:
-    address = placement.address
-    message = ifaddrmsg()
-    message["family"] = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    message["prefixlen"] = address.network.prefixlen
-    message["index"] = index
-    attributes: list[tuple[str, object]] = [
-        ("IFA_LOCAL", str(address.ip)),
-        ("IFA_ADDRESS", str(address.ip)),
-    ]
+def _message(placement: Placement) -> bytes:
+    address, label = placement.address, placement.label.encode()
+    operation = f"add {address}"
+    if len(label) > LABEL_BYTES_MAX:
+        raise refused(
+            errno.ERANGE, operation=operation, target=placement.device,
+            to_do=f"label {placement.label} is longer than {LABEL_BYTES_MAX} bytes",
+        )  # fmt: skip
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    index = index_of(placement.device, operation=operation)
+    message = _FIXED.pack(family, address.network.prefixlen, 0, 0, index)
+    message += attribute(_LOCAL, address.ip.packed) + attribute(_ADDRESS, address.ip.packed)
     if address.version == 6:
-        attributes.append(("IFA_FLAGS", IFA_F_NODAD))
-        attributes.append(("IFA_CACHEINFO", DEPRECATED))
-    elif placement.label:
-        attributes.append(("IFA_LABEL", placement.label))
-    message["attrs"] = attributes
-    return message
+        return message + attribute(_FLAGS, _NODAD) + attribute(_LIFETIMES, _DEPRECATED)
+    return message + (attribute(_LABEL, label + b"\0") if label else b"")
 
 
 def _body(message: ifaddrmsg) -> bytes:

@@ -19,7 +19,7 @@ from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.netlink import NetlinkClient, attribute
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
-from hanat.kernel.refusals import index_of
+from hanat.kernel.refusals import index_of, refused
 
 ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
 CARRIES = (SetName("inet", GATE_TABLE, "carries"),)
@@ -70,19 +70,25 @@ class KernelFence:
             KernelError: The first thing the kernel refused; all were tried. What is absent
                 already is no error, a missing device neither.
         """
-        removed = []
+        wanted: list[tuple[str, IPv4Interface | IPv6Interface]] = []
+        bodies: list[bytes] = []
         first: KernelError | None = None
         for device, address in addresses:
-            operation = f"remove {address}"
             try:
-                body = _removal(address, index_of(device, operation=operation))
-                self._routing.request(_RTM_DELADDR, 0, body, operation=operation, target=device)
+                index = index_of(device, operation=f"remove {address}")
             except AbsentObjectError:
                 continue
-            except KernelError as error:
-                first = first or error
-            else:
+            wanted.append((device, address))
+            bodies.append(_removal(address, index))
+        removed = []
+        numbers = self._routing.batch(_RTM_DELADDR, 0, bodies)
+        for (device, address), number in zip(wanted, numbers, strict=True):
+            if not number:
                 removed.append((device, address))
+                continue
+            error = refused(number, operation=f"remove {address}", target=device)
+            if not isinstance(error, AbsentObjectError):
+                first = first or error
         if first is not None:
             raise first
         return removed

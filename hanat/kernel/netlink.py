@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hanat.kernel.refusals import refused
 
@@ -36,6 +36,10 @@ NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_CAP_ACK = 1, 2, 10
 SO_ATTACH_FILTER, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 26, 32, 33
 
 RECEIVE_BYTES = 1 << 18
+
+# Requests in one send. Each is answered before the send returns, by a message that takes 0.8 KB
+# of the socket's buffer, which has room for some 250.
+BATCH_MAX = 64
 
 # The kernel answers before the send returns; this only bounds a broken kernel.
 ANSWER_S_MAX = 2.0
@@ -127,6 +131,39 @@ class NetlinkClient:
         if number:
             raise refused(number, operation=operation, target=target)
 
+    def batch(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
+        """Send many requests, few system calls; return the errno of each, 0 for done.
+
+        All are tried, in order. Those that nothing is known of have the errno of the socket.
+        """
+        found: list[int] = []
+        for first in range(0, len(bodies), BATCH_MAX):
+            part = bodies[first : first + BATCH_MAX]
+            try:
+                found += self._together(kind, flags | NLM_F_ACK, part)
+            except OSError as error:
+                self.close()  # an answer that comes later must not meet another request
+                found += [error.errno or errno.ETIMEDOUT] * len(part)
+        return found
+
+    def _together(self, kind: int, flags: int, bodies: Sequence[bytes]) -> list[int]:
+        opened = self._opened()
+        data = bytearray()
+        for sequence, body in enumerate(bodies, start=self._sequence + 1):
+            length = HEADER.size + len(body)
+            data += HEADER.pack(length, kind, NLM_F_REQUEST | flags, sequence, 0) + body
+            data += bytes(-length & 3)
+        first, self._sequence = self._sequence + 1, self._sequence + len(bodies)
+        opened.send(data)
+        found: dict[int, int] = {}
+        while len(found) < len(bodies):
+            buffer = opened.recv(RECEIVE_BYTES)
+            for number, start, _ in messages(buffer):
+                _, _, _, sequence, _ = HEADER.unpack_from(buffer, start)
+                if number == NLMSG_ERROR and first <= sequence <= self._sequence:
+                    found[sequence] = error_of(buffer, start)
+        return [found[sequence] for sequence in range(first, self._sequence + 1)]
+
     def dump(self, kind: int, body: bytes, *, operation: str, target: str) -> list[bytes]:
         """Return all messages that answer a dump.
 
@@ -192,13 +229,17 @@ class NetlinkClient:
             return error.errno or errno.ETIMEDOUT
 
     def _send(self, kind: int, flags: int, body: bytes) -> socket.socket:
-        if self._socket is None:
-            self._socket = open_socket(self._protocol)
-            self._socket.settimeout(ANSWER_S_MAX)
+        opened = self._opened()
         self._sequence += 1
         length = HEADER.size + len(body)
         header = HEADER.pack(length, kind, NLM_F_REQUEST | flags, self._sequence, 0)
-        self._socket.send(header + body)
+        opened.send(header + body)
+        return opened
+
+    def _opened(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = open_socket(self._protocol)
+            self._socket.settimeout(ANSWER_S_MAX)
         return self._socket
 
     def _collect(self, opened: socket.socket, found: list[bytes] | None) -> int:

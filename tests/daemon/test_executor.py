@@ -57,6 +57,7 @@ class Executed:
         self.firewall = FakeFirewall(self.kernel)
         self.thread = Held()
         self.outcomes: list[Input] = []
+        self.turns: deque[Callable[[], None]] = deque()  # of the loop, that were asked for
         self.settings = KernelSettings(Path("/nonexistent"))
         rulesets = Rulesets(
             DEVICES,
@@ -77,7 +78,9 @@ class Executed:
             ),
             replica=cast(Replica, None),
             worker=cast(FlowClient, None),
-            callbacks=Callbacks(lambda: None, lambda _: None, lambda: None, self.outcomes.append),
+            callbacks=Callbacks(
+                lambda: None, lambda _: None, lambda: None, self.outcomes.append, self.turns.append
+            ),
         )
 
     def clock(self) -> float:

@@ -28,6 +28,7 @@ from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.mesh.exchange import Exchange, Stranger
 from hanat.mesh.release import seal_release
+from tests.sim.addresses import Addresses
 from tests.sim.examples import configuration
 from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.storage import Disk, Storage
@@ -81,7 +82,7 @@ class Process:
         self.alive = self.paused = False
         # True time; the kernel keeps both when the process dies.
         self.answers_until = self.carries_until = 0.0
-        self.has_addresses = False
+        self.addresses = Addresses(self)
         self.withdraw_s: float | None = 0.0  # how long that takes the kernel; None: it refuses
         self.applied: list[int] = []
         self.inbox: list[bytes] = []  # datagrams that wait for the process to run
@@ -184,7 +185,7 @@ class Process:
         self.world.tell(f"{self.node_id} lost its power")
         self.answers_until = min(self.answers_until, self.world.now)
         self.carries_until = min(self.carries_until, self.world.now)
-        self.has_addresses = False
+        self.addresses.there = False
         self.journal.lose_power(rng)
 
     def crash(self, *, noticed_s: float) -> None:
@@ -383,7 +384,7 @@ class Process:
         self.stalled = False
         found = self._execute(action)
         self.failed |= found is not None
-        if isinstance(action, do.InstallRuleset):
+        if isinstance(action, do.InstallRuleset | do.AddAddresses):
             return  # its outcome comes later
         outcome = told.ActionDone(action) if found is None else told.ActionFailed(action, found)
         self.queue.append(outcome)
@@ -418,8 +419,8 @@ class Process:
                 self.carries_until = min(self.carries_until, self.world.now)
             case do.InstallRuleset():
                 self.rulesets(lambda: None, lambda _: self.feed(told.ActionDone(action)))
-            case do.AddAddresses() | do.RestoreAddresses() | do.RemoveAddresses():
-                self.has_addresses = not isinstance(action, do.RemoveAddresses)
+            case do.AddAddresses() | do.RemoveAddresses():
+                self.addresses.take(action)
             case do.SettleFlows(term):
                 self.queue.append(told.FlowsSettled(term))
             case do.FlushFlows():

@@ -148,8 +148,8 @@ def _judge(world: World) -> None:
         lost = world.acknowledged - set(process.applied)
         if lost:
             world.violate(f"{process.node_id} lacks acknowledged commands {sorted(lost)[:5]}")
-        if process.has_addresses != (process.role is Role.ACTIVE):
-            world.violate(f"{process.node_id} has addresses={process.has_addresses}")
+        if process.addresses.there != (process.role is Role.ACTIVE):
+            world.violate(f"{process.node_id} has addresses={process.addresses.there}")
 
 
 def _all(undos: list[Callable[[], None]]) -> None:

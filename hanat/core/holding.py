@@ -1,0 +1,94 @@
+"""Which floating addresses may be on the devices, and what follows for each of them.
+
+An address is on its device only as long as gate and ruleset of a configuration that has it are
+in place: the gate guards what its configuration names, and an address without its ruleset would
+answer with resets. So what a new configuration adds comes after its gate, and what it removes
+goes before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hanat.core.actions import Action, AddAddresses, Announce, RemoveAddresses
+from hanat.core.configuration import FloatingAddress, Interface, among
+from hanat.core.standing import Standing
+
+
+class Holding(Standing):
+    """What a node has on its devices, and what it should have.
+
+    Of a thousand addresses none is searched for in a tuple, or compared with all others.
+    """
+
+    _index_of: tuple[FloatingAddress, ...] = ()
+    _index: Mapping[tuple[str, Interface], tuple[FloatingAddress, ...]] = {}
+    _placed_then: tuple[tuple[FloatingAddress, ...], ...] = ((), (), ())  # wanted, held, result
+
+    def _clear(self) -> tuple[Action, ...]:
+        """Remove what may be on the devices."""
+        wanted = self._configuration.vips
+        held = () if self._held is wanted else self._held
+        return (RemoveAddresses(tuple(dict.fromkeys((*held, *wanted)))),)
+
+    def _guarded(self) -> tuple[FloatingAddress, ...]:
+        """Return what may be held now: what is wanted, and has its gate and its ruleset.
+
+        Those may be of an older configuration while the newest is being installed. What it adds
+        would be unguarded until then, and answer with resets.
+        """
+        installed = self._installed
+        if installed is None or installed is self._configuration:
+            return () if installed is None else self._configuration.vips
+        return among(self._configuration.vips, installed.vips)
+
+    def _announce_some(self, vips: tuple[FloatingAddress, ...]) -> tuple[Action, ...]:
+        there = among(vips, self._placed)
+        return (Announce(there, self._lease_until),) if there else ()
+
+    def _add_new(self) -> tuple[Action, ...]:
+        """Add what a holder lacks, if its gate and ruleset are in place."""
+        if self._installed is not self._configuration:
+            return ()
+        held = set(self._held)
+        new = tuple(vip for vip in self._configuration.vips if vip not in held)
+        self._held = (*self._held, *new) if new else self._held
+        return (AddAddresses(new),) if new else ()
+
+    @property
+    def _placed(self) -> tuple[FloatingAddress, ...]:
+        # What a new configuration adds is not there before its gate is.
+        wanted, held = self._configuration.vips, self._held
+        if wanted is held:
+            return wanted
+        known_wanted, known_held, found = self._placed_then
+        if known_wanted is not wanted or known_held is not held:
+            found = among(wanted, held)
+            self._placed_then = wanted, held, found
+        return found
+
+    def _placed_with(self, interface: str, address: Interface) -> tuple[FloatingAddress, ...]:
+        """Return what is there of an address; a flush takes all of them one by one."""
+        placed = self._placed
+        if placed is not self._index_of:
+            self._index_of = placed
+            self._index = {(vip.interface, a): (vip,) for vip in placed for a in vip.addresses}
+        return self._index.get((interface, address), ())
+
+    def _announce(self) -> Announce:
+        return Announce(self._placed, self._lease_until)
+
+    def _let_go(self, wanted: tuple[FloatingAddress, ...]) -> tuple[FloatingAddress, ...]:
+        """Return what a holder has and a new configuration does not, address by address.
+
+        A vip that only got another address or name must not be gone for a moment.
+        """
+        keep = set(wanted)
+        stay = {(vip.interface, address) for vip in wanted for address in vip.addresses}
+        gone: list[FloatingAddress] = []
+        for vip in (vip for vip in self._held if vip not in keep):
+            left = tuple(a for a in vip.addresses if (vip.interface, a) not in stay)
+            gone += [replace(vip, addresses=left)] if left else []
+        self._held = (*(vip for vip in self._held if vip in keep), *gone)
+        return tuple(gone)

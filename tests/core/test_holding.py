@@ -1,0 +1,148 @@
+"""Addresses that come after a while, and rulesets that come behind a takeover."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+
+from hanat.core import actions as do
+from hanat.core import inputs as told
+from hanat.core.configuration import Configuration, FloatingAddress, among
+from hanat.core.status import Role
+from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
+
+EXTRA = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
+MORE = Configuration("test", PROFILE, (*VIPS, EXTRA), (), ())
+LESS = Configuration("test", PROFILE, VIPS[:1], (), ())
+
+
+def opening() -> tuple[Harness, do.AddAddresses]:
+    """Return an elected node whose addresses are still being added."""
+    h = Harness()
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    actions = h.node.step(told.LeaseObserved(1, 0.09), h.now)
+    (adding,) = (action for action in actions if isinstance(action, do.AddAddresses))
+    assert not any(isinstance(action, do.ArmGate) for action in actions)
+    return h, adding
+
+
+def test_gate_is_armed_after_the_last_address() -> None:
+    h, adding = opening()
+    h.now = 0.08
+    assert h.lease(until=0.15) == []  # renewed meanwhile
+    assert h.waits
+    assert h.tell(told.ActionDone(adding))[0] == do.ArmGate(0.15, 0.15 + PROFILE.grace_s)
+    assert h.role is Role.ACTIVE
+
+
+def test_lease_that_ended_while_addresses_were_added_opens_nothing() -> None:
+    h, adding = opening()
+    h.now = 0.09
+    actions = h.tell(told.ActionDone(adding))
+    assert h.role is Role.FENCED
+    assert do.RemoveAddresses(VIPS) in actions
+    assert not any(isinstance(action, do.ArmGate) for action in actions)
+
+
+def test_end_of_an_earlier_takeover_s_addresses_opens_nothing() -> None:
+    h, adding = opening()
+    assert do.RemoveAddresses(VIPS) in h.tell(told.LeaderObserved(2, PEER))
+    h.tell(told.LeaderObserved(3, ME))
+    h.tell(told.BarrierApplied(3))
+    later = h.node.step(told.LeaseObserved(3, 0.09), h.now)
+    assert do.AddAddresses(VIPS) in later
+    assert h.tell(told.ActionDone(adding)) == []
+    assert h.waits
+
+
+def test_address_that_a_revision_removes_while_it_is_added_goes_before_its_gate_does() -> None:
+    h, adding = opening()
+    assert h.tell(told.ConfigurationApplied(2, LESS)) == [
+        do.RemoveAddresses(VIPS[1:]),
+        do.InstallRuleset(LESS),
+    ]
+    assert do.Announce(VIPS[:1], until=0.09) in h.tell(told.ActionDone(adding))
+
+
+def test_address_that_a_revision_adds_while_others_are_added_comes_after_its_gate() -> None:
+    h, adding = opening()
+    h.tell(told.ConfigurationApplied(2, MORE))  # its gate is installed at once
+    assert h.tell(told.ActionDone(adding))[-2:] == [
+        do.AddAddresses((EXTRA,)), do.Announce((EXTRA,), until=0.09),
+    ]  # fmt: skip
+
+
+def test_takeover_does_not_wait_for_the_ruleset_of_the_newest_revision() -> None:
+    h = Harness()
+    h.slow = True
+    changed = replace(MORE, vips=(VIPS[0], EXTRA))
+    h.tell(told.ConfigurationApplied(2, changed))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    actions = h.lease(until=0.09)
+    # Neither what the newest revision removed, nor what it adds before its gate is there.
+    assert do.AddAddresses(VIPS[:1]) in actions
+    assert h.role is Role.ACTIVE
+    assert h.tell(told.ActionDone(do.InstallRuleset(changed))) == [
+        do.AddAddresses((EXTRA,)), do.Announce((EXTRA,), until=0.09),
+    ]  # fmt: skip
+
+
+def test_takeover_waits_for_a_gate_that_somebody_removed() -> None:
+    h = Harness(slow=False)
+    h.slow = True
+    h.tell(told.RulesetDrifted(("table inet hanat_gate gone",)))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    assert h.lease(until=0.09) == []
+    assert h.waits
+    assert do.AddAddresses(VIPS) in h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
+
+
+def test_restored_addresses_are_announced_when_they_are_there() -> None:
+    h = Harness().active(until=9.0)
+    address = VIPS[0].addresses[0]
+    h.tell(told.RemovalObserved("public", address))
+    h.now = 0.05
+    actions = h.node.step(told.TimerDue(), h.now)
+    assert do.RestoreAddresses(VIPS[:1]) in actions
+    announced = h.tell(told.ActionDone(do.RestoreAddresses(VIPS[:1])))
+    assert announced == [do.Announce(VIPS[:1], until=9.0)]
+
+
+def test_vip_with_another_address_is_held_by_the_one_that_has_its_gate() -> None:
+    both = replace(VIPS[0], addresses=(*VIPS[0].addresses, ip_interface("2001:db8::10/64")))
+    assert among((both, VIPS[1]), VIPS) == VIPS
+    assert among((replace(both, interface="private"),), VIPS) == ()
+
+
+def test_of_a_thousand_addresses_none_is_compared_with_all_others() -> None:
+    """A flush takes them off one by one; each is looked up, not searched for."""
+    compared = 0
+
+    class Counted(FloatingAddress):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+        __hash__ = FloatingAddress.__hash__
+
+    many = tuple(
+        Counted(f"v{n}", "public", (ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/16"),))
+        for n in range(1000)
+    )
+    h = Harness()
+    h.tell(told.ConfigurationApplied(2, replace(CONFIGURATION, vips=many)))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    h.lease(until=9.0)
+    compared = 0
+    for vip in many:
+        h.node.step(told.RemovalObserved("public", vip.addresses[0]), h.now)
+    h.now = 0.05
+    assert do.RestoreAddresses(many) in h.node.step(told.TimerDue(), h.now)
+    assert compared < 10 * len(many)

@@ -1,0 +1,143 @@
+"""A thousand addresses do not hold the loop: slices, their order, what is given up meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from ipaddress import ip_interface
+
+from hanat.core.configuration import Interface
+from hanat.daemon.placing import AT_ONCE_MAX, SLICE_MAX, SLICE_S, Placing
+from hanat.errors import KernelError
+from hanat.kernel.ports import Placement
+
+MANY = tuple(
+    Placement("eth0", ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/16")) for n in range(1000)
+)
+REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
+
+
+class Device:
+    """A device of a kernel that takes its time by the number of addresses."""
+
+    def __init__(self, cost_s: float = 0.0) -> None:
+        self.there: set[Placement] = set()
+        self.calls: list[int] = []
+        self.refuses: Placement | None = None
+        self.now, self._cost_s = 100.0, cost_s
+        self.turns: deque[Callable[[], None]] = deque()
+        self.ended: list[tuple[str, KernelError | None]] = []
+        self.placing = Placing(self, soon=self.turns.append, clock=lambda: self.now)
+
+    def present(self, device: str) -> frozenset[Interface]:
+        raise NotImplementedError(device)
+
+    def add(self, placements: Iterable[Placement]) -> None:
+        """See `ports.Addresses.add`."""
+        self._take(placements, self.there.add)
+
+    def remove(self, placements: Iterable[Placement]) -> None:
+        """See `ports.Addresses.remove`."""
+        self._take(placements, self.there.discard)
+
+    def _take(self, placements: Iterable[Placement], do: Callable[[Placement], None]) -> None:
+        wanted = list(placements)
+        self.calls.append(len(wanted))
+        self.now += len(wanted) * self._cost_s
+        for placement in wanted:
+            do(placement)
+        if self.refuses in wanted:
+            raise REFUSAL
+
+    def tell(self, name: str) -> Callable[[KernelError | None], None]:
+        return lambda error: self.ended.append((name, error))
+
+    def turn(self, turns: int = 1 << 20) -> int:
+        """Let the loop turn until nothing is left, or so often; return how often."""
+        for number in range(turns):
+            if not self.turns:
+                return number
+            self.turns.popleft()()
+        return turns
+
+
+def test_few_are_done_at_once() -> None:
+    d = Device()
+    assert d.placing.add(MANY[:AT_ONCE_MAX], d.tell("add"))
+    assert len(d.there) == AT_ONCE_MAX
+    assert not d.turns
+    assert not d.ended
+
+
+def test_many_come_in_slices_and_the_end_is_told_after_the_last() -> None:
+    d = Device()
+    assert not d.placing.add(MANY, d.tell("add"))
+    assert not d.there
+    turns = d.turn(10)
+    assert turns == 10
+    assert 0 < len(d.there) < len(MANY)
+    assert not d.ended
+    d.turn()
+    assert d.there == set(MANY)
+    assert d.ended == [("add", None)]
+    assert max(d.calls) <= SLICE_MAX
+
+
+def test_slow_kernel_gets_slices_that_it_does_in_bounded_time() -> None:
+    d = Device(cost_s=0.0005)  # as long as the thousandth IPv6 address takes
+    d.placing.add(MANY, d.tell("add"))
+    d.turn()
+    assert d.ended == [("add", None)]
+    assert max(d.calls) * 0.0005 <= 2 * SLICE_S
+
+
+def test_what_is_taken_off_is_not_put_on_any_more() -> None:
+    d = Device()
+    d.placing.add(MANY, d.tell("add"))
+    d.turn(3)
+    d.placing.remove(MANY, d.tell("remove"))
+    done = len(d.calls)
+    d.turn()
+    assert not d.there
+    assert sum(d.calls[done:]) == len(MANY)  # nothing more was added
+    assert d.ended == [("add", None), ("remove", None)]
+
+
+def test_removal_of_one_leaves_the_others_to_be_added() -> None:
+    d = Device()
+    d.placing.add(MANY, d.tell("add"))
+    d.placing.remove(MANY[500:501], d.tell("remove"))
+    d.turn()
+    assert d.there == {*MANY} - {MANY[500]}
+
+
+def test_refused_addition_ends_and_refused_removal_goes_on() -> None:
+    d = Device()
+    d.refuses = MANY[20]
+    d.placing.add(MANY, d.tell("add"))
+    d.turn()
+    assert d.ended == [("add", REFUSAL)]
+    assert len(d.there) < len(MANY)
+
+    d.there = set(MANY)
+    d.placing.remove(MANY, d.tell("remove"))
+    d.turn()
+    assert d.ended[1:] == [("remove", REFUSAL)]
+    assert not d.there
+
+
+def test_what_comes_behind_waits_and_hears_of_removals_only() -> None:
+    d = Device()
+    d.placing.behind(d.tell("first"))
+    d.refuses = MANY[20]
+    d.placing.remove(MANY, d.tell("remove"))
+    d.placing.behind(d.tell("behind"))
+    d.placing.add(MANY, d.tell("add"))
+    d.placing.behind(d.tell("last"))
+    assert d.ended == [("first", None)]
+    d.turn()
+    assert d.ended[1:] == [
+        ("remove", REFUSAL), ("behind", REFUSAL), ("add", REFUSAL), ("last", REFUSAL),
+    ]  # fmt: skip
+    d.placing.behind(d.tell("again"))
+    assert d.ended[-1] == ("again", None)
