@@ -15,7 +15,7 @@ from hanat.core.configuration import Configuration
 from hanat.errors import ConfigError, Problem
 
 NODE_KEYS = frozenset({"node", "cluster_file", "data_dir", "key_file", "interfaces", "api", "peer"})
-CLUSTER_KEYS = frozenset({"cluster", "vip", "masquerade", "service"})
+CLUSTER_KEYS = frozenset({"cluster", "vip", "masquerade", "service", "transit"})
 
 
 def cross_check(

@@ -22,12 +22,20 @@ from hanat.config.document import (
     whole,
 )
 from hanat.config.fields import ListenText, ServerAddress
-from hanat.config.models import ClusterFile, MasqueradeTable, ServerTable, ServiceTable, VipTable
+from hanat.config.models import (
+    ClusterFile,
+    MasqueradeTable,
+    ServerTable,
+    ServiceTable,
+    TransitTable,
+    VipTable,
+)
 from hanat.core.configuration import (
     PROFILES,
     Address,
     Configuration,
     FloatingAddress,
+    Forward,
     Interface,
     Listen,
     Masquerade,
@@ -35,6 +43,7 @@ from hanat.core.configuration import (
     RealServer,
     Replicate,
     Scheduler,
+    Transit,
     VirtualService,
 )
 
@@ -89,6 +98,7 @@ class _Reading:
         self._read_vips(kept(model.vip))
         masquerades = [self._masquerade(i, table) for i, table in kept(model.masquerade)]
         services = self._services(kept(model.service))
+        transits = self._transits(kept(model.transit), services)
         self._findings.raise_if_any()
         assert model.cluster is not None, "no cluster table and no problem"
         return Configuration(
@@ -97,6 +107,8 @@ class _Reading:
             vips=tuple(vip.value for vip in self._vips.values()),
             masquerades=tuple(m for m in masquerades if m is not None),
             services=services,
+            forward=model.cluster.forward or Forward.SERVICES,
+            transits=transits,
         )
 
     def _read_vips(self, tables: list[tuple[int, VipTable]]) -> None:
@@ -169,9 +181,54 @@ class _Reading:
             scheduler = table.scheduler or Scheduler.WRR
             values = tuple(listen for _, listen in listens)
             replicate = table.replicate or Replicate()
-            services.append(VirtualService(table.name or "", values, scheduler, servers, replicate))
+            services.append(
+                VirtualService(
+                    table.name or "", values, scheduler, servers, replicate, self._sources(i, table)
+                )
+            )
         self._refuse_overlaps(published)
         return tuple(services)
+
+    def _sources(self, i: int, table: ServiceTable) -> tuple[str, ...]:
+        """Return the interfaces that clients come by; a vip must be on each."""
+        if table.sources == []:
+            self._findings.add(
+                ("service", i, "from"), "names no interface; leave it out for that of the vip"
+            )
+        known = {vip.value.interface for vip in self._vips.values()}
+        sources: list[tuple[int, str]] = kept(table.sources)
+        for j, name in sources:
+            if self._all_vips_sound and name not in known:
+                text = f'no vip is on interface "{name}"; {nearest(name, known)}'
+                self._findings.add(("service", i, "from", j), text)
+        return tuple(dict.fromkeys(name for _, name in sources))
+
+    def _transits(
+        self, tables: list[tuple[int, TransitTable]], services: tuple[VirtualService, ...]
+    ) -> tuple[Transit, ...]:
+        """Return what is left alone; nothing that hanat translates may be in it."""
+        ours: dict[Address, str] = {
+            server.address: f'server "{server.name}" of service "{service.name}"'
+            for service in services
+            for server in service.servers
+        }
+        ours |= {address: f'vip "{name}"' for address, name in self._floating.items()}
+        names: dict[str, int] = {}
+        transits: list[Transit] = []
+        for i, table in tables:
+            if names.setdefault(table.name, i) != i:
+                text = f'another transit is named "{table.name}"'
+                self._findings.add(("transit", i, "name"), text)
+            if table.network == []:
+                self._findings.add(("transit", i, "network"), "needs at least one network")
+            listed: list[tuple[int, Network]] = kept(table.network)
+            for j, network in listed:
+                inside = [f"{a} of {of}" for a, of in ours.items() if a in network]
+                if inside:
+                    text = f"{network} contains {inside[0]}, which is not left alone"
+                    self._findings.add(("transit", i, "network", j), text)
+            transits.append(Transit(table.name, tuple(network for _, network in listed)))
+        return tuple(transits)
 
     def _servers(self, i: int, table: ServiceTable) -> tuple[RealServer, ...]:
         if table.server == []:

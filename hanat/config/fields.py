@@ -20,6 +20,7 @@ from hanat.config.settings import TcpListen, UnixListen
 from hanat.core.configuration import (
     PROFILES,
     Address,
+    Forward,
     Interface,
     Network,
     Profile,
@@ -30,7 +31,10 @@ from hanat.core.configuration import (
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # host names are welcome
-DEVICE = re.compile(r"[^\s/:\x00-\x1f\x7f]{1,15}")  # IFNAMSIZ is 16 with the final zero
+# IFNAMSIZ is 16 with the final zero. The kernel takes nearly anything; what rules and settings
+# take for a pattern, a quotation or a path ("eth*") names no device.
+DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,14}")
+NO_DEVICES = frozenset({"all", "default", "lo"})
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
 REPLICATE = {
@@ -111,10 +115,13 @@ def parse_server_name(value: object) -> str:
 def parse_device(value: object) -> str:
     """Return the kernel's name of an interface."""
     text = parse_text(value)
-    if not DEVICE.fullmatch(text) or text in {".", ".."}:
+    if not DEVICE.fullmatch(text):
         raise ValueError(
-            f"{show(text)} is not an interface name: up to 15 characters without space, / or :"
+            f"{show(text)} is not an interface name: up to 15 letters, digits or any of _ . - + @, "
+            "a letter, digit or underscore first"
         )
+    if text in NO_DEVICES:
+        raise ValueError(f"{show(text)} is no device that can carry a floating address")
     return text
 
 
@@ -179,6 +186,29 @@ def parse_scheduler(value: object) -> Scheduler:
     if text not in known:
         raise ValueError(f"{show(text)} is not a scheduler; they are {', '.join(known)}")
     return Scheduler(text)
+
+
+def parse_forward(value: object) -> Forward:
+    """Return what the routers forward."""
+    text = parse_text(value)
+    known = [forward.value for forward in Forward]
+    if text not in known:
+        raise ValueError(
+            f'{show(text)} is not known: write "services" for what is published and masqueraded, '
+            'or "open" for everything that the routers have a route for'
+        )
+    return Forward(text)
+
+
+def parse_source(value: object) -> str:
+    """Return the logical interface that clients come by."""
+    text = parse_text(value)
+    if not NAME.fullmatch(text):
+        raise ValueError(
+            f"{show(text)} is not the name of an interface as vips have; "
+            'clients come by interfaces: write from = ["public", "private"]'
+        )
+    return text
 
 
 def parse_replicate(value: object) -> Replicate:

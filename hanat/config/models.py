@@ -18,7 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from hanat.config import fields
 from hanat.config.settings import TcpListen, UnixListen
-from hanat.core.configuration import Address, Interface, Network, Profile, Replicate, Scheduler
+from hanat.core.configuration import (
+    Address,
+    Forward,
+    Interface,
+    Network,
+    Profile,
+    Replicate,
+    Scheduler,
+)
 
 Schema = Annotated[int, PlainValidator(fields.parse_schema)]
 Name = Annotated[str, PlainValidator(fields.parse_name)]
@@ -31,6 +39,8 @@ Weight = Annotated[int, PlainValidator(fields.whole_number(0, 65535))]
 Duration = Annotated[float, PlainValidator(fields.parse_duration)]  # seconds
 ProfileName = Annotated[Profile, PlainValidator(fields.parse_profile)]
 ReplicatePolicy = Annotated[Replicate, PlainValidator(fields.parse_replicate)]
+ForwardPolicy = Annotated[Forward, PlainValidator(fields.parse_forward)]
+SourceName = Annotated[str, PlainValidator(fields.parse_source)]
 SchedulerName = Annotated[Scheduler, PlainValidator(fields.parse_scheduler)]
 NodeAddress = Annotated[Address, PlainValidator(fields.parse_address)]
 VipAddress = Annotated[Interface, PlainValidator(fields.parse_interface)]
@@ -52,6 +62,7 @@ class ClusterTable(Table):
 
     name: Name
     profile: ProfileName | None = None
+    forward: ForwardPolicy | None = Forward.SERVICES
 
 
 class VipTable(Table):
@@ -69,6 +80,13 @@ class MasqueradeTable(Table):
     to: VipReference | None
 
 
+class TransitTable(Table):
+    """``[[transit]]``."""
+
+    name: Name
+    network: list[SourceNetwork | None] | None
+
+
 class ServerTable(Table):
     """``[[service.server]]``."""
 
@@ -84,6 +102,7 @@ class ServiceTable(Table):
     listen: list[ServiceListen | None] | None
     scheduler: SchedulerName | None = Scheduler.WRR
     replicate: ReplicatePolicy | None = Replicate()
+    sources: list[SourceName | None] | None = Field(alias="from", default=None)
     server: list[ServerTable | None] | None
 
 
@@ -94,6 +113,7 @@ class ClusterFile(Table):
     cluster: ClusterTable | None
     vip: list[VipTable | None] | None
     masquerade: list[MasqueradeTable | None] | None = None
+    transit: list[TransitTable | None] | None = None
     service: list[ServiceTable | None] | None = None
 
 

@@ -98,7 +98,10 @@ def _parts(configuration: Configuration) -> Mapping[str, str]:
     parts = {
         "cluster name": configuration.name,
         "cluster profile": configuration.profile.name,
+        "cluster forward": configuration.forward.value,
     }
+    for transit in configuration.transits:
+        parts[f"transit {transit.name}"] = ", ".join(sorted(map(str, transit.networks)))
     for vip in configuration.vips:
         addresses = ", ".join(map(str, vip.addresses))
         parts[f"vip {vip.name}"] = f"{addresses} on {vip.interface}"
@@ -120,6 +123,8 @@ def _service(service: VirtualService) -> str:
     replicate = service.replicate
     text = ", ".join(map(str, service.listens)) or "nothing"
     text += f", {service.scheduler.value}"
+    if service.sources:
+        text += f", from {', '.join(sorted(service.sources))}"
     if not replicate.established:
         return f"{text}, not replicated"
     if replicate.unassured:

@@ -39,6 +39,13 @@ class Protocol(Enum):
     UDP = "udp"
 
 
+class Forward(Enum):
+    """What the routers forward."""
+
+    SERVICES = "services"  # to the servers of services, and what is masqueraded
+    OPEN = "open"  # everything that this machine has a route for
+
+
 PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 
 
@@ -142,13 +149,26 @@ class RealServer:
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """What clients see: addresses and ports, and the servers behind them."""
+    """What clients see: addresses and ports, and the servers behind them.
+
+    Attributes:
+        sources: Logical interfaces by which clients may come; empty: that of the vip alone.
+    """
 
     name: str
     listens: tuple[Listen, ...]
     scheduler: Scheduler
     servers: tuple[RealServer, ...]
     replicate: Replicate = Replicate()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Transit:
+    """Networks whose packets are none of hanat's business: any router forwards them as they are."""
+
+    name: str
+    networks: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +195,8 @@ class Configuration:
     vips: tuple[FloatingAddress, ...]
     masquerades: tuple[Masquerade, ...]
     services: tuple[VirtualService, ...]
+    forward: Forward = Forward.SERVICES
+    transits: tuple[Transit, ...] = ()
 
     @property
     def interfaces(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hanat.core.configuration import Configuration, Interface
+from hanat.core.forward_policy import UNTRANSLATED, transit_rules
 from hanat.core.notation import FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
 
 # Between conntrack (-200), whose state the gate asks for, and nat (-100), which
@@ -26,12 +27,14 @@ def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str
     ports = devices_of(configuration, devices)
     vips = {version: addresses_of(configuration, version) for version in FAMILIES}
     lines = [f"# hanat: gate of cluster {configuration.name}"]
-    lines += _gate_inet(ports, vips)
+    lines += _gate_inet(ports, vips, transit_rules(configuration, f"{UNTRANSLATED} accept"))
     lines += _gate_arp(vips[4])
     return "\n".join(lines) + "\n"
 
 
-def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) -> list[str]:
+def _gate_inet(
+    ports: Sequence[str], vips: Mapping[int, Sequence[Interface]], transit: Iterable[str]
+) -> list[str]:
     table = f"inet {GATE_TABLE}"
     hook = f"hook prerouting priority {GATE_PRIORITY}; policy accept;"
     targets = ", ".join(f"0x{int(a.ip):032x}" for a in vips[6])
@@ -46,6 +49,7 @@ def _gate_inet(ports: Sequence[str], vips: Mapping[int, Sequence[Interface]]) ->
         "iifname != @ports accept",
         "ip daddr @vips_v4 goto guarded",
         "ip6 daddr @vips_v6 goto guarded",
+        *transit,
         "fib daddr type != { local, broadcast, multicast, anycast } goto guarded",
     ]
     # After NAT: what is still meant for a floating address is meant for this node.

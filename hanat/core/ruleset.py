@@ -23,12 +23,12 @@ would cost the lease. Raising ``nf_conntrack_max`` was considered: it moves the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from collections.abc import Mapping, Sequence
 from itertools import chain as chained
 
-from hanat.core.configuration import Configuration, Network
+from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
+from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
 from hanat.core.notation import (
     FAMILIES,
     IP,
@@ -72,6 +72,7 @@ def render_ruleset(
         _postrouting_chain(configuration, devices, ports),
         _events_chain(configuration, ports),
         *_input_chains(configuration),
+        *policy_blocks(configuration, devices),
         *_untracked_chains(configuration, conversation),
     ]
     body = "\n\n".join("\n".join(f"    {line}" for line in block) for block in blocks if block)
@@ -111,26 +112,10 @@ def _postrouting_chain(
                 f"ct status dnat snat {family} to {address.ip}"
             )
     lines.append("ct status dnat accept")
-    for masquerade in configuration.masquerades:
-        device = devices[masquerade.interface]
-        for source in sorted(masquerade.sources, key=lambda a: a.version):
-            networks = _networks(masquerade.networks, source.version)
-            if networks:
-                family = IP[source.version]
-                lines.append(
-                    f'oifname "{device}" {family} saddr {{ {", ".join(networks)} }} '
-                    f"snat {family} to {source}"
-                )
+    lines += transit_rules(configuration, "accept")
+    for match, source in masqueraded(configuration, devices):
+        lines.append(f"{match} snat {IP[source.version]} to {source}")
     return chain("postrouting", lines)
-
-
-def _networks(networks: Iterable[Network], version: int) -> list[str]:
-    """Return the networks of one version without overlaps, which nft refuses."""
-    if version == 4:
-        v4 = [network for network in networks if isinstance(network, IPv4Network)]
-        return [str(network) for network in collapse_addresses(v4)]
-    v6 = [network for network in networks if isinstance(network, IPv6Network)]
-    return [str(network) for network in collapse_addresses(v6)]
 
 
 def _events_chain(configuration: Configuration, ports: Sequence[str]) -> list[str]:

@@ -14,12 +14,14 @@ from hanat.core.configuration import (
     PROFILES,
     Configuration,
     FloatingAddress,
+    Forward,
     Listen,
     Masquerade,
     Protocol,
     RealServer,
     Replicate,
     Scheduler,
+    Transit,
 )
 from hanat.errors import EXIT_CONFIG_INVALID, ConfigError
 from tests.config.helpers import CLUSTER, EXAMPLES, SMALL, changed, problems_of, service
@@ -177,7 +179,7 @@ def test_an_unknown_key_is_answered_with_the_nearest() -> None:
     ]
     assert problems_of(SMALL + "[[servcie]]\n") == ['servcie: unknown key; did you mean "service"?']
     assert problems_of(SMALL + "[zzz]\n") == [
-        "zzz: unknown key; known are cluster, masquerade, schema, service, vip"
+        "zzz: unknown key; known are cluster, masquerade, schema, service, transit, vip"
     ]
 
 
@@ -409,3 +411,76 @@ def test_an_unreadable_file_is_a_config_error(tmp_path: Path) -> None:
             load_cluster(tmp_path / name)
         assert str(caught.value).endswith(expected)
         assert caught.value.exit_code == EXIT_CONFIG_INVALID
+
+
+def test_what_passes_is_told_by_forward_from_and_transit() -> None:
+    text = changed(SMALL, 'name = "edge1"', 'name = "edge1", forward = "open"')
+    text += changed(
+        service("vip:private tcp/80", "10.11.12.101"),
+        'name = "web"',
+        'name = "web"\nfrom = ["public", "private"]',
+    )
+    text += '[[transit]]\nname = "vpn"\nnetwork = ["10.99.0.0/16", "fd00:99::/64"]\n'
+
+    found = parse(text)
+
+    assert found.forward is Forward.OPEN
+    assert found.services[0].sources == ("public", "private")
+    networks = (ip_network("10.99.0.0/16"), ip_network("fd00:99::/64"))
+    assert found.transits == (Transit("vpn", networks),)
+    plain = parse(SMALL)
+    assert (plain.forward, plain.transits) == (Forward.SERVICES, ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'name = "edge1"',
+            'name = "edge1", forward = "all"',
+            'cluster.forward: "all" is not known: write "services" for what is published and '
+            'masqueraded, or "open" for everything that the routers have a route for',
+        ),
+        (
+            'from = ["public"]',
+            'from = ["10.0.0.0/8"]',
+            'service[0].from[0]: "10.0.0.0/8" is not the name of an interface as vips have; '
+            'clients come by interfaces: write from = ["public", "private"]',
+        ),
+        (
+            'from = ["public"]',
+            'from = ["pubic"]',
+            'service[0].from[0]: no vip is on interface "pubic"; did you mean "public"?',
+        ),
+        (
+            'from = ["public"]',
+            "from = []",
+            "service[0].from: names no interface; leave it out for that of the vip",
+        ),
+        ("10.99.0.0/16", "10.99.0.1/16", "transit[0].network[0]: "),
+        (
+            "10.99.0.0/16",
+            "10.11.0.0/16",
+            'transit[0].network[0]: 10.11.0.0/16 contains 10.11.12.101 of server "web-0" of '
+            'service "web", which is not left alone',
+        ),
+        (
+            "10.99.0.0/16",
+            "203.0.113.0/24",
+            'transit[0].network[0]: 203.0.113.0/24 contains 203.0.113.10 of vip "public", which '
+            "is not left alone",
+        ),
+        ('"10.99.0.0/16"', "", "transit[0].network: needs at least one network"),
+    ],
+)
+def test_what_passes_is_refused_if_it_makes_no_sense(old: str, new: str, expected: str) -> None:
+    text = SMALL + changed(
+        service("vip:public tcp/80", "10.11.12.101"),
+        'name = "web"',
+        'name = "web"\nfrom = ["public"]',
+    )
+    text += '[[transit]]\nname = "vpn"\nnetwork = ["10.99.0.0/16"]\n'
+
+    (problem,) = problems_of(changed(text, old, new))
+
+    assert problem.startswith(expected)

@@ -9,34 +9,38 @@ from hypothesis import strategies as st
 
 from hanat.core.configuration import (
     PROFILES,
-    Address,
     Configuration,
     FloatingAddress,
+    Forward,
     Listen,
     Masquerade,
     Protocol,
     RealServer,
     Replicate,
     Scheduler,
+    Transit,
     VirtualService,
 )
 from tests.core.examples import EDGE
+
+VPN = Transit("vpn", tuple(map(ip_network, ("10.99.0.0/16", "10.99.7.0/24", "fd00:99::/64"))))
 
 
 @st.composite
 def configurations(draw: st.DrawFn) -> Configuration:
     """Return configurations with up to five services, for the devices of `examples`."""
     vips = draw(st.sampled_from([EDGE.vips, EDGE.vips[:1], tuple(map(_only_v4, EDGE.vips))]))
-    addresses = [address.ip for vip in vips for address in vip.addresses]
     count = draw(st.integers(0, 5))
     # Ports of services do not overlap: service n has the n-th thousand.
-    services = tuple(draw(_services(f"s-{n}.x", addresses, 1000 * (n + 1))) for n in range(count))
+    services = tuple(draw(_services(f"s-{n}.x", vips, 1000 * (n + 1))) for n in range(count))
     return Configuration(
         name="any",
         profile=PROFILES["default"],
         vips=vips,
         masquerades=draw(st.sampled_from([EDGE.masquerades, (), (_overlapping(),)])),
         services=services,
+        forward=draw(st.sampled_from(Forward)),
+        transits=draw(st.sampled_from([(), (VPN,)])),
     )
 
 
@@ -50,7 +54,10 @@ def _overlapping() -> Masquerade:
 
 
 @st.composite
-def _services(draw: st.DrawFn, name: str, addresses: list[Address], base: int) -> VirtualService:
+def _services(
+    draw: st.DrawFn, name: str, vips: tuple[FloatingAddress, ...], base: int
+) -> VirtualService:
+    addresses = [address.ip for vip in vips for address in vip.addresses]
     asked = draw(st.sets(st.tuples(st.sampled_from(addresses), st.sampled_from(Protocol))))
     length = draw(st.sampled_from([0, 0, 99]))
     listens = tuple(Listen(a, p, base, base + length) for a, p in sorted(asked, key=str))
@@ -67,4 +74,6 @@ def _services(draw: st.DrawFn, name: str, addresses: list[Address], base: int) -
         )
     )
     replicate = draw(st.sampled_from([Replicate(), Replicate(unassured=True)]))
-    return VirtualService(name, listens, draw(st.sampled_from(Scheduler)), servers, replicate)
+    sources = draw(st.sets(st.sampled_from([vip.interface for vip in vips])))
+    scheduler = draw(st.sampled_from(Scheduler))
+    return VirtualService(name, listens, scheduler, servers, replicate, tuple(sorted(sources)))

@@ -79,10 +79,11 @@ def test_no_difference_means_the_same_values_in_any_order(
 
 def _sorted(configuration: Configuration) -> object:
     services = {
-        (s.name, s.listens, s.scheduler, frozenset(s.servers), s.replicate)
+        (s.name, s.listens, s.scheduler, frozenset(s.servers), s.replicate, s.sources)
         for s in configuration.services
     }
-    return frozenset(configuration.vips), frozenset(configuration.masquerades), services
+    passing = configuration.forward, frozenset(configuration.transits)
+    return frozenset(configuration.vips), frozenset(configuration.masquerades), services, passing
 
 
 def test_node_settles_a_revision_when_its_ruleset_is_installed() -> None:

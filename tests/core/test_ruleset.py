@@ -78,8 +78,9 @@ snat ip to 10.11.12.1
         iifname "eth1" oifname "eth1" ip6 saddr fd00:12::/64 ct status dnat \
 snat ip6 to fd00:12::1
         ct status dnat accept
-        oifname "eth0" ip saddr { 10.11.12.0/24 } snat ip to 203.0.113.10
-        oifname "eth0" ip6 saddr { fd00:12::/64 } snat ip6 to 2001:db8:1::10
+        iifname { "eth1" } oifname "eth0" ip saddr { 10.11.12.0/24 } snat ip to 203.0.113.10
+        iifname { "eth1" } oifname "eth0" ip6 saddr { fd00:12::/64 } \
+snat ip6 to 2001:db8:1::10
     }
 
     chain events {
@@ -101,6 +102,42 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
         type filter hook input priority filter; policy accept;
         ip daddr { 10.11.12.1, 203.0.113.10 } goto floating
         ip6 daddr { 2001:db8:1::10, fd00:12::1 } goto floating
+    }
+
+    chain arrival/private {
+        ip saddr { 203.0.113.0/24 } counter drop
+        ip6 saddr { 2001:db8:1::/64 } counter drop
+        ct state established,related,untracked accept
+        ip saddr != 0.0.0.0 fib saddr oifname { "eth0" } counter drop
+        ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth0" } counter drop
+        fib daddr type { local, broadcast, anycast } \
+fib daddr . iif type != { local, broadcast, anycast } counter drop
+    }
+
+    chain arrival/public {
+        ip saddr { 10.11.12.0/24 } counter drop
+        ip6 saddr { fd00:12::/64 } counter drop
+        ct state established,related,untracked accept
+        ip saddr != 0.0.0.0 fib saddr oifname { "eth1" } counter drop
+        ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth1" } counter drop
+        fib daddr type { local, broadcast, anycast } \
+fib daddr . iif type != { local, broadcast, anycast } counter drop
+    }
+
+    chain arrival {
+        type filter hook prerouting priority -130; policy accept;
+        iifname vmap { "eth1" : goto arrival/private, "eth0" : goto arrival/public }
+    }
+
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        iifname != { "eth0", "eth1" } accept
+        ct state established,related accept
+        ct status dnat ct original ip daddr { 10.11.12.1, 203.0.113.10 } accept
+        ct status dnat ct original ip6 daddr { 2001:db8:1::10, fd00:12::1 } accept
+        iifname { "eth1" } oifname "eth0" ip saddr { 10.11.12.0/24 } accept
+        iifname { "eth1" } oifname "eth0" ip6 saddr { fd00:12::/64 } accept
+        counter drop
     }
 
     chain cluster {

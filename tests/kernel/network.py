@@ -52,7 +52,9 @@ def _conversation(name: str, peer: str) -> Conversation:
     return Conversation(own, peers, RAFT_PORT, MESH_PORT)
 
 
-def service(name: str, port: int, server_port: int) -> VirtualService:
+def service(
+    name: str, port: int, server_port: int, *, sources: tuple[str, ...] = ()
+) -> VirtualService:
     """Return a service on both floating addresses, TCP and UDP."""
     return VirtualService(
         name=name,
@@ -62,6 +64,7 @@ def service(name: str, port: int, server_port: int) -> VirtualService:
             RealServer("one", ip_address(SERVER), server_port, weight=1),
             RealServer("six", ip_address(SERVER_V6), server_port, weight=1),
         ),
+        sources=sources,
     )
 
 
@@ -78,7 +81,7 @@ RAFT_PORT, MESH_PORT = 7411, 7412
 CONFIGURATION = replace(
     EDGE,
     services=(
-        service("echo", SERVICE_PORT, SERVER_PORT),
+        service("echo", SERVICE_PORT, SERVER_PORT, sources=("public", "private")),
         service("closing", CLOSING_PORT, CLOSING_SERVER_PORT),
     ),
 )

@@ -1,0 +1,87 @@
+"""What may pass, as text; what the kernel makes of it is in tests/kernel/test_reach.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from hanat.core.configuration import Configuration, FloatingAddress, Forward, Masquerade, Transit
+from hanat.core.forward_policy import entry_devices, policy_blocks
+from hanat.core.gate import render_gate
+from hanat.core.ruleset import render_ruleset
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC, WEB
+
+DMZ = FloatingAddress("dmz", "dmz", (ip_interface("10.20.0.1/16"),))
+THREE = replace(EDGE, vips=(*EDGE.vips, DMZ))
+THREE_DEVICES = {**DEVICES, "dmz": "eth2"}
+
+
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        (["10.11.12.0/24"], ("eth1",)),  # where a vip is in it
+        (["10.11.12.128/25"], ("eth1",)),
+        (["10.20.0.0/16", "10.11.0.0/16"], ("eth1", "eth2")),
+        (["10.99.0.0/16"], ("eth1", "eth2")),  # behind a router on whatever side
+        (["0.0.0.0/0"], ("eth1", "eth2")),  # never where it leaves
+    ],
+)
+def test_masqueraded_networks_come_in_by_their_own_device(
+    networks: list[str], expected: tuple[str, ...]
+) -> None:
+    masquerade = Masquerade(tuple(map(ip_network, networks)), (PUBLIC,), "public")
+
+    assert entry_devices(THREE, masquerade, THREE_DEVICES) == expected
+
+
+def test_a_router_with_one_device_masquerades_what_comes_in_there() -> None:
+    one = replace(EDGE, vips=EDGE.vips[:1])
+
+    assert entry_devices(one, EDGE.masquerades[0], DEVICES) == ("eth0",)
+    assert "fib saddr" not in text_of(one)
+
+
+def test_a_vip_s_network_is_forged_elsewhere_unless_it_overlaps() -> None:
+    wide = replace(DMZ, addresses=(ip_interface("10.11.0.9/16"),))
+    text = text_of(replace(EDGE, vips=(*EDGE.vips, wide)), THREE_DEVICES)
+
+    assert "ip saddr { 10.11.0.0/16 } counter drop" in text  # by the public device
+    private = text[text.index("chain arrival/private") :]
+    assert "10.11.0.0/16 } counter drop" not in private[: private.index("chain", 1)]
+
+
+def test_services_say_by_which_devices_clients_come() -> None:
+    services = (replace(WEB, sources=("public", "private")), replace(MEDIA, sources=("private",)))
+    blocks = {block[0]: block for block in policy_blocks(replace(EDGE, services=services), DEVICES)}
+
+    assert "203.0.113.10 . tcp . 80," in "\n".join(blocks["set asked_private_v4 {"])
+    assert "203.0.113.10 . udp . 5000-5099," in "\n".join(blocks["set asked_private_v4 {"])
+    denied = "\n".join(blocks["set denied_public_v4 {"])
+    assert "203.0.113.10 . udp . 5000-5099," in denied
+    assert ". 80," not in denied
+    assert any(
+        "@denied_public_v4 counter drop" in line for line in blocks["chain arrival/public {"]
+    )
+
+
+def test_an_open_router_has_no_chain_for_what_it_forwards() -> None:
+    assert "hook forward" in text_of(EDGE)
+    assert "hook forward" not in text_of(replace(EDGE, forward=Forward.OPEN))
+
+
+def test_transit_is_left_alone_by_ruleset_and_gate() -> None:
+    networks = tuple(map(ip_network, ("10.99.0.0/16", "10.99.7.0/24")))
+    with_transit = replace(EDGE, transits=(Transit("vpn", networks),))
+
+    assert text_of(with_transit).count("{ 10.99.0.0/16 } accept") == 5
+    gate = render_gate(with_transit, DEVICES)
+    # Flows that are translated need the right, whoever their client is.
+    assert gate.count("ip saddr { 10.99.0.0/16 } ct status ! snat,dnat accept") == 1
+    assert gate.index("@vips_v4 goto guarded") < gate.index("10.99.0.0/16")
+
+
+def text_of(configuration: Configuration, devices: Mapping[str, str] = DEVICES) -> str:
+    return render_ruleset(configuration, devices, CONVERSATION)
