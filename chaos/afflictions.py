@@ -6,6 +6,7 @@ becomes of the run.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from chaos.topology import FLOATING
 
 LIMIT_S = 30.0
 END_S = 5.0
-BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 16 << 20
 BALLAST = "ballast"
 
 
@@ -96,11 +97,12 @@ class DiskFull:
     def start(self) -> int:
         """Fill it."""
         instant_ns = time.monotonic_ns()
-        size = BLOCK_BYTES
+        size, taken = BLOCK_BYTES, 0
         with self._ballast.open("wb", buffering=0) as ballast:
             while size:
                 try:
-                    ballast.write(bytes(size))
+                    os.posix_fallocate(ballast.fileno(), taken, size)
+                    taken += size
                 except OSError:
                     size //= 2
         return instant_ns

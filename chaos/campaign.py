@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chaos import census, logs, remembered
+from chaos import census, history, logs, remembered
+from chaos.attack import Aim, Attack, Nemesis, Site
 from chaos.errors import LabError
 from chaos.generator import Step, plan
 from chaos.history import Fact, Injection
 from chaos.lab import Lab
-from chaos.nemeses import Aim, Attack, Nemesis, Site
 from chaos.operators import Operators
 from chaos.targets import choose
 from chaos.traffic import HTTP, SYN, TCP, UDP, Traffic
@@ -41,12 +41,13 @@ PROBED = tuple(w.name for w in (*UDP, *SYN))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for."""
+    """What was asked for; see `generator.plan`."""
 
     seed: int
     nemeses: Sequence[Nemesis]
     time_s: float
     profile: str
+    lasting: bool = False
 
 
 @dataclass(slots=True)
@@ -111,13 +112,21 @@ def perform(lab: Lab, campaign: Campaign) -> None:
             attempt(campaign, ending)
 
     def logged() -> list[Fact]:
+        texts = {name: lab.log(name) for name in lab.nodes}
         return [
             fact
-            for name in lab.nodes
-            for fact in logs.roles(lab.log(name), name, offset_ns=offset_ns)
+            for name, text in texts.items()
+            for read in (logs.roles, logs.lines)
+            for fact in read(text, name, offset_ns=offset_ns)
         ]
 
-    for seen in (traffic.facts, operators.facts, lambda: campaign.injections, logged):
+    def by_faults() -> list[Fact]:
+        files = sorted((lab.folder / "history").glob("flows-*.jsonl"))
+        return [fact for file in files for fact in history.read(file)]
+
+    for seen in (
+        traffic.facts, operators.facts, lambda: campaign.injections, logged, by_faults
+    ):  # fmt: skip
         attempt(campaign, lambda seen=seen: campaign.facts.extend(seen()))  # type: ignore[misc]
     campaign.start_ns, campaign.end_ns = traffic.start_ns, traffic.end_ns
 
@@ -155,12 +164,13 @@ class Runner:
         self._rest(WARM_UP_S)
         self._settle()
         self._count()
-        for step in plan(settings.seed, settings.nemeses):
-            if time.monotonic() + step.hold_s + step.apart_s + step.rest_s > deadline:
+        for step in plan(settings.seed, settings.nemeses, lasting=settings.lasting):
+            if time.monotonic() + step.length_s > deadline:
                 break
             self._do(step)
         self._rest(deadline - time.monotonic())
         self._campaign.facts += census.flow_tables(self._lab)
+        self.heal()
         self._rest(LAST_S)
         self._settle()
         self._campaign.facts += census.flow_tables(self._lab)
@@ -169,20 +179,33 @@ class Runner:
     def _do(self, step: Step) -> None:
         draw = random.Random(step.seed)
         holder = self._lab.holder()
-        nodes = self._site.nodes
+        already = len(self._in_force)
+        nodes = [name for name, node in self._lab.nodes.items() if node.wanted]
         victims = choose(step.target, nodes=nodes, holder=holder, draw=draw)
-        attack = step.nemesis.attack(Aim(self._site, victims, draw))
+        attack = step.nemesis.attack(self._aim(victims, draw))
         self.begin(step.nemesis, step.target, attack, holder)
         spared = [n for n in nodes if n not in attack.nodes]
         if step.second and spared:
             self._rest(step.apart_s)
             others = choose("one", nodes=spared, holder=holder, draw=draw)
-            second = step.second.attack(Aim(self._site, others, draw))
+            second = step.second.attack(self._aim(others, draw))
             self.begin(step.second, "one", second, holder)
+        for inner in step.inner:
+            self._settle()
+            self._do(inner)
         self._rest(step.hold_s)
-        self.heal()
+        self._count()
+        if not step.lasting:
+            self.heal(already)
         self._settle()
+        self._count()
         self._rest(step.rest_s)
+
+    def _aim(self, victims: tuple[str, ...], draw: random.Random) -> Aim:
+        """Aim at some nodes, knowing of those that other faults have taken out."""
+        out = {name for here in self._in_force for name in here.attack.out}
+        away = (name for name in self._site.nodes if name in out and name not in victims)
+        return Aim(self._site, victims, draw, tuple(away))
 
     def begin(self, nemesis: Nemesis, target: str, attack: Attack, holder: str | None) -> None:
         """Begin a fault and write it down."""
@@ -202,6 +225,9 @@ class Runner:
                 start_limit=attack.start_limit,
                 heal_limit=attack.heal_limit,
                 holder=holder,
+                ends=list(attack.ends),
+                stays=attack.stays,
+                unjudged=list(attack.unjudged),
             )
         )
         here = _InForce(attack, len(self._campaign.injections) - 1)
@@ -216,9 +242,9 @@ class Runner:
     def _replace(self, here: _InForce, injection: Injection) -> None:
         self._campaign.injections[here.index] = injection
 
-    def heal(self) -> None:
-        """Undo all that is in force, the last first."""
-        while self._in_force:
+    def heal(self, leave: int = 0) -> None:
+        """Undo what is in force, the last first, but for so many that began first."""
+        while len(self._in_force) > leave:
             here = self._in_force[-1]
             # Before the undoing: a start that takes time is a part of it.
             healed = replace(self._injection(here), heal_ns=time.monotonic_ns())
@@ -265,15 +291,15 @@ class Runner:
 
     def _count(self) -> None:
         facts = self._campaign.facts
-        facts += [census.count(self._lab, name) for name in self._lab.nodes]
+        facts += [census.count(self._lab, n) for n, node in self._lab.nodes.items() if node.wanted]
 
 
 def lacking(lab: Lab) -> str | None:
-    """Return what a cluster of running nodes lacks to be well, by their own word; None if nothing.
+    """Return what the nodes that are to run lack to be well, by their own word; None if nothing.
 
     Well is: one node ACTIVE, the others its BACKUPs, every one eligible and with all flows.
     """
-    statuses = lab.statuses()
+    statuses = {n: node.status() for n, node in lab.nodes.items() if node.wanted}
     for name, status in statuses.items():
         if status is None:
             return f"{name} does not answer"

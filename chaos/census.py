@@ -19,6 +19,7 @@ HOSTS = {"c1": "public", "s1": "private", "s2": "private"}
 def count(lab: Lab, name: str) -> Census:
     """Return what a node is made of at this moment."""
     commands, descriptors, memory_kib = [], 0, 0
+    pids: dict[str, str] = {}
     for process in lab.nodes[name].processes:
         folder = Path(f"/proc/{process.pid}")
         try:
@@ -28,11 +29,13 @@ def count(lab: Lab, name: str) -> Census:
         except OSError:
             continue  # it has ended meanwhile
         commands.append(next((w for w in command if w.startswith("hanat.")), command[0]))
+        pids[commands[-1]] = f"{process.pid}@{process.started}"
         resident = next((li for li in status.splitlines() if li.startswith("VmRSS")), "")
         memory_kib += int(resident.split()[1]) if resident else 0
+    own = {port.address for port in lab.topology.router(name).ports}
     return Census(
         time.monotonic_ns(), name, sorted(commands), descriptors, memory_kib,
-        sorted(lab.addresses(name)),
+        sorted(lab.addresses(name)), pids, sorted(own - lab.present(name)),
     )  # fmt: skip
 
 

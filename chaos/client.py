@@ -29,6 +29,7 @@ def main() -> None:
         "--seconds", type=float, default=60.0, help="at most (default: %(default)s)"
     )
     parser.add_argument("--source-port", type=int, default=0, help="udp only")
+    parser.add_argument("--again", action="store_true", help="tcp only: after a reset")
     options = parser.parse_args()
     prefer()
     facts = _run(options, Stop(options.seconds))
@@ -49,7 +50,7 @@ def _run(options: argparse.Namespace, stop: Stop) -> Sequence[history.Fact]:
     if options.workload == "syn":
         return [syn.run(options.name, target, period_s=period_s, stop=stop)]
     if options.workload == "tcp":
-        return tcp.run(options.name, target, period_s=period_s, stop=stop)
+        return tcp.run(options.name, target, period_s=period_s, stop=stop, again=options.again)
     return asyncio.run(http.run(options.name, target, period_s=period_s, stop=stop))
 
 

@@ -39,6 +39,7 @@ def load(folder: Path) -> dict[str, Any]:
         found = json.loads(file.read_text())
         found["verdicts"] = {v["name"]: v for v in found["verdicts"]}
         found["name"] = folder.name
+        found.setdefault("times", {})
     except OSError as error:
         raise LabError(
             f"cannot compare {folder}: {file.name}: {error.strerror}; name folders of runs"
@@ -49,7 +50,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a table of verdicts, and one of the longest outages that are judged, a line each.
+    """Return tables of verdicts, of the longest outages that are judged, of times; a line each.
 
     The first column has all runs together: how many are valid, and the longest of all.
     """
@@ -71,7 +72,18 @@ def tables(runs: Sequence[dict[str, Any]]) -> list[str]:
         most = max(ms for ms in worst if ms is not None)
         cells = ["-" if ms is None else f"{ms:.0f}" for ms in worst]
         outages.append([f"  {nemesis}", f"{most:.0f}", *cells])
-    return [*_aligned(rows), "", *_aligned(outages)]
+    return [*_aligned(rows), "", *_aligned(outages), "", *_aligned(_times(runs))]
+
+
+def _times(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return a table: how often each nemesis was judged, in all runs and in each."""
+    rows = [["times judged (with a bound)", "all", *(run["name"] for run in runs)]]
+    for nemesis in _names(run["times"] for run in runs):
+        each = [run["times"].get(nemesis, {"judged": 0, "bounded": 0}) for run in runs]
+        judged, bounded = (sum(row[key] for row in each) for key in ("judged", "bounded"))
+        cells = [str(row["judged"]) if row["judged"] else "-" for row in each]
+        rows.append([f"  {nemesis}", f"{judged} ({bounded})", *cells])
+    return rows
 
 
 def _judged(name: str, verdicts: Sequence[Any]) -> list[str]:

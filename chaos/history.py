@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, TextIO, TypeVar, get_args
 
 from chaos.errors import LabError
+from chaos.observed import Dropped, Flows, LogLines, Stall
 from chaos.replicated import Applied, Committed, FlowTable
 
 Outcome = Literal["ok", "fail", "info"]
@@ -56,6 +57,9 @@ class Injection:
         hindered: Those that could promise but not hold.
         start_limit, heal_limit: How long it may be felt, words of `limits`.
         holder: Who held before.
+        ends: Whose processes it ends, some or all.
+        stays: Whether the holder is to stay until it is undone, though it is hit.
+        unjudged: Streams of probes of which nothing is promised while it is in force.
     """
 
     kind: ClassVar = "injection"
@@ -71,6 +75,9 @@ class Injection:
     start_limit: str
     heal_limit: str
     holder: str | None
+    ends: list[str] = field(default_factory=list)
+    stays: bool = False
+    unjudged: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -137,6 +144,8 @@ class Census:
         descriptors: Open in all of them.
         memory_kib: Resident in all of them.
         addresses: Floating ones on its devices.
+        pids: Of its processes, by name and start time: ``{"hanat.daemon": "4711@99"}``.
+        lacks: Its own addresses that are not on its devices.
     """
 
     kind: ClassVar = "census"
@@ -146,6 +155,8 @@ class Census:
     descriptors: int
     memory_kib: int
     addresses: list[str]
+    pids: dict[str, str] = field(default_factory=dict)
+    lacks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,35 +234,6 @@ class HistoryAsked:
     events: int
     digest: str
     problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """The observer, which wants little and comes first, was kept waiting for a core.
-
-    Attributes:
-        t_ns: When it should have run.
-        late_ns: How much later it did.
-    """
-
-    kind: ClassVar = "stall"
-    t_ns: int
-    late_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """The kernel had no room for frames that the observer was to see.
-
-    Attributes:
-        t_ns: When it was noticed, at the end.
-        capture: What they would have been: ``acts`` or ``carried``.
-    """
-
-    kind: ClassVar = "dropped"
-    t_ns: int
-    capture: str
-    frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +357,8 @@ Fact = (
     | Connection
     | Request
     | FlowTable
+    | Flows
+    | LogLines
     | Applied
     | Committed
 )
@@ -396,6 +380,8 @@ _Timed = TypeVar(
     Dropped,
     Request,
     FlowTable,
+    Flows,
+    LogLines,
     Applied,
     Committed,
 )
@@ -430,6 +416,8 @@ class History:
     kept: tuple[AdmissionSeen, ...] = ()
     told: tuple[EventTold, ...] = ()  # in the order that was told
     asked: tuple[HistoryAsked, ...] = ()
+    flows: tuple[Flows, ...] = ()
+    log_lines: tuple[LogLines, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
@@ -458,6 +446,8 @@ class History:
                 sorted((f for f in every if isinstance(f, EventTold)), key=lambda f: f.number)
             ),
             asked=_sorted(every, HistoryAsked),
+            flows=_sorted(every, Flows),
+            log_lines=_sorted(every, LogLines),
         )
 
 

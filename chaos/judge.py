@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chaos import checkers, kept, linearizable, safety, service, tables, told, upkeep
+from chaos import checkers, kept, linearizable, safety, service, steady, tables, told, upkeep
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
 from chaos.limits import GRACE_MS, LEASE_MS, SPARE_MS, limit_ms
 from chaos.segments import Segment, segments
+from chaos.tenure import damped, tenures
 from chaos.topology import FLOATING
 from chaos.traffic import TCP
 
@@ -56,7 +57,11 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     profile, end_ns = campaign.settings.profile, campaign.end_ns
     lease_ms = LEASE_MS[profile]
     bounds = (campaign.start_ns, end_ns)
-    cut = segments(history.injections, nodes, bounds, lambda word: limit_ms(word, profile))
+    held = tenures(history)
+    cut = segments(
+        history.injections, nodes, bounds, lambda word: limit_ms(word, profile),
+        lambda injection: damped(history, held, injection),
+    )  # fmt: skip
     tcp = [w.name for w in TCP]
     settled = partial(upkeep.converged, interrupted=campaign.interrupted)
     applied: list[tuple[str, Callable[..., Verdict], tuple[object, ...]]] = [
@@ -73,7 +78,14 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("converged", settled, (history, ADDRESSES)),
         ("no-leak", upkeep.no_leak, (history, left)),
         ("roles-logged", upkeep.roles_logged, (history,)),
+        ("unchanged", steady.unchanged, (history,)),
+        ("processes", steady.same_processes, (history,)),
+        ("own-addresses", steady.own_addresses, (history,)),
+        ("log", steady.quiet_logs, (history,)),
+        ("memory", steady.memory_bounded, (history,)),
     ]
+    if history.flows:
+        applied.append(("translated", steady.translated, (history,)))
     if any(i.nemesis == service.SWITCHOVER for i in history.injections):
         applied.append((service.SWITCHOVER, service.handed_over, (history,)))
     if history.tables:  # not every kernel tells

@@ -259,9 +259,13 @@ class Lab:
 
     def addresses(self, name: str) -> set[str]:
         """Return the floating addresses that are on a node's devices, without prefix length."""
-        text = topology.run_ip(["-n", self.topology.namespace(name), "-4", "-o", "addr", "show"])
-        present = {line.split()[3].partition("/")[0] for line in text.splitlines()}
+        present = {address.partition("/")[0] for address in self.present(name)}
         return present & {a.partition("/")[0] for a in topology.FLOATING.values()}
+
+    def present(self, name: str) -> set[str]:
+        """Return all IPv4 addresses that are on a node's devices, with prefix length."""
+        text = topology.run_ip(["-n", self.topology.namespace(name), "-4", "-o", "addr", "show"])
+        return {line.split()[3] for line in text.splitlines()}
 
     def exec_in(
         self, host: str, command: Sequence[str], timeout_s: float = 10.0

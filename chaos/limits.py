@@ -8,6 +8,9 @@ a history can be judged for the profile it was made with:
 - ``noise``: nothing should be felt, but for one needless takeover that load may cause;
 - ``release``: the holder's right is given back at once, nobody waits for a lease;
 - ``lease``: the others wait for the end of the lease;
+- ``silent``: the holder hears nothing on one network, the others hear each other there;
+- ``silent-two``: the same, and there is one other node only: devices have to be silent for 3 s;
+- ``hindered``: the holder can hold and another one can do better: it has to notice;
 - ``deaf``: the holder is heard but does not hear, or its frames are lost at random;
 - ``rejoin``: nobody could hold; counted from the healing: nodes wait four leases, then agree;
 - ``restart``: the same, and they have to start;
@@ -24,12 +27,26 @@ SPARE_MS: Mapping[str, float] = {"fast": 7, "default": 11, "calm": 82}
 GRACE_MS = 200.0  # established flows are carried so much longer than the lease
 LATE_MS = 150.0  # for a process to get a core
 
+SILENT_LEASES = 8
+SILENT_TWO_MS = 3200.0
+NOTICE_MS = 300.0  # what another program does to the rules
 # Hosts that got no answer ask again each second (net.ipv4.neigh.*.retrans_time_ms).
 REJOIN_MS = 2500.0
 RESTART_MS = 6000.0  # three daemons load at once on two cores, 1 to 2 s; then 500 ms of silence
 UNBOUNDED_MS = float("inf")
 
-WORDS = ("noise", "release", "lease", "deaf", "rejoin", "restart", "unbounded")
+WORDS = (
+    "noise",
+    "release",
+    "lease",
+    "silent",
+    "silent-two",
+    "hindered",
+    "deaf",
+    "rejoin",
+    "restart",
+    "unbounded",
+)
 
 
 def limit_ms(word: str, profile: str) -> float:
@@ -39,6 +56,9 @@ def limit_ms(word: str, profile: str) -> float:
         "noise": lease_ms + LATE_MS,
         "release": lease_ms + LATE_MS,
         "lease": 2 * lease_ms + LATE_MS,
+        "silent": SILENT_LEASES * lease_ms + LATE_MS,
+        "silent-two": SILENT_TWO_MS + 2 * lease_ms + LATE_MS,
+        "hindered": 2 * lease_ms + NOTICE_MS + LATE_MS,
         "deaf": 4 * lease_ms + LATE_MS,
         "rejoin": REJOIN_MS + 10 * lease_ms,
         "restart": RESTART_MS + 10 * lease_ms,

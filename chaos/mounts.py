@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import struct
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
+EXT4_IOC_SHUTDOWN = 0x8004587D  # uapi/linux/ext4.h
+NO_LOG_FLUSH = 2
+ERRORS = Path("/sys/fs/ext4")
 
 
 def below(folder: Path) -> list[Path]:
@@ -28,6 +33,46 @@ def freeze(place: Path) -> None:
 def thaw(place: Path) -> None:
     """Let them go on; harmless if it was not frozen."""
     _ask(place, FITHAW)
+
+
+def break_down(place: Path) -> None:
+    """Let every access fail with EIO from now on, as on a disk that is gone.
+
+    What was written and not synced is lost.
+
+    Raises:
+        OSError: The file system cannot do that.
+    """
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("=I", NO_LOG_FLUSH))
+    finally:
+        os.close(descriptor)
+
+
+def make_read_only(place: Path) -> None:
+    """Let the kernel find an error in an ext4 that is mounted with ``errors=remount-ro``.
+
+    Raises:
+        OSError: It is none, or the kernel cannot do that.
+    """
+    (ext4(place) / "trigger_fs_error").write_text("chaos")
+
+
+def ext4(place: Path) -> Path:
+    """Return where the kernel tells of the ext4 that is mounted in a place, while there is one.
+
+    Raises:
+        OSError: Nothing is mounted there.
+    """
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    # proc(5): mount point is the fifth field; the device follows the hyphen and the type.
+    devices = [
+        line.split(" - ")[1].split()[1] for line in lines if line.split()[4] == str(place.resolve())
+    ]
+    if not devices:
+        raise FileNotFoundError(errno.ENOENT, "nothing is mounted there", str(place))
+    return ERRORS / Path(devices[-1]).name
 
 
 def unmount(places: Iterable[Path]) -> None:

@@ -8,16 +8,13 @@ it. Whoever adds one adds an entry to `NEMESES` and nothing else.
 from __future__ import annotations
 
 import difflib
-import itertools
 import os
-import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
-from chaos.afflictions import ClockStepped, DiskFull, Misled, Plagued
+from chaos import ordinary
+from chaos.afflictions import ClockStepped, Misled, Plagued
+from chaos.attack import Aim, Attack, Names, Nemesis, each
 from chaos.errors import UsageError
-from chaos.lab import Lab
 from chaos.nemesis import (
     CutOff,
     DaemonKilled,
@@ -25,7 +22,6 @@ from chaos.nemesis import (
     Frozen,
     HandedOver,
     Killed,
-    LinkCut,
     Lossy,
     Partitioned,
     Stopped,
@@ -33,117 +29,37 @@ from chaos.nemesis import (
     Unplugged,
     WorkerKilled,
 )
-from chaos.net import Net, bridge_grudge, complete_grudge, one_way_grudge
+from chaos.net import bridge_grudge, complete_grudge, one_way_grudge
 from chaos.removal import FREEZER
 from chaos.topology import BRIDGES, CLIENT, DEVICES, FLOATING, SWITCH
-
-Names = tuple[str, ...]
 
 LOSS_PERCENT = (1, 30)
 BEARABLE_PERCENT = 10  # above, three beacons or answers in a row are lost every few seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The lab that is attacked; every fault of the network has a table of its own."""
-
-    lab: Lab
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-
-    def net(self) -> Net:
-        """Return a network whose drops are healed apart from those of other faults."""
-        return Net(self.lab.topology, f"chaos{next(self.numbers)}")
-
-    def name(self, kind: str) -> str:
-        """Return a name for a program that no other of the lab has."""
-        return f"{kind}-{next(self.numbers)}"
-
-    @property
-    def nodes(self) -> Names:
-        """All nodes."""
-        return tuple(self.lab.nodes)
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """Whom to hit."""
-
-    site: Site
-    victims: Names
-    draw: random.Random
-
-    @property
-    def others(self) -> Names:
-        """The nodes that are not hit."""
-        return tuple(n for n in self.site.nodes if n not in self.victims)
-
-    @property
-    def words(self) -> str:
-        """The victims, for people."""
-        return "+".join(self.victims)
-
-
-@dataclass(frozen=True, slots=True)
-class Attack:
-    """A fault that is ready to begin, and what it excuses; see `history.Injection`."""
-
-    fault: Fault
-    detail: str
-    nodes: Names
-    out: Names = ()
-    hindered: Names = ()
-    start_limit: str = "lease"
-    heal_limit: str = "rejoin"
-
-
-@dataclass(frozen=True, slots=True)
-class Nemesis:
-    """One kind of fault.
-
-    Attributes:
-        name: ``link-public``; what stands before the hyphen names the whole family.
-        summary: For ``--help`` and the report.
-        targets: Words of `targets`; one that stands there twice is drawn twice as often.
-        attack: Makes it ready.
-        hold_s: How long it lasts, at least and at most.
-        pairs: Whether it may meet another fault, of another node.
-        needs: What has to be prepared for it, a word of `equipment`.
-    """
-
-    name: str
-    summary: str
-    targets: Names
-    attack: Callable[[Aim], Attack]
-    hold_s: tuple[float, float] = (1.5, 3.0)
-    pairs: bool = False
-    needs: str = ""
-
-
-def _each(aim: Aim, make: Callable[[str], Fault]) -> Fault:
-    return Together([make(name) for name in aim.victims])
-
-
 def _kill(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: Killed(aim.site.lab.nodes[name]))
-    return Attack(fault, aim.words, aim.victims, out=aim.victims, heal_limit="restart")
+    fault = each(aim, lambda name: Killed(aim.site.lab.nodes[name]))
+    return Attack(
+        fault, aim.words, aim.victims, out=aim.victims, heal_limit="restart", ends=aim.victims
+    )
 
 
 def _kill_daemon(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: DaemonKilled(aim.site.lab.nodes[name]))
+    fault = each(aim, lambda name: DaemonKilled(aim.site.lab.nodes[name]))
     # Supervisors wait longer with each death: how long is their business, that they come is ours.
     return Attack(
         fault, aim.words, aim.victims, out=aim.victims, start_limit="release",
-        heal_limit="unbounded",
+        heal_limit="unbounded", ends=aim.victims,
     )  # fmt: skip
 
 
 def _kill_worker(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: WorkerKilled(aim.site.lab.nodes[name]))
-    return Attack(fault, aim.words, aim.victims, start_limit="noise")
+    fault = each(aim, lambda name: WorkerKilled(aim.site.lab.nodes[name]))
+    return Attack(fault, aim.words, aim.victims, start_limit="noise", ends=aim.victims)
 
 
 def _pause(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: Frozen(aim.site.lab.nodes[name]))
+    fault = each(aim, lambda name: Frozen(aim.site.lab.nodes[name]))
     return Attack(fault, aim.words, aim.victims, out=aim.victims)
 
 
@@ -195,19 +111,13 @@ def _unplug(networks: Names, aim: Aim) -> Attack:
 
 
 def _cut_all(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: CutOff(aim.site.net(), name))
+    fault = each(aim, lambda name: CutOff(aim.site.net(), name))
     return Attack(fault, aim.words, aim.victims, out=aim.victims)
-
-
-def _cut_one(network: str, aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: LinkCut(aim.site.net(), name, network))
-    # hanat watches carriers; that a cable with a carrier carries nothing it cannot know.
-    return Attack(fault, aim.words, aim.victims, hindered=aim.victims, start_limit="unbounded")
 
 
 def _lose(aim: Aim) -> Attack:
     percent = aim.draw.randint(*LOSS_PERCENT)
-    fault = _each(aim, lambda name: Lossy(aim.site.net(), name, percent))
+    fault = each(aim, lambda name: Lossy(aim.site.net(), name, percent))
     bearable = percent <= BEARABLE_PERCENT and len(aim.victims) == 1
     return Attack(
         fault, f"{aim.words} {percent} %", aim.victims, out=() if bearable else aim.victims,
@@ -221,10 +131,10 @@ def _switch_over(aim: Aim) -> Attack:
 
 
 def _restart(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: Stopped(aim.site.lab.nodes[name]))
+    fault = each(aim, lambda name: Stopped(aim.site.lab.nodes[name]))
     return Attack(
         fault, aim.words, aim.victims, out=aim.victims, start_limit="release",
-        heal_limit="restart",
+        heal_limit="restart", ends=aim.victims,
     )  # fmt: skip
 
 
@@ -233,12 +143,6 @@ def _burn(aim: Aim) -> Attack:
     programs = {aim.site.name("burner"): (SWITCH, ["chaos.workloads.burner"]) for _ in range(cores)}
     fault = Plagued(aim.site.lab, programs)
     return Attack(fault, f"{cores} cores", (), start_limit="lease")
-
-
-def _fill_disk(aim: Aim) -> Attack:
-    fault = _each(aim, lambda name: DiskFull(aim.site.lab.nodes[name]))
-    # A holder with a full disk notices at the next thing it has to write down.
-    return Attack(fault, aim.words, aim.victims, hindered=aim.victims)
 
 
 def _slow_disk(aim: Aim) -> Attack:
@@ -250,7 +154,7 @@ def _slow_disk(aim: Aim) -> Attack:
 
 def _step_clock(aim: Aim) -> Attack:
     offset_s = aim.draw.choice((-86_400, -3_600, -10, 10, 3_600, 86_400))
-    fault = _each(aim, lambda name: ClockStepped(aim.site.lab.nodes[name], offset_s))
+    fault = each(aim, lambda name: ClockStepped(aim.site.lab.nodes[name], offset_s))
     return Attack(fault, f"{aim.words} {offset_s:+d} s", (), start_limit="noise")
 
 
@@ -275,8 +179,8 @@ def _garbage(aim: Aim) -> Attack:
     return Attack(fault, f"to {aim.words}", (), start_limit="lease")
 
 
-FEW = ("holder", "holder", "backup", "one")
-MANY = (*FEW, "majority", "all")
+FEW = ordinary.FEW
+MANY = ordinary.MANY
 
 _ALL = (
     Nemesis("kill", "SIGKILL to all processes of a node", MANY, _kill, pairs=True),
@@ -284,7 +188,8 @@ _ALL = (
     Nemesis("kill-worker", "SIGKILL to its flow worker", (*FEW, "all"), _kill_worker, (1, 1.5)),
     Nemesis("pause", "SIGSTOP to all its processes, later SIGCONT", MANY, _pause, pairs=True),
     Nemesis("partition", "routers do not hear each other", (*FEW, "all"), _partition),
-    Nemesis("partition-bridge", "two routers hear each other only by the third", FEW, _bridge),
+    Nemesis("partition-bridge", "two routers hear each other only by the third", FEW, _bridge,
+            three=True),
     Nemesis("partition-oneway", "a router does not hear, or is not heard", FEW, _one_way),
     Nemesis(
         "link-public", "the public cable is pulled (carrier lost)", (*FEW, "majority"),
@@ -296,19 +201,17 @@ _ALL = (
     ),
     Nemesis("link-both", "both cables are pulled", MANY, partial(_unplug, tuple(DEVICES))),
     Nemesis("cut", "both cables carry nothing, the carrier stays", MANY, _cut_all, pairs=True),
-    Nemesis("cut-public", "the public cable carries nothing", FEW, partial(_cut_one, "public")),
-    Nemesis("cut-private", "the private cable carries nothing", FEW, partial(_cut_one, "private")),
     Nemesis("loss", "1 to 30 % of a router's frames are lost", (*FEW, "all"), _lose, (2, 4)),
     Nemesis("switchover", "the operator wants another holder", ("backup",), _switch_over, (1, 2)),
     Nemesis("restart", "SIGTERM, and a start after its end", FEW, _restart),
     Nemesis("cpu", "as many busy loops as there are cores", ("all",), _burn, (2, 4)),
-    Nemesis("disk-full", "no room on the disk of a node's data", FEW, _fill_disk, needs="disk"),
     Nemesis("disk-slow", "that disk stands still three quarters of the time", FEW, _slow_disk,
             needs="disk"),
     Nemesis("clock", "a node's wall clock is stepped (libfaketime)", MANY, _step_clock,
             needs="clock"),
     Nemesis("forged-arp", "a stranger claims a floating address", ("all",), _forge_arp),
     Nemesis("garbage", "a host floods Raft and mesh ports with garbage", (*FEW, "all"), _garbage),
+    *ordinary.NEMESES,
 )  # fmt: skip
 NEMESES = {nemesis.name: nemesis for nemesis in _ALL}
 """By name, in the order of the help."""
@@ -343,8 +246,3 @@ def select(words: str) -> tuple[Nemesis, ...]:
             raise UsageError(f'there is no nemesis "{name}"{hint} There are {", ".join(NEMESES)}')
         chosen |= found
     return tuple(nemesis for name, nemesis in NEMESES.items() if name in chosen)
-
-
-def pairable(nemeses: Sequence[Nemesis]) -> tuple[Nemesis, ...]:
-    """Return those that may meet another fault."""
-    return tuple(nemesis for nemesis in nemeses if nemesis.pairs)

@@ -246,17 +246,17 @@ class HandedOver:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkCut:
-    """A host one of whose cables carries nothing; its carrier is up."""
+class NetworkSilent:
+    """Hosts whose cables to one network carry nothing, from one instant on; carriers are up."""
 
     net: Net
-    host: str
+    hosts: Sequence[str]
     network: str
 
     def start(self) -> int:
         """Cut."""
         instant_ns = time.monotonic_ns()
-        self.net.cut(self.host, self.network)
+        self.net.cut(self.hosts, self.network)
         return instant_ns
 
     def stop(self) -> int:

@@ -99,9 +99,11 @@ class Net:
         """Drop everything that a host sends."""
         self._add({"mute": self._ports(host)})
 
-    def cut(self, host: str, network: str) -> None:
-        """Drop everything from and to a host on one of its cables."""
-        ports = [f'"{p.port}"' for p in self._host(host).ports if p.network == network]
+    def cut(self, hosts: Iterable[str], network: str) -> None:
+        """Drop everything from and to some hosts on their cables to one network."""
+        ports = [
+            f'"{p.port}"' for name in hosts for p in self._host(name).ports if p.network == network
+        ]
         self._add({"mute": ports, "deaf": ports})
 
     def lose(self, host: str, percent: int) -> None:

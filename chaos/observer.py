@@ -28,8 +28,9 @@ from pathlib import Path
 
 from chaos import history
 from chaos.carrying import Carrying, attach, dropped, make_room
-from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Dropped, Fact, Stall
+from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Fact
 from chaos.netns import entered
+from chaos.observed import Dropped, Stall
 from chaos.topology import BRIDGES, FLOATING, SUBNET, SWITCH, Topology, three_routers
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
 from chaos.workloads.priority import prefer

@@ -25,7 +25,9 @@ GIVEN = {SWITCHOVER, SHUTDOWN, INELIGIBLE, LEASE_EXPIRED, LEADERSHIP_LOST}
 GIVEN_FOR_SOMEBODY = {SWITCHOVER, SHUTDOWN, INELIGIBLE}
 LOST = {LEASE_EXPIRED, LEADERSHIP_LOST}
 RELEASED = {HANDED_OVER, STEPPED_DOWN}
-KILLS = ("kill", "kill-daemon", "restart")  # whoever is hit forgets what it has not told
+# Whoever is hit by one of these forgets what it has not told.
+DISK = "disk-broken"  # its node is killed to be given another disk
+KILLS = ("kill", "kill-daemon", "restart", "silent-network-two", "two-of-three", DISK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,13 @@ def blamed(injections: Sequence[Injection], before: Spell, after: Spell) -> Inje
     if fault.nodes != [moved.router] or before.end_ns < fault.t_ns - LOOK_BACK_NS:
         return None
     return fault
+
+
+def killed_ns(injection: Injection, node: str) -> int | None:
+    """Return when a fault has ended a node's daemon; None if it has not."""
+    if injection.nemesis not in KILLS or node not in injection.nodes:
+        return None
+    return injection.heal_ns if injection.nemesis == DISK else injection.t_ns
 
 
 def died(injections: Sequence[Injection], before: Spell, after: Spell) -> bool:

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from chaos import campaign, equipment, history, judge, page
+from chaos.attack import Nemesis
 from chaos.campaign import Campaign, Settings
 from chaos.errors import UsageError
 from chaos.judge import Judgement
 from chaos.lab import Lab, require_machine
-from chaos.nemeses import NEMESES, Nemesis, select
+from chaos.nemeses import NEMESES, select
 from chaos.processes import marked
 from chaos.removal import prefix_option
-from chaos.service import worst_by_nemesis
+from chaos.service import times_by_nemesis, worst_by_nemesis
 from chaos.tenure import spells
 
 TIME_S_MIN = 20.0
@@ -64,6 +65,10 @@ def add_parser(
     parser.add_argument(
         "--time", type=float, default=60.0, metavar="SECONDS",
         help="of traffic; starting, stopping and judging come on top (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--away", action="store_true",
+        help="the node that two-of-three takes away stays away for the whole run",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, help="folder for the run, new (default: a fresh one in /tmp)"
@@ -130,14 +135,17 @@ def run(
 
 def _settings(options: argparse.Namespace) -> tuple[Settings, list[str]]:
     """Return what is asked for, and what of it was left out, one line each."""
-    nemeses, left_out = _possible(select(options.nemesis), options.nemesis.split(","))
+    words = [word.strip() for word in options.nemesis.split(",")]
+    nemeses, left_out = _possible(select(options.nemesis), words)
+    if options.away and not any(nemesis.inner for nemesis in nemeses):
+        nemeses += tuple(nemesis for nemesis in NEMESES.values() if nemesis.inner)
     if not TIME_S_MIN <= options.time <= TIME_S_MAX:
         raise UsageError(
             f"--time {options.time:g} is not possible: from {TIME_S_MIN:.0f} (flows have to be "
             f"established, and the end to be quiet) to {TIME_S_MAX:.0f} seconds"
         )
     seed = options.seed if options.seed is not None else time.monotonic_ns() // 1000 % 100_000
-    return Settings(seed, nemeses, options.time, options.profile), left_out
+    return Settings(seed, nemeses, options.time, options.profile, options.away), left_out
 
 
 def _possible(
@@ -165,7 +173,7 @@ def replay(options: argparse.Namespace, settings: Settings) -> str:
         asked = ",".join(nemesis.name for nemesis in settings.nemeses) or "none"
     words = ["python", "-m", "chaos", "run", "--nemesis", asked]
     words += ["--seed", str(settings.seed), "--time", f"{settings.time_s:g}"]
-    words += ["--profile", settings.profile]
+    words += ["--profile", settings.profile, *(["--away"] if settings.lasting else [])]
     if options.hanat:
         words += ["--hanat", shlex.join(options.hanat)]
     return shlex.join(words) + prefix_option(options.prefix)
@@ -251,6 +259,7 @@ def document(done: Campaign, judgement: Judgement) -> dict[str, Any]:
         "problem": done.problem,
         "faults": len(done.injections),
         "outage_ms": worst_by_nemesis(judgement.history, judgement.cut, campaign.PROBED),
+        "times": times_by_nemesis(judgement.history, judgement.cut),
         "verdicts": [
             {"name": v.name, "valid": v.valid, "summary": v.summary, "evidence": dict(v.evidence)}
             for v in judgement.verdicts

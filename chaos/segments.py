@@ -25,6 +25,7 @@ class Segment:
         nemesis: Whose doing it is, ``none`` at the beginning.
         serviceable: Whether somebody is able to hold the addresses.
         limit_ms: How long an outage may last; infinite where nothing is promised.
+        unjudged: Streams of probes of which nothing is promised.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Segment:
     end_ns: int
     serviceable: bool
     limit_ms: float
+    unjudged: tuple[str, ...] = ()
 
     @property
     def window(self) -> Window:
@@ -58,6 +60,7 @@ def segments(
     nodes: Collection[str],
     bounds: tuple[int, int],
     limit_ms: Callable[[str], float],
+    damped: Callable[[Injection], bool] = lambda _: False,
 ) -> list[Segment]:
     """Return the segments of a run, in order.
 
@@ -66,6 +69,7 @@ def segments(
         nodes: All of them.
         bounds: First and last instant with traffic, monotonic ns.
         limit_ms: What a word of `limits` stands for.
+        damped: Whether the holder that a fault hits need not give up for it now.
     """
     start_ns, end_ns = bounds
     instants = [(i.t_ns, i, True) for i in injections]
@@ -80,14 +84,16 @@ def segments(
         until_ns = instants[number + 1][0] if number + 1 < len(instants) else end_ns
         limit = noise_ms
         if begins:
-            limit = limit_ms(injection.start_limit)
+            limit = math.inf if damped(injection) else limit_ms(injection.start_limit)
         elif not found[-1].judged:
             limit = max(noise_ms, limit_ms(injection.heal_limit))
-        able = serviceable([i for i in injections if i.holds(t_ns)], nodes)
+        active = [i for i in injections if i.holds(t_ns)]
+        able = serviceable(active, nodes)
+        unjudged = tuple(sorted({name for i in active for name in i.unjudged}))
         allowed_until_ns = max(t_ns + limit * MS, allowed_until_ns if able else 0.0)
         limit = (allowed_until_ns - t_ns) / MS
         label = injection.label if begins else f"heal {injection.label}"
-        found.append(Segment(label, injection.nemesis, t_ns, until_ns, able, limit))
+        found.append(Segment(label, injection.nemesis, t_ns, until_ns, able, limit, unjudged))
         if math.isinf(limit):
             # Of this segment only: its end opens one that is allowed its own time.
             allowed_until_ns = 0.0

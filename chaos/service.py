@@ -6,13 +6,15 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from chaos.checkers import MS, Outage, Valid, Verdict, outage
-from chaos.history import History, Injection
+from chaos.history import Connection, History, Injection
 from chaos.safety import EXAMPLES_MAX, during, quiet_times
 from chaos.segments import Segment
 from chaos.tenure import Spell, holder_at, tenures
 
 ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
 SWITCHOVER = "switchover"
+FLUSH = "nft-flush"
+RESET_NS = 3_000 * MS
 BLAME_NS = 2_000 * MS  # how long after its end a fault may still move the holder
 
 
@@ -25,10 +27,25 @@ def worst_by_nemesis(history: History, cut: Sequence[Segment], names: Sequence[s
         if not segment.judged:
             continue
         for probes in history.probes:
-            if probes.workload in names:
+            if probes.workload in names and probes.workload not in segment.unjudged:
                 row = found.setdefault(segment.nemesis, {})
                 ms = round(outage(probes, segment.window).outage_ms, 1)
                 row[probes.workload] = max(ms, row.get(probes.workload, 0.0))
+    return found
+
+
+def times_by_nemesis(history: History, cut: Sequence[Segment]) -> dict[str, dict[str, int]]:
+    """Return how often each nemesis was done, judged and held against a bound for outages.
+
+    Judged is one that was undone and after which all was well: every check had it before it.
+    """
+    bounded = {segment.start_ns for segment in cut if segment.judged}
+    found: dict[str, dict[str, int]] = {}
+    for i in history.injections:
+        row = found.setdefault(i.nemesis, {"done": 0, "judged": 0, "bounded": 0})
+        row["done"] += 1
+        row["judged"] += i.settled_ns is not None
+        row["bounded"] += i.t_ns in bounded or i.heal_ns in bounded
     return found
 
 
@@ -47,7 +64,7 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
     too_long, excused = [], 0
     worst: tuple[float, Outage, Segment] | None = None
     for segment in judged:
-        for name in names:
+        for name in (n for n in names if n not in segment.unjudged):
             found = outage(streams[name], segment.window)
             share = found.outage_ms / segment.limit_ms
             if worst is None or share > worst[0]:
@@ -96,24 +113,43 @@ def nothing_corrupt(history: History) -> Verdict:
 
 
 def connections_survive(history: History, expected: Collection[str], end_ns: int) -> Verdict:
-    """Check that connections opened before the first fault live to the end."""
+    """Check that connections opened before the first fault live to the end.
+
+    One that a flush of the rules has reset is excused, and the next of its client judged.
+    """
     streams = {p.workload: p for p in history.probes}
-    known = {c.workload: c for c in history.connections}
     dead: dict[str, str] = {}
+    resets = 0
     for name in expected:
-        connection = known.get(name)
-        if connection is None or connection.opened_ns is None:
-            dead[name] = f"never opened: {connection.error if connection else 'no such client'}"
+        mine = [c for c in history.connections if c.workload == name]
+        if not mine or mine[0].opened_ns is None:
+            dead[name] = f"never opened: {mine[0].error if mine else 'no such client'}"
             continue
+        bad = [c for c in mine if c.error and not _flushed(history, c)]
+        resets += sum(c.error is not None for c in mine) - len(bad)
         answers = [t for t in streams[name].answered if t is not None] if name in streams else []
         last_ns = max(answers, default=0)
-        if connection.error:
-            dead[name] = f"{connection.error} after {during(history.injections, last_ns)}"
+        if bad:
+            dead[name] = f"{bad[0].error} after {during(history.injections, bad[0].ended_ns)}"
         elif last_ns < end_ns - ALIVE_NS:
             dead[name] = f"silent since {during(history.injections, last_ns)}"
     text = f"{len(expected) - len(dead)}/{len(expected)} established connections survived"
+    text += f"; {resets} were reset by a flush of the rules" if resets else ""
     text += "".join(f"; {name}: {why}" for name, why in dead.items())
-    return Verdict("connections", not dead, text, {"dead": dead})
+    return Verdict("connections", not dead, text, {"dead": dead, "resets": resets})
+
+
+def _flushed(history: History, connection: Connection) -> bool:
+    """Whether a connection was reset because somebody flushed a router's rules.
+
+    Without any table of type ``nat`` a kernel stops to translate, and answers for itself.
+    """
+    if "ConnectionResetError" not in (connection.error or ""):
+        return False
+    return any(
+        i.nemesis == FLUSH and 0 <= connection.ended_ns - i.t_ns <= RESET_NS
+        for i in history.injections
+    )
 
 
 def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
@@ -203,6 +239,8 @@ def handed_over(history: History) -> Verdict:
 def _explains(injection: Injection, before: Spell, after: Spell) -> bool:
     """Whether a fault, or an operator's wish, may be why one router took over from another."""
     t_ns = after.start_ns
+    if injection.stays and (injection.heal_ns is None or t_ns < injection.heal_ns):
+        return False
     until_ns = t_ns if injection.heal_ns is None else injection.heal_ns + BLAME_NS
     moved = after if injection.nemesis == SWITCHOVER else before
     return moved.router in injection.nodes and injection.t_ns <= t_ns <= until_ns

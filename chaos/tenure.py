@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from chaos.checkers import MS
-from chaos.history import AdmissionSeen, ArpSeen, History
+from chaos.history import AdmissionSeen, ArpSeen, History, Injection
 
 # The observer asks every 8 ms for two addresses: six questions in a row went unanswered.
 SPELL_NS = 50 * MS
+DAMPED_NS = 10_000 * MS  # for so long hanat gives up for the same reason once
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +63,25 @@ def holder_at(held: Sequence[Spell], t_ns: int) -> str | None:
             break
         name = tenure.router
     return name
+
+
+def damped(history: History, held: Sequence[Spell], injection: Injection) -> bool:
+    """Whether a hindrance of the holder comes too soon after one for which it gave up before.
+
+    So that addresses do not go to and fro, a node gives up only once in `DAMPED_NS` for the same
+    reason; which of hanat's reasons are the same is not asked here.
+    """
+    holder = injection.holder
+    if holder is None or holder not in injection.hindered:
+        return False
+    ends = [
+        spell.end_ns
+        for spell, following in pairwise(held)
+        if spell.router == holder and following.router != holder
+    ]
+    return any(
+        i.holds(end_ns) and holder in i.hindered
+        for end_ns in ends
+        for i in history.injections
+        if i is not injection and injection.t_ns - DAMPED_NS <= end_ns <= injection.t_ns
+    )

@@ -18,13 +18,13 @@ from chaos.reasons import (
     FIRST,
     GIVEN,
     INELIGIBLE,
-    KILLS,
     SILENCE,
     SWITCHOVER,
     TAKEN,
     blamed,
     contradictions,
     died,
+    killed_ns,
     problems,
 )
 from chaos.safety import EXAMPLES_MAX
@@ -38,7 +38,7 @@ TELL_NS = 2_000 * MS  # who lives so long after an event has told it
 # A busy machine: a process waits for a core between what it does and what it notes.
 TOLERANCE_NS = 100 * MS
 # The observer asks every 8 ms; whom nothing reaches is not asked until its lease ends.
-UNASKED = ("cut", "partition", "loss", "link")
+UNASKED = ("cut", "partition", "loss", "link", "silent", "egress")
 
 
 @dataclass(slots=True)
@@ -213,7 +213,8 @@ def _died(case: _Case, told: Told, following: Told) -> bool:
     seen = {id(p.told): p.seen for p in case.pairs if p.told is not None}
     here, then = seen.get(id(told)), seen.get(id(following))
     for i in case.history.injections:
-        if i.nemesis in KILLS and told.begun.node in i.nodes:
+        at_ns = killed_ns(i, told.begun.node)
+        if at_ns is not None:
             if here is None or then is None:
                 return True
             settled = [x.settled_ns or i.t_ns for x in case.history.injections if x is not i
@@ -221,7 +222,7 @@ def _died(case: _Case, told: Told, following: Told) -> bool:
             # Spells of one router in a row are one tenure, also of a process that was killed.
             end_ns = here.end_ns if then is here else then.start_ns
             until_ns = max([end_ns, *settled]) + TELL_NS
-            if here.start_ns <= i.t_ns <= until_ns:
+            if here.start_ns <= at_ns <= until_ns:
                 return True
     return False
 
@@ -249,12 +250,8 @@ def _order(case: _Case) -> None:
         if len(case.history.told) >= EVENTS_MAX and told:
             return held[j].start_ns < told[0].begun.t_ns
         spell = held[j]
-        return any(
-            i.nemesis in KILLS
-            and spell.router in i.nodes
-            and spell.start_ns - TELL_NS <= i.t_ns <= spell.start_ns + TELL_NS
-            for i in case.history.injections
-        )
+        killed = (killed_ns(i, spell.router) for i in case.history.injections)
+        return any(at_ns is not None and abs(at_ns - spell.start_ns) <= TELL_NS for at_ns in killed)
 
     case.pairs = aligned(told, held, unseen, untold)
     index = {id(t): i for i, t in enumerate(told)}

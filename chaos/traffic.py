@@ -67,7 +67,8 @@ class Traffic:
             lab: Where.
             workloads: The clients.
             limit_s: After which every client ends by itself.
-            carried: Whether the observer watches flows under way, too.
+            carried: Whether the observer watches flows under way, too, and connections that were
+                reset are opened anew.
         """
         self._lab = lab
         self._carried = carried
@@ -148,4 +149,5 @@ class Traffic:
             "chaos.client", workload.kind, workload.name, workload.target,
             "--period-ms", str(workload.period_ms), "--seconds", str(self._limit_s),
             "--source-port", str(workload.source_port), "--out", str(self._file(workload.name)),
+            *(["--again"] if self._carried else []),
         )  # fmt: skip

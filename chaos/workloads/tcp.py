@@ -17,8 +17,10 @@ from chaos.workloads.stop import Stop
 
 CONNECT_S = 5.0
 ANSWER_S = 20.0  # an established connection that is silent for so long is dead
+AGAIN_S = 0.5  # until one that was ended is opened anew
 SLICE_S = 0.2  # how often a waiting client looks whether it is to stop
 PAYLOAD_BYTES = 256
+CONNECTIONS_MAX = 50
 
 
 def payload(name: str, number: int) -> bytes:
@@ -28,12 +30,36 @@ def payload(name: str, number: int) -> bytes:
     return head + filler
 
 
-def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> list[Fact]:
-    """Exchange until told to stop; return the exchanges and how the connection ended."""
+def run(
+    name: str, target: tuple[str, int], *, period_s: float, stop: Stop, again: bool = False
+) -> list[Fact]:
+    """Exchange until told to stop; return the exchanges and how each connection ended.
+
+    Args:
+        name: Of the client.
+        target: Where to connect.
+        period_s: From one payload to the next.
+        stop: When to stop.
+        again: Whether a connection that was reset is followed by another.
+    """
     probes = Probes(name, round(period_s * 1e9), [], [])
+    found = [_connection(name, target, probes, period_s, stop)]
+    while again and not stop and found[-1].error is not None and len(found) < CONNECTIONS_MAX:
+        time.sleep(AGAIN_S)
+        if found[-1].opened_ns is None:
+            found.pop()
+        found.append(_connection(name, target, probes, period_s, stop))
+    return [probes, *found]
+
+
+def _connection(
+    name: str, target: tuple[str, int], probes: Probes, period_s: float, stop: Stop
+) -> Connection:
+    """Exchange over one connection until told to stop, or until it ends."""
     opened_ns: int | None = None
     error: str | None = None
     payload_errors = 0
+    before = len(probes.sent)
     try:
         with socket.create_connection(target, CONNECT_S) as sock:
             opened_ns = time.monotonic_ns()
@@ -47,9 +73,8 @@ def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> l
                 time.sleep(max(0.0, started + period_s - time.monotonic()))
     except OSError as problem:
         error = repr(problem)
-    ended_ns = time.monotonic_ns()
-    answered = sum(1 for t in probes.answered if t is not None)
-    return [probes, Connection(name, opened_ns, ended_ns, answered, payload_errors, error)]
+    answered = sum(1 for t in probes.answered[before:] if t is not None)
+    return Connection(name, opened_ns, time.monotonic_ns(), answered, payload_errors, error)
 
 
 def _exchange(sock: socket.socket, name: str, probes: Probes, stop: Stop) -> bool:

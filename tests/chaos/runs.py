@@ -15,9 +15,9 @@ from chaos.history import (
     History,
     Injection,
     RoleLogged,
-    Stall,
 )
 from chaos.limits import limit_ms
+from chaos.observed import Stall
 from chaos.segments import Segment, segments
 from tests.chaos.histories import ADDRESS, speaks
 

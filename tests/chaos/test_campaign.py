@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from chaos.attack import Attack
 from chaos.campaign import Campaign, Runner, Settings, attempt
 from chaos.errors import LabError
 from chaos.lab import Lab
-from chaos.nemeses import NEMESES, Attack
+from chaos.nemeses import NEMESES
 
 
 @dataclass

@@ -53,6 +53,8 @@ def test_replay_names_what_was_left_of_all() -> None:
     kept = tuple(nemesis for nemesis in every if nemesis.needs != "clock")
     command = replay(options, Settings(7, kept, 60, "fast"))
     assert "--nemesis " + ",".join(nemesis.name for nemesis in kept) in command
+    away = replay(options, Settings(7, every, 60, "fast", lasting=True))
+    assert away.endswith(" --profile fast --away")
     assert "--nemesis none " in replay(options, Settings(7, (), 60, "fast"))
 
 
@@ -145,7 +147,8 @@ def test_interrupted_run_removes_everything_and_still_reports(prefix: str, tmp_p
         told, _ = run.communicate(timeout=60)
     assert run.returncode == 130
     first, *_, last = told.splitlines()
-    assert first.startswith("chaos: seed=5 replay: python -m chaos run --nemesis all --seed 5")
+    assert first.startswith("chaos: seed=5 replay: python -m chaos run --nemesis ")
+    assert " --seed 5 " in first
     assert last.startswith("chaos: unknown (procedure")
     assert json.loads((out / "result.json").read_text())["problem"] == "interrupted"
     assert not traces(prefix)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -25,9 +27,21 @@ def test_same_seed_same_plan_and_another_seed_another() -> None:
 
 def test_every_nemesis_comes_once_before_any_comes_again() -> None:
     every = select("all")
-    steps = list(islice(plan(3, every), 2 * len(every)))
-    for turn in (steps[: len(every)], steps[len(every) :]):
-        assert sorted(s.nemesis.name for s in turn) == sorted(NEMESES)
+    faults = list(islice((n.name for step in plan(3, every) for n in step.nemeses), 90))
+    for turn in (faults[: len(every)], faults[len(every) : 2 * len(every)]):
+        assert sorted(turn) == sorted(NEMESES)
+
+
+def test_twenty_seeds_from_an_even_one_on_begin_with_every_nemesis_ten_times() -> None:
+    every = select("all")
+    half = (len(every) + 1) // 2
+    for first in (0, 2, 4710):
+        came = Counter(
+            name
+            for seed in range(first, first + 20)
+            for name in islice((n.name for step in plan(seed, every) for n in step.nemeses), half)
+        )
+        assert min(came[name] for name in NEMESES) >= 10
 
 
 def test_without_a_nemesis_nothing_is_planned() -> None:
@@ -38,7 +52,32 @@ def test_faults_hold_as_long_as_their_nemesis_says_and_only_some_meet() -> None:
     steps = list(islice(plan(5, select("all")), 300))
     assert all(s.nemesis.hold_s[0] <= s.hold_s <= s.nemesis.hold_s[1] for s in steps)
     assert all(s.nemesis.pairs and s.second.pairs for s in steps if s.second)
-    assert 0 < sum(s.second is not None for s in steps) < 100
+    assert 0 < sum(s.second is not None for s in steps) < 150
+
+
+def test_while_a_node_is_away_two_faults_hit_the_others_for_long_enough() -> None:
+    steps = [s for s in islice(plan(5, select("all")), 300) if s.nemesis.inner]
+    assert steps
+    for step in steps:
+        assert len(step.inner) <= 2
+        for inner in step.inner:
+            assert not inner.nemesis.three
+            assert inner.hold_s >= inner.nemesis.alone_s
+            assert not inner.inner
+
+
+def test_node_that_is_away_for_the_whole_run_goes_once() -> None:
+    chosen = select("two-of-three,kill-worker,partition,silent-network")
+    first, *others = islice(plan(5, chosen, lasting=True), 20)
+    assert (first.nemesis.name, first.lasting, first.inner) == ("two-of-three", True, ())
+    assert {s.nemesis.name for s in others} == {
+        "kill-worker", "partition", "partition-oneway", "silent-network",
+    }  # fmt: skip
+    assert all(s.hold_s >= s.nemesis.alone_s for s in others)
+    assert any(s.nemesis.alone_s for s in others)
+    assert list(islice(plan(5, select("two-of-three"), lasting=True), 9)) == [
+        replace(first, nemesis=first.nemesis)
+    ]
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -110,10 +110,14 @@ def test_runs_are_compared_by_verdict_and_outage(tmp_path: Path) -> None:
         text = json.dumps(document(campaign, judgement))
         (tmp_path / name / "result.json").write_text(text)
     lines = comparing.tables([comparing.load(tmp_path / name) for name in ("a", "b")])
-    rows = {line.split()[0]: line.split()[1:] for line in lines if line}
+    rows: dict[str, list[str]] = {}
+    for line in filter(None, lines):
+        first, *rest = line.split()
+        rows[f"{first} again" if first in rows else first] = rest
     assert rows["seed"] == ["7", "7"]
     assert rows["one-holder"] == ["2/2", "ok", "ok"]
     assert rows["cut"] == ["121", "121", "121"]
+    assert rows["cut again"] == ["2", "(2)", "1", "1"]  # times judged
 
 
 def test_folder_without_a_result_is_named(tmp_path: Path) -> None:

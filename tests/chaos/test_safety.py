@@ -8,8 +8,9 @@ import pytest
 
 from chaos import kept, safety
 from chaos.checkers import MS, Verdict
-from chaos.history import AdmissionSeen, CarriedSeen, Dropped, Fact, NeighbourSeen
+from chaos.history import AdmissionSeen, CarriedSeen, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
+from chaos.observed import Dropped
 from tests.chaos.histories import NETWORKS, speaks
 from tests.chaos.runs import carries, fault, holds, of
 

@@ -9,8 +9,9 @@ import pytest
 
 from chaos import told
 from chaos.checkers import MS, Verdict
-from chaos.history import EventTold, Fact, HistoryAsked, Injection, Stall
+from chaos.history import EventTold, Fact, HistoryAsked, Injection
 from chaos.limits import LEASE_MS
+from chaos.observed import Stall
 from tests.chaos.runs import NODES, fault, holds, of
 
 
