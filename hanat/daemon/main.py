@@ -43,6 +43,7 @@ from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.drift import DriftWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
+from hanat.daemon.gate_change import GateChange
 from hanat.daemon.historian import Historian, HistorianParts
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
@@ -216,7 +217,9 @@ class Daemon:
         self._rulesets = Rulesets(
             self._settings.interfaces,
             conversation=self._settings.conversation,
-            gate=self._adapters.gate,
+            gate=GateChange(  # in a thread, so by a socket of its own
+                self._adapters.gate, KernelAddresses(), self._settings.interfaces.values()
+            ),
             firewall=self._adapters.firewall,
             background=thread,
             known=(self._text, self._configuration),

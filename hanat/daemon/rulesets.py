@@ -15,9 +15,10 @@ from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.daemon.gate_change import GateChange
 from hanat.daemon.reading import Read, Scripts, read, render
 from hanat.errors import ConfigError, KernelError
-from hanat.kernel.ports import Firewall, Gate
+from hanat.kernel.ports import Firewall
 
 TABLES = (("inet", GATE_TABLE), ("arp", GATE_TABLE), ("inet", TABLE))
 
@@ -39,7 +40,7 @@ class Rulesets:
         devices: Mapping[str, str],
         *,
         conversation: Conversation,
-        gate: Gate,
+        gate: GateChange,
         firewall: Firewall,
         background: Background,
         known: tuple[str, Configuration],
@@ -117,7 +118,7 @@ class Rulesets:
             return
         self._installed = None
         gate, ruleset = self._scripts(configuration)
-        self._gate.install(gate)
+        self._gate.install(gate, configuration)
         self._firewall.apply(ruleset)
         self._listed = {table: self._firewall.steady(*table) for table in TABLES}
         self._installed, self._drifted = wanted, False

@@ -142,7 +142,7 @@ def _devices() -> tuple[dict[str, bool], dict[str, frozenset[Interface]]]:
 
 
 def guarded_addresses(devices: Iterable[str]) -> list[tuple[str, Interface]]:
-    """Return the addresses on devices that are floating ones to hanat's gate.
+    """Return the addresses on these devices, or the gate's, that are floating ones to the gate.
 
     Raises:
         AbsentObjectError: The gate is not installed.
@@ -151,7 +151,7 @@ def guarded_addresses(devices: Iterable[str]) -> list[tuple[str, Interface]]:
     found: list[tuple[str, Interface]] = []
     with closing(KernelGate()) as gate, closing(KernelAddresses()) as addresses:
         guarded = gate.guarded()
-        for device in devices:
+        for device in sorted({*devices, *gate.ports()}):
             with suppress(AbsentObjectError):
                 there = sorted(addresses.present(device), key=str)
                 found += [(device, address) for address in there if address.ip in guarded]

@@ -12,10 +12,12 @@ script for nft is only followed as far as tables go, so a wrong rule passes here
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
-from hanat.core.configuration import Interface
+from hanat.core.configuration import Address, Interface
 from hanat.core.flows import (
     STATUS_ASSURED,
     ChangeKind,
@@ -85,6 +87,7 @@ class FakeKernel:
         self.answers_until: dict[str, float] = {}
         self.carries_until: dict[str, float] = {}
         self.permit_until = 0.0
+        self.gate_script = ""
         self.announced: list[tuple[float, Placement]] = []
         self.flows = FlowTable()
         self.faults: dict[str, KernelError] = {}
@@ -270,6 +273,12 @@ class FakeFirewall:
         return self.table(family, name)
 
 
+def _elements(script: str, pattern: str) -> list[str]:
+    """Return what a gate's script puts into its sets of some names."""
+    lists = re.findall(rf"add element inet {GATE_TABLE} {pattern} {{ ([^}}]*) }}", script)
+    return [word.strip() for words in lists for word in words.split(",")]
+
+
 class FakeGate:
     """Implements `ports.Gate`; rights end as `FakeKernel.now` goes on."""
 
@@ -280,6 +289,7 @@ class FakeGate:
         """See `ports.Gate.install`."""
         self._kernel.meet_fault("gate.install")
         self._kernel.apply(script, operation="install the gate")
+        self._kernel.gate_script = script
 
     def permit(self, valid_s: float) -> None:
         """See `ports.Gate.permit`."""
@@ -310,6 +320,17 @@ class FakeGate:
         self._kernel.answers_until = {}
         self._kernel.carries_until = {}
         self._kernel.permit_until = 0.0
+
+    def guarded(self) -> frozenset[Address]:
+        """See `ports.Gate.guarded`."""
+        self._demand("gate.guarded", operation="list floating addresses")
+        words = _elements(self._kernel.gate_script, "vips_v[46]")
+        return frozenset(map(ip_address, words))
+
+    def ports(self) -> frozenset[str]:
+        """See `ports.Gate.ports`."""
+        self._demand("gate.ports", operation="list interfaces")
+        return frozenset(word.strip('"') for word in _elements(self._kernel.gate_script, "ports"))
 
     def rights(self) -> Mapping[str, Rights]:
         """See `ports.Gate.rights`."""

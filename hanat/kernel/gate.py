@@ -31,11 +31,13 @@ from hanat.kernel.nft import NftLibrary
 from hanat.kernel.ports import TIMEOUT_S_MIN, Rights
 
 VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
+PORTS = SetName("inet", GATE_TABLE, "ports")
 PERMITTED = ("grant",)  # the one member of the set of permits
 
 # E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
 _MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
 _ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
+_NAME = re.compile(r'"([^"]+)"')
 _PART = re.compile(r"(\d+)(ms|s|m|h|d)")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -97,17 +99,18 @@ class KernelGate:
         }
 
     def guarded(self) -> frozenset[Address]:
-        """Return the floating addresses of the configuration that was installed last.
-
-        Raises:
-            AbsentObjectError: The gate is not installed.
-        """
+        """See `ports.Gate.guarded`."""
         found: set[Address] = set()
         for name in VIPS:
             listing = self._list(name, operation="list floating addresses")
             for elements in _ELEMENTS.findall(listing):
                 found.update(ip_address(word.strip()) for word in elements.split(","))
         return frozenset(found)
+
+    def ports(self) -> frozenset[str]:
+        """See `ports.Gate.ports`."""
+        listing = self._list(PORTS, operation="list interfaces")
+        return frozenset(_NAME.findall("".join(_ELEMENTS.findall(listing))))
 
     def _members(self, name: SetName) -> dict[str, float]:
         """Return how many seconds are left to each member of a set."""

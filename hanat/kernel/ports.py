@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from hanat.core.configuration import Interface
+from hanat.core.configuration import Address, Interface
 from hanat.core.flows import Run
 
 LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
@@ -195,6 +195,18 @@ class Gate(Protocol):
 
     def shut(self) -> None:
         """End both rights and the permit at once, everywhere."""
+        ...
+
+    def guarded(self) -> frozenset[Address]:
+        """Return the floating addresses of the gate that is installed.
+
+        Raises:
+            AbsentObjectError: None is.
+        """
+        ...
+
+    def ports(self) -> frozenset[str]:
+        """Return the devices of the gate that is installed; raises as `guarded` does."""
         ...
 
     def rights(self) -> Mapping[str, Rights]:

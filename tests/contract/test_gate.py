@@ -22,6 +22,16 @@ def test_new_gate_grants_nothing(subject: Subject) -> None:
     assert subject.adapters.gate.rights() == {}
 
 
+def test_gate_knows_what_it_guards_and_where(subject: Subject) -> None:
+    gate = subject.adapters.gate
+    with pytest.raises(AbsentObjectError):
+        gate.guarded()
+    gate.install(SCRIPT)
+
+    assert gate.guarded() == {address.ip for vip in EDGE.vips for address in vip.addresses}
+    assert gate.ports() == set(BOTH)
+
+
 def test_armed_devices_have_both_rights(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)

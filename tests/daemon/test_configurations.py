@@ -17,8 +17,9 @@ from hanat.core.inputs import (
     Input,
 )
 from hanat.daemon.configurations import Configurations
+from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
-from hanat.kernel.fake import FakeFirewall, FakeGate, FakeKernel
+from hanat.kernel.fake import FakeAddresses, FakeFirewall, FakeGate, FakeKernel
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.daemon.test_executor import Held
 
@@ -36,7 +37,7 @@ class Committed:
         rulesets = Rulesets(
             DEVICES,
             conversation=CONVERSATION,
-            gate=FakeGate(kernel),
+            gate=GateChange(FakeGate(kernel), FakeAddresses(kernel), DEVICES.values()),
             firewall=FakeFirewall(kernel),
             background=self.thread,
             known=("", EDGE),

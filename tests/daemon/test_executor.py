@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import cast
 
@@ -13,17 +15,25 @@ import pytest
 from hanat.consensus.background import Done
 from hanat.consensus.replica import Replica
 from hanat.core.actions import Action, AddAddresses, Announce, ArmGate, InstallRuleset, WithdrawGate
+from hanat.core.configuration import FloatingAddress
+from hanat.core.gate import render_gate
 from hanat.core.inputs import ActionDone, ActionFailed, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
+from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import HanatError, KernelError
 from hanat.flowsync.client import FlowClient
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
+from hanat.kernel.ports import Placement
 from hanat.kernel.sysctls import KernelSettings
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
 REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
+
+
+def vip(name: str, address: IPv4Interface | IPv6Interface) -> FloatingAddress:
+    return FloatingAddress(name, "public", (address,))
 
 
 class Held:
@@ -62,7 +72,7 @@ class Executed:
         rulesets = Rulesets(
             DEVICES,
             conversation=CONVERSATION,
-            gate=self.gate,
+            gate=GateChange(self.gate, FakeAddresses(self.kernel), DEVICES.values()),
             firewall=self.firewall,
             background=self.thread,
             known=("", EDGE),
@@ -108,6 +118,26 @@ def test_nothing_is_announced_once_the_lease_is_over() -> None:
         "the lease ended before the announcement"
     )
     assert len(e.kernel.announced) == sent
+
+
+def test_what_the_present_gate_guards_goes_before_a_gate_without_it_comes() -> None:
+    # A killed predecessor had a newer configuration in force than this node's file has.
+    e = Executed()
+    newer = ip_interface("203.0.113.77/24")
+    gate = render_gate(replace(EDGE, vips=(*EDGE.vips, vip("new", newer))), DEVICES)
+    e.gate.install(gate)
+    FakeAddresses(e.kernel).add([Placement("eth0", newer), Placement("eth1", newer)])
+    own = ip_interface("203.0.113.11/24")
+    FakeAddresses(e.kernel).add([Placement("eth0", own)])
+
+    e.kernel.faults["addresses.remove"] = REFUSAL
+    assert isinstance(e.install(), ActionFailed)
+    assert newer.ip in e.gate.guarded()
+
+    assert isinstance(e.install(), ActionDone)
+    assert newer.ip not in e.gate.guarded()
+    assert [*e.kernel.devices["eth0"].addresses] == [own]
+    assert [*e.kernel.devices["eth1"].addresses] == []
 
 
 def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_being_installed() -> None:

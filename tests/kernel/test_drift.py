@@ -9,8 +9,10 @@ import pytest
 
 from hanat.consensus.background import Done
 from hanat.core.gate import render_gate
+from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import KernelError
+from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
@@ -111,7 +113,7 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
     rulesets = Rulesets(
         DEVICES,
         conversation=CONVERSATION,
-        gate=gate,
+        gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
         firewall=firewall,
         background=at_once,
         known=("", EDGE),

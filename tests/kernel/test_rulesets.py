@@ -9,8 +9,10 @@ import pytest
 
 from hanat.core.gate import render_gate
 from hanat.daemon.background import Background
+from hanat.daemon.gate_change import GateChange
 from hanat.daemon.realtime import step_back
 from hanat.daemon.rulesets import Rulesets
+from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
@@ -44,7 +46,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
             rulesets = Rulesets(
                 DEVICES,
                 conversation=CONVERSATION,
-                gate=gate,
+                gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
                 firewall=firewall,
                 background=background,
                 known=("", EDGE),
