@@ -8,10 +8,10 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import equipment, mounts, topology
+from chaos import equipment, machine, mounts, topology
 from chaos.errors import LabError
 from chaos.lab import Lab
 from chaos.nemesis import Fault
@@ -24,7 +24,6 @@ GONE_S = 0.04  # long enough for a floating address to be put back first
 HANDOVER_S = 5.0
 POLL_S = 0.05
 SWITCHED = 200
-TABLE_LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 FULL = 8  # fewer than there are connections; the table of a lab has hundreds
 # As iptables-nft names them. Docker: "iptables -P FORWARD DROP".
 FORWARD = """\
@@ -128,28 +127,22 @@ class RulesFlushed:
         return time.monotonic_ns()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class TableFull:
-    """Routers whose tables of connections have no room for another one."""
+    """Tables of connections that have no room for another one, on all routers."""
 
-    namespaces: Sequence[str]
-    before: str = field(default="", init=False)
+    folder: Path
 
     def start(self) -> int:
         """Lower the limit below what there is."""
         instant_ns = time.monotonic_ns()
-        try:
-            self.before = TABLE_LIMIT.read_text()
-            TABLE_LIMIT.write_text(str(FULL))
-        except OSError as error:
-            raise LabError(f"cannot set {TABLE_LIMIT}: {error.strerror}") from error
+        machine.lower_table_limit(self.folder, FULL)
         return instant_ns
 
     def stop(self) -> int:
         """Set it as it was."""
         instant_ns = time.monotonic_ns()
-        if self.before:
-            TABLE_LIMIT.write_text(self.before)
+        machine.restore_table_limit(self.folder)
         return instant_ns
 
 

@@ -73,8 +73,7 @@ def _drop_forwarded(aim: Aim) -> Attack:
 
 
 def _fill_table(aim: Aim) -> Attack:
-    topology = aim.site.lab.topology
-    fault = TableFull(tuple(topology.namespace(name) for name in aim.victims))
+    fault = TableFull(aim.site.lab.folder)
     # Flows that the table has go on; of new ones nothing is promised.
     return Attack(fault, aim.words, (), start_limit="noise", unjudged=NEW)
 

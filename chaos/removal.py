@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from chaos import mounts, record, topology
+from chaos import machine, mounts, record, topology
 from chaos.errors import LabError
 from chaos.processes import kill_marked
 
@@ -68,6 +68,8 @@ def remove_lab(prefix: str, *, force: bool = False) -> list[str]:
     if mounted:
         mounts.unmount(mounted)
         done.append(f"unmounted {len(mounted)} disks")
+    if _marked(folder, prefix) and machine.restore_table_limit(folder):
+        done.append("set the limit of tracked connections as it was")
     if _delete_folder(folder, prefix):
         done.append(f"deleted {folder}")
     record.forget(prefix)

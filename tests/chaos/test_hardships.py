@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos import equipment, mounts, topology
+from chaos import equipment, machine, mounts, topology
 from chaos.errors import LabError
 from chaos.hardships import (
     AddressReplaced,
@@ -159,6 +159,20 @@ def test_broken_disk_fails_and_a_checked_one_has_what_was_synced(
 def test_what_is_no_disk_of_its_own_cannot_be_broken(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nothing is mounted"):
         mounts.make_read_only(tmp_path)
+
+
+def test_limit_that_a_killed_lab_had_lowered_is_put_back(tmp_path: Path) -> None:
+    setting = tmp_path / "setting"
+    setting.write_text("262144\n")
+    assert not machine.restore_table_limit(tmp_path, setting)
+    for limit in (8, 9):  # once more before it was put back
+        machine.lower_table_limit(tmp_path, limit, setting)
+        assert setting.read_text() == str(limit)
+    assert machine.restore_table_limit(tmp_path, setting)
+    assert setting.read_text() == "262144\n"
+    assert not machine.restore_table_limit(tmp_path, setting)
+    with pytest.raises(LabError, match="cannot set"):
+        machine.lower_table_limit(tmp_path, 8, tmp_path / "absent" / "setting")
 
 
 def test_forged_frames_are_well_formed_and_say_that_they_come_from_peers_too() -> None:
