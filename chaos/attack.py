@@ -101,7 +101,7 @@ class Nemesis:
     summary: str
     targets: Names
     attack: Callable[[Aim], Attack]
-    hold_s: tuple[float, float] = (1.2, 2.4)
+    hold_s: tuple[float, float] = (1.0, 2.0)
     pairs: bool = False
     needs: str = ""
     alone_s: float = 0.0

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from chaos.attack import Nemesis
 
-PAIR_CHANCE = 0.5
+PAIR_CHANCE = 0.85
 APART_S = (0.0, 0.5)
-REST_S = (0.6, 1.2)
+REST_S = (0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
