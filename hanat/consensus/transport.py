@@ -35,6 +35,7 @@ from hanat.core.identity import Identity
 from hanat.errors import StartupError, WireError
 
 log = logging.getLogger(__name__)
+complaints = logging.getLogger("hanat.complaints")
 
 DIAL_S_MAX = 1.0
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -51,7 +52,10 @@ DEAD_BEACONS = 100  # a connection this silent is dialled anew
 BUFFER_BYTES_MAX = 32 << 20  # a peer that reads this slowly is cut off
 TCP_INFO_RETRANSMITS = 2  # offset in struct tcp_info (linux/tcp.h), of eight bytes we ask for
 LINGER_NONE = struct.pack("ii", 1, 0)  # close with a reset, whatever is unsent
-STRANGERS_MAX = 64  # connections that have not proved anything yet
+BACKLOG = 8  # a few peers on a few paths
+TTL = 255  # what opens a connection must have it where no router is between (`core.cluster_chains`)
+# Connections that have not proved anything yet: of one address, and in all.
+STRANGERS_PER_ADDRESS_MAX, STRANGERS_MAX = 4, 16
 
 
 class Connection(asyncio.Protocol):
@@ -185,7 +189,6 @@ class RaftTransport:
         self._beacon_at: dict[tuple[int, int], float] = {}  # by peer and path, as seen last
         self._returned: dict[tuple[int, int], asyncio.Event] = {}
         self._dialling: dict[tuple[int, int], asyncio.Timeout] = {}
-        self._complained: dict[str, float] = {}
         self._closing = False
         self.accepting = False  # until the owner is ready for messages
         self.refusals = 0
@@ -205,7 +208,7 @@ class RaftTransport:
                 return Connection(self, path=path, peer=None)
 
             try:
-                server = await loop.create_server(accept, str(address), self._port)
+                server = await loop.create_server(accept, str(address), self._port, backlog=BACKLOG)
             except OSError as error:
                 raise StartupError(
                     tried=f"listen for peers on {address} port {self._port}",
@@ -246,9 +249,7 @@ class RaftTransport:
                 try:
                     _, connection = await loop.create_connection(
                         lambda: Connection(self, path=path, peer=peer),
-                        str(self._peers[peer][path]),
-                        self._port,
-                        local_addr=(str(self._own[path]), 0),
+                        sock=await _dialled(self._own[path], self._peers[peer][path], self._port),
                     )
                 finally:
                     del self._dialling[peer, path]
@@ -357,12 +358,22 @@ class RaftTransport:
             if connection.remote not in self._known_addresses:
                 self.refused(connection, WireError("no peer has this address"))
                 return False
-            # Of connections that prove nothing, the newest is the likeliest to be real.
-            strangers = [c for c in self._open if not c.up and c.dialled is None]
-            if len(strangers) >= STRANGERS_MAX:
-                min(strangers, key=lambda c: c.opened_at).abort()
+            self._make_room(connection.remote)
         self._open.add(connection)
         return True
+
+    def _make_room(self, remote: str) -> None:
+        """Cut off the oldest of connections that prove nothing: the newest is likelier real."""
+        strangers = [c for c in self._open if not c.up and c.dialled is None]
+        beside = [c for c in strangers if c.remote == remote]
+        if len(beside) >= STRANGERS_PER_ADDRESS_MAX:
+            oldest = min(beside, key=lambda c: c.opened_at)
+        elif len(strangers) >= STRANGERS_MAX:
+            oldest = min(strangers, key=lambda c: c.opened_at)
+        else:
+            return
+        oldest.abort()
+        self._open.discard(oldest)
 
     def established(self, connection: Connection) -> bool:
         """Take a connection whose other end proved itself; False to refuse it."""
@@ -410,15 +421,9 @@ class RaftTransport:
         asyncio.get_running_loop().call_exception_handler(context)
 
     def refused(self, connection: Connection, error: WireError) -> None:
-        """Note why a connection is cut; say each reason once a minute."""
+        """Note why a connection is cut."""
         self.refusals += 1
-        text = f"{connection.remote}: {error}"
-        now = self.clock()
-        if now - self._complained.get(text, -60.0) >= 60.0:
-            if len(self._complained) > 1000:
-                self._complained.clear()
-            self._complained[text] = now
-            log.warning("raft refused from=%s reason=%r", connection.remote, str(error))
+        complaints.warning("raft refused from=%s reason=%r", connection.remote, str(error))
 
     def lost(self, connection: Connection) -> None:
         """Note a closed connection."""
@@ -456,3 +461,20 @@ class RaftTransport:
     def connected(self) -> Mapping[int, tuple[str, float]]:
         """Return for each connected peer its address in use and when it was heard [s]."""
         return {peer: (c.remote, c.heard_at) for peer, c in self._current.items()}
+
+
+async def _dialled(own: Address, peer: Address, port: int) -> socket.socket:
+    """Return a socket that is connected from one address to another."""
+    family = socket.AF_INET6 if own.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if own.version == 6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, TTL)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)
+        sock.bind((str(own), 0))
+        await asyncio.get_running_loop().sock_connect(sock, (str(peer), port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

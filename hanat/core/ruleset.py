@@ -16,9 +16,7 @@ Everything applies only to packets that enter by a device of hanat, since only
 those pass the gate: a node without rights must not translate what comes to it
 by another way.
 
-What the nodes say to each other is kept out of connection tracking: with the table
-full the kernel drops every packet that would need an entry, and a flood of clients
-would cost the lease. Raising ``nf_conntrack_max`` was considered: it moves the limit.
+What the nodes say to each other has chains of its own: `core.cluster_chains`.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain as chained
 
+from hanat.core.cluster_chains import cluster_chains
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
@@ -73,7 +72,7 @@ def render_ruleset(
         _events_chain(configuration, ports),
         *_input_chains(configuration),
         *policy_blocks(configuration, devices),
-        *_untracked_chains(configuration, conversation),
+        *cluster_chains(configuration, conversation),
     ]
     body = "\n\n".join("\n".join(f"    {line}" for line in block) for block in blocks if block)
     return (
@@ -157,34 +156,3 @@ def _input_chains(configuration: Configuration) -> list[list[str]]:
         if addresses:
             entry.append(f"{IP[version]} daddr {{ {addresses} }} goto floating")
     return [chain("floating", floating), chain("input", entry)]
-
-
-def _untracked_chains(configuration: Configuration, conversation: Conversation) -> list[list[str]]:
-    """Return what spares the cluster's own packets an entry in the connection tracking.
-
-    Both ends are named: a service may publish the same port, clients may use it as their
-    source, and a peer may be a client. Untracked, none of them would be translated.
-    """
-    incoming, outgoing = [], []
-    for version in FAMILIES:
-        floating = {address.ip for address in addresses_of(configuration, version)}
-        own, peers = (
-            ", ".join(str(a) for a in some if a.version == version and a not in floating)
-            for some in (conversation.own, conversation.peers)
-        )
-        if own and peers:
-            family = IP[version]
-            incoming.append(f"{family} saddr {{ {peers} }} {family} daddr {{ {own} }} goto cluster")
-            outgoing.append(f"{family} saddr {{ {own} }} {family} daddr {{ {peers} }} goto cluster")
-    if not incoming:
-        return []
-    ports = (("tcp", conversation.raft_port), ("udp", conversation.mesh_port))
-    untracked = [
-        f"{protocol} {end} {port} notrack" for protocol, port in ports for end in ("dport", "sport")
-    ]
-    hook = "type filter hook {} priority raw; policy accept;"
-    return [
-        chain("cluster", untracked),
-        chain("cluster_in", [hook.format("prerouting"), *incoming]),
-        chain("cluster_out", [hook.format("output"), *outgoing]),
-    ]

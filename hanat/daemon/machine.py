@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from hanat.config.settings import NodeSettings
 from hanat.core.configuration import Configuration
+from hanat.core.conversation import ClusterPath, Conversation
 from hanat.core.identity import Identity
 from hanat.core.members import members_of
 from hanat.errors import StartupError
@@ -80,6 +82,23 @@ def check(
         for device in names
         if address in present[device]
     }
+
+
+def conversation_of(settings: NodeSettings, *, links: Links, addresses: Addresses) -> Conversation:
+    """Return how this node and its peers reach each other, with the devices of this machine.
+
+    A peer is reached without a router if the network of the path's own address has it.
+    """
+    others = [peer.addresses for peer in settings.peers if peer.node_id != settings.node_id]
+    present = [(name, found) for name in links.names() for found in addresses.present(name)]
+    paths = []
+    for number, own in enumerate(settings.myself.addresses):
+        there = [a[number] for a in others if number < len(a) and a[number].version == own.version]
+        for device, network in ((name, i.network) for name, i in present if i.ip == own):
+            on_link = tuple(address for address in there if address in network)
+            routed = tuple(address for address in there if address not in network)
+            paths.append(ClusterPath(own, device, on_link, routed))
+    return replace(settings.conversation, paths=tuple(paths))
 
 
 async def check_neighbours(settings: NodeSettings, configuration: Configuration) -> None:

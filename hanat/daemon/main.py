@@ -58,11 +58,12 @@ from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
+from hanat.kernel.mesh_filter import admit_only
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
 from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
-from hanat.mesh.silence import Silence
+from hanat.mesh.silence import Silence, tell
 from hanat.mesh.sockets import MeshSockets
 
 log = logging.getLogger(__name__)
@@ -216,7 +217,9 @@ class Daemon:
         thread = Background("rulesets", after=lambda: None, begin=realtime.step_back)
         self._rulesets = Rulesets(
             self._settings.interfaces,
-            conversation=self._settings.conversation,
+            conversation=machine.conversation_of(
+                self._settings, links=self._adapters.links, addresses=self._adapters.addresses
+            ),
             gate=GateChange(  # in a thread, so by a socket of its own
                 self._adapters.gate, KernelAddresses(), self._settings.interfaces.values()
             ),
@@ -259,7 +262,7 @@ class Daemon:
         try:
             # Whatever can be taken is taken first: a second daemon must not clean up
             # under the feet of the first.
-            self._mesh.bind()
+            self._mesh.bind(admit_only)
             await self._transport.listen()
             server = await serve(self._settings.api_listen, backend)
         except BaseException:
@@ -383,23 +386,12 @@ class Daemon:
             self._looked_at = now
             self._transport.tick()
             for peer, silent in self._silence.look(self._transport.connected(), now=now):
-                self._tell_silence(peer, silent=silent)
+                tell(peer, silent=silent, port=self._settings.mesh_port)
         self._replica.tick()
         self._replication.look(now)
         self._historian.look()
         self._try_transfer()
         self._tick_later()
-
-    def _tell_silence(self, peer: int, *, silent: bool) -> None:
-        if not silent:
-            log.info("peer=%d beacons=heard", peer)
-            return
-        log.warning(
-            "peer=%d beacons=missing to_do=%r",
-            peer,
-            f"its TCP works, UDP port {self._settings.mesh_port} does not: let it through on "
-            "every path, in both directions; without it no lease can rest on this peer",
-        )
 
     def _tick_later(self) -> None:
         due = self._due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())

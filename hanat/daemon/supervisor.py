@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 
 # One is enough on a sound network; three cross one that loses a tenth 999 times in 1000.
 RELEASES, RELEASE_GAP_S = 3, 0.005
+TTL = 255  # that of the daemon's own datagrams, or peers on the same link drop it
 
 RESTART_S_MIN, RESTART_S_MAX = 0.5, 30.0
 AWAITING_S = 5.0  # how often a service manager hears that a start is awaited
@@ -310,6 +311,10 @@ def send_releases(will: Will) -> list[str]:
             kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
             try:
                 opened = stack.enter_context(socket.socket(family, kind))
+                if family == socket.AF_INET6:
+                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, TTL)
+                else:
+                    opened.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)
                 opened.bind((route.source, 0))
             except OSError as error:
                 log.warning("release path=%s found=%r", route.source, error.strerror)

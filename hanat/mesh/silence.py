@@ -9,7 +9,10 @@ A connection works if something came over it lately: a peer that lost its power 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
+
+log = logging.getLogger(__name__)
 
 SILENT_S = 2.0  # several times the longest period of any profile
 WORKS_S = 3.0  # above the period of keepalives, 2.5 s in "calm"; below twice SILENT_S
@@ -60,3 +63,16 @@ class Silence:
                 self._silent.remove(peer)
                 changes.append((peer, False))
         return changes
+
+
+def tell(peer: int, *, silent: bool, port: int) -> None:
+    """Log that a peer fell silent or is heard again."""
+    if not silent:
+        log.info("peer=%d beacons=heard", peer)
+        return
+    log.warning(
+        "peer=%d beacons=missing to_do=%r",
+        peer,
+        f"its TCP works, UDP port {port} does not: let it through on every path, in both "
+        "directions; without it no lease can rest on this peer",
+    )

@@ -2,6 +2,9 @@
 
 Nothing here waits: what the kernel does not take at once is dropped and counted, the
 next beacon says the same again.
+
+Datagrams leave with the highest TTL there is, by which a peer on the same link knows that
+no router had them (RFC 5082; `core.cluster_chains`).
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ from hanat.core.beacon import Beacon, Died, Heard
 from hanat.core.configuration import Address
 from hanat.errors import StartupError, WireError
 from hanat.mesh.exchange import Exchange, Stranger
-from hanat.mesh.wire import DATAGRAM_BYTES_MAX
+from hanat.mesh.release import MAGIC as RELEASE_MAGIC
+from hanat.mesh.wire import DATAGRAM_BYTES_MAX, MAGIC
 
-log = logging.getLogger(__name__)
+complaints = logging.getLogger("hanat.complaints")
 
 BURST_MAX = 64  # datagrams read before the loop may do something else
-COMPLAIN_S = 60.0
-COMPLAINTS_MAX = 1000
+TTL = 255
+
+# Restricts a socket to datagrams of these sources with one of these beginnings.
+Restrict = Callable[[socket.socket, Sequence[Address], Sequence[bytes]], None]
 
 
 @dataclass(slots=True)
@@ -65,22 +71,27 @@ class MeshSockets:
             peer: [(path, (str(a), port)) for path, a in enumerate(addresses[: len(own)])]
             for peer, addresses in peers.items()
         }
+        self._peers = peers
         self._sources = {str(a): peer for peer, addresses in peers.items() for a in addresses}
-        self._complained: dict[str, float] = {}
         self.refused: dict[int, str] = {}  # peer → why its newest datagram was not believed
         self.counts = MeshCounts()
 
-    def bind(self) -> None:
+    def bind(self, restrict: Restrict = lambda _opened, _sources, _magics: None) -> None:
         """Take the port on every path.
+
+        Args:
+            restrict: Keeps strangers' datagrams from a socket.
 
         Raises:
             StartupError: An address is not on this machine, or the port is taken.
         """
-        for address in self._own:
+        for path, address in enumerate(self._own):
             family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
             sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             self._sockets.append(sock)
             try:
+                prefer_ttl(sock)
+                restrict(sock, self._peers_on(path), (MAGIC, RELEASE_MAGIC))
                 sock.bind((str(address), self._port))
             except OSError as error:
                 self.close()
@@ -90,6 +101,15 @@ class MeshSockets:
                     to_do="the address must be on an interface of this node (peer.addresses "
                     "in node.toml) and the port free (ports.mesh); is another hanat running?",
                 ) from error
+
+    def _peers_on(self, path: int) -> list[Address]:
+        """Return the peers' addresses on a path."""
+        version = self._own[path].version
+        return [
+            addresses[path]
+            for addresses in self._peers.values()
+            if path < len(addresses) and addresses[path].version == version
+        ]
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Read from now on; what arrived since `bind` comes first."""
@@ -121,7 +141,7 @@ class MeshSockets:
                 self.counts.sent += 1
             except OSError as error:
                 self.counts.unsent += 1
-                self._complain(f"to {target[0]}", f"not sent: {error.strerror}")
+                complaints.warning("mesh to %s reason=%r", target[0], f"not sent: {error.strerror}")
 
     # ------------------------------------------------------------------ receiving
 
@@ -161,13 +181,12 @@ class MeshSockets:
 
     def _refuse(self, source: str, why: str) -> None:
         self.counts.refused += 1
-        self._complain(f"from {source}", why)
+        complaints.warning("mesh from %s reason=%r", source, why)
 
-    def _complain(self, whom: str, text: str) -> None:
-        """Say each reason once a minute."""
-        key, now = f"{whom}: {text}", self._exchange.clock()
-        if now - self._complained.get(key, -COMPLAIN_S) >= COMPLAIN_S:
-            if len(self._complained) >= COMPLAINTS_MAX:
-                self._complained.clear()
-            self._complained[key] = now
-            log.warning("mesh %s reason=%r", whom, text)
+
+def prefer_ttl(sock: socket.socket) -> None:
+    """Let packets of a socket leave with a TTL or hop limit that no router has touched."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, TTL)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)

@@ -13,11 +13,12 @@ import pytest
 
 from chaos.lab import Lab
 from chaos.netns import entered
+from hanat.mesh.sockets import prefer_ttl
 from tests.cluster.conftest import BOTH, complete
 
 pytestmark = pytest.mark.cluster
 
-RAFT_PORT = 7411
+RAFT_PORT, API_PORT = 7411, 7480
 JUMPING_CLOCK = """
 import itertools, time
 years = itertools.cycle((0, 1, -1, 2, -2))
@@ -25,22 +26,45 @@ time.time = lambda real=time.time: real() + next(years) * 365 * 86400
 """
 
 
-@pytest.mark.parametrize(
-    ("host", "said"), [("c1", "no peer has this address"), ("r2", "a frame of")]
-)
-def test_garbage_on_the_raft_port_disturbs_nobody(lab: Lab, host: str, said: str) -> None:
+def test_garbage_on_the_raft_port_disturbs_nobody(lab: Lab) -> None:
     holder = lab.wait_for_holder()
     term = (lab.status(holder) or {})["term"]
     seed = 1
     rng = random.Random(seed)
     for _ in range(20):
-        with entered(lab.topology.namespace(host)):
-            stranger = socket.create_connection(("203.0.113.11", RAFT_PORT), 5)
+        with entered(lab.topology.namespace("r2")):
+            stranger = socket.socket()
         with stranger, suppress(ConnectionError):
             stranger.settimeout(5)
+            prefer_ttl(stranger)
+            stranger.connect(("203.0.113.11", RAFT_PORT))
             stranger.sendall(b"\xff" + rng.randbytes(400))
             assert stranger.recv(1) == b"", f"seed={seed}"  # cut, nothing said
-    lab.wait_for(lambda: said in lab.log("r1"), 5, "the complaint")
+    lab.wait_for(lambda: "a frame of" in lab.log("r1"), 5, "the complaint")
+    assert lab.wait_for_holder() == holder
+    assert (lab.status(holder) or {})["term"] == term
+
+
+def test_stranger_does_not_reach_the_raft_port(lab: Lab) -> None:
+    lab.wait_for_holder()
+    with entered(lab.topology.namespace("c1")):
+        stranger = socket.socket()
+    with stranger:
+        stranger.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            stranger.connect(("203.0.113.11", RAFT_PORT))
+
+
+@pytest.mark.parametrize("line", ["GET http://xn--/ HTTP/1.1", "CONNECT xn--:1 HTTP/1.1"])
+def test_request_that_the_library_cannot_parse_ends_no_node(lab: Lab, line: str) -> None:
+    holder = lab.wait_for_holder()
+    term = (lab.status(holder) or {})["term"]
+    for name in lab.nodes:
+        with entered(lab.topology.namespace(name)):
+            stranger = socket.create_connection(("127.0.0.1", API_PORT), 5)
+        with stranger:
+            stranger.sendall(f"{line}\r\nHost: h\r\n\r\n".encode())
+            assert stranger.recv(4096).startswith(b"HTTP/1.1 400 ")
     assert lab.wait_for_holder() == holder
     assert (lab.status(holder) or {})["term"] == term
 

@@ -15,7 +15,7 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.conversation import Conversation
+from hanat.core.conversation import ClusterPath, Conversation
 
 DEVICES = {"public": "eth0", "private": "eth1"}
 PUBLIC = ip_address("203.0.113.10")
@@ -27,6 +27,13 @@ CONVERSATION = Conversation(
     ),
     raft_port=7411,
     mesh_port=7412,
+    paths=tuple(
+        ClusterPath(ip_address(own), device, (ip_address(near),), (ip_address(far),))
+        for own, device, near, far in (
+            ("203.0.113.11", "eth0", "203.0.113.12", "203.0.113.13"),
+            ("fd00:12::11", "eth1", "fd00:12::12", "fd00:12::13"),
+        )
+    ),
 )
 
 WEB = VirtualService(

@@ -147,9 +147,32 @@ fib daddr . iif type != { local, broadcast, anycast } counter drop
         udp sport 7412 notrack
     }
 
+    chain cluster_on_link {
+        ip ttl 255 goto cluster
+        ip6 hoplimit 255 goto cluster
+        tcp flags & (syn | ack) != syn goto cluster
+        counter drop
+    }
+
+    chain cluster_asked_v4 {
+        iifname "eth0" ip saddr { 203.0.113.12 } ip daddr 203.0.113.11 goto cluster_on_link
+        ip saddr { 203.0.113.13 } ip daddr 203.0.113.11 goto cluster
+        counter drop
+    }
+
+    chain cluster_asked_v6 {
+        iifname "eth1" ip6 saddr { fd00:12::12 } ip6 daddr fd00:12::11 goto cluster_on_link
+        ip6 saddr { fd00:12::13 } ip6 daddr fd00:12::11 goto cluster
+        counter drop
+    }
+
     chain cluster_in {
         type filter hook prerouting priority raw; policy accept;
+        ip daddr { 203.0.113.11 } tcp dport 7411 goto cluster_asked_v4
+        ip daddr { 203.0.113.11 } udp dport 7412 goto cluster_asked_v4
         ip saddr { 203.0.113.12, 203.0.113.13 } ip daddr { 203.0.113.11 } goto cluster
+        ip6 daddr { fd00:12::11 } tcp dport 7411 goto cluster_asked_v6
+        ip6 daddr { fd00:12::11 } udp dport 7412 goto cluster_asked_v6
         ip6 saddr { fd00:12::12, fd00:12::13 } ip6 daddr { fd00:12::11 } goto cluster
     }
 

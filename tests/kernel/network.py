@@ -23,7 +23,7 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.conversation import Conversation
+from hanat.core.conversation import ClusterPath, Conversation
 from hanat.core.gate import render_gate
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.addresses import KernelAddresses
@@ -32,6 +32,7 @@ from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.ports import Placement
+from hanat.mesh.sockets import prefer_ttl
 from tests.core.examples import DEVICES, EDGE
 from tests.gates import grant
 from tests.kernel.namespaces import cable, run
@@ -49,7 +50,8 @@ _VIPS = (ip_address(VIP), ip_address(VIP_V6))
 
 def _conversation(name: str, peer: str) -> Conversation:
     own, peers = (tuple(map(ip_address, OWN[router])) for router in (name, peer))
-    return Conversation(own, peers, RAFT_PORT, MESH_PORT)
+    paths = (ClusterPath(o, d, (p,)) for o, d, p in zip(own, PATH_DEVICES, peers, strict=True))
+    return Conversation(own, peers, RAFT_PORT, MESH_PORT, tuple(paths))
 
 
 def service(
@@ -77,6 +79,7 @@ OWN = {  # of the routers
     )
     for name, number in (("r1", 11), ("r2", 12))
 }
+PATH_DEVICES = ("eth0", "eth0", "eth1", "eth1")
 RAFT_PORT, MESH_PORT = 7411, 7412
 CONFIGURATION = replace(
     EDGE,
@@ -212,6 +215,7 @@ class Network:
     ) -> tuple[socket.socket, socket.socket]:
         """Connect from a namespace; return both ends."""
         near = self.open_socket(place, family_of(to[0]), socket.SOCK_STREAM)
+        prefer_ttl(near)  # or the cluster's ports are closed to it
         near.connect(to)
         far, _ = listener.accept()
         far.settimeout(ANSWER_S_MAX)
