@@ -117,7 +117,8 @@ class Session:
         return contents, reply
 
     def _check_size(self, size: int) -> None:
-        limit = FRAME_BYTES_MAX if self._receive_key else HELLO_BYTES_MAX
+        # A recorded hello makes a key, too: only a frame under it shows that the peer is there.
+        limit = FRAME_BYTES_MAX if self.established else HELLO_BYTES_MAX
         if not CODE_BYTES <= size <= limit:
             raise WireError(f"a frame of {size} bytes, allowed are {CODE_BYTES} to {limit}")
 

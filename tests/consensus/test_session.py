@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.consensus.session import FRAME_BYTES_MAX, Session
+from hanat.consensus.session import FRAME_BYTES_MAX, HELLO_BYTES_MAX, Session
 from hanat.core.identity import Identity
 from hanat.errors import WireError
 
@@ -50,6 +50,18 @@ def test_end_is_established_only_by_a_frame_with_the_session_key() -> None:
     assert not b.established
     b.receive(a.seal(b""))
     assert b.established
+
+
+def test_recorded_hello_does_not_open_the_way_for_large_frames() -> None:
+    a, b = pair(identity(1), identity(2))
+    b.receive(a.opening())
+    with pytest.raises(WireError, match="allowed are 16 to 256"):
+        b.receive((HELLO_BYTES_MAX + 1).to_bytes(4))
+
+
+def test_large_frame_may_come_with_the_first_small_one() -> None:
+    a, b = connected()
+    assert b.receive(a.seal(b"") + a.seal(bytes(10**6))) == ([b"", bytes(10**6)], b"")
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5), st.data())
