@@ -10,7 +10,10 @@ whatever is recorded and sent again, by whomever, is older than something believ
 before, and refused.
 
 Two nodes that do not know each other's incarnation need one round trip: what cannot be
-believed yet is answered with a beacon that echoes it, which its sender can believe.
+believed yet is answered with a beacon that echoes it, which its sender can believe. A
+recorded datagram of a start that is over cannot be told from that. So each start gets one
+answer in an eighth of a lease, which is less than a beacon's period, and a peer's starts
+no more than `ANSWERED_MAX` together: then the living one is answered beside recorded ones.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from hanat.mesh.release import is_release, open_release
 from hanat.mesh.wire import DATAGRAM_BYTES_MAX, NOTHING, Datagram, Mark, Wire
 
 RETIRED_MAX = 16
+ANSWERED_MAX = 4
+ANSWERS_PER_LEASE = 8
 SENT_MAX = 4096  # send times kept: seconds, of which a lease needs a fraction
 
 
@@ -48,6 +53,8 @@ class _Peer:
         retired: Its earlier incarnations, and those declared dead.
         newest: The bytes of `believed`: the copies that come on other paths are known by them.
         heard_at: When it was heard on each path, seconds.
+        answered_at: When its incarnations that cannot be believed yet were answered last,
+            seconds, the newest at the end.
     """
 
     believed: Mark = NOTHING
@@ -55,6 +62,15 @@ class _Peer:
     retired: deque[int] = field(default_factory=lambda: deque(maxlen=RETIRED_MAX))
     newest: bytes = b""
     heard_at: dict[int, float] = field(default_factory=dict)
+    answered_at: dict[int, float] = field(default_factory=dict)
+
+    def may_answer(self, incarnation: int, *, now: float, gap_s: float) -> bool:
+        """Say whether an incarnation may be answered now, and count it."""
+        recent = {i: at for i, at in self.answered_at.items() if now - at < gap_s}
+        if incarnation in recent or len(recent) >= ANSWERED_MAX:
+            return False
+        self.answered_at = recent | {incarnation: now}
+        return True
 
 
 class Exchange:
@@ -153,10 +169,11 @@ class Exchange:
                 f"a beacon of a node {datagram.sender} that was replaced: late, recorded, "
                 "or two nodes run with the same id"
             )
-        if echo.incarnation != self.incarnation:
-            return Stranger(datagram.sender, mark)
         introduced = mark.incarnation != peer.believed.incarnation
-        if introduced and echo.sequence <= peer.echoed:
+        if echo.incarnation != self.incarnation or (introduced and echo.sequence <= peer.echoed):
+            gap_s = self._identity.lease_s / ANSWERS_PER_LEASE
+            if not peer.may_answer(mark.incarnation, now=self.clock(), gap_s=gap_s):
+                return None
             return Stranger(datagram.sender, mark)
         if not introduced and mark.sequence <= peer.believed.sequence:
             return None  # late, or sent again by somebody: it does not show that the path works

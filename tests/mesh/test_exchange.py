@@ -62,9 +62,10 @@ class Pair:
         assert not isinstance(said, Died)
         return said
 
-    def meet(self) -> None:
+    def meet(self, *, period_s: float = 0.0) -> None:
         """Let both believe each other."""
         for node_id in (1, 2, 1, 2):
+            self.now += period_s
             self.send(node_id)
             self.deliver(len(self.sent) - 1)
             self.deliver(len(self.sent) - 1)
@@ -212,7 +213,44 @@ def test_after_any_history_two_nodes_find_each_other(script: list[tuple[str, int
             pair.start(value)
         elif pair.sent:
             pair.deliver((len(pair.sent) - value if what == "deliver" else value) % len(pair.sent))
-    pair.meet()
+    pair.meet(period_s=1.0)
     for node_id in (1, 2):
         pair.send(node_id)
         assert pair.deliver(len(pair.sent) - 1) is not None
+
+
+def test_recorded_beacon_of_an_earlier_start_is_answered_once_in_a_period() -> None:
+    pair = Pair()
+    pair.meet()
+    recorded = pair.send(1)
+    for _ in range(40):  # more than are remembered
+        pair.start(1)
+        pair.now += 1.0
+        pair.meet()
+    pair.now += 1.0
+    answers = 0
+    for _ in range(1000):
+        pair.now += 0.0001  # 0.1 s in all, 1.0 leases
+        answers += isinstance(pair.ends[2].open(recorded, path=0), Stranger)
+    assert 1 <= answers <= 9
+
+
+def test_living_node_is_answered_beside_recorded_ones() -> None:
+    pair = Pair()
+    recorded = []
+    for _ in range(2):
+        pair.start(1)
+        recorded.append(pair.send(1))
+    pair.start(1)
+    for data in recorded * 100:
+        pair.ends[2].open(data, path=0)
+    said = pair.ends[2].open(pair.send(1), path=0)
+    assert isinstance(said, Stranger)
+    assert pair.ends[1].open(pair.ends[2].seal(1, BEACON, echo=said.mark), path=0) is not None
+
+
+def test_copies_on_two_paths_are_answered_once() -> None:
+    pair = Pair()
+    data = pair.send(1)
+    assert isinstance(pair.ends[2].open(data, path=0), Stranger)
+    assert pair.ends[2].open(data, path=1) is None
