@@ -4,6 +4,10 @@ Wraps the library's object: the rest of hanat proposes bytes and hears of
 leaders, leases and applied commands, as inputs of the core. Whoever owns a
 `Replica` calls `tick` often (half a heartbeat) and after each burst of messages.
 
+What was committed takes effect in slices, with a turn of the owner's loop between them: a
+node that starts, or that was behind, would otherwise apply all of its log in one tick. What
+waits for a commit is bounded: a log without a majority grows, and cannot be cut.
+
 "The leader is ready" means that its own barrier of this term is applied: only
 then has it seen every entry that was ever committed.
 """
@@ -20,7 +24,7 @@ from hanat.consensus.compaction import NoStore, Snapshots, Store
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicated
 from hanat.consensus.promises import HEARTBEAT_BEACONS
-from hanat.consensus.state import Command, State
+from hanat.consensus.state import Barrier, Command, Holder, State
 from hanat.consensus.transfer import Transfers
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import (
@@ -34,6 +38,8 @@ from hanat.errors import ConsensusError, JournalError
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 COMMIT_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+APPLIED_MAX = 100  # entries in a slice: 5 ms at 50 us each
+UNCOMMITTED_MAX = 1024  # entries; some 30 wait in service
 FALLBACK_LEASES = 10  # a leader whose connections are dead for this long gives up by itself
 
 
@@ -43,6 +49,23 @@ class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
     def __init__(self, apply: Callable[[bytes], None], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own signature
         self._apply = apply
         super().__init__(*args, **kwargs)
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is committed and not applied."""
+        return bool(self.raftLastApplied < self.raftCommitIndex)
+
+    def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802 - the library's, mangled
+        """Apply a slice of what is committed: the library would apply all of it."""
+        committed, bound = self.raftCommitIndex, self.raftLastApplied + APPLIED_MAX
+        if committed <= bound:
+            return bool(super()._SyncObj__applyLogEntries())
+        self._SyncObj__raftCommitIndex = bound
+        try:
+            return bool(super()._SyncObj__applyLogEntries())
+        finally:
+            # What takes effect may make the library hear of more.
+            self._SyncObj__raftCommitIndex = max(committed, self._SyncObj__raftCommitIndex)
 
     @replicated  # type: ignore[untyped-decorator] # the library is untyped
     def put(self, data: bytes) -> None:
@@ -140,13 +163,16 @@ class Replica:
                 the caller keeps a deadline.
 
         Returns:
-            False if this node does not lead, or cannot write; then `done` is not called.
+            False if this node does not lead, or cannot write, or too much waits for a
+            commit; then `done` is not called.
 
         Raises:
             ConsensusError: The command is too large for an entry.
         """
         if not self.leading or self._guard.durability.failure is not None:
             return False
+        if not self._room and not isinstance(command, Barrier | Holder):
+            return False  # those two are once a term, and end the waiting
         data = entries.encode(command)
         if len(data) > ENTRY_BYTES_MAX:
             raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
@@ -170,7 +196,7 @@ class Replica:
         if not self._guard.transfers.active and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
-            if self.snapshots.spoiled and self.leading:
+            if self.snapshots.spoiled and self.leading and self._room:
                 # The library makes no second snapshot up to the same entry.
                 self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
             self._machine.forceLogCompaction()
@@ -190,10 +216,21 @@ class Replica:
             not self.leading
             or self._proposed
             or guard.stirred
+            or self.behind
             or guard.durability.failure is not None
             or self.snapshots.busy
             or guard.clock() - guard.asked_at >= HEARTBEAT_BEACONS * guard.profile.beacon_s
         )
+
+    @property
+    def _room(self) -> bool:
+        """Whether more may wait for a commit."""
+        return self.last_index - self.commit_index < UNCOMMITTED_MAX
+
+    @property
+    def behind(self) -> bool:
+        """Whether more is to take effect: tick again when the loop has had its turn."""
+        return self._machine.behind
 
     def _do_tick(self) -> None:
         self._proposed = self._guard.stirred = False
@@ -258,7 +295,7 @@ class Replica:
         if command is None:
             return
         self._on_command(command)
-        if isinstance(command, entries.Barrier) and command.node_id == self._guard.node_id:
+        if isinstance(command, Barrier) and command.node_id == self._guard.node_id:
             self._on_input(BarrierApplied(command.term))
 
 

@@ -388,6 +388,8 @@ class Daemon:
             for peer, silent in self._silence.look(self._transport.connected(), now=now):
                 tell(peer, silent=silent, port=self._settings.mesh_port)
         self._replica.tick()
+        if self._replica.behind:
+            self._kick()
         self._replication.look(now)
         self._historian.look()
         self._try_transfer()

@@ -28,6 +28,7 @@ from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.mesh.exchange import Exchange, Stranger
 from hanat.mesh.release import seal_release
+from tests.sim import slices
 from tests.sim.addresses import Addresses
 from tests.sim.examples import configuration
 from tests.sim.snapshots import CountingState, MemoryStore
@@ -243,7 +244,7 @@ class Process:
         self.world.after(delay_s / self.rate, self._tick, self.incarnation, self.tick_number)
 
     def _tick_now(self) -> None:
-        self.replica.tick()
+        slices.tick(self)
         self._check()
 
     def beacon(self, peer: int, beacon: Beacon, message: dict[str, Any] | None) -> None:
@@ -266,12 +267,12 @@ class Process:
                 if payload:
                     self.receive(peer, decode(payload))
                 elif self.tick_due <= self.clock() + self.configuration.profile.beacon_s / 2:
-                    self._kick_soon()  # the node is awake anyway
+                    self.kick_soon()  # the node is awake anyway
                 elif self.guard.deadline <= self.clock():
-                    self._kick_soon()
+                    self.kick_soon()
             case Died(peer):
                 self.guard.died(peer)
-                self._kick_soon()
+                self.kick_soon()
             case None:
                 pass
 
@@ -282,9 +283,10 @@ class Process:
     def receive(self, peer: int, message: dict[str, Any]) -> None:
         """Take a message; a burst of them takes effect together, as in the daemon."""
         self.guard.receive(peer, message)
-        self._kick_soon()
+        self.kick_soon()
 
-    def _kick_soon(self) -> None:
+    def kick_soon(self) -> None:
+        """Tick once after all messages that arrived together."""
         if not self.kicked:
             self.kicked = True
             delay_s = self.world.rng.uniform(0.0, BURST_S)

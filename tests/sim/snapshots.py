@@ -16,16 +16,18 @@ class CountingState(State):
     Attributes:
         uids: In the order of the log.
         padding: Content that makes its snapshots larger.
+        count: How many entries were applied, whatever they are.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.uids: list[int] = []
-        self.padding = 0
+        self.padding = self.count = 0
 
     def apply(self, data: bytes) -> Command | None:
         """Apply an entry."""
         command = super().apply(data)
+        self.count += 1
         if isinstance(command, Flows):
             self.uids.append(int.from_bytes(command.batch[:8], "big"))
         return command
