@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable
 from subprocess import DEVNULL, Popen
 
@@ -13,10 +12,11 @@ from hanat.consensus.state import Flows
 from hanat.core.configuration import Configuration
 from hanat.core.scope import scope_of
 from hanat.daemon import realtime
+from hanat.daemon.supervisor import python_command
 from hanat.flowsync.batch import is_mark
 from hanat.flowsync.client import FlowClient
 
-FLOW_WORKER = (sys.executable, "-m", "hanat.daemon.flows")
+FLOW_WORKER = "hanat.daemon.flows"
 RESYNC_SOON_S = 1.0  # at most so often, when another peer begins to lack flows
 # For those that still do, ever less often. The first time soon: of a peer whose worker died it
 # is told at once, and one that is being started hears nothing of what is told then.
@@ -100,5 +100,7 @@ class Replication:
 def _spawn(theirs: socket.socket) -> Popen[bytes]:
     with realtime.ordinary_children():
         return Popen(
-            [*FLOW_WORKER, str(theirs.fileno())], stdin=DEVNULL, pass_fds=[theirs.fileno()]
+            [*python_command(FLOW_WORKER), str(theirs.fileno())],
+            stdin=DEVNULL,
+            pass_fds=[theirs.fileno()],
         )

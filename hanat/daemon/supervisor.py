@@ -347,13 +347,8 @@ def prefer() -> None:
 
 
 def python_command(module: str) -> list[str]:
-    """Return what runs a module of this installation with this interpreter.
-
-    The current directory is searched only if this hanat was found there.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    safe = sys.flags.safe_path or sys.path[0] != root
-    return [sys.executable, *(["-P"] if safe else []), "-m", module]
+    """Return what runs a module of this installation with this interpreter, see `hanat.start`."""
+    return [sys.executable, "-I", str(Path(__file__).parents[1] / "start.py"), "-m", module]
 
 
 def is_node(command: Sequence[str]) -> bool:

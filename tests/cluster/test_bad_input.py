@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import socket
+import sys
+import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pytest
 
 from chaos.lab import Lab
 from chaos.netns import entered
+from chaos.processes import REPOSITORY
 from hanat.mesh.sockets import prefer_ttl
 from tests.cluster.conftest import BOTH, complete
+from tests.cluster.unprivileged import interpreter
 
 pytestmark = pytest.mark.cluster
 
@@ -136,11 +140,12 @@ def test_id_in_use_on_two_machines_is_named(lab: Lab) -> None:
     assert (status["role"], status["term"]) == ("ACTIVE", term)
 
 
-def test_nothing_depends_on_the_wall_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_depends_on_the_wall_clock(tmp_path: Path) -> None:
     """Each look at it is a year before or after the one before."""
-    (tmp_path / "sitecustomize.py").write_text(JUMPING_CLOCK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Lab(prefix=f"ht{os.getpid()}clock") as lab:
+    (tmp_path / "jumping_clock.py").write_text(JUMPING_CLOCK)
+    found = (str(REPOSITORY), str(tmp_path), sysconfig.get_path("purelib"), "import jumping_clock")
+    python = interpreter(tmp_path / "python", sys.executable, *found)
+    with Lab(prefix=f"ht{os.getpid()}clock", hanat=[python, "-m", "hanat"]) as lab:
         lab.start()
         first = lab.wait_for_holder()
         term = (lab.status(first) or {})["term"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 UNIT = Path(__file__).parents[2] / "deploy/systemd/hanat.service"
@@ -39,9 +41,31 @@ def python() -> list[str] | None:
     packages = sysconfig.get_path("purelib")
     repository = str(UNIT.parents[2])
     for candidate in (sys.executable, "/usr/bin/python3"):
-        command = ["env", f"PYTHONPATH={repository}:{packages}", candidate]
-        tried = [*unprivileged(), *command, "-c", "import hanat.daemon.main"]
+        folder = Path(tempfile.mkdtemp(prefix="hanat-python-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)
+        command = [interpreter(folder, candidate, repository, packages)]
+        tried = [*unprivileged(), *command, "-I", "-c", "import hanat.daemon.main"]
         done = subprocess.run(tried, cwd="/", capture_output=True, check=False, timeout=60)
         if done.returncode == 0:
             return command
     return None
+
+
+def interpreter(folder: Path, base: str, *lines: str) -> str:
+    """Return a Python of its own, as in a virtual environment.
+
+    Args:
+        folder: Where to put it.
+        base: The Python behind it.
+        lines: What its every process finds: folders to search, or an import (site, .pth).
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    real = Path(base).resolve()
+    packages = folder / "lib" / version / "site-packages"
+    for place in (folder / "bin", packages):
+        place.mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text(f"home = {real.parent}\n")
+    (packages / "found.pth").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "bin" / "python").symlink_to(real)
+    return str(folder / "bin" / "python")
