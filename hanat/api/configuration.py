@@ -14,8 +14,8 @@ from aiohttp import web
 from hanat.api.answers import demand_unix_socket, json_answer, read_body
 from hanat.api.errors import BadRequestError
 from hanat.api.ports import Backend
+from hanat.config.document import TEXT_BYTES_MAX
 
-TEXT_BYTES_MAX: Final = 1 << 20
 TEXT_TYPE: Final = "application/toml"
 _REVISION = re.compile(r'"(\d{1,18})"')
 _NO_ETAG = 'say which revision this is based on, the ETag of GET /v1/config: If-Match: "REVISION"'

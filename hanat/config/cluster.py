@@ -22,6 +22,7 @@ from hanat.config.document import (
     whole,
 )
 from hanat.config.fields import ListenText, ServerAddress
+from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, check_limits
 from hanat.config.models import (
     ClusterFile,
     MasqueradeTable,
@@ -65,6 +66,7 @@ def parse_cluster(text: str, *, file: str) -> Configuration:
     """
     document = parse_toml(text, file=file)
     findings = Findings(file, document)
+    check_limits(document, findings, lists=CLUSTER_LIMITS, totals=CLUSTER_TOTALS)
     model = validate(ClusterFile, document, findings)
     if model is None:
         findings.raise_if_any()

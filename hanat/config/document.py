@@ -22,7 +22,10 @@ from pydantic import BaseModel, ValidationError
 from hanat.config.fields import show
 from hanat.errors import ConfigError, Problem
 
-FILE_BYTES_MAX = 4 << 20  # a configuration is kilobytes; never read a device by mistake
+# One of 20,000 servers; it must fit an entry of the log. And never read a device by mistake.
+TEXT_BYTES_MAX = 2 << 20
+TOO_LONG = f"is longer than {TEXT_BYTES_MAX >> 20} MiB, that is no configuration"
+PROBLEMS_MAX = 100  # of a file: nobody reads more at once, and each is compared with all before
 
 Document = dict[str, Any]
 Location = tuple[str | int, ...]
@@ -43,6 +46,8 @@ class Findings:
 
     def add(self, location: Location, text: str) -> None:
         """Add a problem, unless the value or a table around it was complained about already."""
+        if len(self._found) >= PROBLEMS_MAX:
+            return
         if not any(location[: len(found)] == found for found, _ in self._found):
             self._found.append((location, text))
 
@@ -75,13 +80,12 @@ def read_text(path: Path) -> str:
     """
     try:
         with path.open("rb") as stream:
-            content = stream.read(FILE_BYTES_MAX + 1)
+            content = stream.read(TEXT_BYTES_MAX + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError((Problem(str(path), "", f"cannot be read: {reason}"),)) from None
-    if len(content) > FILE_BYTES_MAX:
-        text = f"is longer than {FILE_BYTES_MAX >> 20} MiB, that is no configuration"
-        raise ConfigError((Problem(str(path), "", text),))
+    if len(content) > TEXT_BYTES_MAX:
+        raise ConfigError((Problem(str(path), "", TOO_LONG),))
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -95,6 +99,8 @@ def parse_toml(text: str, *, file: str) -> Document:
     Raises:
         ConfigError: The syntax is wrong; the path is line and column, from 1.
     """
+    if len(text) > TEXT_BYTES_MAX:  # characters: bytes are counted where they are read
+        raise ConfigError((Problem(file, "", TOO_LONG),))
     try:
         return tomllib.loads(text)
     except RecursionError:

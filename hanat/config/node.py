@@ -15,6 +15,7 @@ from hanat.config.document import (
     validate,
     whole,
 )
+from hanat.config.limits import NODE_LIMITS, check_limits
 from hanat.config.models import NodeFile, PortsTable
 from hanat.config.settings import NodeSettings, Peer, TcpListen, UnixListen
 from hanat.core.configuration import Address
@@ -42,6 +43,7 @@ def parse_node(text: str, *, file: str, directory: Path) -> NodeSettings:
     """
     document = parse_toml(text, file=file)
     findings = Findings(file, document)
+    check_limits(document, findings, lists=NODE_LIMITS, totals={})
     model = validate(NodeFile, document, findings)
     if model is None:
         findings.raise_if_any()

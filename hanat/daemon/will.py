@@ -21,7 +21,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 BEAT = b"."  # followed by what the daemon says of itself, for people
 BEAT_S = 1.0
-MESSAGE_BYTES_MAX = 1 << 17  # fits into a socket's default buffer; some 3000 addresses
+MESSAGE_BYTES_MAX = 1 << 17  # fits into a socket's default buffer, and `config.limits` into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,13 @@ class Will:
 
     def encode(self) -> bytes:
         """Return it as one message."""
-        return json.dumps(asdict(self) | {"release": self.release.hex()}).encode()
+        devices: dict[str, list[str]] = {}
+        for device, address in self.addresses:
+            devices.setdefault(device, []).append(address)
+        found = asdict(self) | {"release": self.release.hex(), "addresses": devices}
+        message = json.dumps(found, separators=(",", ":")).encode()
+        assert len(message) <= MESSAGE_BYTES_MAX, f"a will of {len(message)} bytes"
+        return message
 
     @classmethod
     def decode(cls, message: bytes) -> Will:
@@ -62,7 +68,11 @@ class Will:
             release=bytes.fromhex(found["release"]),
             port=found["port"],
             routes=tuple(Route(r["source"], tuple(r["targets"])) for r in found["routes"]),
-            addresses=tuple((device, address) for device, address in found["addresses"]),
+            addresses=tuple(
+                (device, address)
+                for device, addresses in found["addresses"].items()
+                for address in addresses
+            ),
             grace_s=found["grace_s"],
         )
 
