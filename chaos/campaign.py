@@ -297,14 +297,14 @@ class Runner:
 def lacking(lab: Lab) -> str | None:
     """Return what the nodes that are to run lack to be well, by their own word; None if nothing.
 
-    Well is: one node ACTIVE, the others its BACKUPs, every one eligible and with all flows.
+    Well is: one node ACTIVE, the others its BACKUPs, every one safe, unhindered and with all flows.
     """
     statuses = {n: node.status() for n, node in lab.nodes.items() if node.wanted}
     for name, status in statuses.items():
         if status is None:
             return f"{name} does not answer"
-        if status.get("ineligible"):
-            return f"{name}: {'; '.join(status['ineligible'])}"
+        if found := [*status.get("unsafe", ()), *status.get("hindrances", ())]:
+            return f"{name}: {'; '.join(found)}"
         if not status["flows"]["complete"]:
             return f"{name} has not all flows"
     known = {name: status for name, status in statuses.items() if status is not None}

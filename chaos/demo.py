@@ -186,7 +186,7 @@ def _caught_up(lab: Lab, name: str, holder: str) -> Callable[[], bool]:
         if not target:
             # A fixed mark: the holder's own index runs ahead as long as there is traffic.
             target.append(of_holder["log"]["commit_index"])
-        return own["log"]["applied_index"] >= target[0] and not own["ineligible"]
+        return own["log"]["applied_index"] >= target[0] and not own["unsafe"] + own["hindrances"]
 
     return condition
 

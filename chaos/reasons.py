@@ -17,12 +17,12 @@ LOOK_BACK_NS = 500 * MS
 
 FIRST, RESUMED, HANDED_OVER = "first", "resumed", "handed_over"
 DAEMON_DIED, STEPPED_DOWN, SILENCE, DEPOSED = "daemon_died", "stepped_down", "silence", "deposed"
-SWITCHOVER, SHUTDOWN, INELIGIBLE = "switchover", "shutdown", "ineligible"
+SWITCHOVER, SHUTDOWN, UNSAFE, HINDERED = "switchover", "shutdown", "unsafe", "hindered"
 LEASE_EXPIRED, LEADERSHIP_LOST = "lease_expired", "leadership_lost"
 
 TAKEN = {FIRST, RESUMED, HANDED_OVER, DAEMON_DIED, STEPPED_DOWN, SILENCE, DEPOSED}
-GIVEN = {SWITCHOVER, SHUTDOWN, INELIGIBLE, LEASE_EXPIRED, LEADERSHIP_LOST}
-GIVEN_FOR_SOMEBODY = {SWITCHOVER, SHUTDOWN, INELIGIBLE}
+GIVEN = {SWITCHOVER, SHUTDOWN, UNSAFE, HINDERED, LEASE_EXPIRED, LEADERSHIP_LOST}
+GIVEN_FOR_SOMEBODY = {SWITCHOVER, SHUTDOWN, UNSAFE, HINDERED}
 LOST = {LEASE_EXPIRED, LEADERSHIP_LOST}
 RELEASED = {HANDED_OVER, STEPPED_DOWN}
 # Whoever is hit by one of these forgets what it has not told.
@@ -53,9 +53,9 @@ FITTING = {
     "pause": _fitting({SILENCE}, LOST),
     "partition": _fitting({SILENCE}, LOST),
     "cut": _fitting({SILENCE}, LOST),
-    "link-public": _fitting(RELEASED, {INELIGIBLE}),
-    "link-private": _fitting(RELEASED, {INELIGIBLE}),
-    "link-both": _fitting({*RELEASED, SILENCE}, {INELIGIBLE, *LOST}),
+    "link-public": _fitting(RELEASED, {HINDERED}),
+    "link-private": _fitting(RELEASED, {HINDERED}),
+    "link-both": _fitting({*RELEASED, SILENCE}, {HINDERED, *LOST}),
     "switchover": _fitting({HANDED_OVER}, {SWITCHOVER}),
     "restart": _fitting(RELEASED, {SHUTDOWN}),
 }
@@ -128,7 +128,7 @@ def problems(fault: Injection, taken: EventTold, given: EventTold | None) -> lis
         found.append(f"{fault.label}: {given.node} is dead and tells that it gave up")
     elif given.why not in fits.given:
         found.append(f"{fault.label}: {given.node} gave up for {given.why}, not {_or(fits.given)}")
-    elif given.why == INELIGIBLE and "no carrier" not in given.found:
+    elif given.why == HINDERED and "no carrier" not in given.found:
         found.append(f"{fault.label}: {given.node} did not find its carrier gone: {given.found!r}")
     return found
 

@@ -17,10 +17,11 @@ from chaos.reasons import (
     DAEMON_DIED,
     FIRST,
     GIVEN,
-    INELIGIBLE,
+    HINDERED,
     SILENCE,
     SWITCHOVER,
     TAKEN,
+    UNSAFE,
     blamed,
     contradictions,
     died,
@@ -149,8 +150,8 @@ def _words(case: _Case) -> None:
             case.wrong.append(f"{event.node}: {event.what!r} is no event")
         elif event.why not in (TAKEN if event.what == TOOK_OVER else GIVEN):
             case.wrong.append(f"{event.node} {event.what} term {event.term} for {event.why!r}")
-        elif event.why == INELIGIBLE and not event.found:
-            case.wrong.append(f"{event.node} was ineligible in term {event.term}, for nothing")
+        elif event.why in (UNSAFE, HINDERED) and not event.found:
+            case.wrong.append(f"{event.node} was {event.why} in term {event.term}, for nothing")
 
 
 def _terms(case: _Case) -> None:

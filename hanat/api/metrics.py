@@ -81,6 +81,31 @@ class _StatusCollector(Collector):
         return iter(())
 
 
+def _eligibility(status: NodeStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "hanat_node_eligible",
+        "1 when this node may hold the addresses; else 0, once for each reason.",
+        [((reason,), 0) for reason in status.unsafe] or [(("",), 1)],
+        labels=("reason",),
+    )
+    yield _gauge(
+        "hanat_node_hindered",
+        "1 for each reason for which another node may be better.",
+        [((reason,), 1) for reason in status.hindrances],
+        labels=("reason",),
+    )
+    yield _gauge(
+        "hanat_node_handicap",
+        "What speaks against this node, as a number that all nodes compare; 0 is best.",
+        [((), status.handicap)],
+    )
+    yield _counter(
+        "hanat_announcements_refused",
+        "Announcements that the kernel did not take, by address and round; they are repeated.",
+        [((), status.unannounced)],
+    )
+
+
 def _node(status: NodeStatus) -> Iterator[Metric]:
     yield _gauge(
         "hanat_build_info",
@@ -94,12 +119,7 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
         [((role.value,), role is status.role) for role in Role],
         labels=("role",),
     )
-    yield _gauge(
-        "hanat_node_eligible",
-        "1 when this node may hold the addresses; else 0, once for each reason.",
-        [((reason,), 0) for reason in status.ineligible] or [(("",), 1)],
-        labels=("reason",),
-    )
+    yield from _eligibility(status)
     yield _gauge(
         "hanat_peer_connected",
         "1 when the log's connection to this peer is up.",

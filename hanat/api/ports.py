@@ -76,7 +76,7 @@ class Backend(Protocol):
 
         Raises:
             RefusedError: Not the holder (the text names who is), no such node, target not
-                eligible or not caught up, or a change of holder is under way.
+                fit, worse off or not caught up, or a change of holder is under way.
             NoQuorumError: No majority, or it did not finish in time.
         """
         ...

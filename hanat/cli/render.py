@@ -14,8 +14,18 @@ import click
 
 ROLE_COLOURS = {"ACTIVE": "green", "FENCED": "red", "TAKEOVER": "yellow", "RELEASING": "yellow"}
 GAP = "  "
-PEER_HEAD = ("PEER", "ID", "ADDRESS", "CONNECTED", "ELIGIBLE", "COMPLETE", "HEARD", "BEACONS")
-PEER_KEYS = ("name", "node_id", "address", "connected", "eligible", "complete")
+PEER_HEAD = (
+    "PEER",
+    "ID",
+    "ADDRESS",
+    "CONNECTED",
+    "FIT",
+    "COMPLETE",
+    "HEARD",
+    "BEACONS",
+    "HINDERED",
+)
+PEER_KEYS = ("name", "node_id", "address", "connected", "fit", "complete")
 
 Row = Sequence[str]
 
@@ -29,7 +39,6 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         f"   hanat {text(status.get('version'))}   up {duration(status.get('uptime_s'))}"
     )
     coloured = click.style(role, fg=ROLE_COLOURS.get(role), bold=True)
-    ineligible = _items(status.get("ineligible"))
     facts = [
         ("role", f"{coloured} for {duration(status.get('role_s'))}, {text(status.get('reason'))}"),
         ("term", text(status.get("term"))),
@@ -44,8 +53,10 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     ]
     if status.get("lease_left_s") is None:
         facts[4] = ("lease", f"not this node's, profile {text(status.get('profile'))}")
-    if ineligible:
-        facts.append(("ineligible", "; ".join(map(text, ineligible))))
+    for name in ("unsafe", "hindrances", "nobody"):
+        if items := _items(status.get(name)):
+            label = {"hindrances": "hindered", "nobody": "no holder"}.get(name, name)
+            facts.append((label, "; ".join(map(text, items))))
     refused = [peer for peer in _tables(status.get("peers")) if peer.get("refused")]
     facts += [("refused", f"{text(p.get('name'))}: {text(p.get('refused'))}") for p in refused]
     return [
@@ -53,7 +64,17 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         *(f"{name:<10} {value}" for name, value in facts),
         *_section(("VIP", "ADDRESS", "DEVICE", "HELD"), _vips(status)),
         *_section(
-            ("PEER", "ID", "ADDRESS", "CONNECTED", "ELIGIBLE", "COMPLETE", "HEARD", "BEACONS"),
+            (
+                "PEER",
+                "ID",
+                "ADDRESS",
+                "CONNECTED",
+                "FIT",
+                "COMPLETE",
+                "HEARD",
+                "BEACONS",
+                "HINDERED",
+            ),
             _peers(status),
         ),
         *_section(("SERVICE", "LISTEN", "SCHEDULER", "FLOWS"), _services(status)),
@@ -128,6 +149,7 @@ def _peers(status: Mapping[str, Any]) -> list[Row]:
             *(text(peer.get(key)) for key in PEER_KEYS),
             _age(peer.get("heard_s")),
             " / ".join(_age(path.get("beacon_s")) for path in _tables(peer.get("paths"))) or "-",
+            ", ".join(map(text, _items(peer.get("hindrances")))) or "-",
         ]
         for peer in _tables(status.get("peers"))
     ]

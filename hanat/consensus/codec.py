@@ -127,7 +127,7 @@ def _unpack_append(data: bytes) -> Message:
 
 
 def _pack_next(m: Message) -> bytes:
-    flags = bool(m["reset"]) | bool(m["success"]) << 1
+    flags = bool(m["reset"]) | bool(m["success"]) << 1 | bool(m["fit"]) << 2
     return _NEXT.pack(m["next_node_idx"], flags, m["term"], m["gen"] or 0)
 
 
@@ -135,7 +135,7 @@ def _unpack_next(data: bytes) -> Message:
     index, flags, term, gen = _NEXT.unpack(data)
     return {
         "next_node_idx": index, "reset": bool(flags & 1), "success": bool(flags & 2),
-        "term": term, "gen": gen or None,
+        "fit": bool(flags & 4), "term": term, "gen": gen or None,
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from hanat.consensus.library import LibraryNode
 from hanat.consensus.promises import STEPPED_DOWN_LEASES, Promises
 from hanat.core.configuration import Profile
-from hanat.core.election import Rival, lacks_flows, rank
+from hanat.core.eligibility import Rival, outdone, rank
 
 if TYPE_CHECKING:
     from hanat.consensus.codec import Message
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # How long the library may see its peers, in leases: less than its own timer, so that one
 # won pre-vote allows one campaign.
 CAMPAIGN_LEASES = 0.4
+FALLBACK_LEASES = 10  # a leader whose connections are dead for this long makes room
 ROUND_BEACONS = 2  # how long a pre-vote is asked for
 STALLED_BEACONS = 3  # a node that did not run for this long hears what waited, then judges
 # Who follows looks at its timers when it hears a beacon; this is for when it does not.
@@ -102,12 +103,17 @@ class Elections(Promises):
             self._round_until = self._campaign_until = 0.0
             self._show_peers(visible=False)
 
-    def step_down(self) -> None:
-        """Stop leading; the next term belongs to whoever is elected."""
+    def step_down(self, *, stand: bool = False) -> None:
+        """Stop leading; the next term belongs to whoever is elected.
+
+        Args:
+            stand: It may well be this node: it stands as soon as any other.
+        """
         self.held_until = max(self.held_until, self.lease.until)
         self.lease.give_up(self.term)
         if self.leading:
-            self.candidacy.wait(self.clock() + STEPPED_DOWN_LEASES * self.profile.lease_s)
+            if not stand:
+                self.candidacy.wait(self.clock() + STEPPED_DOWN_LEASES * self.profile.lease_s)
             self._raise_term(LibraryNode(0), self.term + 1)  # nobody's id: the vote is invented
             self._settle()
             self.tell_all()
@@ -276,15 +282,14 @@ class Elections(Promises):
 
     @property
     def _stand_at(self) -> float:
-        # Who recovers is elected by all or not at all: nobody is served by its waiting.
-        eligible = self.may_hold or self.recovery.needed
         ahead = self.clock() < self._ahead_until
-        me, rivals = Rival(self.node_id, self.may_hold, self.complete), self.rivals()
+        me, rivals = Rival(self.node_id, self.fit, self.handicap), self.rivals()
         return self.candidacy.due(
             free_at=self._free_at,
             rank=0 if ahead else rank(me, rivals),
-            eligible=eligible,
-            lacking=not ahead and lacks_flows(me, rivals),
+            # Who recovers is elected by all or not at all: nobody is served by its waiting.
+            safe=self.fit or self.recovery.needed,
+            worse=not ahead and outdone(me, rivals),
         )
 
     @property
@@ -311,10 +316,21 @@ class Elections(Promises):
         if self.leading:
             if not self.nodes and self.lease.alone(term=self.term, now=now):
                 self.lease_changed(self.term, self.lease.until)
+            self._fall_back(now)
         elif now <= max(self._campaign_until, self._round_until):
             self._ask_again(now)
         else:
             self._stand(now)
+
+    def _fall_back(self, now: float) -> None:
+        """Step down as leader if nobody answers its connections and another could lead.
+
+        Its beacons may pass, and its lease go on; but it commits nothing.
+        """
+        since = now - FALLBACK_LEASES * self.profile.lease_s
+        answering = 1 + sum(at >= since for _, at in self._answered.values())
+        if self._led_since < since and answering < self.quorum and self.electable:
+            self.step_down()
 
     def _ask_again(self, now: float) -> None:
         """Ask those that did not answer again; not at each message that arrives meanwhile."""

@@ -132,7 +132,7 @@ class Guard(Elections):
                     return False
                 return self._send_append(peer, message["prevLogIdx"])
             case "next_node_idx":
-                message |= {"term": self.term, "gen": self._answering}
+                message |= {"term": self.term, "gen": self._answering, "fit": self.fit}
                 self._hold_back(peer, message)
             case "request_vote" | "response_vote" | "timeout_now":
                 self.send_about_votes(peer, message)
@@ -281,6 +281,7 @@ class Guard(Elections):
         if message["term"] != self.term or not self.leading:
             self._raise_term(node, message["term"])
             return
+        self._answered[node.id] = (message["fit"], self.clock())
         if message["success"] and message["next_node_idx"] > self.last_index + 1:
             raise WireError(
                 f"node {node.id} acknowledges index {message['next_node_idx'] - 1}, the log of "
@@ -326,7 +327,7 @@ class Guard(Elections):
         outgoing.generation, outgoing.sent = next(self._numbers), index
         outgoing.ends.clear()
         message = {"type": "next_node_idx", "next_node_idx": index + 1, "term": self.term}
-        count = {"reset": False, "success": True, "gen": outgoing.generation}
+        count = {"reset": False, "success": True, "gen": outgoing.generation, "fit": True}
         self._on_next(self.nodes[peer], message | count)
 
     def install(self, peer: int, index: int) -> bool:

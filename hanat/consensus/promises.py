@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 from hanat.consensus.durability import Durability
 from hanat.consensus.library import LibraryNode, Transport
 from hanat.consensus.recovery import Recovery
-from hanat.core.beacon import NOBODY, Beacon, Heard, Promised
+from hanat.core.beacon import NOBODY, NOBODY_HEARD, Beacon, Heard, Promised
 from hanat.core.configuration import PROFILES, Profile
-from hanat.core.election import Candidacy, Rival
+from hanat.core.election import Candidacy
+from hanat.core.eligibility import Fitness, Kind, Rival, Seen, electable
 from hanat.core.lease import Lease, Promise
 from hanat.core.members import members_of
 from hanat.errors import WireError
@@ -42,6 +43,10 @@ HEARTBEAT_BEACONS = 5  # period of the log's messages when there is nothing to s
 # Who steps down stands later than anybody else: who hears it on its connection only, where
 # it is heard less often, waits for it for two leases, and then takes its turn.
 STEPPED_DOWN_LEASES = 4
+# In this time one of them is answered. Less than what a leader waits that has no lease: one
+# that hears nobody does not make room for anybody.
+ANSWER_HEARTBEATS = 1.5
+FRESH_BEACONS = 3  # nobody is given up for on an older word
 GONE_BEACONS = 3  # the leader, of which something is due each beacon
 
 
@@ -109,7 +114,10 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         )
         self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
         self.candidacy = Candidacy(profile, draw=rng.random)
-        self.eligible = self.complete = True
+        self.fitness, self._fitness_at = Fitness(), 0.0  # and since when
+        self.complete = True
+        self.hears, self.lively, self.interfaces = NOBODY_HEARD, 0, 0  # see `Beacon`
+        self._answered: dict[int, tuple[bool, float]] = {}  # peer → fit, by its connection
         self.revision, self.refuses = 0, False  # what this node made of the configuration
         self.held_until = 0.0  # of a lease that this node lost with its term
         self.successor = NOBODY  # whom it ordered to lead
@@ -142,41 +150,85 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         return None if node is None else int(node.id)
 
     @property
-    def may_hold(self) -> bool:
-        """Whether this node tells others that it may hold the addresses.
+    def can_vote(self) -> bool:
+        """Whether this node can vote and store.
 
-        A node that just started must not stand: it may have promised before.
+        A node that just started must not: it may have promised before.
         """
-        fit = self.eligible and self.durability.fit and not self.recovery.needed
-        return fit and not self.promise.quiet(self.clock())
+        able = self.durability.fit and not self.recovery.needed
+        return able and not self.promise.quiet(self.clock())
 
     @property
-    def eligible_peers(self) -> set[int]:
-        """Peers heard just now that said they may hold the addresses."""
-        return {peer for peer, beacon in self._alive().items() if beacon.eligible}
+    def fit(self) -> bool:
+        """Whether this node tells others that it can stand in for a holder."""
+        return self.fitness.safe and self.can_vote
+
+    @property
+    def handicap(self) -> int:
+        """What speaks against this node, as beacons tell it."""
+        return self.fitness.handicap | (0 if self.complete else Kind.FLOWS.value)
+
+    def set_fitness(self, fitness: Fitness) -> None:
+        """Take what speaks against this node, and let everybody know at once."""
+        if fitness != self.fitness:
+            self.fitness, self._fitness_at = fitness, self.clock()
+            self.tell_all()
+
+    @property
+    def fit_peers(self) -> dict[int, int]:
+        """Peers heard just now that can stand in, and their handicaps."""
+        return {peer: b.handicap for peer, b in self.alive().items() if b.fit}
+
+    def seen(self, connected: Collection[int]) -> tuple[Seen, ...]:
+        """Return what was heard of each peer that is alive.
+
+        Args:
+            connected: Who can be ordered to stand, and has the log; only these are fit.
+        """
+        since = self.clock() - FRESH_BEACONS * self.profile.beacon_s
+        found = []
+        for peer, beacon in self.alive().items():
+            # Said in answer to what this node is: both may have met the same trouble, and the
+            # peer noticed it a moment later.
+            answers = self._echoed_at.get(peer, 0.0) >= self._fitness_at
+            fresh = answers and self._views[peer][1] >= since
+            fit = beacon.fit and peer in connected
+            found.append(Seen(peer, fit, beacon.handicap if fresh else None))
+        return tuple(found)
+
+    @property
+    def electable(self) -> bool:
+        """Whether the others, as far as they are heard, could elect one of them."""
+        now = self.clock()
+        heard = now - self.profile.lease_s
+        answered = now - ANSWER_HEARTBEATS * HEARTBEAT_BEACONS * self.profile.beacon_s
+        said = {peer: fit for peer, (fit, at) in self._answered.items() if at >= answered}
+        said |= {peer: beacon.fit for peer, (beacon, at) in self._views.items() if at >= heard}
+        return electable(fit=sum(said.values()), self_fit=self.can_vote, quorum=self.quorum)
 
     @property
     def complete_peers(self) -> set[int]:
         """Peers heard just now that said they have all flows."""
-        return {peer for peer, beacon in self._alive().items() if beacon.complete}
+        return {peer for peer, beacon in self.alive().items() if beacon.complete}
 
     @property
     def incomplete_peers(self) -> set[int]:
         """Peers heard just now that said they lack flows."""
-        return self._alive().keys() - self.complete_peers
+        return self.alive().keys() - self.complete_peers
 
     @property
     def revisions(self) -> dict[int, tuple[int, bool]]:
         """What peers heard just now made of the configuration: revision, whether refused."""
-        return {peer: (b.revision, b.refuses) for peer, b in self._alive().items()}
+        return {peer: (b.revision, b.refuses) for peer, b in self.alive().items()}
 
-    def _alive(self) -> dict[int, Beacon]:
+    def alive(self) -> dict[int, Beacon]:
+        """Return the newest beacon of each peer that was heard not long ago."""
         since = self.clock() - ALIVE_BEACONS * self.profile.beacon_s
         return {peer: beacon for peer, (beacon, at) in self._views.items() if at >= since}
 
     def rivals(self) -> list[Rival]:
         """Return the peers that may stand in an election now, the lost leader not among them."""
-        alive = self._alive()
+        alive = self.alive()
         leader = self.promise.leader
         if leader is not None and leader in alive:
             beacon, at = self._views[leader]
@@ -186,7 +238,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             silent = not beacon.asks and now < self.promise.until + profile.lease_s
             if gone or silent:
                 del alive[leader]
-        return [Rival(peer, b.eligible, b.complete) for peer, b in alive.items()]
+        return [Rival(peer, b.fit, b.handicap) for peer, b in alive.items()]
 
     def mesh_knows(self, peer: int) -> bool:
         """Say whether a beacon of the peer was heard not long ago."""
@@ -204,10 +256,15 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             released_term=self.lease.given_up_term,
             successor=self.successor,
             promised=self._promised if self.promise.leader == peer else None,
-            eligible=self.may_hold,
+            fit=self.fit,
             complete=self.complete,
             revision=self.revision,
             refuses=self.refuses,
+            handicap=self.handicap,
+            unsafe=not self.fitness.safe,
+            hears=self.hears,
+            lively=self.lively,
+            interfaces=self.interfaces,
         )
 
     @property

@@ -26,13 +26,17 @@ from hanat.consensus.library import LibraryNode, SyncObj, SyncObjConf, replicate
 from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.state import Barrier, Command, Holder, State
 from hanat.consensus.transfer import Transfers
+from hanat.core.beacon import Beacon
+from hanat.core.eligibility import Fitness
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import (
     BarrierApplied,
+    FlowsObserved,
     Input,
     JournalObserved,
     LeaderObserved,
     LeaseObserved,
+    PeersObserved,
 )
 from hanat.errors import ConsensusError, JournalError
 
@@ -40,7 +44,7 @@ ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 COMMIT_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 APPLIED_MAX = 100  # entries in a slice: 5 ms at 50 us each
 UNCOMMITTED_MAX = 1024  # entries; some 30 wait in service
-FALLBACK_LEASES = 10  # a leader whose connections are dead for this long gives up by itself
+NEVER_S = 1e9
 
 
 class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
@@ -105,7 +109,8 @@ class Replica:
         self._observed: tuple[int, int | None] = (0, None)
         self._proposed = False
         self.commits = Histogram(COMMIT_BOUNDS_S)
-        self._journal = ""
+        self._journal, self._complete = "", True
+        self._peers = PeersObserved((), electable=False)
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         self._machine = _Machine(
@@ -246,30 +251,57 @@ class Replica:
             if until := self._guard.lease.until:
                 # Promised in the same burst as the votes: when nobody knew who leads.
                 self._on_input(LeaseObserved(self.term, until))
+        if self._guard.complete is not self._complete:
+            self._complete = self._guard.complete
+            self._on_input(FlowsObserved(self._complete))
+        peers = self._seen()
+        if peers != self._peers:
+            self._peers = peers
+            self._on_input(peers)
         journal = self._guard.durability.found
         if journal != self._journal:
             self._journal = journal
             self._on_input(JournalObserved(journal))
 
+    def _seen(self) -> PeersObserved:
+        """Return what a leader must know of its peers."""
+        if not self.leading:
+            return PeersObserved((), electable=False)
+        return PeersObserved(self._guard.seen(self._guard.connected), self._guard.electable)
+
     @property
-    def eligible_peers(self) -> frozenset[int]:
-        """Connected peers that said in a recent beacon that they may hold the addresses."""
-        return frozenset(self._guard.eligible_peers) & frozenset(self._guard.connected)
+    def fit_peers(self) -> dict[int, int]:
+        """Connected peers that can stand in for a holder, and their handicaps."""
+        connected = self._guard.connected
+        return {p: h for p, h in self._guard.fit_peers.items() if p in connected}
+
+    @property
+    def can_vote(self) -> bool:
+        """Whether this node can vote and store."""
+        return self._guard.can_vote
+
+    @property
+    def beacons(self) -> dict[int, Beacon]:
+        """What peers said of themselves just now."""
+        return self._guard.alive()
 
     @property
     def complete_peers(self) -> frozenset[int]:
         """Peers that said in a recent beacon that they have all flows."""
         return frozenset(self._guard.complete_peers)
 
-    def transfer(self, to: int | None) -> bool:
-        """Hand leadership to a peer (None: an eligible one with all flows if there is any).
+    def transfer(self, to: Collection[int]) -> bool:
+        """Hand leadership to the first of some peers that has the whole log.
+
+        Args:
+            to: The first choice first; empty for anybody, the best first.
 
         Returns:
             False if nobody suitable has the whole log; then the lease goes on.
         """
-        ready = self.eligible_peers
-        candidates: Collection[int] = [to] if to is not None else ready & self.complete_peers
-        return any(self._transfer_to(peer) for peer in candidates or ready or self._guard.connected)
+        fit = self.fit_peers
+        best = sorted(fit, key=lambda peer: (fit[peer], peer))
+        return any(self._transfer_to(peer) for peer in to or best or self._guard.connected)
 
     def _transfer_to(self, peer: int) -> bool:
         accepted: list[bool] = []
@@ -279,16 +311,14 @@ class Replica:
         self._machine.transferLeadership(node, lambda _result, error: accepted.append(error == 0))
         return accepted == [True]
 
-    def step_down(self) -> None:
-        """Stop leading."""
-        self._guard.step_down()
+    def step_down(self, *, stand: bool = False) -> None:
+        """Stop leading; with `stand`, stand for the next term as any other node."""
+        self._guard.step_down(stand=stand)
         self._observe()
 
-    def set_eligible(self, *, eligible: bool) -> None:
-        """Say whether this node should stand for election while others can."""
-        if eligible != self._guard.eligible:
-            self._guard.eligible = eligible
-            self._guard.tell_all()
+    def set_fitness(self, fitness: Fitness) -> None:
+        """Say what speaks against this node."""
+        self._guard.set_fitness(fitness)
 
     def _apply(self, data: bytes) -> None:
         command = self.state.apply(data)
@@ -312,7 +342,8 @@ def _configuration_for(guard: Guard, snapshots: Snapshots) -> SyncObjConf:
         # Longer than the guard ever lets it see its peers: only the guard says when to stand.
         raftMinTimeout=4 * HEARTBEAT_BEACONS * profile.beacon_s,
         raftMaxTimeout=5 * HEARTBEAT_BEACONS * profile.beacon_s,
-        leaderFallbackTimeout=FALLBACK_LEASES * profile.lease_s,
+        # Nor let it give up by itself: `Elections._fall_back` asks whether others could lead.
+        leaderFallbackTimeout=NEVER_S,
         connectionTimeout=3600.0,
         # Never let the library split a batch or an entry: the guard slices.
         appendEntriesUseBatch=False,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.drift import Setting
+from hanat.core.eligibility import Fitness
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +123,30 @@ class FlushFlows:
 
 @dataclass(frozen=True, slots=True)
 class TransferLeadership:
-    """Give the lease up for this term and hand leadership to a peer (None: the best)."""
+    """Give the lease up for this term and hand leadership to a peer.
 
-    to: int | None
+    To the first of these that has the whole log; to anybody, the best first, if there are none.
+    """
+
+    to: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StepDown:
-    """Stop leading; whoever is elected next may be any node."""
+    """Stop leading.
+
+    Attributes:
+        stand: Stand for the next term as any other node, instead of after all others.
+    """
+
+    stand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class SetEligible:
-    """Tell the election whether this node should stand."""
+class SetFitness:
+    """Tell the election, and the peers, what speaks against this node."""
 
-    eligible: bool
+    fitness: Fitness
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ Action = (
     | FlushFlows
     | TransferLeadership
     | StepDown
-    | SetEligible
+    | SetFitness
     | Finish
 )
 
@@ -173,7 +183,7 @@ CLEANUP: tuple[type[Action], ...] = (
     WithdrawGate,
     StopCapture,
     RemoveAddresses,
-    SetEligible,
+    SetFitness,
     StepDown,
     Finish,
 )

@@ -6,10 +6,31 @@ dataclass takes three times as long.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple
 
 NOBODY = 0  # node ids begin at 1
+PATHS_MAX = 4  # that beacons tell of
+NOBODY_HEARD = (0,) * PATHS_MAX
+_DIGEST_BITS, _BITS_A_NAME = 64, 3
+
+
+def digest_of(names: Iterable[str]) -> int:
+    """Return a set of names as a Bloom filter of 64 bits.
+
+    All names of a set that is contained are found in it. Of three interfaces one in a
+    thousand others is found as well.
+
+    Source: Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970.
+    """
+    digest = 0
+    for name in names:
+        hashed = sha256(name.encode()).digest()
+        for index in range(_BITS_A_NAME):
+            digest |= 1 << hashed[index] % _DIGEST_BITS
+    return digest
 
 
 class Promised(NamedTuple):
@@ -35,10 +56,17 @@ class Beacon(NamedTuple):
             and answers no more: promises made to it are void. 0 before the first.
         successor: Whom the sender ordered to lead after `released_term`, `NOBODY` if nobody.
         promised: What the sender promised this peer last, None if nothing in `term`.
-        eligible: The sender may hold the floating addresses.
+        fit: The sender can stand in for a holder: it can vote and store, it is not unsafe
+            and was not told to end.
+        handicap: What speaks against it, see `core.eligibility`; 0 is best.
         complete: Its kernel has all committed flows.
         revision: Newest configuration of which the sender knows whether it is in force there.
         refuses: It is not: the sender cannot use it.
+        unsafe: The sender must not hold the floating addresses.
+        hears: For each path, one bit for each node, by its place among all sorted ids: the
+            sender hears it there.
+        lively: One bit for each path: its device received frames in the last seconds.
+        interfaces: Logical interfaces for which the sender has a device, see `digest_of`.
     """
 
     term: int
@@ -47,10 +75,15 @@ class Beacon(NamedTuple):
     released_term: int = 0
     successor: int = NOBODY
     promised: Promised | None = None
-    eligible: bool = False
+    fit: bool = False
     complete: bool = True
     revision: int = 0
     refuses: bool = False
+    handicap: int = 0
+    unsafe: bool = False
+    hears: tuple[int, ...] = NOBODY_HEARD
+    lively: int = 0
+    interfaces: int = 0
 
 
 class Heard(NamedTuple):

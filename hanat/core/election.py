@@ -9,47 +9,14 @@ time, for nodes that do not agree about the order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from hanat.core.configuration import Profile
 
 STAGGER_BEACONS = 1.5  # long enough for one election, on a busy machine too
-INELIGIBLE_DELAY = 10  # in leases: an ineligible node stands only when nobody else does
-INCOMPLETE_DELAY = 5  # likewise, who lacks flows that another has; before who may not hold
+UNFIT_DELAY = 10  # in leases: an unsafe node stands only when nobody else does
+WORSE_DELAY = 2  # likewise, one that another could do better than; it may not be electable
 JITTER_ROUNDS_MAX = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """A node that may stand.
-
-    Attributes:
-        eligible: It may hold the addresses.
-        complete: It has all flows that are committed.
-    """
-
-    node_id: int
-    eligible: bool
-    complete: bool = True
-
-    @property
-    def _order(self) -> tuple[bool, bool, int]:
-        return not self.eligible, not self.complete, self.node_id
-
-    def after(self, other: Rival) -> bool:
-        """Say whether this one stands after the other."""
-        return self._order > other._order
-
-
-def rank(me: Rival, others: Iterable[Rival]) -> int:
-    """Return how many nodes should stand before this one."""
-    return sum(me.after(other) for other in others)
-
-
-def lacks_flows(me: Rival, others: Iterable[Rival]) -> bool:
-    """Say whether another node would keep connections that this one would lose."""
-    return not me.complete and any(other.eligible and other.complete for other in others)
 
 
 class Candidacy:
@@ -81,18 +48,18 @@ class Candidacy:
         """Note that there is a leader: the next election starts without anybody's delay."""
         self._rounds, self._jitter_s = 0, 0.0
 
-    def due(self, *, free_at: float, rank: int, eligible: bool, lacking: bool = False) -> float:
+    def due(self, *, free_at: float, rank: int, safe: bool, worse: bool = False) -> float:
         """Return when to stand.
 
         Args:
             free_at: When the node's promise, and its own lease, have ended.
-            rank: From `rank`.
-            eligible: Whether the node may hold the addresses.
-            lacking: From `lacks_flows`.
+            rank: From `eligibility.rank`.
+            safe: Whether the node may hold the addresses at all.
+            worse: From `eligibility.outdone`.
         """
         wait_s = rank * STAGGER_BEACONS * self._profile.beacon_s + self._jitter_s
-        if not eligible:
-            wait_s += INELIGIBLE_DELAY * self._profile.lease_s
-        elif lacking:
-            wait_s += INCOMPLETE_DELAY * self._profile.lease_s
+        if not safe:
+            wait_s += UNFIT_DELAY * self._profile.lease_s
+        elif worse:
+            wait_s += WORSE_DELAY * self._profile.lease_s
         return max(free_at, self._not_before) + wait_s

@@ -58,7 +58,7 @@ class Event:
         term: In which it held.
         at_s: Wall-clock time there, seconds since 1970.
         why: A value of `Why` or `snapshot.Reason`.
-        found: More about that: what made it ineligible.
+        found: More about that: what was wrong with it.
         previous: Who held before, None if unknown; only of who took over, as the rest.
         silent_s: For each path, since the last beacon of `previous` when the election was
             won; None: none since this node started, or since it was said to be dead.
@@ -225,7 +225,10 @@ class Witness:
         until = max(since, snapshot.gate_until) if snapshot.gate_until else snapshot.role_since
         late_s = max(0.0, snapshot.role_since - until)
         self._lost_at = snapshot.role_since - late_s
-        found = "; ".join(snapshot.ineligible) if snapshot.reason is Reason.INELIGIBLE else ""
+        found = {
+            Reason.UNSAFE: "; ".join(snapshot.unsafe),
+            Reason.HINDERED: "; ".join(snapshot.hindrances),
+        }.get(snapshot.reason, "")
         return Event(
             what=What.GAVE_UP.value,
             node_id=self._node_id,
@@ -340,7 +343,8 @@ _WHY_TAKEN = {
 _WHY_GIVEN_UP = {
     Reason.SWITCHOVER.value: "an operator switched over",
     Reason.SHUTDOWN.value: "it was told to end",
-    Reason.INELIGIBLE.value: "it must not hold",
+    Reason.UNSAFE.value: "it must not hold",
+    Reason.HINDERED.value: "another node could do better",
     Reason.LEASE_EXPIRED.value: "its lease was over, no majority answered in time",
     Reason.LEADERSHIP_LOST.value: "another node leads",
 }

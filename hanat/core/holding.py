@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hanat.core.actions import Action, AddAddresses, Announce, RemoveAddresses
-from hanat.core.configuration import FloatingAddress, Interface, among
+from hanat.core.configuration import Configuration, FloatingAddress, Interface, among
 from hanat.core.standing import Standing
 
 
@@ -41,7 +41,16 @@ class Holding(Standing):
         installed = self._installed
         if installed is None or installed is self._configuration:
             return () if installed is None else self._configuration.vips
-        return among(self._configuration.vips, installed.vips)
+        found = among(self._configuration.vips, installed.vips)
+        for coming in self._pending:
+            found = among(found, coming.vips)
+        return found
+
+    def _no_longer_pending(self, configuration: Configuration) -> None:
+        """Note what became of a configuration, and of those before it, which it replaced."""
+        places = [i for i, c in enumerate(self._pending) if c is configuration]
+        if places:
+            self._pending = self._pending[places[-1] + 1 :]
 
     def _announce_some(self, vips: tuple[FloatingAddress, ...]) -> tuple[Action, ...]:
         there = among(vips, self._placed)
@@ -51,10 +60,14 @@ class Holding(Standing):
         """Add what a holder lacks, if its gate and ruleset are in place."""
         if self._installed is not self._configuration:
             return ()
-        held = set(self._held)
-        new = tuple(vip for vip in self._configuration.vips if vip not in held)
-        self._held = (*self._held, *new) if new else self._held
-        return (AddAddresses(new),) if new else ()
+        held, wanted = set(self._held), self._configuration.vips
+        new = tuple(vip for vip in wanted if vip not in held)
+        if not new:
+            return ()
+        known = {(vip.interface, address) for vip in wanted for address in vip.addresses}
+        rest = (v for v in self._held if any((v.interface, a) not in known for a in v.addresses))
+        self._held = (*wanted, *rest)
+        return (AddAddresses(new),)
 
     @property
     def _placed(self) -> tuple[FloatingAddress, ...]:
@@ -87,8 +100,10 @@ class Holding(Standing):
         keep = set(wanted)
         stay = {(vip.interface, address) for vip in wanted for address in vip.addresses}
         gone: list[FloatingAddress] = []
+        stays: list[FloatingAddress] = []
         for vip in (vip for vip in self._held if vip not in keep):
-            left = tuple(a for a in vip.addresses if (vip.interface, a) not in stay)
-            gone += [replace(vip, addresses=left)] if left else []
-        self._held = (*(vip for vip in self._held if vip in keep), *gone)
+            for part, some in ((stays, True), (gone, False)):
+                left = tuple(a for a in vip.addresses if ((vip.interface, a) in stay) is some)
+                part.extend([replace(vip, addresses=left)] if left else [])
+        self._held = (*(vip for vip in self._held if vip in keep), *stays, *gone)
         return tuple(gone)

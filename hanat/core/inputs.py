@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hanat.core.actions import Action
-from hanat.core.configuration import Configuration, Interface
+from hanat.core.configuration import Configuration, FloatingAddress, Interface
 from hanat.core.drift import Setting
+from hanat.core.eligibility import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,61 @@ class CarrierObserved:
 
     interface: str
     carrier: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceObserved:
+    """On a logical interface nothing is heard of any peer while others hear each other, or not."""
+
+    interface: str
+    silent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardObserved:
+    """Why packets are not forwarded here; empty when they are."""
+
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyObserved:
+    """Something that makes a node unsafe, whoever says so, or (empty) not any more."""
+
+    source: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowsObserved:
+    """This node has all committed flows, or lacks some."""
+
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeersObserved:
+    """What this node, as leader, last heard of its peers.
+
+    Attributes:
+        seen: Of each peer that was heard.
+        electable: They could elect one of them.
+    """
+
+    seen: tuple[Seen, ...]
+    electable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimHeard:
+    """Neighbours may have been told that another node has the floating addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncementsRefused:
+    """The kernel did not take the announcements of these: a full queue, no carrier."""
+
+    vips: tuple[FloatingAddress, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +193,26 @@ class ActionFailed:
 
     Those returned after it by the same step were not tried, unless it was one whose
     outcome comes later.
+
+    Attributes:
+        kept: Of a ruleset: what was in force before still is.
     """
 
     action: Action
     found: str
+    kept: bool = False
 
+
+# What speaks for or against a node, or against the others.
+Circumstance = (
+    CarrierObserved
+    | SilenceObserved
+    | ForwardObserved
+    | SafetyObserved
+    | FlowsObserved
+    | PeersObserved
+    | JournalObserved
+)
 
 Input = (
     LeaderObserved
@@ -151,6 +222,13 @@ Input = (
     | ConfigurationApplied
     | ConfigurationRefused
     | CarrierObserved
+    | SilenceObserved
+    | ForwardObserved
+    | SafetyObserved
+    | FlowsObserved
+    | PeersObserved
+    | ClaimHeard
+    | AnnouncementsRefused
     | RemovalObserved
     | RulesetDrifted
     | SettingsDrifted

@@ -8,15 +8,19 @@ Theory of operation. A node is BACKUP until the replicated log elects it. Then i
 is TAKEOVER, gate still shut, until five things hold: its barrier is applied (so
 every committed flow and configuration is here), the flow worker has installed those
 flows, the ruleset of that configuration is installed, it has a lease, and it is
-eligible. For the flow worker it waits a lease at most. It starts to capture flows, adds
+not unsafe. For the flow worker it waits a lease at most. It starts to capture flows, adds
 the addresses, opens the gate for all of them at once, announces them, and is
 ACTIVE: state first, announcements last.
 
-    BACKUP ──elected──▶ TAKEOVER ──barrier, lease, eligible──▶ ACTIVE
+    BACKUP ──elected──▶ TAKEOVER ──barrier, lease, not unsafe─▶ ACTIVE
       ▲                    │ ▲                                  │ │
       │                    │ └──lease again── FENCED ◀──lease over │
       └──leadership lost───┴──────────────────────┴─ RELEASING ◀──┘ switchover,
-                                                                     shutdown, link lost
+                                                        shutdown, unsafe, outdone
+
+A leader that is hindered gives up only for a node that can do better (`core.eligibility`);
+it holds on over the paths that it has left. If nobody takes what it gave up, it takes it
+back: in the same term if the order to stand was never sent, else in a new one.
 
 Whatever ends ACTIVE stops answering first, then stops the capture (removing an
 address must not delete flows on the others), then removes the addresses, and
@@ -31,60 +35,56 @@ from hanat.core.actions import (
     AddAddresses,
     Announce,
     ArmGate,
-    Finish,
-    FlushFlows,
     InstallRuleset,
-    ProposeBarrier,
-    ProposeConfiguration,
-    ProposeHolder,
     RemoveAddresses,
     RestoreAddresses,
     RestoreSettings,
-    SetEligible,
-    SettleFlows,
     ShutGate,
     StartCapture,
     StepDown,
-    StopCapture,
     TransferLeadership,
     WithdrawGate,
 )
-from hanat.core.configuration import among
-from hanat.core.holding import Holding
+from hanat.core.configuration import Configuration, among
+from hanat.core.eligibility import Fault, Kind
 from hanat.core.inputs import (
     ActionDone,
     ActionFailed,
+    AnnouncementsRefused,
     BarrierApplied,
     CarrierObserved,
+    Circumstance,
+    ClaimHeard,
     ConfigurationApplied,
     ConfigurationCommitted,
     ConfigurationRefused,
     FlowsFlushed,
+    FlowsObserved,
     FlowsSettled,
+    ForwardObserved,
     Input,
     JournalObserved,
     LeaderObserved,
     LeaseObserved,
+    PeersObserved,
     RemovalObserved,
     RulesetDrifted,
+    SafetyObserved,
     SettingsDrifted,
     ShutdownRequested,
+    SilenceObserved,
     SwitchoverRequested,
     TimerDue,
 )
 from hanat.core.snapshot import Reason
 from hanat.core.status import Role
+from hanat.core.tenure import Tenure
 
-FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
-TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
-KERNEL_RETRY_S = 5.0  # after the kernel refused something, before standing again
-# A node that is elected although it may not hold: perhaps nobody may. It waits before
-# it hands on, or leadership would go round as fast as messages do.
-INELIGIBLE_LEASES = 10
+KERNEL_RETRY_S = 5.0  # after the kernel refused something, before it is tried again
 LATE_S = 0.012  # with less than this left nothing is granted any more (`TIMEOUT_S_MIN`)
 
 
-class Node(Holding):
+class Node(Tenure):
     """The transitions of one node; see `Standing` for what it consists of."""
 
     # ------------------------------------------------------------------ stepping
@@ -113,20 +113,26 @@ class Node(Holding):
                 return self._configuration_applied(item, now)
             case ConfigurationRefused(revision, found):
                 return self._configuration_refused(revision, found, now)
-            case CarrierObserved():
-                return self._carrier_observed(item, now)
+            case (CarrierObserved() | SilenceObserved() | ForwardObserved() | SafetyObserved()
+                  | FlowsObserved() | PeersObserved() | JournalObserved()):  # fmt: skip
+                return self._circumstances_observed(item, now)
+            case ClaimHeard():
+                self._upkeep.again(now)
+                return ()
+            case AnnouncementsRefused(vips):
+                self._upkeep.refuse(vips, now)
+                return ()
             case RemovalObserved():
                 return self._removal_observed(item, now)
             case RulesetDrifted():
                 return self._ruleset_drifted(now)
             case SettingsDrifted(found):
                 return (RestoreSettings(found),) if self._repairs.begin("sysctl", now) else ()
-            case JournalObserved(found):
-                return self._journal_observed(found, now)
             case SwitchoverRequested():
                 if self.role is not Role.ACTIVE:
                     return ()
-                return self._release(Reason.SWITCHOVER, now, to=item.to)
+                to = () if item.to is None else (item.to,)
+                return self._release(Reason.SWITCHOVER, now, to=to)
             case ShutdownRequested():
                 return self._shutdown(now)
             case FlowsFlushed():
@@ -138,199 +144,62 @@ class Node(Holding):
             case ActionDone():
                 return self._action_done(item.action, now)
             case ActionFailed():
-                return self._action_failed(item.action, item.found, now)
-
-    # -------------------------------------------------------------- leadership
-
-    def _leader_observed(self, item: LeaderObserved, now: float) -> tuple[Action, ...]:
-        was_term, was_leading = self._term, self._leading
-        self._term, self._leader = item.term, item.leader
-        actions: tuple[Action, ...] = ()
-        if was_leading and not (self._leading and was_term == item.term):
-            actions = self._leave(now)
-        if self._leading and self.role is Role.BACKUP:
-            self._enter(Role.TAKEOVER, Reason.ELECTED, now)
-            self._step_down_later(now)
-            actions += (ProposeBarrier(item.term),)
-        return actions
-
-    def _step_down_later(self, now: float) -> None:
-        """No lease, or nothing is committed: perhaps another node fares better."""
-        if self._step_down_due is None:
-            self._step_down_due = now + INELIGIBLE_LEASES * self._profile.lease_s
-
-    def _leave(self, now: float) -> tuple[Action, ...]:
-        """Leadership is gone: hold nothing."""
-        self._lease_until = self._armed_until = 0.0
-        handed_over = self.role is Role.RELEASING and self._handing_over
-        finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
-        reason = Reason.HANDED_OVER if handed_over else Reason.LEADERSHIP_LOST
-        self._enter(Role.BACKUP, reason, now)
-        return (*self._retreat(), *finish)
-
-    def _retreat(self) -> tuple[Action, ...]:
-        """Stop answering, then stop the capture, then give the addresses back."""
-        return (WithdrawGate(), StopCapture(), *self._clear())
-
-    def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
-        if not self._leading or item.term != self._term:
-            return ()
-        self._flows_due = now + self._profile.lease_s
-        settle = SettleFlows(item.term)
-        if self._committed == 0:
-            return (settle, ProposeConfiguration())
-        return (settle, *self._open(now))
-
-    def _flows_settled(self, term: int, now: float) -> tuple[Action, ...]:
-        """The flows are in the kernel, or were waited for long enough."""
-        if term == self._term and self._flows_due is not None:
-            self._flows_term, self._flows_due = term, None
-        return self._open(now)
-
-    def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
-        if not self._leading or item.term != self._term:
-            return ()
-        self._lease_until = max(self._lease_until, item.until)
-        if self.role is Role.ACTIVE:
-            # Every renewal moves the lease by about one beacon; half of one keeps
-            # jitter from skipping a re-arm without arming twice a beacon.
-            if item.until - self._armed_until < self._profile.beacon_s / 2:
-                return ()
-            return (self._arm(),)
-        return self._open(now)
-
-    def _arm(self) -> ArmGate:
-        self._armed_until = self._gate_until = self._lease_until
-        grace_s = self._profile.grace_s
-        return ArmGate(self._lease_until, self._lease_until + grace_s)
-
-    def _open(self, now: float) -> tuple[Action, ...]:
-        """Take the addresses if everything is in place; called whenever something changed."""
-        if self.role is Role.FENCED and self._lease_until > now:
-            self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
-        if self.role is not Role.TAKEOVER or self._opening:
-            return ()
-        if self._flows_term != self._term or self._committed == 0:
-            return ()
-        if self.ineligible:
-            self._step_down_due = None
-            if self._hand_on_due is None:
-                self._hand_on_due = now + INELIGIBLE_LEASES * self._profile.lease_s
-            return ()
-        self._hand_on_due = None
-        # What the newest revision says must be known, or addresses that it removed would answer.
-        known = self._revision >= self._committed and self._installed is not None
-        if not known or self._lease_until <= now:
-            self._step_down_later(now)
-            return ()
-        self._opening = True
-        self._held = self._guarded()
-        self._adding = AddAddresses(self._held)
-        return (StartCapture(self._term), self._adding)
-
-    def _added(self, action: AddAddresses, now: float) -> tuple[Action, ...]:
-        """Open the gate when the last address is there, or announce what a holder got anew."""
-        if action is self._adding and self._opening and self.role is Role.TAKEOVER:
-            return self._fence(now) if self._lease_until <= now else (self._arm(),)
-        if self.role is Role.ACTIVE:
-            return self._announce_some(action.vips)
-        return ()
-
-    def _opened(self, now: float) -> tuple[Action, ...]:
-        if self._lease_until <= now:  # the kernel call took longer than the lease
-            return self._fence(now)
-        self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
-        self._upkeep.begin(now)
-        # Perhaps a newer configuration was installed meanwhile.
-        return (self._announce(), ProposeHolder(self._term), *self._add_new())
-
-    def _fence(self, now: float) -> tuple[Action, ...]:
-        """The lease is over although nobody told us that we lost."""
-        self._enter(Role.FENCED, Reason.LEASE_EXPIRED, now)
-        self._step_down_due = now + 2 * self._profile.lease_s
-        return self._retreat()
-
-    # ----------------------------------------------------------------- release
-
-    def _release(self, reason: Reason, now: float, to: int | None = None) -> tuple[Action, ...]:
-        """Stop answering and let the flows drain before leadership goes on."""
-        self._enter(Role.RELEASING, reason, now)
-        self._release_to = to
-        self._release_due = now + FLUSH_S_MAX
-        if reason is Reason.INELIGIBLE:
-            # The path is broken: packets would only die here, so do not wait long.
-            self._release_due = now + self._profile.beacon_s
-        return (WithdrawGate(), FlushFlows())
-
-    def _hand_over(self, now: float) -> tuple[Action, ...]:
-        if self._gate_until > now:  # the kernel did not withdraw: it ends the right by itself
-            self._release_due = self._gate_until
-            return ()
-        self._handing_over = True
-        self._lease_until = self._armed_until = 0.0
-        self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
-        return (StopCapture(), *self._clear(), TransferLeadership(self._release_to))
-
-    def _release_overdue(self, now: float) -> tuple[Action, ...]:
-        if self._handing_over:
-            self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
-            finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
-            return (StepDown(), *finish)
-        if self._reason is Reason.SWITCHOVER:
-            # The flows do not drain: better to stay than to lose connections.
-            self._enter(Role.TAKEOVER, Reason.SWITCHOVER_ABORTED, now)
-            return self._open(now)
-        return self._hand_over(now)
-
-    def _shutdown(self, now: float) -> tuple[Action, ...]:
-        self._finishing = True
-        self._hindrances.faults["shutdown"] = None
-        eligible = SetEligible(eligible=False)
-        if self.role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
-            return (eligible, *self._release(Reason.SHUTDOWN, now))
-        if self.role is Role.RELEASING:
-            return (eligible,)
-        return (eligible, *self._retreat(), Finish())
+                return self._action_failed(item, now)
 
     # ------------------------------------------------------------- circumstances
 
+    def _circumstances_observed(self, item: Circumstance, now: float) -> tuple[Action, ...]:
+        match item:
+            case CarrierObserved():
+                return self._carrier_observed(item, now)
+            case JournalObserved(found):
+                return self._journal_observed(found, now)
+            case SilenceObserved(interface, silent):
+                self._eligibility.silent[interface] = silent
+            case ForwardObserved(found):
+                self._eligibility.forward = found
+            case SafetyObserved(source, found):
+                self._eligibility.unsafe[source] = found
+            case FlowsObserved(complete):
+                self._eligibility.complete = complete
+            case PeersObserved(seen, electable):
+                self._seen, self._electable = seen, electable
+        return self._weigh(now)
+
     def _configuration_applied(self, item: ConfigurationApplied, now: float) -> tuple[Action, ...]:
-        was, hindered = self._configuration.vips, bool(self.ineligible)
+        was = self._configuration.vips
         self._configuration, self._revision = item.configuration, item.revision
-        self._hindrances.configuration = ""
+        self._eligibility.configuration = ""
+        self._pending = (*self._pending, item.configuration)
         self._committed = max(self._committed, item.revision)
         install = InstallRuleset(item.configuration)
         actions: tuple[Action, ...] = (install,)
         # The gate guards what its configuration names: remove before, add after it changes.
         if self.role is Role.ACTIVE or self._opening:
-            gone = self._let_go(item.configuration.vips)
-            actions = (RemoveAddresses(gone), install) if gone else (install,)
+            taken = self._let_go(item.configuration.vips)
+            actions = (RemoveAddresses(taken), install) if taken else (install,)
         else:
             # Also what a killed predecessor held under this revision.
             self._held = tuple(dict.fromkeys((*self._held, *was)))
             actions = (*self._clear(), install)
-        return (*actions, *self._eligibility(now, hindered=hindered))
+        return (*actions, *self._weigh(now))
 
     def _configuration_refused(self, revision: int, found: str, now: float) -> tuple[Action, ...]:
-        hindered = bool(self.ineligible)
         self.settled, self.refuses = revision, True
         self._revision, self._committed = revision, max(self._committed, revision)
-        self._hindrances.configuration = f"configuration revision {revision}: {found}"
-        return self._eligibility(now, hindered=hindered)
+        self._eligibility.configuration = f"configuration revision {revision}: {found}"
+        return self._weigh(now)
 
     def _ruleset_installed(self, now: float) -> tuple[Action, ...]:
         """Use what was waiting for gate and ruleset of the configuration in force."""
-        self._installed = self._configuration
-        if not self._hindrances.configuration:
+        if not self._eligibility.configuration:
             self.settled, self.refuses = self._revision, False
-        if self._hindrances.retried:
-            self._hindrances.retried = ""
-            return self._eligibility(now, hindered=True)
+        self._eligibility.installed()
         rearm, self._rearm = self._rearm, False
         if self.role is not Role.ACTIVE:
-            return self._open(now)
+            return self._weigh(now)
         armed: tuple[Action, ...] = (self._arm(),) if rearm else ()
-        return (*armed, *self._add_new())
+        return (*armed, *self._add_new(), *self._weigh(now))
 
     def _ruleset_drifted(self, now: float) -> tuple[Action, ...]:
         """Put gate and ruleset back; a new gate grants nothing before it is armed."""
@@ -340,9 +209,13 @@ class Node(Holding):
         return (InstallRuleset(self._configuration),)
 
     def _carrier_observed(self, item: CarrierObserved, now: float) -> tuple[Action, ...]:
-        hindered = bool(self.ineligible)
-        self._hindrances.carriers[item.interface] = item.carrier
-        return self._eligibility(now, hindered=hindered)
+        back = item.carrier and not self._eligibility.carriers.get(item.interface, True)
+        self._eligibility.carriers[item.interface] = item.carrier
+        if back and self.role is Role.ACTIVE:
+            # What was announced meanwhile went nowhere, and a switch may have forgotten all.
+            self._upkeep.begin(now)
+            return (*self._weigh(now), self._announce())
+        return self._weigh(now)
 
     def _removal_observed(self, item: RemovalObserved, now: float) -> tuple[Action, ...]:
         if self.role is Role.ACTIVE:
@@ -350,53 +223,69 @@ class Node(Holding):
         return ()
 
     def _journal_observed(self, found: str, now: float) -> tuple[Action, ...]:
-        hindered = bool(self.ineligible)
-        self._hindrances.journal = found
-        actions = self._eligibility(now, hindered=hindered)
+        self._eligibility.journal = found
+        actions = self._weigh(now)
         silent = self._gate_until <= now and self.role in {Role.TAKEOVER, Role.FENCED}
-        if found and self._leading and silent:
+        if found and self._leading and silent and self._electable:
             # Nothing can be committed through this node: do not stand in the way.
             return (*actions, StepDown())
         return actions
 
-    def _hinder(self, why: str, until: float, now: float) -> tuple[Action, ...]:
-        hindered = bool(self.ineligible)
-        self._hindrances.faults[why], self._hindrances.retried = until, ""
-        return self._eligibility(now, hindered=hindered)
+    def _fault(self, kind: Kind, found: str, now: float) -> tuple[Action, ...]:
+        self._eligibility.faults[kind] = Fault(found, now + KERNEL_RETRY_S)
+        return self._weigh(now)
 
-    def _eligibility(self, now: float, *, hindered: bool) -> tuple[Action, ...]:
-        """Say whether the node may hold, if that changed, and act on it."""
-        if not self.ineligible:
-            change: tuple[Action, ...] = (SetEligible(eligible=True),) if hindered else ()
-            return (*change, *self._open(now))
-        change = () if hindered else (SetEligible(eligible=False),)
-        if self.role is Role.ACTIVE or self._opening:
-            return (*change, *self._release(Reason.INELIGIBLE, now))
-        return (*change, *self._open(now))
+    def _gate_fault(self, found: str, now: float, *, waits: bool) -> tuple[Action, ...]:
+        self._eligibility.gate = Fault(found, now + KERNEL_RETRY_S, waits=waits)
+        return self._weigh(now)
+
+    def _retry(self, now: float) -> tuple[Action, ...]:
+        """Try again what the kernel refused a while ago."""
+        kinds, gate = self._eligibility.retries(now)
+        actions: list[Action] = []
+        if gate or Kind.REVISION in kinds:
+            taken = self._let_go(self._configuration.vips)
+            actions += [RemoveAddresses(taken)] if taken else []
+            actions.append(InstallRuleset(self._configuration))
+        active = self.role is Role.ACTIVE
+        if Kind.KERNEL in kinds:
+            actions += [StartCapture(self._term)] if active else []
+        if Kind.ADDRESS in kinds:
+            actions += [AddAddresses(self._placed)] if active else []
+        if not active:  # it is found out when they are needed
+            for kind in (Kind.KERNEL, Kind.ADDRESS):
+                self._eligibility.faults.pop(kind, None) if kind in kinds else None
+            actions += self._weigh(now)
+        return tuple(actions)
 
     # -------------------------------------------------------------- time, outcomes
 
     def _timer_due(self, now: float) -> tuple[Action, ...]:
-        actions: list[Action] = []
-        if self._hindrances.expire(now):
-            self._installed = None
-            actions += [InstallRuleset(self._configuration)]
+        actions: list[Action] = (
+            [*self._retry(now)] if self._past(self._eligibility.due, now) else []
+        )
         if self.role is Role.ACTIVE and self._lease_until <= now:
             return (*actions, *self._fence(now))
         if self._upkeep.announces(now):
             actions.append(self._announce())
+        actions += self._announce_some(self._upkeep.refused(now))
         if missing := among(self._upkeep.restores(now), self._placed):
             actions.append(RestoreAddresses(missing))
-        if self._release_due is not None and self._release_due <= now:
+        if self._past(self._release_due, now):
             actions += self._release_overdue(now)
-        if self._step_down_due is not None and self._step_down_due <= now:
-            self._step_down_due = None
-            actions.append(StepDown())
-        if self._hand_on_due is not None and self._hand_on_due <= now:
-            actions += self._release(Reason.INELIGIBLE, now)
-        if self._flows_due is not None and self._flows_due <= now:
+        if self._past(self._step_down_due, now):
+            actions += self._step_down(now)
+        if self._past(self._hand_on_due, now):
+            actions += self._hand_on(now)
+        if self._past(self._flows_due, now):
             actions += self._flows_settled(self._term, now)
+        if self._past(self._weigh_due, now):
+            actions += self._weigh(now)
         return tuple(actions)
+
+    @staticmethod
+    def _past(due: float | None, now: float) -> bool:
+        return due is not None and due <= now
 
     def _action_done(self, action: Action, now: float) -> tuple[Action, ...]:
         match action:
@@ -404,46 +293,91 @@ class Node(Holding):
                 self._gate_until = 0.0
             # While opening: they were added again behind that.
             case RemoveAddresses(vips) if not self._opening:
-                gone = set(vips)
-                self._held = tuple(vip for vip in self._held if vip not in gone)
+                taken = set(vips)
+                self._held = tuple(vip for vip in self._held if vip not in taken)
+            case ArmGate() if self.role is Role.TAKEOVER and self._opening:
+                return self._opened(now)
             case AddAddresses():
-                return self._added(action, now)
+                return (*self._tried(Kind.ADDRESS, now), *self._added(action, now))
             case RestoreAddresses(vips):
                 self._upkeep.restored += len(vips)
                 return self._announce_some(vips) if self.role is Role.ACTIVE else ()
-            case ArmGate() if self.role is Role.TAKEOVER and self._opening:
-                return self._opened(now)
+            case StartCapture():
+                return self._tried(Kind.KERNEL, now)
             # The very object: of two rulesets on their way only the newer one counts.
-            case InstallRuleset(configuration) if configuration is self._configuration:
-                return self._ruleset_installed(now)
+            case InstallRuleset(configuration):
+                self._installed = configuration
+                self._no_longer_pending(configuration)
+                if configuration is self._configuration:
+                    return self._ruleset_installed(now)
             case _:
                 pass
         return ()
 
-    def _action_failed(self, action: Action, found: str, now: float) -> tuple[Action, ...]:  # noqa: PLR0911 - one arm an action
+    def _tried(self, kind: Kind, now: float) -> tuple[Action, ...]:
+        """The kernel took what it may have refused before."""
+        fault = self._eligibility.faults.get(kind)
+        if fault is None or not fault.retried:
+            return ()
+        del self._eligibility.faults[kind]
+        return self._weigh(now)
+
+    def _action_failed(self, failed: ActionFailed, now: float) -> tuple[Action, ...]:  # noqa: PLR0911 - one arm an action
+        action, found = failed.action, f"kernel: {failed.found}"
         match action:
             case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was done.
                 return self._fence(now) if self.role in {Role.ACTIVE, Role.TAKEOVER} else ()
-            case InstallRuleset(configuration) if configuration is not self._configuration:
-                return ()  # that of a newer configuration is on its way
-            case ArmGate() if self.role is Role.ACTIVE:
+            case InstallRuleset(configuration):
+                return self._ruleset_refused(configuration, failed, now)
+            case ArmGate():
                 # Perhaps the gate is gone; one that is new is shut.
-                actions = self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+                actions = self._gate_fault(found, now, waits=True)
                 return (*actions, InstallRuleset(self._configuration))
-            case InstallRuleset():
-                self.settled, self.refuses = self._revision, True
-                return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
-            case (AddAddresses() | RestoreAddresses() | ArmGate()
-                  | StartCapture() | Announce()):  # fmt: skip
-                return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+            case StartCapture() | AddAddresses() | RestoreAddresses():
+                return self._go_on_without(action, found, now)
             case RemoveAddresses() if self._installed is not self._configuration:
                 # Gate and ruleset were to come behind it; that is tried again.
-                return self._hinder(f"kernel: {found}", now + KERNEL_RETRY_S, now)
+                return self._ruleset_refused(self._configuration, failed, now)
             case RestoreSettings():
                 self._repairs.refused("sysctl", now)
                 return ()
             case TransferLeadership() if self._handing_over:
-                return (StepDown(),)
+                return self._not_transferred(now)
             case _:
                 return ()  # the driver logs it; nothing safer is left to do
+
+    def _ruleset_refused(
+        self, configuration: Configuration, failed: ActionFailed, now: float
+    ) -> tuple[Action, ...]:
+        """A newer one that is refused leaves the older in force; without any there is no gate."""
+        if isinstance(failed.action, InstallRuleset):
+            self._no_longer_pending(configuration)
+            self._installed = self._installed if failed.kept else None
+        if configuration is not self._configuration:
+            return ()  # that of a newer configuration is on its way
+        self.settled, self.refuses = self._revision, True
+        if self._installed is None:
+            return self._gate_fault(f"kernel: {failed.found}", now, waits=False)
+        found = f"configuration revision {self._revision}: kernel: {failed.found}"
+        return self._fault(Kind.REVISION, found, now)
+
+    def _go_on_without(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
+        """Hold what can be held, unless another node can do better."""
+        opening = self._opening
+        kind = Kind.KERNEL if isinstance(action, StartCapture) else Kind.ADDRESS
+        actions = self._fault(kind, found, now)
+        if self.role is Role.ACTIVE and isinstance(action, AddAddresses | RestoreAddresses):
+            return (*actions, self._announce())  # others of them may be there
+        if not opening or self.role is not Role.TAKEOVER or self._lease_until <= now:
+            return actions
+        if kind is Kind.ADDRESS:
+            return (*actions, self._arm()) if action is self._adding else actions
+        assert self._adding is not None
+        return (*actions, self._adding)
+
+    def _not_transferred(self, now: float) -> tuple[Action, ...]:
+        if self._finishing:
+            return (StepDown(),)
+        self._damping.failed(now)
+        return self._stay(now)

@@ -20,7 +20,9 @@ class Reason(Enum):
     SWITCHOVER = "switchover"
     SWITCHOVER_ABORTED = "switchover_aborted"
     SHUTDOWN = "shutdown"
-    INELIGIBLE = "ineligible"
+    UNSAFE = "unsafe"
+    HINDERED = "hindered"
+    TAKEN_BACK = "taken_back"
     HANDED_OVER = "handed_over"
 
 
@@ -36,7 +38,9 @@ class NodeSnapshot:
     leader: int | None
     lease_until: float
     gate_until: float  # until when the kernel may let the node answer, newest; 0 when it may not
-    ineligible: tuple[str, ...]
+    unsafe: tuple[str, ...]  # why this node must not hold the addresses
+    hindrances: tuple[str, ...]  # why another one may be better
+    handicap: int  # the same as a number
     revision: int
     settled: int  # newest revision of which it is known whether it is in force here
     refuses: bool  # it is not

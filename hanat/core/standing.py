@@ -8,7 +8,7 @@ from __future__ import annotations
 from hanat.core.actions import AddAddresses
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.drift import Repairs
-from hanat.core.hindrances import Hindrances
+from hanat.core.eligibility import Damping, Eligibility, Fitness, Hindrance, Seen, handicap
 from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
 from hanat.core.upkeep import Upkeep
@@ -43,12 +43,18 @@ class Standing:
         self._flows_due: float | None = None
         self._lease_until = 0.0
         self._armed_until = 0.0
-        self._hindrances = Hindrances()
+        self._pending: tuple[Configuration, ...] = ()  # on their way to be installed
+        self._eligibility = Eligibility()
+        self._damping = Damping()
+        self._told = Fitness()
+        self._seen: tuple[Seen, ...] = ()
+        self._electable = False
+        self._weigh_due: float | None = None  # when a better node may be given up for
         self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
         self._gate_until = 0.0  # until when the kernel may let this node answer
         self._opening = False
         self._adding: AddAddresses | None = None  # what the gate waits for to open
-        self._release_to: int | None = None
+        self._release_to: tuple[int, ...] = ()
         self._release_due: float | None = None
         self._handing_over = False
         self._step_down_due: float | None = None
@@ -66,15 +72,25 @@ class Standing:
         """When to call `step(TimerDue())`, None: not before the next input."""
         dues = (
             self._lease_until if self.role is Role.ACTIVE else None,
-            self._hindrances.due, self._upkeep.due,
+            self._eligibility.due, self._upkeep.due, self._weigh_due,
             self._release_due, self._step_down_due, self._hand_on_due, self._flows_due,
         )  # fmt: skip
         return min((due for due in dues if due is not None), default=None)
 
     @property
-    def ineligible(self) -> tuple[str, ...]:
+    def unsafe(self) -> tuple[str, ...]:
         """Why this node must not hold the addresses; empty when it may."""
-        return self._hindrances.among(self._configuration.interfaces)
+        return self._eligibility.reasons
+
+    @property
+    def hindrances(self) -> tuple[str, ...]:
+        """Why another node may be better; empty when nothing speaks against this one."""
+        return tuple(hindrance.found for hindrance in self._hindrances)
+
+    @property
+    def _hindrances(self) -> tuple[Hindrance, ...]:
+        holds = self.role is Role.ACTIVE or self._flushing
+        return self._eligibility.hindrances(self._configuration.interfaces, holds=holds)
 
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""
@@ -87,7 +103,9 @@ class Standing:
             leader=self._leader,
             lease_until=self._lease_until,
             gate_until=self._gate_until,
-            ineligible=self.ineligible,
+            unsafe=self.unsafe,
+            hindrances=self.hindrances,
+            handicap=handicap(self._hindrances),
             revision=self._revision,
             settled=self.settled,
             refuses=self.refuses,
@@ -113,6 +131,6 @@ class Standing:
         self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
         self._opening = False
         self._upkeep.end()
-        self._step_down_due = self._hand_on_due = self._flows_due = None
+        self._step_down_due = self._hand_on_due = self._flows_due = self._weigh_due = None
         if role is not Role.RELEASING:
-            self._release_due, self._release_to, self._handing_over = None, None, False
+            self._release_due, self._release_to, self._handing_over = None, (), False

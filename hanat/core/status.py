@@ -19,7 +19,7 @@ class Role(Enum):
     TAKEOVER = "TAKEOVER"  # elected, gate still shut
     ACTIVE = "ACTIVE"  # the holder
     RELEASING = "RELEASING"  # answers no more, hands leadership on
-    FENCED = "FENCED"  # elected, but without a lease or not eligible
+    FENCED = "FENCED"  # elected, but without a lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,10 @@ class PeerStatus:
         heard_s: Since its last message on that, None before the first.
         address: Where that goes to, None if there is none.
         paths: Its beacons.
-        eligible: It said just now that it may hold the addresses.
+        fit: It said just now that it can stand in for a holder: vote, store, and hold safely.
+        unsafe: It said that it must not hold.
+        handicap: What speaks against it, as a number; 0 is best. None if it was not heard.
+        hindrances: The same in words.
         complete: It said just now that it has all flows.
         refused: Why its newest beacon was not believed; empty if it was.
     """
@@ -60,9 +63,12 @@ class PeerStatus:
     heard_s: float | None
     address: str | None
     paths: tuple[PathStatus, ...] = ()
-    eligible: bool = False
+    fit: bool = False
     complete: bool = False
     refused: str = ""
+    unsafe: bool = False
+    handicap: int | None = None
+    hindrances: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,11 @@ class NodeStatus:
         commits: From proposing an entry, as leader, to applying it.
         reason: Why the role was entered last, a word of `core.node.Reason`.
         lease_left_s: On the holder, what is left of the lease; else None.
-        ineligible: Why this node must not hold the addresses; empty when it may.
+        unsafe: Why this node must not hold the addresses; empty when it may.
+        hindrances: Why another node may be better; each gives up only for one that is.
+        handicap: The same as a number; 0 is best.
+        nobody: Why nobody holds the addresses, as far as this node knows; empty when one does.
+        unannounced: Announcements that the kernel refused; they are tried again.
         revision: Number of the configuration in force, 0 before the first.
         quorum: Whether a majority is connected, this node included.
     """
@@ -218,7 +228,8 @@ class NodeStatus:
     holder: str | None
     quorum: bool
     lease_left_s: float | None
-    ineligible: tuple[str, ...]
+    unsafe: tuple[str, ...]
+    hindrances: tuple[str, ...]
     revision: int
     uptime_s: float
     vips: tuple[VipStatus, ...]
@@ -234,6 +245,9 @@ class NodeStatus:
     repairs: tuple[
         tuple[str, int], ...
     ] = ()  # (kind, how often other programs' changes were undone)
+    handicap: int = 0
+    nobody: tuple[str, ...] = ()
+    unannounced: int = 0
     restored: int = 0  # floating addresses put back after another program removed them
 
     def to_document(self) -> dict[str, Any]:

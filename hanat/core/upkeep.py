@@ -17,6 +17,9 @@ from hanat.core.configuration import FloatingAddress
 ANNOUNCE_OFFSETS_S = (0.0, 0.02, 0.04, 0.06, 0.08, 1.0, 5.0)
 ANNOUNCE_REFRESH_S = 60.0
 RESTORE_GAP_S = 1.0
+AGAIN_GAP_S = 1.0  # claims of others are answered once in that time, however many come
+# What the kernel refused: a full queue drains in milliseconds, a carrier may be away for long.
+REFUSED_S, REFUSED_S_MAX = 0.1, 1.0
 
 
 class Upkeep:
@@ -36,6 +39,11 @@ class Upkeep:
         self._restore_due: float | None = None
         self._restore_free_at = 0.0
         self.restored = 0
+        self._again_free_at = 0.0
+        self._refused: tuple[FloatingAddress, ...] = ()
+        self._refused_due: float | None = None
+        self._refused_s = REFUSED_S
+        self._refused_at = 0.0
 
     def begin(self, now: float) -> None:
         """The node is the holder and has announced once."""
@@ -45,12 +53,13 @@ class Upkeep:
         """It is not, or not yet."""
         self._announce_due = []
         self._missing, self._restore_due = {}, None
+        self._refused, self._refused_due = (), None
 
     @property
     def due(self) -> float | None:
         """When there is something to do."""
-        restore = [] if self._restore_due is None else [self._restore_due]
-        return min([*self._announce_due, *restore], default=None)
+        others = [due for due in (self._restore_due, self._refused_due) if due is not None]
+        return min([*self._announce_due, *others], default=None)
 
     def announces(self, now: float) -> bool:
         """Say whether to announce at this moment."""
@@ -60,6 +69,33 @@ class Upkeep:
         if not self._announce_due:
             self._announce_due.append(now + ANNOUNCE_REFRESH_S)
         return True
+
+    def again(self, now: float) -> None:
+        """Neighbours may have been told something else: announce as soon as that is allowed."""
+        if not self._announce_due or now < self._again_free_at - AGAIN_GAP_S:
+            return
+        at = max(now, self._again_free_at)
+        self._again_free_at = at + AGAIN_GAP_S
+        self._announce_due = sorted([at, *self._announce_due])
+
+    def refuse(self, vips: tuple[FloatingAddress, ...], now: float) -> None:
+        """The kernel did not take the announcements of these: try them again soon."""
+        if not self._announce_due:
+            return
+        if now - self._refused_at > 2 * REFUSED_S_MAX:
+            self._refused_s = REFUSED_S
+        self._refused = tuple(dict.fromkeys((*self._refused, *vips)))
+        if self._refused_due is None:
+            self._refused_due = now + self._refused_s
+            self._refused_s = min(2 * self._refused_s, REFUSED_S_MAX)
+        self._refused_at = now
+
+    def refused(self, now: float) -> tuple[FloatingAddress, ...]:
+        """Return what to announce once more at this moment."""
+        if self._refused_due is None or self._refused_due > now:
+            return ()
+        refused, self._refused, self._refused_due = self._refused, (), None
+        return refused
 
     def miss(self, vips: tuple[FloatingAddress, ...], now: float) -> None:
         """Somebody took these off their devices."""

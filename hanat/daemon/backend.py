@@ -20,9 +20,11 @@ from hanat.core.configuration import (
     RealServer,
     VirtualService,
 )
+from hanat.core.eligibility import Kind, kinds_of
 from hanat.core.flows import ServerKey
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import SwitchoverRequested
+from hanat.core.nobody import Circumstances, why_nobody
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import (
     LogStatus,
@@ -62,6 +64,7 @@ class Parts:
     changes: Changes
     historian: Historian
     lateness: Histogram
+    unannounced: Callable[[], int]
     clock: Callable[[], float]
 
 
@@ -84,7 +87,10 @@ class DaemonBackend:
     def status(self) -> NodeStatus:
         """Return what this node knows, now."""
         p, s, now = self._parts, self._parts.driver.snapshot, self._parts.clock()
-        configuration = s.configuration
+        configuration, holder, peers = s.configuration, self._holder(s), self._peers(now)
+        known = Circumstances(
+            p.settings.node, self._quorum(), p.replica.can_vote, self._name(s.leader), peers
+        )
         return NodeStatus(
             node=p.settings.node,
             node_id=p.settings.node_id,
@@ -97,14 +103,18 @@ class DaemonBackend:
             reason=s.reason.value,
             term=s.term,
             leader=self._name(s.leader),
-            holder=self._name(self._holder(s)),
-            quorum=self._quorum(),
+            holder=self._name(holder),
+            quorum=known.quorum,
+            nobody=() if holder is not None else why_nobody(s, known, now),
+            unannounced=p.unannounced(),
             lease_left_s=max(0.0, s.lease_until - now) if s.role is Role.ACTIVE else None,
-            ineligible=s.ineligible,
+            unsafe=s.unsafe,
+            hindrances=s.hindrances,
+            handicap=s.handicap,
             revision=s.revision,
             uptime_s=now - s.started_at,
             vips=self._vips(s),
-            peers=self._peers(now),
+            peers=peers,
             services=self._services(configuration),
             flows=p.worker.status(),
             log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
@@ -122,8 +132,10 @@ class DaemonBackend:
         snapshot = self._parts.driver.snapshot
         holder = self._name(self._holder(snapshot))
         words = [snapshot.role.value, f"holder {holder or 'unknown'}"]
-        if snapshot.ineligible:
-            words.append(f"ineligible: {'; '.join(snapshot.ineligible)}")
+        if snapshot.unsafe:
+            words.append(f"unsafe: {'; '.join(snapshot.unsafe)}")
+        if snapshot.hindrances:
+            words.append(f"hindered: {'; '.join(snapshot.hindrances)}")
         return " ".join(", ".join(words).split())[:DESCRIPTION_MAX]
 
     async def refresh(self) -> None:
@@ -156,13 +168,14 @@ class DaemonBackend:
 
     def _peers(self, now: float) -> tuple[PeerStatus, ...]:
         connected = self._parts.transport.connected()
-        eligible, complete = self._parts.replica.eligible_peers, self._parts.replica.complete_peers
+        said = self._parts.replica.beacons
         found: list[PeerStatus] = []
         for peer in self._parts.settings.peers:
             if peer.node_id == self._parts.settings.node_id:
                 continue
             address, heard_at = connected.get(peer.node_id, (None, None))
             heard_s = None if heard_at is None else now - heard_at
+            beacon = said.get(peer.node_id)
             found.append(
                 PeerStatus(
                     peer.name,
@@ -171,8 +184,11 @@ class DaemonBackend:
                     heard_s,
                     address,
                     self._beacons(peer, now),
-                    eligible=peer.node_id in eligible,
-                    complete=peer.node_id in complete,
+                    fit=beacon is not None and beacon.fit,
+                    complete=beacon is not None and beacon.complete,
+                    unsafe=beacon is not None and beacon.unsafe,
+                    handicap=None if beacon is None else beacon.handicap,
+                    hindrances=() if beacon is None else kinds_of(beacon.handicap),
                     refused=self._parts.mesh.refused.get(peer.node_id, ""),
                 )
             )
@@ -283,10 +299,15 @@ class DaemonBackend:
     def _demand_ready(self, to: str | None) -> None:
         """Refuse a switchover to who cannot take over now."""
         settings, connected = self._parts.settings, self._parts.transport.connected()
-        ready, complete = self._parts.replica.eligible_peers, self._parts.replica.complete_peers
+        fit, complete = self._parts.replica.fit_peers, self._parts.replica.complete_peers
+        mine = self._parts.driver.snapshot.handicap
+        worse = {p: kinds_of(h) for p, h in fit.items() if h & ~Kind.FLOWS.value > mine}
         if to is None:
+            ready = fit.keys() - worse.keys()
             if not ready:
-                raise RefusedError("switchover: no other node is connected and eligible")
+                raise RefusedError(
+                    "switchover: no other node is connected, fit and at least as good as this one"
+                )
             if not ready & complete:
                 raise RefusedError(f"switchover: no other node has all flows; {_INCOMPLETE}")
             return
@@ -297,9 +318,15 @@ class DaemonBackend:
             raise RefusedError(f"switchover: {to} holds the addresses already")
         if known[to] not in connected:
             raise RefusedError(f"switchover: {to} is not connected")
-        if known[to] not in ready:
+        if known[to] not in fit:
             raise RefusedError(
-                f"switchover: {to} is not eligible, or started just now; see its status"
+                f"switchover: {to} cannot hold or vote, or started just now; see its status"
+            )
+        if known[to] in worse:
+            found = ", ".join(worse[known[to]])
+            raise RefusedError(
+                f"switchover: {to} is worse off than {settings.node} ({found}) and would hand "
+                "the addresses back; see its status"
             )
         if known[to] not in complete:
             raise RefusedError(f"switchover: {to} does not have all flows; {_INCOMPLETE}")

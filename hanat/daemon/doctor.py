@@ -265,7 +265,7 @@ def _interfaces(machine: Machine, site: Site) -> Iterator[Finding]:
             found = f"no such interface; they are {', '.join(machine.carriers)}"
             yield Finding(Level.FAIL, check, found, "correct [interfaces] in the node file")
         elif not machine.carriers[device]:
-            found = "down or without a carrier: the node is not eligible"
+            found = "down or without a carrier: the node gives up for any other that has one"
             fix = f"ip link set {device} up, then check the cable"
             yield Finding(Level.FAIL, check, found, fix)
         else:

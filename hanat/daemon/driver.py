@@ -103,15 +103,18 @@ class Driver:
 
     def _step(self, item: Input) -> None:
         node = self._node
-        role, since, ineligible = node.role, node.role_since, node.ineligible
+        role, since = node.role, node.role_since
+        unsafe, hindrances = node.unsafe, node.hindrances
         actions = node.step(item, self._clock())
         self._snapshot = None
         if isinstance(item, ActionFailed):
             log.error("action=%s found=%r", type(item.action).__name__, item.found)
         if isinstance(item, RulesetDrifted) and actions:
             log.warning("ruleset found=%r action=installed_again", "; ".join(item.found))
-        if node.ineligible != ineligible:
-            log.warning("eligible=%s why=%r", not node.ineligible, "; ".join(node.ineligible))
+        if node.unsafe != unsafe:
+            log.warning("unsafe=%s why=%r", bool(node.unsafe), "; ".join(node.unsafe))
+        if node.hindrances != hindrances:
+            log.warning("hindered=%s why=%r", bool(node.hindrances), "; ".join(node.hindrances))
         if (node.role, node.role_since) != (role, since):
             self._log_role(role, since)
             for watcher in self._role_watchers:

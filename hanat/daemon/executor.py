@@ -27,7 +27,7 @@ from hanat.core.actions import (
     RemoveAddresses,
     RestoreAddresses,
     RestoreSettings,
-    SetEligible,
+    SetFitness,
     SettleFlows,
     ShutGate,
     StartCapture,
@@ -38,7 +38,13 @@ from hanat.core.actions import (
 )
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.drift import Setting
-from hanat.core.inputs import ActionDone, ActionFailed, FlowsSettled, Input
+from hanat.core.inputs import (
+    ActionDone,
+    ActionFailed,
+    AnnouncementsRefused,
+    FlowsSettled,
+    Input,
+)
 from hanat.daemon.driver import Outcome
 from hanat.daemon.placing import Placing, placements
 from hanat.daemon.rulesets import Rulesets
@@ -47,6 +53,7 @@ from hanat.flowsync.client import FlowClient
 from hanat.kernel.ports import (
     TIMEOUT_S_MIN,
     Addresses,
+    Announced,
     Announcer,
     Gate,
     KernelSettings,
@@ -57,6 +64,7 @@ log = logging.getLogger(__name__)
 # What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
 ARM_S_MAX, ARM_TRIES = 0.002, 3
 NAMED_MAX = 20  # vips in a line of the log
+COMPLAIN_S = 60.0  # of announcements, a device
 PERMIT_S = TIMEOUT_S_MIN  # how late a first grant may come to the kernel
 
 
@@ -77,14 +85,14 @@ class Callbacks:
 
     Attributes:
         flushed: The flow worker has nothing left to commit.
-        transfer: Hand leadership to a node (None: the best); may take some beacons.
+        transfer: Hand leadership to one of these (none: the best); may take some beacons.
         finish: The process may end.
         ended: An action that took longer has come to its end.
         soon: Call something when the loop has looked at everything else.
     """
 
     flushed: Callable[[], None]
-    transfer: Callable[[int | None], None]
+    transfer: Callable[[tuple[int, ...]], None]
     finish: Callable[[], None]
     ended: Callable[[Input], None]
     soon: Callable[[Callable[[], None]], object]
@@ -119,6 +127,7 @@ class NodeExecutor:
 
     Attributes:
         frames: How many announcements were sent.
+        refused: For how many addresses and rounds the kernel took one not.
     """
 
     def __init__(
@@ -133,7 +142,8 @@ class NodeExecutor:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
         self._placing = Placing(kernel.addresses, soon=callbacks.soon, clock=place.clock)
-        self.frames = 0
+        self.frames = self.refused = 0
+        self._complained: dict[str, float] = {}  # device → when
         self._permitted_until = 0.0  # as far as we know; the kernel knows
         self._devices = tuple(sorted(set(place.interfaces.values())))
 
@@ -182,10 +192,10 @@ class NodeExecutor:
                 self._replica.propose(NewConfiguration(0, self._place.configuration_text))
             case TransferLeadership(to):
                 self._callbacks.transfer(to)
-            case StepDown():
-                self._replica.step_down()
-            case SetEligible(eligible):
-                self._replica.set_eligible(eligible=eligible)
+            case StepDown(stand):
+                self._replica.step_down(stand=stand)
+            case SetFitness(fitness):
+                self._replica.set_fitness(fitness)
             case Finish():
                 self._placing.behind(lambda _: self._callbacks.finish())
         return None
@@ -215,8 +225,24 @@ class NodeExecutor:
         if self._place.clock() >= until:
             return "the lease ended before the announcement"
         placed = placements(vips, self._place.interfaces)
-        self.frames += self._kernel.announcer.announce(placed)
+        announced = self._kernel.announcer.announce(placed)
+        self.frames += announced.sent
+        if announced.refused:
+            self._not_announced(vips, announced)
         return None
+
+    def _not_announced(self, vips: tuple[FloatingAddress, ...], announced: Announced) -> None:
+        """Have what the kernel did not take tried again."""
+        self.refused += len(announced.refused)
+        now = self._place.clock()
+        for placement, error in announced.refused:
+            if now - self._complained.get(placement.device, -COMPLAIN_S) >= COMPLAIN_S:
+                self._complained[placement.device] = now
+                log.warning("announcement found=%r action=tried_again", str(error))
+        left = {(placement.device, placement.address) for placement, _ in announced.refused}
+        device = self._place.interfaces.get
+        again = tuple(v for v in vips if any((device(v.interface), a) in left for a in v.addresses))
+        self._callbacks.ended(AnnouncementsRefused(again))
 
     def _restore(self, settings: tuple[Setting, ...]) -> None:
         problems: list[KernelError] = []
@@ -235,11 +261,13 @@ class NodeExecutor:
     def _install(self, action: Action, configuration: Configuration) -> str | Outcome:
         missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))
         if missing:
-            return f"no device for interface {missing[0]!r}; add it to [interfaces]"
+            found = f"no device for interface {missing[0]!r}; add it to [interfaces]"
+            self._kernel.rulesets.pass_over(partial(self._not_usable, action, found))
+            return Outcome.LATER
 
-        def ended(found: str | None) -> None:
-            outcome = ActionDone(action) if found is None else ActionFailed(action, found)
-            self._callbacks.ended(outcome)
+        def ended(found: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+            done = ActionDone(action) if found is None else ActionFailed(action, found, kept)
+            self._callbacks.ended(done)
 
         def begin(unremoved: KernelError | None) -> None:
             # The gate guards what is still there; the core hears of it, and tries again.
@@ -248,6 +276,9 @@ class NodeExecutor:
 
         self._placing.behind(begin)
         return Outcome.LATER
+
+    def _not_usable(self, action: Action, found: str, kept: bool) -> None:  # noqa: FBT001 - as above
+        self._callbacks.ended(ActionFailed(action, found, kept))
 
     def _arm(self, answers_until: float, carries_until: float) -> str | None:
         """Grant both rights for what is left of them.

@@ -182,7 +182,7 @@ class Daemon:
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
-        self._transferring: tuple[int | None, int, float] | None = None  # to whom, term, until
+        self._transferring: tuple[tuple[int, ...], int, float] | None = None  # to whom, term, until
         self._lateness = Histogram(LATE_BOUNDS_S)
 
     def _make_wire(self, others: Mapping[int, Sequence[Address]]) -> None:
@@ -256,7 +256,8 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._changes, self._historian, self._lateness, clock,
+                self._worker, self._changes, self._historian, self._lateness,
+                lambda: self._executor.refused, clock,
             )
         )  # fmt: skip
         try:
@@ -325,7 +326,7 @@ class Daemon:
             self._broken(self._loop, {"message": "dialling ended", "exception": task.exception()})
 
     def _make_driver(self, loop: asyncio.AbstractEventLoop) -> None:
-        executor = NodeExecutor(
+        executor = self._executor = NodeExecutor(
             Place(self._settings.node_id, self._settings.interfaces, self._text, clock),
             kernel=Kernel(
                 self._adapters.addresses, self._adapters.announcer, self._adapters.gate,
@@ -468,7 +469,7 @@ class Daemon:
         )
         self._lifeline.leave(will)
 
-    def _transfer(self, to: int | None) -> None:
+    def _transfer(self, to: tuple[int, ...]) -> None:
         """Hand leadership on as soon as a peer has the whole log, in this term only."""
         until = clock() + TRANSFER_BEACONS * self._guard.profile.beacon_s
         self._transferring = (to, self._replica.term, until)

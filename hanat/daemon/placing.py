@@ -37,7 +37,7 @@ class _Job:
     work: Callable[[Iterable[Placement]], None] | None
     left: deque[Placement]
     ended: Ended
-    stops: bool = False  # at the first refusal
+    adds: bool = False
     found: KernelError | None = None
     removals: tuple[_Job, ...] = ()
 
@@ -63,8 +63,8 @@ class Placing:
         self._size = AT_ONCE_MAX
 
     def add(self, placements: Iterable[Placement], ended: Ended) -> bool:
-        """Add all, or begin to; see `_begin`. The first refusal ends it."""
-        return self._begin(_Job(self._addresses.add, deque(placements), ended, stops=True))
+        """Add all, or begin to; see `_begin`. All are tried, then the first refusal is told."""
+        return self._begin(_Job(self._addresses.add, deque(placements), ended, adds=True))
 
     def remove(self, placements: Iterable[Placement], ended: Ended) -> bool:
         """Remove all, or begin to; see `_begin`. All are tried, then the first refusal is told.
@@ -74,13 +74,13 @@ class Placing:
         left = deque(placements)
         if self._jobs:
             gone = {(placement.device, placement.address) for placement in left}
-            for job in (job for job in self._jobs if job.stops):
+            for job in (job for job in self._jobs if job.adds):
                 job.left = deque(p for p in job.left if (p.device, p.address) not in gone)
         return self._begin(_Job(self._addresses.remove, left, ended))
 
     def behind(self, then: Ended) -> None:
         """Call `then` when all that was begun is done, with what was not removed, if anything."""
-        removals = tuple(job for job in self._jobs if job.work and not job.stops)
+        removals = tuple(job for job in self._jobs if job.work and not job.adds)
         job = _Job(None, deque(), then, removals=removals)
         if self._jobs:
             self._jobs.append(job)
@@ -118,7 +118,7 @@ class Placing:
             took_s = self._clock() - began
             self._size = max(1, self._size // 2) if took_s > SLICE_S else self._size
             self._size = min(SLICE_MAX, self._size * 2) if took_s < SLICE_S / 4 else self._size
-        if job.left and not (job.stops and job.found):
+        if job.left:
             self._soon(self._slice)
             return
         self._jobs.popleft()

@@ -81,15 +81,35 @@ class Rulesets:
             self._text = text
         return self._read[0]
 
-    def install(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
-        """Install gate and ruleset of a configuration, then tell why that failed or None."""
+    def install(
+        self, configuration: Configuration, done: Callable[[str | None, bool], None]
+    ) -> None:
+        """Install gate and ruleset of a configuration.
+
+        Args:
+            configuration: Which one.
+            done: Called with why that failed, None if it did not; and whether what was in
+                force before still is.
+        """
 
         def ended(error: BaseException | None) -> None:
             if error is not None and not isinstance(error, (KernelError, OSError)):
                 raise error
-            done(None if error is None else str(error))
+            done(None if error is None else str(error), kept[0])
 
-        self._background(partial(self._install_now, configuration, self._doubts), ended)
+        kept: list[bool] = []
+        self._background(partial(self._install_or_keep, configuration, self._doubts, kept), ended)
+
+    def _install_or_keep(self, configuration: Configuration, doubts: int, kept: list[bool]) -> None:
+        try:
+            self._install_now(configuration, doubts)
+        finally:
+            kept.append(self._installed is not None)
+
+    def pass_over(self, done: Callable[[bool], None]) -> None:
+        """Install nothing, in its turn; tell whether what was in force is."""
+        kept: list[bool] = []
+        self._background(lambda: kept.append(self._installed is not None), lambda _: done(kept[0]))
 
     def try_out(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
         """Let the kernel look at a configuration; tell why it would refuse it or None."""
@@ -116,10 +136,19 @@ class Rulesets:
         wanted = (configuration, doubts)
         if wanted == self._installed and not self._drifted:
             return
+        was = self._installed if not self._drifted else None
         self._installed = None
         gate, ruleset = self._scripts(configuration)
-        self._gate.install(gate, configuration)
-        self._firewall.apply(ruleset)
+        try:
+            self._gate.install(gate, configuration)
+            self._firewall.apply(ruleset)
+        except (KernelError, OSError):
+            # Each was applied as a whole or not at all: the ruleset before is in force, and
+            # its gate must be as well.
+            if was is not None and was[0] is not configuration:
+                self._gate.install(self._scripts(was[0])[0], was[0])
+                self._installed = (was[0], doubts)
+            raise
         self._listed = {table: self._firewall.steady(*table) for table in TABLES}
         self._installed, self._drifted = wanted, False
 

@@ -26,6 +26,7 @@ from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
 from hanat.core.configuration import Interface
+from hanat.errors import KernelError
 from hanat.kernel.fence import KernelFence
 from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient, attribute
 from hanat.kernel.ports import LABEL_BYTES_MAX, Placement
@@ -66,13 +67,23 @@ class KernelAddresses:
 
     def add(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.add`."""
-        wanted = list(placements)
-        bodies = [_message(placement) for placement in wanted]
+        wanted: list[Placement] = []
+        bodies: list[bytes] = []
+        refusals: list[KernelError] = []
+        for placement in placements:
+            try:
+                bodies.append(_message(placement))
+            except KernelError as error:
+                refusals.append(error)
+            else:
+                wanted.append(placement)
         numbers = self._netlink.batch(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, bodies)
         for placement, number in zip(wanted, numbers, strict=True):
             if number not in {0, errno.EEXIST}:
                 operation = f"add {placement.address}"
-                raise refused(number, operation=operation, target=placement.device)
+                refusals.append(refused(number, operation=operation, target=placement.device))
+        if refusals:
+            raise refusals[0]
 
     def remove(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.remove`."""

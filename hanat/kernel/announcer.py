@@ -9,7 +9,8 @@ only), unsolicited neighbour advertisement with the override flag for IPv6 (RFC
 
 Announcing is not owning: the caller adds the address first and announces only
 while its lease lasts. Frames from a packet socket pass neither the gate nor any
-other rule. When to repeat is the core's decision.
+other rule. When to repeat is the core's decision. A queue that is full refuses a frame; the
+others are sent nevertheless, and nothing here ever waits.
 
 Frames are built once per address and hardware address: scapy needs 0.3 ms for
 one, sending it 10 us. scapy's IPv6 layer is loaded when the first IPv6 address
@@ -27,7 +28,7 @@ from collections.abc import Iterable
 from scapy.layers.l2 import ARP, Ether
 
 from hanat.errors import KernelError
-from hanat.kernel.ports import Placement
+from hanat.kernel.ports import Announced, Placement
 from hanat.kernel.refusals import refused
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -58,24 +59,31 @@ class KernelAnnouncer:
             except KernelError:
                 continue
 
-    def announce(self, placements: Iterable[Placement]) -> int:
+    def announce(self, placements: Iterable[Placement]) -> Announced:
         """See `ports.Announcer.announce`."""
         sent = 0
+        refused: dict[Placement, KernelError] = {}
         opened = self._opened()
         for placement in placements:
-            for frame in self._frames_for(opened, placement):
+            try:
+                frames = self._frames_for(opened, placement)
+            except KernelError as error:
+                refused[placement] = error
+                continue
+            for frame in frames:
                 try:
                     opened.sendto(frame, (placement.device, 0))
+                    sent += 1
                 except OSError as error:
-                    raise _refusal(error, placement) from error
-                sent += 1
-        return sent
+                    refused[placement] = _refusal(error, placement)
+        return Announced(sent, tuple(refused.items()))
 
     def _opened(self) -> socket.socket:
         if self._socket is None:
             try:
-                # Protocol 0: this socket only sends, the kernel queues nothing for it.
-                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+                # Protocol 0: this socket only sends, the kernel queues nothing for it. What it
+                # sent may wait in a device's queue, and must not make the next one wait.
+                kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
                 self._socket = socket.socket(socket.AF_PACKET, kind, 0)
             except OSError as error:
                 raise refused(

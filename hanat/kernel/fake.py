@@ -46,6 +46,7 @@ from hanat.kernel.ports import (
     LABEL_BYTES_MAX,
     TIMEOUT_S_MIN,
     AddressRemoved,
+    Announced,
     CarrierChanged,
     Installed,
     LinkChange,
@@ -213,13 +214,22 @@ class FakeAddresses:
 
     def add(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.add`."""
-        self._kernel.meet_fault("addresses.add")
+        refusals: list[KernelError] = []
         for placement in placements:
-            operation = f"add {placement.address}"
-            device = self._kernel.device(placement.device, operation=operation)
-            if len(placement.label.encode()) > LABEL_BYTES_MAX:
-                raise refused(errno.ERANGE, operation=operation, target=placement.device)
-            device.addresses.setdefault(placement.address, placement.label)
+            try:
+                self._add(placement)
+            except KernelError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+
+    def _add(self, placement: Placement) -> None:
+        self._kernel.meet_fault("addresses.add")
+        operation = f"add {placement.address}"
+        device = self._kernel.device(placement.device, operation=operation)
+        if len(placement.label.encode()) > LABEL_BYTES_MAX:
+            raise refused(errno.ERANGE, operation=operation, target=placement.device)
+        device.addresses.setdefault(placement.address, placement.label)
 
     def remove(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.remove`."""
@@ -234,17 +244,22 @@ class FakeAnnouncer:
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel
 
-    def announce(self, placements: Iterable[Placement]) -> int:
+    def announce(self, placements: Iterable[Placement]) -> Announced:
         """See `ports.Announcer.announce`."""
-        self._kernel.meet_fault("announcer.announce")
         sent = 0
+        found: list[tuple[Placement, KernelError]] = []
         for placement in placements:
             operation = f"announce {placement.address.ip}"
-            if not self._kernel.device(placement.device, operation=operation).up:
-                raise refused(errno.ENETDOWN, operation=operation, target=placement.device)
+            try:
+                self._kernel.meet_fault("announcer.announce")
+                if not self._kernel.device(placement.device, operation=operation).up:
+                    raise refused(errno.ENETDOWN, operation=operation, target=placement.device)
+            except KernelError as error:
+                found.append((placement, error))
+                continue
             self._kernel.announced.append((self._kernel.now(), placement))
             sent += 2 if placement.address.version == 4 else 1
-        return sent
+        return Announced(sent, tuple(found))
 
 
 class FakeFirewall:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from hanat.core.configuration import Address, Interface
 from hanat.core.flows import Run
+from hanat.errors import KernelError
 
 LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
 # A kernel without commit e0c47281723f (netfilter, September 2024) takes a timeout of less than a
@@ -50,6 +51,8 @@ class Addresses(Protocol):
     def add(self, placements: Iterable[Placement]) -> None:
         """Add all; what is there already stays. IPv6 without duplicate detection.
 
+        Every placement is tried, then the first error is raised.
+
         Raises:
             AbsentObjectError: No such device.
             NotPermittedError: CAP_NET_ADMIN is missing.
@@ -64,11 +67,24 @@ class Addresses(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What became of a round of announcements.
+
+    Attributes:
+        sent: Frames that the kernel took.
+        refused: Where it took one not, and why: a full queue, no carrier, no such device.
+    """
+
+    sent: int
+    refused: tuple[tuple[Placement, KernelError], ...] = ()
+
+
 class Announcer(Protocol):
     """Gratuitous ARP and unsolicited neighbour advertisements."""
 
-    def announce(self, placements: Iterable[Placement]) -> int:
-        """Send one round for every address; return the number of frames sent.
+    def announce(self, placements: Iterable[Placement]) -> Announced:
+        """Send one round for every address, as far as the kernel takes it; never wait.
 
         IPv4: an ARP request and an ARP reply, both with sender = target = the address,
         to broadcast (RFC 5227 section 3; some hosts learn only from one form).
@@ -76,7 +92,6 @@ class Announcer(Protocol):
         section 7.2.6). When to repeat is the core's decision.
 
         Raises:
-            AbsentObjectError: No such device, or it is down.
             NotPermittedError: CAP_NET_RAW is missing.
         """
         ...

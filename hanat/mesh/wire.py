@@ -33,8 +33,8 @@ DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
-_BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQ")
-_LEADS, _ASKS, _PROMISED, _ELIGIBLE, _COMPLETE, _REFUSES = 1, 2, 4, 8, 16, 32
+_BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQH4BBQ")
+_LEADS, _ASKS, _PROMISED, _FIT, _COMPLETE, _REFUSES, _UNSAFE = 1, 2, 4, 8, 16, 32, 64
 _TAG_BYTES = 16
 
 
@@ -86,13 +86,13 @@ class Wire:
             MAGIC, self._cluster_id, d.sender, d.receiver, d.mark.incarnation, d.mark.sequence
         )
         promised = b.promised or Promised(0, 0)
-        flags = b.leads * _LEADS | b.asks * _ASKS | b.eligible * _ELIGIBLE
+        flags = b.leads * _LEADS | b.asks * _ASKS | b.fit * _FIT
         flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
-        flags |= b.refuses * _REFUSES
+        flags |= b.refuses * _REFUSES | b.unsafe * _UNSAFE
         body = _BODY.pack(
             d.echo.incarnation, d.echo.sequence, self._lease_us, self._members, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
-            b.revision,
+            b.revision, b.handicap, *b.hears, b.lively, b.interfaces,
         )  # fmt: skip
         nonce = _NONCE.pack(d.mark.sequence)
         cipher = self._cipher(d.sender, d.mark.incarnation)
@@ -148,7 +148,8 @@ class Wire:
 
 def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:
     echo_incarnation, echo_sequence, lease_us, listed, *view = _BODY.unpack_from(body)
-    term, flags, released, successor, promised_term, promised, revision = view
+    term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
+    *hears, lively, interfaces = rest
     beacon = Beacon(
         term=term,
         leads=bool(flags & _LEADS),
@@ -156,10 +157,15 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         released_term=released,
         successor=successor,
         promised=Promised(promised_term, promised) if flags & _PROMISED else None,
-        eligible=bool(flags & _ELIGIBLE),
+        fit=bool(flags & _FIT),
         complete=bool(flags & _COMPLETE),
         revision=revision,
         refuses=bool(flags & _REFUSES),
+        handicap=handicap,
+        unsafe=bool(flags & _UNSAFE),
+        hears=tuple(hears),
+        lively=lively,
+        interfaces=interfaces,
     )
     echo = Mark(echo_incarnation, echo_sequence)
     datagram = Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :])

@@ -124,6 +124,8 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         'hanat_peer_refused_total{transport="raft"}': 5,
         'hanat_peer_refused_total{transport="mesh"}': 6,
         'hanat_node_eligible{reason=""}': 1,
+        "hanat_node_handicap{}": 0,
+        "hanat_announcements_refused_total{}": 0,
     }
     assert found["process_resident_memory_bytes{}"] > 0
     assert found["process_cpu_seconds_total{}"] > 0
@@ -131,19 +133,23 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
 
 
 async def test_metrics_of_a_backup_own_nothing_and_have_no_lag(served: Served) -> None:
-    served.backend.current = replace(BACKUP, ineligible=("no carrier on eth0",))
+    served.backend.current = replace(
+        BACKUP, unsafe=("no carrier on eth0",), hindrances=("eth1: silent",), handicap=64
+    )
     found = await scrape(served)
     assert found['hanat_vip_owned{vip="public"}'] == 0
     assert found["hanat_lease_remaining_seconds{}"] == 0
     assert found["hanat_is_leader{}"] == 0
     assert found['hanat_node_eligible{reason="no carrier on eth0"}'] == 0
     assert 'hanat_node_eligible{reason=""}' not in found
+    assert found['hanat_node_hindered{reason="eth1: silent"}'] == 1
+    assert found["hanat_node_handicap{}"] == 64
     assert "hanat_conn_replication_lag_seconds{}" not in found
 
 
 async def test_a_label_may_hold_any_character(served: Served) -> None:
     ugly = 'eth0: "down"\n\\'
-    served.backend.current = replace(HOLDER, ineligible=(ugly,))
+    served.backend.current = replace(HOLDER, unsafe=(ugly,))
     answer = await ask(served.tcp, "/metrics")
     reasons = [
         sample.labels["reason"]

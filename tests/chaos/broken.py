@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from hanat.consensus.elections import Elections
 from hanat.core.actions import Action, AddAddresses, Announce
 from hanat.core.lease import Lease
-from hanat.core.node import Node
+from hanat.core.tenure import Tenure
 
 MODULE = "tests.chaos.broken"
 LONG_S = 10.0
@@ -45,10 +45,10 @@ def lease_longer_than_promise() -> None:
 
 def announce_before_install() -> None:
     """Let a new holder tell everybody some beacons before it has addresses and rights."""
-    opened = Node._open
+    opened = Tenure._open
     told: list[float] = []
 
-    def hasty(self: Node, now: float) -> tuple[Action, ...]:
+    def hasty(self: Tenure, now: float) -> tuple[Action, ...]:
         actions = opened(self, now)
         if not any(isinstance(action, AddAddresses) for action in actions):
             return actions
@@ -59,7 +59,7 @@ def announce_before_install() -> None:
         self._opening = False
         return (Announce(self._held, self._lease_until),)
 
-    Node._open = hasty  # type: ignore[method-assign]
+    Tenure._open = hasty  # type: ignore[method-assign]
 
 
 def without_pre_vote() -> None:

@@ -206,7 +206,7 @@ LOG = """\
 2026-11-28T01:00:00.500 INFO  node=r1 id=1 started
 2026-11-28T01:00:01.000 INFO  role=TAKEOVER was=BACKUP term=1 reason=elected after_ms=900
 2026-11-28T01:00:01.004 INFO  role=ACTIVE was=TAKEOVER term=1 reason=lease_obtained after_ms=4
-2026-11-28T01:00:02.000 WARNING eligible=False why='x'
+2026-11-28T01:00:02.000 WARNING hindered=True why='x'
 """
 
 

@@ -106,7 +106,7 @@ def test_history_that_is_what_was_seen_passes() -> None:
         ([FIRST, SECOND], "r1 never told that it gave up term 1"),
         ([*GOOD, LATER], "r1 gave up term 1 and never took over"),
         ([FIRST, SECOND, replace(LATER, why="switchover")], "r1 gave up for switchover, not"),
-        ([FIRST, SECOND, replace(LATER, why="ineligible")], "was ineligible in term 1, for noth"),
+        ([FIRST, SECOND, replace(LATER, why="hindered")], "was hindered in term 1, for noth"),
         ([FIRST, SECOND, replace(LATER, t_ns=3010 * MS)], "r1 gave up at 1.10 s and tells 3.01"),
     ],
 )  # fmt: skip
@@ -128,7 +128,7 @@ def test_history_that_contradicts_packets_or_itself_is_caught(
         (hit("restart"), "handed_over", replace(LATER, why="shutdown")),
         (hit("switchover", "r2"), "handed_over", replace(LATER, why="switchover")),
         (hit("link-public"), "handed_over",
-         replace(LATER, why="ineligible", found="public: no carrier")),
+         replace(LATER, why="hindered", found="public: no carrier")),
         (hit("partition-oneway", detail="r1 hears nobody"), "deposed", LATER),
         (hit("partition-oneway", detail="nobody hears r1"), "silence", LATER),
     ],
@@ -152,7 +152,7 @@ def test_reason_has_to_fit_the_fault(done: Injection, taken: str, given: EventTo
 
 
 def test_carrier_that_was_lost_is_named() -> None:
-    given = replace(LATER, why="ineligible", found="journal: no space")
+    given = replace(LATER, why="hindered", found="journal: no space")
     events = [FIRST, replace(SECOND, why="handed_over"), given]
     verdict = judge([hit("link-public"), *WIRES], events)
     assert "did not find its carrier gone" in verdict.summary
@@ -175,7 +175,7 @@ def test_holder_that_was_killed_was_not_heard_though_it_came_back_before_another
 def test_what_one_cannot_know_is_no_fault_of_the_history() -> None:
     # Two faults at once, or one before all is well again: any reason may be right.
     second = replace(hit("link-public"), t_ns=1050 * MS)
-    lost = replace(LATER, why="ineligible", found="public: no carrier")
+    lost = replace(LATER, why="hindered", found="public: no carrier")
     events = [FIRST, replace(SECOND, why="stepped_down"), lost]
     assert judge([*CUT, second], events).valid is True
     earlier = replace(hit("link-public"), t_ns=100 * MS, heal_ns=400 * MS, settled_ns=1200 * MS)

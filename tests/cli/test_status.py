@@ -35,9 +35,9 @@ revision   3
 VIP     ADDRESS          DEVICE  HELD
 public  203.0.113.10/24  eth0    yes
 
-PEER  ID  ADDRESS      CONNECTED  ELIGIBLE  COMPLETE  HEARD      BEACONS
-r2    2   10.11.12.12  yes        yes       yes       12 ms ago  5 ms ago / never
-r3    3   -            no         no        no        never      -
+PEER  ID  ADDRESS      CONNECTED  FIT  COMPLETE  HEARD      BEACONS           HINDERED
+r2    2   10.11.12.12  yes        yes  yes       12 ms ago  5 ms ago / never  1 path broken
+r3    3   -            no         no   no        never      -                 -
 
 SERVICE  LISTEN               SCHEDULER  FLOWS
 web      203.0.113.10 tcp/80  wrr        5

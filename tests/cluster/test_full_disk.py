@@ -65,11 +65,11 @@ def test_holder_with_a_full_disk_hands_over_and_is_eligible_again_with_room(
         echo.exchange()
         status = lab.status(holder)
         assert status is not None, lab.log(holder)
-        assert "No space left on device" in " ".join(status["ineligible"])
-        assert "free or repair the disk" in " ".join(status["ineligible"])
+        assert "No space left on device" in " ".join(status["hindrances"])
+        assert "free or repair the disk" in " ".join(status["hindrances"])
         ballast.unlink()
         lab.wait_for(
-            lambda: (lab.status(holder) or {}).get("ineligible") == [],
+            lambda: (lab.status(holder) or {}).get("hindrances") == [],
             TAKEOVER_S_MAX,
             "eligibility",
         )

@@ -41,7 +41,7 @@ def test_each_change_of_holder_is_told_by_both_sides_on_all_nodes(lab: Lab, inbo
     lab.set_carrier(second, "public", up=False)
     third = lab.wait_for(lambda: _other_holder(lab, second), 10, "another holder")
     lost = told(lab, third, "gave up", second)
-    assert (lost["why"], lost["found"]) == ("ineligible", "public: no carrier")
+    assert (lost["why"], lost["found"]) == ("hindered", "public: no carrier")
     assert told(lab, third, "took over", third)["previous"] == second
     lab.set_carrier(second, "public", up=True)
     inbound.exchange()

@@ -48,9 +48,9 @@ def converged(found: dict[str, Any]) -> bool:
         found
         and found["holder"] is not None
         and found["quorum"]
-        and not found["ineligible"]
+        and not found["unsafe"] + found["hindrances"]
         and found["flows"]["complete"]
-        and all(p["connected"] and p["eligible"] and p["complete"] for p in found["peers"])
+        and all(p["connected"] and p["fit"] and p["complete"] for p in found["peers"])
     )
 
 

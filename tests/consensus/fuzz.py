@@ -57,6 +57,7 @@ def message(rng: Random, *, term: int, last: tuple[int, int]) -> Message:
             fields |= {
                 "next_node_idx": any_index(), "reset": rng.random() < 0.5,
                 "success": rng.random() < 0.5, "gen": rng.choice((None, number(rng, 1))),
+                "fit": rng.random() < 0.5,
             }  # fmt: skip
         case "request_vote":
             fields |= {"last_log_index": any_index(), "last_log_term": any_term()}
@@ -82,9 +83,14 @@ def beacon(rng: Random, *, term: int, nodes: int) -> Beacon:
         released_term=number(rng, term),
         successor=rng.choice((NOBODY, *range(1, nodes + 1), 255)),
         promised=promised,
-        eligible=rng.random() < 0.5,
+        fit=rng.random() < 0.5,
         revision=number(rng, 2),
         refuses=rng.random() < 0.5,
+        handicap=rng.choice((0, 0, 1, 64, 65535)),
+        unsafe=rng.random() < 0.5,
+        hears=tuple(rng.randbytes(4)),
+        lively=rng.getrandbits(8),
+        interfaces=rng.getrandbits(64),
     )
 
 

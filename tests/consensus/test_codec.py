@@ -42,6 +42,7 @@ messages = st.one_of(
         next_node_idx=number,
         reset=st.booleans(),
         success=st.booleans(),
+        fit=st.booleans(),
         term=number,
         gen=st.one_of(st.none(), st.integers(1, 2**64 - 1)),
     ),

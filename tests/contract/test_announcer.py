@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-import pytest
-
-from hanat.errors import AbsentObjectError
-from hanat.kernel.ports import Placement
+from hanat.kernel.ports import Announced, Placement
 from tests.contract.conftest import Subject
 
 
@@ -18,15 +15,19 @@ def test_ipv4_takes_two_frames_and_ipv6_one(subject: Subject) -> None:
         Placement("eth0", ip_interface("2001:db8:1::10/64")),
     ]
 
-    assert subject.adapters.announcer.announce(placements) == 5
+    assert subject.adapters.announcer.announce(placements) == Announced(5)
 
 
 def test_nothing_to_announce_sends_nothing(subject: Subject) -> None:
-    assert subject.adapters.announcer.announce([]) == 0
+    assert subject.adapters.announcer.announce([]) == Announced(0)
 
 
-def test_missing_device_is_refused(subject: Subject) -> None:
-    placement = Placement("eth9", ip_interface("203.0.113.10/24"))
+def test_what_is_refused_is_told_and_the_others_are_sent_nevertheless(subject: Subject) -> None:
+    missing = Placement("eth9", ip_interface("203.0.113.10/24"))
+    there = Placement("eth0", ip_interface("203.0.113.10/24"))
 
-    with pytest.raises(AbsentObjectError, match=r"203\.0\.113\.10 on eth9: ENODEV"):
-        subject.adapters.announcer.announce([placement])
+    announced = subject.adapters.announcer.announce([missing, there])
+
+    ((placement, error),) = announced.refused
+    assert (placement, announced.sent) == (missing, 2)
+    assert str(error).startswith("cannot announce 203.0.113.10 on eth9: ENODEV")

@@ -15,6 +15,7 @@ from hanat.core.drift import (
     is_right,
     settings_of,
 )
+from hanat.core.eligibility import Fitness
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
 from tests.core.test_node import CONFIGURATION, PROFILE, Harness
@@ -64,12 +65,12 @@ def test_holder_whose_gate_cannot_be_armed_stops_and_puts_it_back_at_once() -> N
     h.failing = do.ArmGate(0.19, 0.19 + PROFILE.grace_s)
     actions = h.tell(told.LeaseObserved(1, 0.19))
     assert actions[:4] == [
-        h.failing, do.SetEligible(eligible=False), do.WithdrawGate(), do.FlushFlows(),
+        h.failing, do.SetFitness(Fitness(safe=False)), do.WithdrawGate(), do.FlushFlows(),
     ]  # fmt: skip
     assert INSTALL in actions
     assert h.role is Role.RELEASING
     h.now = KERNEL_RETRY_S
-    assert do.SetEligible(eligible=True) in h.tell(told.TimerDue())
+    assert do.SetFitness(Fitness()) in h.tell(told.TimerDue())
 
 
 def test_setting_is_put_back_once_a_second() -> None:

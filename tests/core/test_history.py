@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanat.core import inputs as told
+from hanat.core.eligibility import Seen
 from hanat.core.history import (
     EVENT_BYTES_MAX,
     Event,
@@ -144,10 +145,11 @@ def test_who_gives_up_tells_the_term_it_held_and_what_was_in_its_way() -> None:
     witness = Witness(ME, PROFILE)
     witness.took_over(h.node.snapshot(), Taking(None, WALL_S))
     h.now = 4.0
+    h.peers(Seen(PEER, fit=True, handicap=0))
     h.tell(told.CarrierObserved("public", carrier=False))
     event = witness.gave_up(h.node.snapshot(), WALL_S)
     assert event is not None
-    assert words(event, NAMES) == "gave up: it must not hold (public: no carrier)"
+    assert words(event, NAMES) == "gave up: another node could do better (public: no carrier)"
     assert (event.term, event.held_s) == (1, 4.0)
     assert witness.gave_up(h.node.snapshot(), WALL_S) is None  # once
 

@@ -7,10 +7,11 @@ from ipaddress import ip_interface
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.eligibility import Fitness
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
 from hanat.core.upkeep import ANNOUNCE_OFFSETS_S
-from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
+from tests.core.test_node import CONFIGURATION, PROFILE, VIPS, Harness
 
 
 def test_addresses_of_a_new_configuration_wait_for_its_gate() -> None:
@@ -33,11 +34,11 @@ def test_ruleset_that_was_to_come_behind_a_refused_removal_is_tried_again() -> N
     changed = Configuration("test", PROFILE, VIPS[:1], (), ())
     h = Harness(failing=do.RemoveAddresses(VIPS))
     assert do.InstallRuleset(changed) not in h.tell(told.ConfigurationApplied(2, changed))
-    assert h.node.ineligible
+    assert h.node.unsafe  # none was ever there
     h.failing = None
     h.now = KERNEL_RETRY_S
     assert do.InstallRuleset(changed) in h.tell(told.TimerDue())
-    assert not h.node.ineligible
+    assert not h.node.unsafe + h.node.hindrances
 
 
 def test_ruleset_of_an_older_configuration_opens_nothing() -> None:
@@ -60,9 +61,9 @@ def test_refused_ruleset_of_an_older_configuration_does_not_hinder() -> None:
     changed = Configuration("test", PROFILE, tuple(reversed(VIPS)), (), ())
     h.tell(told.ConfigurationApplied(2, changed))
     h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused"))
-    assert not h.node.ineligible
+    assert not h.node.unsafe + h.node.hindrances
     h.tell(told.ActionFailed(do.InstallRuleset(changed), "refused"))
-    assert h.node.snapshot().ineligible == ("kernel: refused",)
+    assert h.node.snapshot().unsafe == ("kernel: refused",)
 
 
 def test_elected_node_waits_for_a_configuration_that_is_being_read() -> None:
@@ -82,37 +83,19 @@ def test_holder_goes_on_while_a_configuration_is_being_read() -> None:
     assert h.lease(until=0.11) == [do.ArmGate(0.11, 0.11 + PROFILE.grace_s)]
 
 
-def test_after_a_refusal_of_the_kernel_the_ruleset_is_installed_anew_before_the_gate_opens() -> (
-    None
-):
-    h = Harness(failing=do.AddAddresses(VIPS))
-    h.elect()
-    h.tell(told.BarrierApplied(1))
-    h.lease(until=0.09)
-    h.tell(told.LeaderObserved(2, PEER))
-    h.failing, h.slow = None, True
-    h.now = h.node.deadline or 0.0
-    assert do.InstallRuleset(CONFIGURATION) in h.tell(told.TimerDue())
-
-    h.tell(told.LeaderObserved(3, ME))
-    h.tell(told.BarrierApplied(3))
-    assert h.tell(told.LeaseObserved(3, h.now + 1)) == []
-    assert do.AddAddresses(VIPS) in h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
-
-
-def test_node_is_eligible_again_when_the_refused_ruleset_is_there_not_when_it_is_tried() -> None:
+def test_node_is_safe_again_when_the_refused_ruleset_is_there_not_when_it_is_tried() -> None:
     h = Harness(slow=True)
     h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused"))
     h.now = h.node.deadline or 0.0
     assert h.tell(told.TimerDue()) == [do.InstallRuleset(CONFIGURATION)]
-    assert h.node.snapshot().ineligible == ("kernel: refused",)
+    assert h.node.snapshot().unsafe == ("kernel: refused",)
     h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused again"))
-    assert h.node.snapshot().ineligible == ("kernel: refused again",)
+    assert h.node.snapshot().unsafe == ("kernel: refused again",)
     h.now = h.node.deadline or 0.0
     h.tell(told.TimerDue())
     installed = h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
-    assert installed == [do.SetEligible(eligible=True)]
-    assert not h.node.ineligible
+    assert installed == [do.SetFitness(Fitness())]
+    assert not h.node.unsafe + h.node.hindrances
 
 
 def test_elected_node_whose_file_becomes_the_configuration_announces_at_once() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import Configuration, FloatingAddress
+from hanat.core.eligibility import Kind, Seen
 from hanat.core.status import Role
 from hanat.core.upkeep import ANNOUNCE_OFFSETS_S, ANNOUNCE_REFRESH_S, RESTORE_GAP_S
 from tests.core.test_node import PEER, PROFILE, VIPS, Harness
@@ -101,9 +102,12 @@ def test_address_that_a_configuration_took_away_is_not_put_back() -> None:
     assert not any(isinstance(a, do.RestoreAddresses) for a in h.tell(told.TimerDue()))
 
 
-def test_holder_that_cannot_put_an_address_back_gives_up() -> None:
+@pytest.mark.parametrize("better", [True, False])
+def test_holder_that_cannot_put_an_address_back_gives_up_for_one_that_can(better: bool) -> None:  # noqa: FBT001 - a parameter
     h = Harness(failing=do.RestoreAddresses(VIPS[:1])).active(until=9.0)
+    h.peers(Seen(PEER, fit=True, handicap=0 if better else Kind.ADDRESS.value))
     h.tell(removed(VIPS[0]))
     h.now = PROFILE.beacon_s
-    assert do.WithdrawGate() in h.tell(told.TimerDue())
-    assert (h.role, h.node.snapshot().restored) == (Role.RELEASING, 0)
+    assert (do.WithdrawGate() in h.tell(told.TimerDue())) is better
+    role = Role.RELEASING if better else Role.ACTIVE
+    assert (h.role, h.node.snapshot().restored) == (role, 0)

@@ -111,13 +111,13 @@ def test_removal_of_one_leaves_the_others_to_be_added() -> None:
     assert d.there == {*MANY} - {MANY[500]}
 
 
-def test_refused_addition_ends_and_refused_removal_goes_on() -> None:
+def test_refused_addition_and_refused_removal_go_on() -> None:
     d = Device()
     d.refuses = MANY[20]
     d.placing.add(MANY, d.tell("add"))
     d.turn()
     assert d.ended == [("add", REFUSAL)]
-    assert len(d.there) < len(MANY)
+    assert len(d.there) >= len(MANY) - 64  # as far as the kernel took a slice
 
     d.there = set(MANY)
     d.placing.remove(MANY, d.tell("remove"))

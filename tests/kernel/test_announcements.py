@@ -8,7 +8,6 @@ from ipaddress import ip_interface
 
 import pytest
 
-from hanat.errors import AbsentObjectError
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.ports import Placement
 from tests.kernel.namespaces import cable, run, until
@@ -26,7 +25,7 @@ def test_ipv4_is_announced_by_request_and_reply(network: Network) -> None:
     router = _hardware_address(network)
 
     with network.r1.entered() as r1:
-        assert r1.announcer.announce([PUBLIC]) == 2
+        assert r1.announcer.announce([PUBLIC]).sent == 2
 
     frames = [ARP.unpack_from(seen.recv(2048)) for _ in range(2)]
     assert [frame[7] for frame in frames] == [1, 2]
@@ -42,7 +41,7 @@ def test_ipv6_is_announced_by_an_overriding_advertisement(network: Network) -> N
     router = _hardware_address(network)
 
     with network.r1.entered() as r1:
-        assert r1.announcer.announce([PUBLIC_V6]) == 1
+        assert r1.announcer.announce([PUBLIC_V6]).sent == 1
 
     address = socket.inet_pton(socket.AF_INET6, VIP_V6)
     frame = next(
@@ -92,9 +91,43 @@ def test_device_that_is_down_is_refused(inside: str) -> None:
     announcer = KernelAnnouncer()
     announcer.prepare([PUBLIC])
 
-    with pytest.raises(AbsentObjectError, match=r"ENETDOWN: .*; bring the interface up"):
-        announcer.announce([PUBLIC])
+    ((placement, error),) = announcer.announce([PUBLIC]).refused
     announcer.close()
+
+    assert placement == PUBLIC
+    assert "ENETDOWN" in str(error)
+    assert str(error).endswith("bring the interface up")
+
+
+def test_full_queue_refuses_frames_without_waiting_and_the_others_are_sent(inside: str) -> None:
+    # A queue of two frames that hardly drains; another device that does.
+    cable((inside, "eth0"), (inside, "far0"))
+    cable((inside, "eth1"), (inside, "far1"))
+    run("tc qdisc add dev eth0 root handle 1: tbf rate 8bit burst 100 limit 100000", inside)
+    run("tc qdisc add dev eth0 parent 1:1 handle 10: pfifo limit 2", inside)
+    other = Placement("eth1", ip_interface("10.11.12.1/24"))
+    announcer = KernelAnnouncer()
+
+    rounds = [announcer.announce([PUBLIC, other]) for _ in range(10)]
+    announcer.close()
+
+    assert {placement for r in rounds for placement, _ in r.refused} == {PUBLIC}
+    assert all("ENOBUFS" in str(error) for r in rounds for _, error in r.refused)
+    assert all(announced.sent >= 2 for announced in rounds)
+    assert len([r for r in rounds if r.refused]) >= 8
+
+
+def test_socket_never_waits_for_a_device_that_sends_nothing(inside: str) -> None:
+    # A long queue that does not drain: what waits there fills the socket's buffer instead.
+    cable((inside, "eth0"), (inside, "far0"))
+    run("tc qdisc add dev eth0 root handle 1: tbf rate 8bit burst 100 limit 100000000", inside)
+    run("tc qdisc add dev eth0 parent 1:1 handle 10: pfifo limit 1000000", inside)
+    announcer = KernelAnnouncer()
+
+    refusals = [e for _ in range(2000) for _, e in announcer.announce([PUBLIC]).refused]
+    announcer.close()
+
+    assert "EAGAIN" in str(refusals[0])
 
 
 def _hardware_address(network: Network) -> bytes:

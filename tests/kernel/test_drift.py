@@ -91,7 +91,7 @@ def test_changed_tables_are_found_and_put_back(
     assert look(rulesets) == tuple(found)
     assert look(rulesets) == tuple(found)  # until they are put back
 
-    rulesets.install(EDGE, lambda error: None if error is None else pytest.fail(error))
+    rulesets.install(EDGE, lambda error, _: None if error is None else pytest.fail(error))
     assert look(rulesets) == ()
     assert firewall.steady("inet", "hanat") == text
     assert firewall.table("arp", "hanat_gate") is not None
@@ -118,7 +118,7 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
         background=at_once,
         known=("", EDGE),
     )
-    rulesets.install(EDGE, lambda error: None if error is None else pytest.fail(error))
+    rulesets.install(EDGE, lambda error, _: None if error is None else pytest.fail(error))
     return rulesets
 
 

@@ -51,7 +51,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
                 background=background,
                 known=("", EDGE),
             )
-            rulesets.install(EDGE, ended.set_result)
+            rulesets.install(EDGE, lambda error, _: ended.set_result(error))
             assert await asyncio.to_thread(firewall.begun.wait, 10)
 
             grant(gate, DEVICES.values(), answers_s=10, carries_s=20)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.core.beacon import Beacon, Promised
+from hanat.core.beacon import PATHS_MAX, Beacon, Promised
 from hanat.core.identity import Identity
 from hanat.errors import WireError
 from hanat.mesh.wire import DATAGRAM_BYTES_MAX, MAGIC, Datagram, Mark, Wire
@@ -21,10 +21,15 @@ beacons = st.builds(
     released_term=numbers,
     successor=nodes,
     promised=st.none() | st.builds(Promised, numbers, numbers),
-    eligible=st.booleans(),
+    fit=st.booleans(),
     complete=st.booleans(),
     revision=numbers,
     refuses=st.booleans(),
+    handicap=st.integers(0, 2**16 - 1),
+    unsafe=st.booleans(),
+    hears=st.tuples(*[nodes] * PATHS_MAX),
+    lively=nodes,
+    interfaces=numbers,
 )
 marks = st.builds(Mark, numbers, numbers)
 PLAIN = Datagram(1, 2, Mark(7, 1), Mark(9, 3), Beacon(term=4, leads=True, asks=True))

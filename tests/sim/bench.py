@@ -139,7 +139,7 @@ class Bench:
         self.told.append((peer, beacon, message))
         if peer in self.acks and beacon.asks:
             promise = Promised(beacon.term, 1)
-            answer = Beacon(term=beacon.term, promised=promise, eligible=peer not in self.unfit)
+            answer = Beacon(term=beacon.term, promised=promise, fit=peer not in self.unfit)
             self.world.after(0.0005, self.hear, peer, answer, self.node.clock())
 
     # ------------------------------------------------------------------ the node
@@ -219,7 +219,7 @@ class Bench:
         """Let a peer say that it has all of an append."""
         fields = {"next_node_idx": append["prevLogIdx"] + len(append["entries"]) + 1}
         stamp = {key: append[key] for key in ("term", "gen")}
-        flags = {"reset": False, "success": True}
+        flags = {"reset": False, "success": True, "fit": peer not in self.unfit}
         self.say(peer, "next_node_idx", **fields, **stamp, **flags)
 
     def ask_vote(self, peer: int, *, term: int, transfer: bool = False) -> bool:

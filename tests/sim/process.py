@@ -435,10 +435,10 @@ class Process:
                 self.replica.propose(NewConfiguration(self.replica.state.revision, "text"))
             case do.TransferLeadership(to):
                 self._transfer(to, TRANSFER_ATTEMPTS, (self.incarnation, self.replica.term))
-            case do.StepDown():
-                self.replica.step_down()
-            case do.SetEligible(eligible):
-                self.replica.set_eligible(eligible=eligible)
+            case do.StepDown(stand):
+                self.replica.step_down(stand=stand)
+            case do.SetFitness(fitness):
+                self.replica.set_fitness(fitness)
             case _:
                 pass
         return None
@@ -457,7 +457,7 @@ class Process:
             self.world.violate(f"{self.node_id} carries for {carries_s:.3f} s, grace {grace_s}")
         self._check_alone()
 
-    def _transfer(self, to: int | None, attempts: int, when: tuple[int, int]) -> None:
+    def _transfer(self, to: tuple[int, ...], attempts: int, when: tuple[int, int]) -> None:
         if not self.alive or when != (self.incarnation, self.replica.term):
             return
         if self.paused:

@@ -16,7 +16,8 @@ from hanat.consensus.library import LibraryNode
 from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.consensus.recovery import Recovery
 from hanat.core.beacon import Heard
-from hanat.core.election import Candidacy, Rival
+from hanat.core.election import Candidacy
+from hanat.core.eligibility import Rival
 from hanat.core.lease import Lease, Promise
 
 Variant = TypeVar("Variant", bound=type[Guard])
@@ -196,7 +197,7 @@ class WithoutLostLeaders(Guard):
     """A leader that was lost takes its turn as any other node."""
 
     def rivals(self) -> list[Rival]:
-        return [Rival(peer, beacon.eligible) for peer, beacon in self._alive().items()]
+        return [Rival(peer, b.fit, b.handicap) for peer, b in self.alive().items()]
 
 
 @_broken

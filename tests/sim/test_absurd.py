@@ -43,7 +43,7 @@ def test_term_far_ahead_is_followed() -> None:
 
 def test_acknowledgement_of_what_was_never_sent_is_refused() -> None:
     bench = leader()
-    stamp = {"term": bench.term, "gen": 1, "reset": False, "success": True}
+    stamp = {"term": bench.term, "gen": 1, "reset": False, "success": True, "fit": True}
     with pytest.raises(WireError, match=r"node 3 acknowledges index \d+, the log of its leader"):
         bench.say(3, "next_node_idx", next_node_idx=bench.last + 2, **stamp)
 

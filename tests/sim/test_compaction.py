@@ -142,7 +142,7 @@ def test_log_without_its_snapshot_is_worth_nothing() -> None:
     process.start()
     assert process.guard.recovery.needed
     assert (process.replica.last_index, process.replica.applied_index) == (1, 1)
-    assert not process.guard.may_hold
+    assert not process.guard.can_vote
     assert_all_applied(world)
     assert world.run_until(lambda: not process.guard.recovery.needed, within_s=0.5)
 
@@ -377,7 +377,7 @@ def test_library_that_wants_to_send_a_snapshot_asks_once(guard: type[Guard]) -> 
         return bool(real(node, message))
 
     bench.guard.send = counting  # type: ignore[method-assign]
-    reset = {"reset": True, "success": False, "term": bench.term, "next_node_idx": 2}
+    reset = {"reset": True, "success": False, "fit": True, "term": bench.term, "next_node_idx": 2}
     newest = bench.take("append_entries", to=2)[-1]
     bench.node.replica.machine._SyncObj__raftNextIndex[bench.guard.nodes[2]] = 2
     if guard is Guard:

@@ -92,14 +92,14 @@ def test_failed_sync_acknowledges_nothing_and_is_repaired() -> None:
     bench.take("next_node_idx")
     disk.finish(FAILED)
     bench.tick()
-    assert list(bench.node.core.ineligible) == [str(FAILED)]
+    assert list(bench.node.core.hindrances) == [str(FAILED)]
     bench.heartbeat(2, term=1)
     assert acknowledged(bench) == []
     bench.run(RETRY_S + 0.1)
     disk.finish()  # the repair
     bench.run(0.1)
     disk.finish()
-    assert list(bench.node.core.ineligible) == []
+    assert list(bench.node.core.hindrances) == []
     assert 6 in acknowledged(bench)
 
 

@@ -61,10 +61,10 @@ def test_follower_acknowledges_nothing_that_it_could_not_store(
     # It is heard that it lives, and it asks for nothing to be sent again.
     assert [(m["success"], m["reset"]) for m in said] == [(False, False)] * 5
     assert (bench.last, bench.node.replica.applied_index) == (1, 1)
-    assert "room" in bench.node.core.ineligible[0] or "disk" in bench.node.core.ineligible[0]
+    assert "room" in bench.node.core.hindrances[0] or "disk" in bench.node.core.hindrances[0]
     disk.full = False
     bench.run(RETRY_S + 0.1)
-    assert bench.node.core.ineligible == ()
+    assert bench.node.core.hindrances == ()
     bench.take("next_node_idx")
     bench.append(2, term=1, after=(5, 1), commit=5)
     bench.append(2, term=1, after=(1, 0), entries=ENTRIES, commit=5)
@@ -82,7 +82,7 @@ def test_vote_that_could_not_be_saved_is_not_given(guard: type[Guard], tmp_path:
     assert bench.ask_vote(2, term=50) is (guard is not Guard)
     disk.full = False
     bench.run(RETRY_S + 0.1)
-    assert bench.node.core.ineligible == ()
+    assert bench.node.core.hindrances == ()
     assert bench.node.journal.getCurrentTerm() == bench.term
     assert not bench.ask_vote(3, term=50)  # this process knows what it gave
     assert bench.ask_vote(3, term=60)
@@ -124,11 +124,11 @@ def test_holder_with_a_full_disk_hands_over_and_takes_part_again(
     world.run(3 * RETRY_S)
     assert holders(world) == [successor], tell(world)
     assert world.acknowledged == {2}
-    assert world.processes[holder].core.ineligible != ()
+    assert world.processes[holder].core.hindrances != ()
     assert world.processes[holder].role is Role.BACKUP
     disks[holder].full = False
     assert world.run_until(lambda: converged(world), within_s=2 * RETRY_S), tell(world)
     world.run(RETRY_S)
-    assert world.processes[holder].core.ineligible == ()
+    assert world.processes[holder].core.hindrances == ()
     assert [p.applied for p in world.processes.values()] == [[2], [2], [2]]
     assert world.violations == []

@@ -122,7 +122,7 @@ def test_new_list_serves_nobody_before_all_its_nodes_run() -> None:
     lists.start(NEW, [1, 2, 3, 4])
     lists.world.run(3.0)
     assert holders(lists.world) == [], tell(lists.world)
-    assert "lists nodes 1, 2, 3, 4, 5" in lists.world.processes[1].core.ineligible[0]
+    assert "lists nodes 1, 2, 3, 4, 5" in lists.world.processes[1].core.hindrances[0]
     lists.start(NEW, [5])
     assert lists.serves(*NEW), tell(lists.world)
 

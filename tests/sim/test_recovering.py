@@ -63,8 +63,8 @@ def forgetful_bench(guard: type[Guard] = Guard) -> Bench:
 
 def test_node_says_why_it_does_not_take_part() -> None:
     bench = forgetful_bench()
-    assert bench.node.core.ineligible[0].startswith("recovering: ")
-    assert not bench.guard.may_hold
+    assert bench.node.core.hindrances[0].startswith("recovering: ")
+    assert not bench.guard.can_vote
 
 
 def test_node_votes_again_when_it_holds_what_the_leader_had() -> None:
@@ -78,7 +78,7 @@ def test_node_votes_again_when_it_holds_what_the_leader_had() -> None:
         say_append(bench, before, index, leader_last)
     assert not bench.guard.recovery.needed
     bench.run(0.5)
-    assert bench.node.core.ineligible == ()
+    assert bench.node.core.hindrances == ()
     assert bench.ask_vote(3, term=7)
 
 

@@ -129,7 +129,7 @@ def test_resets_on_their_way_together_rewind_once(guard: type[Guard]) -> None:
     heartbeats = bench.take("append_entries", to=2)
     assert len(heartbeats) >= 4
     for heartbeat in heartbeats:
-        reset = {"reset": True, "success": False, "next_node_idx": 2}
+        reset = {"reset": True, "success": False, "fit": True, "next_node_idx": 2}
         stamp = {key: heartbeat[key] for key in ("term", "gen")}
         bench.say(2, "next_node_idx", **reset, **stamp)
     sent = sum(len(m["entries"]) for m in bench.take("append_entries", to=2))

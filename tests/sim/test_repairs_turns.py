@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from hanat.consensus.elections import FALLBACK_LEASES
 from hanat.consensus.guard import Guard
 from hanat.consensus.journal import open_journal
 from hanat.consensus.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
-from hanat.consensus.replica import FALLBACK_LEASES
 from hanat.core.beacon import Beacon, Promised
 from hanat.core.configuration import PROFILES
-from hanat.core.election import INCOMPLETE_DELAY, Rival
+from hanat.core.election import WORSE_DELAY
+from hanat.core.eligibility import Fitness, Kind, Rival
 from tests.consensus.disks import Quick
 from tests.sim import repairs
 from tests.sim.bench import STEP_S, Bench, entries_of, settled, tell, with_and_without
@@ -63,9 +64,9 @@ def test_late_vote_of_an_older_term_lets_no_voter_count_twice(guard: type[Guard]
 def test_peers_hear_at_once_that_a_node_may_hold_no_more() -> None:
     bench = follower(Guard)
     bench.told.clear()
-    bench.world.on(bench.node, lambda: bench.node.replica.set_eligible(eligible=False))
-    assert [(peer, beacon.eligible) for peer, beacon, _ in bench.told] == [(2, False), (3, False)]
-    bench.world.on(bench.node, lambda: bench.node.replica.set_eligible(eligible=False))
+    bench.world.on(bench.node, lambda: bench.node.replica.set_fitness(Fitness(safe=False)))
+    assert [(peer, beacon.fit) for peer, beacon, _ in bench.told] == [(2, False), (3, False)]
+    bench.world.on(bench.node, lambda: bench.node.replica.set_fitness(Fitness(safe=False)))
     assert len(bench.told) == 2
 
 
@@ -174,7 +175,7 @@ def test_nobody_waits_for_a_leader_that_is_deaf(guard: type[Guard]) -> None:
     bench = follower(guard, me=2, leader=1)
     until = bench.guard.promise.until
     while bench.node.clock() < until - STEP_S:
-        bench.hear(1, Beacon(term=TERM, leads=True, eligible=True)).run(STEP_S)
+        bench.hear(1, Beacon(term=TERM, leads=True, fit=True)).run(STEP_S)
     assert stands(bench, within_s=2 * STEP_S) is (guard is Guard)
 
 
@@ -197,15 +198,15 @@ def test_leader_that_is_deaf_is_heard_and_deposed_nevertheless(
 def test_leader_that_stays_deaf_takes_its_turn_again() -> None:
     # Else those who never followed it would rank the others in another order, for ever.
     bench = follower(Guard, me=2, leader=1).run(2 * LEASE_S + STEP_S)
-    bench.hear(1, Beacon(term=TERM, leads=True, eligible=True))
-    assert bench.guard.rivals() == [Rival(1, eligible=True)]
+    bench.hear(1, Beacon(term=TERM, leads=True, fit=True))
+    assert bench.guard.rivals() == [Rival(1)]
 
 
 @with_and_without(repairs.WithoutAhead)
 def test_node_stands_at_once_before_one_whose_log_is_behind(guard: type[Guard]) -> None:
     bench = Bench(guard, me=3, entries=entries_of(1, 2, 4), term=1).run(QUIET_S - STEP_S)
     for peer in (1, 2):
-        bench.hear(peer, Beacon(term=1, eligible=True))
+        bench.hear(peer, Beacon(term=1, fit=True))
     bench.run(2 * STEP_S)
     bench.say(1, "pre_vote", term=2, last=(3, 1), round=1)
     assert stands(bench, within_s=STEP_S) is (guard is Guard)
@@ -217,7 +218,10 @@ def test_node_that_lacks_flows_waits_for_who_has_them(other: bool) -> None:  # n
     bench.guard.complete = False
     end = bench.node.clock() + 2 * LEASE_S
     while bench.node.clock() < end:
-        bench.hear(3, Beacon(term=TERM, eligible=True, complete=other)).run(BEACON_S)
+        bench.hear(
+            3,
+            Beacon(term=TERM, fit=True, handicap=0 if other else Kind.FLOWS.value, complete=other),
+        ).run(BEACON_S)
     asked = any(message["type"] == "pre_vote" for _, message in bench.sent)
     assert asked is not other
 
@@ -225,8 +229,8 @@ def test_node_that_lacks_flows_waits_for_who_has_them(other: bool) -> None:  # n
 def test_node_that_lacks_flows_stands_when_nobody_else_does() -> None:
     bench = follower(Guard, me=1, leader=2).run(LEASE_S / 2)
     bench.guard.complete = False
-    bench.hear(3, Beacon(term=TERM, eligible=True))
-    assert stands(bench, within_s=INCOMPLETE_DELAY * LEASE_S)
+    bench.hear(3, Beacon(term=TERM, fit=True))
+    assert stands(bench, within_s=(WORSE_DELAY + 2) * LEASE_S)
 
 
 def test_leader_whose_beacons_are_lost_makes_room_for_another() -> None:
@@ -273,13 +277,13 @@ def holder(*, unfit: set[int]) -> Bench:
 
 def test_leadership_goes_to_nobody_who_may_not_hold_while_another_may() -> None:
     bench = holder(unfit={2})
-    assert not bench.world.on(bench.node, bench.node.replica.transfer, None)
+    assert not bench.world.on(bench.node, bench.node.replica.transfer, ())
     assert bench.take("timeout_now") == []
 
 
 def test_leadership_goes_to_one_who_may_not_hold_if_nobody_may() -> None:
     bench = holder(unfit={2, 3})
-    assert bench.world.on(bench.node, bench.node.replica.transfer, None)
+    assert bench.world.on(bench.node, bench.node.replica.transfer, ())
     assert bench.take("timeout_now", to=2)
 
 

@@ -1,0 +1,267 @@
+"""How a node comes to hold the floating addresses, and how it lets go of them.
+
+From the election to the open gate, and from what ends that to the next leader; what a
+node is told of its circumstances is in `core.node`, which has the whole picture.
+"""
+
+from __future__ import annotations
+
+from hanat.core.actions import (
+    Action,
+    AddAddresses,
+    ArmGate,
+    Finish,
+    FlushFlows,
+    ProposeBarrier,
+    ProposeConfiguration,
+    ProposeHolder,
+    SetFitness,
+    SettleFlows,
+    StartCapture,
+    StepDown,
+    StopCapture,
+    TransferLeadership,
+    WithdrawGate,
+)
+from hanat.core.eligibility import Fitness, better, gravest, handicap
+from hanat.core.holding import Holding
+from hanat.core.inputs import BarrierApplied, LeaderObserved, LeaseObserved
+from hanat.core.snapshot import Reason
+from hanat.core.status import Role
+
+FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
+TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
+PATIENCE_LEASES = 10  # an elected leader without a lease, or that commits nothing
+HAND_ON_LEASES = 2  # an unsafe node that is elected: a node that is not may need the log first
+
+
+class Tenure(Holding):
+    """The transitions between BACKUP and ACTIVE, there and back."""
+
+    # -------------------------------------------------------------- leadership
+
+    def _leader_observed(self, item: LeaderObserved, now: float) -> tuple[Action, ...]:
+        was_term, was_leading = self._term, self._leading
+        self._term, self._leader = item.term, item.leader
+        actions: tuple[Action, ...] = ()
+        if was_leading and not (self._leading and was_term == item.term):
+            actions = self._leave(now)
+        if self._leading and self.role is Role.BACKUP:
+            self._enter(Role.TAKEOVER, Reason.ELECTED, now)
+            self._step_down_later(now)
+            actions += (ProposeBarrier(item.term),)
+        return actions
+
+    def _step_down_later(self, now: float) -> None:
+        """No lease, or nothing is committed: perhaps another node fares better."""
+        if self._step_down_due is None:
+            self._step_down_due = now + PATIENCE_LEASES * self._profile.lease_s
+
+    def _leave(self, now: float) -> tuple[Action, ...]:
+        """Leadership is gone: hold nothing."""
+        self._lease_until = self._armed_until = 0.0
+        handed_over = self.role is Role.RELEASING and self._handing_over
+        finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
+        reason = Reason.HANDED_OVER if handed_over else Reason.LEADERSHIP_LOST
+        self._enter(Role.BACKUP, reason, now)
+        return (*self._retreat(), *finish)
+
+    def _retreat(self) -> tuple[Action, ...]:
+        """Stop answering, then stop the capture, then give the addresses back."""
+        return (WithdrawGate(), StopCapture(), *self._clear())
+
+    def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
+        if not self._leading or item.term != self._term:
+            return ()
+        self._flows_due = now + self._profile.lease_s
+        settle = SettleFlows(item.term)
+        if self._committed == 0:
+            return (settle, ProposeConfiguration())
+        return (settle, *self._open(now))
+
+    def _flows_settled(self, term: int, now: float) -> tuple[Action, ...]:
+        """The flows are in the kernel, or were waited for long enough."""
+        if term == self._term and self._flows_due is not None:
+            self._flows_term, self._flows_due = term, None
+        return self._open(now)
+
+    def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
+        if not self._leading or item.term != self._term:
+            return ()
+        self._lease_until = max(self._lease_until, item.until)
+        if self.role is Role.ACTIVE:
+            # Every renewal moves the lease by about one beacon; half of one keeps
+            # jitter from skipping a re-arm without arming twice a beacon.
+            if item.until - self._armed_until < self._profile.beacon_s / 2:
+                return ()
+            return (self._arm(),)
+        return self._open(now)
+
+    def _arm(self) -> ArmGate:
+        self._armed_until = self._gate_until = self._lease_until
+        grace_s = self._profile.grace_s
+        return ArmGate(self._lease_until, self._lease_until + grace_s)
+
+    def _open(self, now: float) -> tuple[Action, ...]:
+        """Take the addresses if everything is in place; called whenever something changed."""
+        if self.role is Role.FENCED and self._lease_until > now:
+            self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
+        if self.role is not Role.TAKEOVER or self._opening:
+            return ()
+        if self._flows_term != self._term or self._committed == 0:
+            return ()
+        if self.unsafe:
+            self._step_down_due = None
+            if self._hand_on_due is None:
+                self._hand_on_due = now + HAND_ON_LEASES * self._profile.lease_s
+            return ()
+        self._hand_on_due = None
+        if actions := self._give_up(now):
+            return actions
+        # What the newest revision says must be known, or addresses that it removed would answer.
+        known = self._revision >= self._committed and self._installed is not None
+        if not known or self._lease_until <= now:
+            self._step_down_later(now)
+            return ()
+        self._opening = True
+        self._held = self._guarded()
+        self._adding = AddAddresses(self._held)
+        return (StartCapture(self._term), self._adding)
+
+    def _added(self, action: AddAddresses, now: float) -> tuple[Action, ...]:
+        """Open the gate when the last address is there, or announce what a holder got anew."""
+        if action is self._adding and self._opening and self.role is Role.TAKEOVER:
+            return self._fence(now) if self._lease_until <= now else (self._arm(),)
+        if self.role is Role.ACTIVE:
+            return self._announce_some(action.vips)
+        return ()
+
+    def _opened(self, now: float) -> tuple[Action, ...]:
+        if self._lease_until <= now:  # the kernel call took longer than the lease
+            return self._fence(now)
+        self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
+        self._upkeep.begin(now)
+        # Perhaps a newer configuration was installed meanwhile.
+        return (self._announce(), ProposeHolder(self._term), *self._add_new())
+
+    def _fence(self, now: float) -> tuple[Action, ...]:
+        """The lease is over although nobody told us that we lost."""
+        self._enter(Role.FENCED, Reason.LEASE_EXPIRED, now)
+        self._step_down_due = now + 2 * self._profile.lease_s
+        return self._retreat()
+
+    # ----------------------------------------------------------------- release
+
+    def _release(self, reason: Reason, now: float, to: tuple[int, ...] = ()) -> tuple[Action, ...]:
+        """Stop answering and let the flows drain before leadership goes on."""
+        self._enter(Role.RELEASING, reason, now)
+        self._release_to = to
+        self._release_due = now + FLUSH_S_MAX
+        if reason in {Reason.UNSAFE, Reason.HINDERED}:
+            # Where a path is broken packets would only die, so do not wait long.
+            self._release_due = now + self._profile.beacon_s
+        return (WithdrawGate(), FlushFlows())
+
+    def _hand_over(self, now: float) -> tuple[Action, ...]:
+        if self._gate_until > now:  # the kernel did not withdraw: it ends the right by itself
+            self._release_due = self._gate_until
+            return ()
+        self._handing_over = True
+        self._lease_until = self._armed_until = 0.0
+        self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
+        return (StopCapture(), *self._clear(), TransferLeadership(self._release_to))
+
+    def _release_overdue(self, now: float) -> tuple[Action, ...]:
+        if self._handing_over:
+            return self._take_back(now)
+        if self._reason is Reason.SWITCHOVER:
+            # The flows do not drain: better to stay than to lose connections.
+            return self._stay(now)
+        return self._hand_over(now)
+
+    def _take_back(self, now: float) -> tuple[Action, ...]:
+        """Nobody obeyed: stand again, in a new term, since this one's lease was given up."""
+        self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
+        if self._finishing:
+            return (StepDown(), Finish())
+        self._damping.failed(now)
+        if not self._electable:  # as the leader it can at least bring others up to date
+            self._release_due = now + self._profile.lease_s
+            return ()
+        return (StepDown(stand=True),)
+
+    def _stay(self, now: float) -> tuple[Action, ...]:
+        """Nothing was handed over: take the addresses again, in this term."""
+        switchover = self._reason is Reason.SWITCHOVER
+        reason = Reason.SWITCHOVER_ABORTED if switchover else Reason.TAKEN_BACK
+        self._enter(Role.TAKEOVER, reason, now)
+        self._step_down_later(now)
+        return self._open(now)
+
+    def _shutdown(self, now: float) -> tuple[Action, ...]:
+        self._finishing = True
+        told = self._tell()
+        if self.role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
+            return (*told, *self._release(Reason.SHUTDOWN, now))
+        if self.role is Role.RELEASING:
+            return told
+        return (*told, *self._retreat(), Finish())
+
+    def _step_down(self, now: float) -> tuple[Action, ...]:
+        """Make room, if the others could elect another; else this one is better than none."""
+        if not self._electable:
+            self._step_down_due = now + self._profile.lease_s
+            return ()
+        self._step_down_due = None
+        return (StepDown(),)
+
+    # -------------------------------------------------------------------- eligibility
+
+    def _tell(self) -> tuple[Action, ...]:
+        """Let the others know what speaks against this node, if that changed."""
+        fitness = Fitness(not (self.unsafe or self._finishing), handicap(self._hindrances))
+        if fitness == self._told:
+            return ()
+        self._told = fitness
+        return (SetFitness(fitness),)
+
+    def _weigh(self, now: float) -> tuple[Action, ...]:
+        """Act on what speaks against this node, or against the others, after a change."""
+        told = self._tell()
+        holds = self.role is Role.ACTIVE or self._opening
+        if self.unsafe and holds:
+            return (*told, *self._release(Reason.UNSAFE, now, to=self._successors))
+        if holds:
+            return (*told, *self._give_up(now))
+        return (*told, *self._open(now))
+
+    def _give_up(self, now: float) -> tuple[Action, ...]:
+        """Give up if another node can do better, and it was not given up for that just now."""
+        self._weigh_due = None
+        mine = handicap(self._hindrances)
+        others = better(mine, self._seen)
+        if not others or self._finishing:
+            return ()
+        assert others[0].handicap is not None
+        kind = gravest(mine, others[0].handicap)
+        free_at = self._damping.free_at(kind)
+        if now < free_at:
+            self._weigh_due = free_at
+            return ()
+        self._damping.gave_up(kind, now)
+        return self._release(Reason.HINDERED, now, to=tuple(other.node_id for other in others))
+
+    @property
+    def _successors(self) -> tuple[int, ...]:
+        """Peers that can stand in for a node that must not hold, the best first."""
+        fit = [seen for seen in self._seen if seen.fit]
+        fit.sort(key=lambda s: (s.handicap is None, s.handicap or 0, s.node_id))
+        return tuple(seen.node_id for seen in fit)
+
+    def _hand_on(self, now: float) -> tuple[Action, ...]:
+        """Unsafe, and elected: let another node lead if there is one that is not."""
+        to = self._successors
+        if not to or now < self._damping.all_free_at:
+            self._hand_on_due = now + HAND_ON_LEASES * self._profile.lease_s
+            return ()
+        return self._release(Reason.UNSAFE, now, to=to)
