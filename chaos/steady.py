@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from chaos.checkers import MS, Valid, Verdict
 from chaos.history import Census, History, Injection
+from chaos.reasons import DISK
 from chaos.safety import EXAMPLES_MAX, during
 from chaos.service import BLAME_NS, SWITCHOVER
 from chaos.tenure import Spell, tenures
@@ -26,13 +27,15 @@ FLOW_SILENT_NS = 1_200 * MS  # two of its packets went unanswered
 def unchanged(history: History) -> Verdict:
     """Check that the addresses moved to no node that was hit as the one before was.
 
-    Nothing is said of a holder that was out: others take over, whatever they suffer from.
+    Nothing is said of a holder that was out, but for its disk: others take over, whatever they
+    suffer from.
     """
     wrong = []
     moves = 0
     for before, after in pairwise(tenures(history)):
         moves += 1
-        if _asked(history, after) or any(before.router in i.out for i in _near(history, after)):
+        out = any(before.router in i.out and i.nemesis != DISK for i in _near(history, after))
+        if out or _asked(history, after):
             continue
         for fault in _near(history, after):
             alike = {before.router, after.router} <= set(fault.nodes)

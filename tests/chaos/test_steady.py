@@ -45,6 +45,8 @@ def test_tie_is_excused_at_once_where_not_all_notice_together_and_where_the_hold
     assert steady.unchanged(at_once).valid is True
     dead = fault(1000, 3000, nodes=("r1", "r2"))
     assert steady.unchanged(of(*MOVED, dead)).valid is True
+    broken = replace(dead, nemesis="disk-broken")
+    assert steady.unchanged(of(*MOVED, broken)).valid is False
     asked = replace(fault(2000, 2500, nodes=("r2",), out=()), nemesis="switchover")
     assert steady.unchanged(of(*MOVED, hindering("r1", "r2"), asked)).valid is True
 
