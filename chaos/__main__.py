@@ -205,6 +205,7 @@ def _how_to_look(lab: Lab, holder: str) -> str:
     hanat = shlex.join(lab.hanat)
     lines = [
         f"{client} {_fetch('http://203.0.113.10/')}        # a service, from the client",
+        f"{client} {_fetch('http://[2001:db8:113::10]/')}  # the same over IPv6",
         f"{server} {_fetch('http://203.0.113.100:8080/')}  # outbound, through SNAT",
         f"ip -n {router} -br addr  # addresses of the holder",
         f"ip netns exec {router} nft list ruleset",

@@ -19,7 +19,7 @@ from chaos.equipment import CLOCK_FILE
 from chaos.lab import Lab
 from chaos.node import Node
 from chaos.processes import Child, python_module, send_signal, wait_gone
-from chaos.topology import FLOATING
+from chaos.topology import floating
 
 LIMIT_S = 30.0
 END_S = 5.0
@@ -76,10 +76,9 @@ class Misled:
     def stop(self) -> int:
         """End it; let the hosts of that network ask anew."""
         instant_ns = self.claiming.stop()
-        address = FLOATING[self.network].partition("/")[0]
-        for host, network in HOSTS.items():
-            if network == self.network:
-                namespace = self.lab.topology.namespace(host)
+        for host in (host for host, network in HOSTS.items() if network == self.network):
+            namespace = self.lab.topology.namespace(host)
+            for address in floating(self.network):
                 topology.run_ip(["-n", namespace, "neigh", "flush", "to", address])
         return instant_ns
 

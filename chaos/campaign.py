@@ -22,7 +22,7 @@ from chaos.history import Fact, Injection
 from chaos.lab import Lab
 from chaos.operators import Operators
 from chaos.targets import choose
-from chaos.traffic import HTTP, SYN, TCP, UDP, Traffic
+from chaos.traffic import HTTP, HTTP_V6, SYN, SYN_V6, TCP, UDP, UDP_V6, Traffic
 
 WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
 POLL_S = 0.1
@@ -35,8 +35,11 @@ FIRST_HOLDER_S = 30.0
 FAILURES = (LabError, OSError, subprocess.SubprocessError)  # of a run, not of this program
 
 # New connections each 10 ms: a probe of an outage to some per cent of a lease, not a load.
-WORKLOADS = (*UDP, *TCP, replace(HTTP, period_ms=50), *(replace(w, period_ms=10) for w in SYN))
-PROBED = tuple(w.name for w in (*UDP, *SYN))
+WORKLOADS = (
+    *UDP, *UDP_V6, *TCP, replace(HTTP, period_ms=50), HTTP_V6,
+    *(replace(w, period_ms=10) for w in (*SYN, *SYN_V6)),
+)  # fmt: skip
+PROBED = tuple(w.name for w in (*UDP, *UDP_V6, *SYN, *SYN_V6))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,74 +9,99 @@ one in the public.
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
-from chaos.errors import LabError
+from chaos.bpf import (
+    AND,
+    IF_ANY_BIT,
+    IF_EQUAL,
+    INDEX_IP,
+    JUMP,
+    LOAD_BYTE,
+    LOAD_BYTE_INDEXED,
+    LOAD_HALF,
+    LOAD_WORD,
+    OUTGOING,
+    PKTTYPE,
+    RANDOM,
+    Instruction,
+    Line,
+    assemble,
+    attach,
+)
+from chaos.frames import ETH_P_IP, ETH_P_IPV6, ETHERNET, IPV6, SYN_FLAGS_AT, TCP
 from chaos.history import CarriedSeen
-from chaos.topology import CLIENT, FLOATING, Port, Topology
+from chaos.topology import CLIENT, FLOATING, FLOATING_V6, Port, Topology
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
 
 BIN_NS = 5_000_000
 SHARE = 4  # one packet in so many
 ETH_P_ALL = 0x0003
-SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; needs CAP_NET_ADMIN
 SOL_PACKET, PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
 TPACKET_STATS = struct.Struct("=II")  # frames, of them dropped
 ROOM_BYTES = 4 << 20
 
-_SKF_AD_OFF = 0xFFFFF000  # linux/filter.h, as the others below
-_PKTTYPE, _RANDOM = _SKF_AD_OFF + 4, _SKF_AD_OFF + 56
-_OUTGOING = 4
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE, _INDEX_IP, _LOAD_FLAGS = 0x20, 0x28, 0x30, 0xB1, 0x50
-_AND, _IF_EQUAL, _RETURN = 0x54, 0x15, 0x06
-_TCP, _UDP = 6, 17
+_UDP, _ACK = 17, 0x10
 
 
-def _number(address: str) -> int:
-    (number,) = struct.unpack("!I", socket.inet_aton(address.partition("/")[0]))
-    return int(number)
-
-
-def filter_for(client: str) -> tuple[tuple[int, int, int, int], ...]:
-    """Return the classic BPF program: operation, jump if true, jump if false, operand.
+def filter_for(client: Port) -> tuple[Instruction, ...]:
+    """Return the program that lets a share of the forwarded packets through.
 
     Args:
-        client: Its address, which no router has.
+        client: Whose addresses no router has.
     """
-    accept, reject = 16, 17
-    floating = _number(FLOATING["public"])
-
-    def jump(at: int, to: int) -> int:
-        return to - at - 1
-
-    return (
-        (_LOAD_WORD, 0, 0, _RANDOM),
-        (_AND, 0, 0, SHARE - 1),
-        (_IF_EQUAL, 0, jump(2, reject), 0),
-        (_LOAD_HALF, 0, 0, _PKTTYPE),
-        (_IF_EQUAL, jump(4, reject), 0, _OUTGOING),
-        (_LOAD_HALF, 0, 0, 12),
-        (_IF_EQUAL, 0, jump(6, reject), 0x0800),
-        (_LOAD_WORD, 0, 0, 14 + 12),
-        (_IF_EQUAL, jump(8, 10), 0, _number(client)),
-        (_IF_EQUAL, 0, jump(9, reject), floating),
-        (_LOAD_BYTE, 0, 0, 14 + 9),
-        (_IF_EQUAL, jump(11, accept), 0, _UDP),
-        (_IF_EQUAL, 0, jump(12, reject), _TCP),
-        # A first packet asks for a new flow; that it passes is an admission.
-        (_INDEX_IP, 0, 0, 14),
-        (_LOAD_FLAGS, 0, 0, 14 + 13),
-        (0x45, jump(15, accept), jump(15, reject), 0x10),  # jump if any bit is set: ACK
-        (_RETURN, 0, 0, 0xFFFF),
-        (_RETURN, 0, 0, 0),
+    sources = {4: (client.address, FLOATING), 6: (client.address_v6, FLOATING_V6)}
+    addresses = {
+        version: [ip_interface(own).ip.packed, ip_interface(family["public"]).ip.packed]
+        for version, (own, family) in sources.items()
+    }
+    return assemble(
+        (
+            Line(LOAD_WORD, RANDOM),
+            Line(AND, SHARE - 1),
+            Line(IF_EQUAL, 0, no="reject"),
+            Line(LOAD_HALF, PKTTYPE),
+            Line(IF_EQUAL, OUTGOING, yes="reject"),
+            Line(LOAD_HALF, 12),
+            Line(IF_EQUAL, ETH_P_IPV6, yes="six"),
+            Line(IF_EQUAL, ETH_P_IP, no="reject"),
+            *_comes_from(addresses[4], ETHERNET + 12, then="four"),
+            Line(LOAD_BYTE, ETHERNET + 9, label="four"),
+            Line(IF_EQUAL, _UDP, yes="accept"),
+            Line(IF_EQUAL, TCP, no="reject"),
+            Line(INDEX_IP, ETHERNET),
+            Line(LOAD_BYTE_INDEXED, ETHERNET + SYN_FLAGS_AT),
+            Line(JUMP, yes="flags"),
+            *_comes_from(addresses[6], ETHERNET + 8, then="six-protocol", label="six"),
+            Line(LOAD_BYTE, ETHERNET + 6, label="six-protocol"),
+            Line(IF_EQUAL, _UDP, yes="accept"),
+            Line(IF_EQUAL, TCP, no="reject"),
+            Line(LOAD_BYTE, ETHERNET + IPV6 + SYN_FLAGS_AT),
+            # A first packet asks for a new flow; that it passes is an admission.
+            Line(IF_ANY_BIT, _ACK, yes="accept", no="reject", label="flags"),
+        )
     )
+
+
+def _comes_from(
+    addresses: Sequence[bytes], at: int, *, then: str, label: str = ""
+) -> Iterator[Line]:
+    """Go on at a label if the address at a place is one of these, else reject."""
+    for number, address in enumerate(addresses):
+        last = number == len(addresses) - 1
+        other = "reject" if last else f"{then}-{number + 1}"
+        words = struct.unpack(f"!{len(address) // 4}I", address)
+        for index, word in enumerate(words):
+            own = (f"{then}-{number}" if number else label) if index == 0 else ""
+            yield Line(LOAD_WORD, at + 4 * index, label=own)
+            yes = then if index == len(words) - 1 else ""
+            yield Line(IF_EQUAL, word, yes=yes, no=other)
 
 
 @dataclass(slots=True)
@@ -95,8 +120,8 @@ class Carrying:
     def __init__(self, topology: Topology, record: Callable[[CarriedSeen], None]) -> None:
         self._record = record
         self._ports: Mapping[str, Port] = {p.port: p for r in topology.routers for p in r.ports}
-        self._bins: dict[Port, _Bin] = {}
-        client = next(h for h in topology.hosts if h.name == CLIENT).ports[0].address
+        self._bins: dict[tuple[Port, int], _Bin] = {}
+        client = next(h for h in topology.hosts if h.name == CLIENT).ports[0]
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         attach(self.socket, filter_for(client))
         want_timestamps(self.socket)
@@ -107,55 +132,39 @@ class Carrying:
         """Take what has come."""
         while True:
             try:
-                _, control, _, origin = self.socket.recvmsg(34, CONTROL_BYTES)
+                frame, control, _, origin = self.socket.recvmsg(34, CONTROL_BYTES)
             except BlockingIOError:
                 break
             except OSError:
                 continue  # an interface went down
             port = self._ports.get(origin[0])
             if port is not None:
-                self._add(port, received_at(control))
+                version = 6 if frame[12:14] == b"\x86\xdd" else 4
+                self._add((port, version), received_at(control))
         self.flush(time.monotonic_ns() - 2 * BIN_NS)
 
     def flush(self, before_ns: int) -> None:
         """Record the slices that began before an instant."""
-        for port in [p for p, found in self._bins.items() if found.first_ns < before_ns]:
-            self._close(port)
+        for way in [w for w, found in self._bins.items() if found.first_ns < before_ns]:
+            self._close(way)
 
-    def _add(self, port: Port, t_ns: int) -> None:
-        found = self._bins.get(port)
+    def _add(self, way: tuple[Port, int], t_ns: int) -> None:
+        """Count a packet by its port and IP version."""
+        found = self._bins.get(way)
         if found is not None and t_ns - found.first_ns > BIN_NS:
-            self._close(port)
+            self._close(way)
             found = None
         if found is None:
-            self._bins[port] = _Bin(t_ns, t_ns, 1)
+            self._bins[way] = _Bin(t_ns, t_ns, 1)
         else:
             found.last_ns = max(found.last_ns, t_ns)
             found.frames += 1
 
-    def _close(self, port: Port) -> None:
-        done = self._bins.pop(port)
-        self._record(CarriedSeen(done.first_ns, done.last_ns, port.host, port.network, done.frames))
-
-
-def attach(sock: socket.socket, lines: tuple[tuple[int, int, int, int], ...]) -> None:
-    """Let only what a program accepts through to a packet socket.
-
-    What came between its making and this is thrown away: nobody has looked at it.
-
-    Raises:
-        LabError: The kernel refuses the program.
-    """
-    program = b"".join(struct.pack("=HBBI", *line) for line in lines)
-    buffer = ctypes.create_string_buffer(program, len(program))
-    pointer = struct.pack("@HP", len(lines), ctypes.addressof(buffer))
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
-    except OSError as error:
-        raise LabError(f"the kernel refuses a packet filter: {error.strerror}") from error
-    with suppress(BlockingIOError):
-        while True:
-            sock.recv(1, socket.MSG_DONTWAIT)
+    def _close(self, way: tuple[Port, int]) -> None:
+        done, (port, version) = self._bins.pop(way), way
+        self._record(
+            CarriedSeen(done.first_ns, done.last_ns, port.host, port.network, done.frames, version)
+        )
 
 
 def make_room(sock: socket.socket, size: int = ROOM_BYTES) -> None:

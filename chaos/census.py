@@ -10,7 +10,7 @@ from chaos.history import Census, NeighbourSeen
 from chaos.lab import Lab
 from chaos.netns import entered
 from chaos.replicated import FlowTable
-from chaos.topology import FLOATING
+from chaos.topology import floating
 
 FLOWS = Path("/proc/thread-self/net/nf_conntrack")  # not in every kernel
 HOSTS = {"c1": "public", "s1": "private", "s2": "private"}
@@ -32,7 +32,8 @@ def count(lab: Lab, name: str) -> Census:
         pids[commands[-1]] = f"{process.pid}@{process.started}"
         resident = next((li for li in status.splitlines() if li.startswith("VmRSS")), "")
         memory_kib += int(resident.split()[1]) if resident else 0
-    own = {port.address for port in lab.topology.router(name).ports}
+    ports = lab.topology.router(name).ports
+    own = {address for port in ports for address in (port.address, port.address_v6)}
     return Census(
         time.monotonic_ns(), name, sorted(commands), descriptors, memory_kib,
         sorted(lab.addresses(name)), pids, sorted(own - lab.present(name)),
@@ -40,14 +41,14 @@ def count(lab: Lab, name: str) -> Census:
 
 
 def neighbours(lab: Lab) -> list[NeighbourSeen]:
-    """Return where every host sends what it has for the floating address of its network."""
+    """Return where every host sends what it has for the floating addresses of its network."""
     found = []
     for host, network in HOSTS.items():
-        address = FLOATING[network].partition("/")[0]
         namespace = lab.topology.namespace(host)
-        words = topology.run_ip(["-n", namespace, "neigh", "show", "to", address]).split()
-        mac = words[words.index("lladdr") + 1] if "lladdr" in words else None
-        found.append(NeighbourSeen(time.monotonic_ns(), host, address, mac))
+        for address in floating(network):
+            words = topology.run_ip(["-n", namespace, "neigh", "show", "to", address]).split()
+            mac = words[words.index("lladdr") + 1] if "lladdr" in words else None
+            found.append(NeighbourSeen(time.monotonic_ns(), host, address, mac))
     return found
 
 

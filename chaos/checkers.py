@@ -4,9 +4,9 @@ A verdict is valid, not valid, or unknown. Unknown is never a pass: no evidence,
 checker that crashed, proves nothing. Several verdicts are worth as much as the worst.
 
 Holding an address is what the wire says: a router *speaks* for a floating address when it
-sends an ARP frame with that sender address. The time between two disturbances is a
-*window*; within one the addresses may move once, so whoever spoke before must
-never be heard again after the new one began.
+sends an ARP frame with that sender address, or a neighbour advertisement for it. The time
+between two disturbances is a *window*; within one the addresses may move once, so the router
+that spoke before must never be heard again after the new one began.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any, Literal
 
-from chaos.history import ArpSeen, Connection, History, Probes, Request
+from chaos.history import ArpSeen, Connection, History, Probes
 
 Valid = bool | Literal["unknown"]
 
@@ -114,7 +114,7 @@ def one_speaker(history: History, cut: Sequence[Window]) -> Verdict:
     private one when the new one speaks for the public one.
     """
     if not history.arp:
-        return Verdict("one-holder", "unknown", "no ARP frame was seen")
+        return Verdict("one-holder", "unknown", "nobody was seen to answer")
     overlaps: dict[str, float] = {}
     for window in cut:
         spoken = _spoken(history.arp, window)
@@ -123,7 +123,7 @@ def one_speaker(history: History, cut: Sequence[Window]) -> Verdict:
             if overlap_ns >= 0:
                 overlaps[f"{window.label}: {a} and {b}"] = overlap_ns / MS
     most = max(overlaps.values(), default=0.0)
-    text = f"{len(history.arp)} ARP frames of floating addresses, overlap {most:.1f} ms"
+    text = f"{len(history.arp)} claims of floating addresses by ARP and ND, overlap {most:.1f} ms"
     return Verdict("one-holder", not overlaps, text, {"overlap_ms": most, "overlaps": overlaps})
 
 
@@ -143,15 +143,17 @@ def speaker_at_end(frames: Sequence[ArpSeen], window: Window, network: str) -> s
     return inside[-1] if inside else None
 
 
-def addresses_together(history: History, cut: Sequence[Window], networks: Sequence[str]) -> Verdict:
+def addresses_together(
+    history: History, cut: Sequence[Window], addresses: Sequence[str]
+) -> Verdict:
     """Check that at the end of every window one router speaks for all floating addresses."""
-    found = {
-        window.label: {n: speaker_at_end(history.arp, window, n) for n in networks}
-        for window in cut
-    }
+    found: dict[str, dict[str, str | None]] = {}
+    for window in cut:
+        last = {f.address: f.router for f in history.arp if window.holds(f.t_ns)}
+        found[window.label] = {address: last.get(address) for address in addresses}
     apart = {label: who for label, who in found.items() if len(set(who.values())) > 1}
     silent = [label for label, who in found.items() if None in who.values()]
-    text = "both floating addresses moved together in every window"
+    text = f"all {len(addresses)} floating addresses moved together in every window"
     if silent:
         text = f"nobody spoke for a floating address: {', '.join(silent)}"
     elif apart:
@@ -188,23 +190,19 @@ def holder_moved(history: History, cut: Sequence[Window], network: str) -> Verdi
     return Verdict("holder-moved", not problems, text, {"order": order, "problems": problems})
 
 
-def announced(history: History, cut: Sequence[Window], networks: Sequence[str]) -> Verdict:
+def announced(history: History, cut: Sequence[Window], addresses: Sequence[str]) -> Verdict:
     """Check that each new holder announced each floating address."""
     counts: dict[str, dict[str, int]] = {}
     for window in (w for w in cut if w.moves_holder):
-        counts[window.label] = {}
-        for network in networks:
-            holder = speaker_at_end(history.arp, window, network)
-            counts[window.label][network] = sum(
-                f.gratuitous and f.router == holder and f.network == network
-                for f in history.arp
-                if window.holds(f.t_ns)
-            )
+        inside = [f for f in history.arp if window.holds(f.t_ns)]
+        last = {f.address: f.router for f in inside}
+        told = [f.address for f in inside if f.gratuitous and f.router == last[f.address]]
+        counts[window.label] = {address: told.count(address) for address in addresses}
     missing = [f"{w} {n}" for w, count in counts.items() for n, c in count.items() if c == 0]
     text = f"never announced: {', '.join(missing)}"
     if not missing:
-        told = (f"{label}: {min(count.values())}" for label, count in counts.items())
-        text = f"announcements per address: {', '.join(told)}"
+        fewest = (f"{label}: {min(count.values())}" for label, count in counts.items())
+        text = f"announcements per address: {', '.join(fewest)}"
     return Verdict("announced", not missing, text, {"announcements": counts})
 
 
@@ -258,10 +256,11 @@ def outage(probes: Probes, window: Window) -> Outage:
     return Outage(probes.workload, window.label, gap_ms, start_ns, end_ns, lost)
 
 
-def as_probes(requests: Sequence[Request], period_ns: int) -> Probes:
-    """Return requests as a stream of probes; only a good answer is one."""
+def as_probes(history: History, workload: str, period_ns: int) -> Probes:
+    """Return a workload's requests as a stream of probes; only a good answer is one."""
+    requests = [r for r in history.requests if r.workload == workload]
     return Probes(
-        workload="http",
+        workload=workload,
         period_ns=period_ns,
         sent=[r.t_ns for r in requests],
         answered=[r.end_ns if r.outcome == "ok" else None for r in requests],

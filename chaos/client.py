@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos.client", description=__doc__)
     parser.add_argument("workload", choices=("udp", "tcp", "http", "syn"))
     parser.add_argument("name", help="of this stream in the history")
-    parser.add_argument("target", help="ADDRESS:PORT")
+    parser.add_argument("target", help="ADDRESS:PORT, [ADDRESS]:PORT of IPv6")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--period-ms", type=float, required=True, help="between operations")
     parser.add_argument(
@@ -42,7 +42,7 @@ def main() -> None:
 
 def _run(options: argparse.Namespace, stop: Stop) -> Sequence[history.Fact]:
     address, _, port = options.target.rpartition(":")
-    target = (address, int(port))
+    target = (address.strip("[]"), int(port))
     period_s = options.period_ms / 1000
     if options.workload == "udp":
         source = options.source_port

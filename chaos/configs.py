@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chaos.topology import DEVICES, FLOATING, Host, Topology
+from chaos.topology import DEVICES, FLOATING, FLOATING_V6, Host, Topology
 
 CLUSTER_TOML = f"""\
 schema = 1
@@ -15,16 +15,16 @@ profile = "default"
 
 [[vip]]
 name = "public"
-address = ["{FLOATING["public"]}"]
+address = ["{FLOATING["public"]}", "{FLOATING_V6["public"]}"]
 interface = "public"
 
 [[vip]]
 name = "private"           # default gateway of the real servers
-address = ["{FLOATING["private"]}"]
+address = ["{FLOATING["private"]}", "{FLOATING_V6["private"]}"]
 interface = "private"
 
 [[masquerade]]
-from = ["10.11.12.0/24"]
+from = ["10.11.12.0/24", "fd00:12::/64"]
 to = "vip:public"
 
 [[service]]
@@ -39,6 +39,14 @@ scheduler = "wrr"
   name = "web2"
   address = "10.11.12.102:8080"
   weight = 1
+  [[service.server]]
+  name = "web1-v6"
+  address = "[fd00:12::101]:8080"
+  weight = 2
+  [[service.server]]
+  name = "web2-v6"
+  address = "[fd00:12::102]:8080"
+  weight = 1
 
 [[service]]
 name = "udp-echo"
@@ -50,6 +58,12 @@ scheduler = "rr"
   [[service.server]]
   name = "udp2"
   address = "10.11.12.102:5353"
+  [[service.server]]
+  name = "udp1-v6"
+  address = "[fd00:12::101]:5353"
+  [[service.server]]
+  name = "udp2-v6"
+  address = "[fd00:12::102]:5353"
 
 [[service]]
 name = "tcp-echo"
@@ -61,6 +75,12 @@ scheduler = "rr"
   [[service.server]]
   name = "tcp2"
   address = "10.11.12.102:9000"
+  [[service.server]]
+  name = "tcp1-v6"
+  address = "[fd00:12::101]:9000"
+  [[service.server]]
+  name = "tcp2-v6"
+  address = "[fd00:12::102]:9000"
 """
 
 

@@ -16,8 +16,8 @@ from chaos.checkers import Verdict, Window, checked
 from chaos.errors import LabError
 from chaos.history import Fact, Fault, History
 from chaos.lab import Lab
-from chaos.topology import FLOATING
-from chaos.traffic import TCP, UDP, Traffic
+from chaos.topology import floating
+from chaos.traffic import TCP, UDP, UDP_V6, Traffic
 
 WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
 AFTER_KILL_S = 5.0
@@ -28,8 +28,8 @@ TAKEOVER_S_MAX = 10.0
 REJOIN_S_MAX = 20.0
 REFUSED = 409  # "not now": another node holds, or this one lacks something
 
-NETWORKS = tuple(FLOATING)
-WORKLOADS = tuple(w.name for w in UDP)
+ADDRESSES = floating()
+WORKLOADS = tuple(w.name for w in (*UDP, *UDP_V6))
 
 
 @dataclass(slots=True)
@@ -81,7 +81,10 @@ def perform(lab: Lab, run: Run) -> None:
     run.say(f"{first} holds the floating addresses, the others follow; {_timing(lab, first)}")
     traffic = Traffic(lab)
     traffic.start()
-    run.say("traffic: HTTP 50/s, UDP probes 1 kHz each way, 2 TCP connections each way")
+    run.say(
+        "traffic over IPv4: HTTP 50/s, UDP probes 1 kHz each way, a TCP connection each way; "
+        "over IPv6: HTTP 10/s, UDP 250 Hz, a TCP connection"
+    )
     try:
         _act(lab, run, traffic, first)
     except LabError as error:
@@ -195,15 +198,14 @@ def judge(run: Run, *, outage_limit_ms: float) -> Result:
     """Apply all checkers to what was seen."""
     history = History.of(run.facts)
     cut = checkers.windows(history, run.start_ns, run.end_ns)
-    floating = [address.partition("/")[0] for address in FLOATING.values()]
     went = Verdict("procedure", run.problem is None, run.problem or "every step was done")
     verdicts = (
         went,
         checked("one-holder", checkers.one_speaker, history, cut),
         checked("holder-moved", checkers.holder_moved, history, cut, "public"),
-        checked("addresses-together", checkers.addresses_together, history, cut, NETWORKS),
-        checked("announced", checkers.announced, history, cut, NETWORKS),
-        checked("addresses-at-end", checkers.addresses_at_end, run.at_end, floating),
+        checked("addresses-together", checkers.addresses_together, history, cut, ADDRESSES),
+        checked("announced", checkers.announced, history, cut, ADDRESSES),
+        checked("addresses-at-end", checkers.addresses_at_end, run.at_end, ADDRESSES),
         checked("outage", checkers.outage_bounded, history, cut, WORKLOADS, outage_limit_ms),
         checked("connections", checkers.connections_survived, history, cut, len(TCP)),
         checked("http", checkers.requests_recovered, history, cut),

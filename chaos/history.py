@@ -97,6 +97,7 @@ class CarriedSeen:
         t_ns: When the first of them came out of the router's cable, by the kernel's clock.
         last_ns: When the last did, some milliseconds later.
         frames: How many were looked at; not all are.
+        version: Of IP.
     """
 
     kind: ClassVar = "carried"
@@ -105,6 +106,7 @@ class CarriedSeen:
     router: str
     network: str
     frames: int
+    version: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,9 @@ class HistoryAsked:
 
 @dataclass(frozen=True, slots=True)
 class ArpSeen:
-    """An ARP frame that says where a floating address lives.
+    """An ARP frame, or its counterpart of IPv6, that says where a floating address lives.
+
+    That is a neighbour advertisement (RFC 4861); the address tells the two apart.
 
     Attributes:
         t_ns: When it came out of the router's cable, by the kernel's clock.
@@ -264,12 +268,14 @@ class AdmissionSeen:
         t_ns: When it came out of the router's cable, by the kernel's clock.
         router: By the port of the switch.
         network: Where it came out: ``private`` for a service, ``public`` for masquerading.
+        version: Of IP.
     """
 
     kind: ClassVar = "admission"
     t_ns: int
     router: str
     network: str
+    version: int = 4
 
     @property
     def last_ns(self) -> int:

@@ -13,11 +13,10 @@ from chaos.history import History
 from chaos.limits import GRACE_MS, LEASE_MS, SPARE_MS, limit_ms
 from chaos.segments import Segment, segments
 from chaos.tenure import damped, tenures
-from chaos.topology import FLOATING
+from chaos.topology import floating
 from chaos.traffic import TCP
 
-NETWORKS = tuple(FLOATING)
-ADDRESSES = tuple(address.partition("/")[0] for address in FLOATING.values())
+ADDRESSES = floating()
 
 EXIT_VALID, EXIT_NOT_VALID, EXIT_UNKNOWN = 0, 1, 3
 
@@ -67,8 +66,8 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     applied: list[tuple[str, Callable[..., Verdict], tuple[object, ...]]] = [
         ("one-holder", safety.one_holder, (history,)),
         ("carried", safety.carried_in_time, (history, lease_ms, GRACE_MS)),
-        ("both-addresses", safety.one_for_both, (history, NETWORKS, bounds)),
-        ("announced", safety.announced, (history, NETWORKS)),
+        ("both-addresses", safety.one_for_all, (history, ADDRESSES, bounds)),
+        ("announced", safety.announced, (history, ADDRESSES)),
         ("announced-last", safety.announced_last, (history,)),
         ("stayed", service.stayed, (history, cut, SPARE_MS[profile])),
         ("outage", service.outages_bounded, (history, cut, PROBED)),

@@ -4,7 +4,8 @@ A kernel keeps packets that passed the gate in time until it knows the neighbour
 address. A pulled cable makes it forget all of that network; it asks once a second, three times,
 and when the cable is plugged in meanwhile it sends what it kept, all at once. So there is a
 burst of some milliseconds into that network after the router's cable was pulled or plugged in,
-one for each neighbour and every such fault, and nobody speaks for an address around it.
+one for each neighbour, IP version and every such fault, and nobody speaks for an address around
+it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Seen(Protocol):
     def network(self) -> str:
         """Into which network."""
 
+    @property
+    def version(self) -> int:
+        """Of IP: the kernel knows a neighbour's two addresses apart."""
+
 
 S = TypeVar("S", bound=Seen)
 
@@ -56,12 +61,12 @@ def split(seen: Sequence[S], injections: Sequence[Injection]) -> tuple[list[S], 
         injections: All of the run.
     """
     bare, kept = [], []
-    begun: dict[tuple[int, str, str], list[int]] = {}  # bursts by fault, router and network
+    begun: dict[tuple[object, ...], list[int]] = {}
     for act in seen:
         for number, injection in enumerate(injections):
             if act.last_ns - act.t_ns > BURST_NS or not _cable_touched(injection, act):
                 continue
-            bursts = begun.setdefault((number, act.router, act.network), [])
+            bursts = begun.setdefault((number, act.router, act.network, act.version), [])
             if not bursts or act.last_ns - bursts[-1] > BURST_NS:
                 if len(bursts) == NEIGHBOURS[act.network]:
                     continue

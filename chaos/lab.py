@@ -260,11 +260,11 @@ class Lab:
     def addresses(self, name: str) -> set[str]:
         """Return the floating addresses that are on a node's devices, without prefix length."""
         present = {address.partition("/")[0] for address in self.present(name)}
-        return present & {a.partition("/")[0] for a in topology.FLOATING.values()}
+        return present & set(topology.floating())
 
     def present(self, name: str) -> set[str]:
-        """Return all IPv4 addresses that are on a node's devices, with prefix length."""
-        text = topology.run_ip(["-n", self.topology.namespace(name), "-4", "-o", "addr", "show"])
+        """Return all addresses that are on a node's devices, with prefix length."""
+        text = topology.run_ip(["-n", self.topology.namespace(name), "-o", "addr", "show"])
         return {line.split()[3] for line in text.splitlines()}
 
     def exec_in(

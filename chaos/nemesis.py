@@ -27,7 +27,7 @@ from chaos.lab import Lab
 from chaos.net import Grudge, Net
 from chaos.netns import empty_connections, entered
 from chaos.node import Kill, KillDaemon, Node, Pause
-from chaos.topology import FLOATING, Topology
+from chaos.topology import FLOATING, FLOATING_V6, Topology
 
 
 class Fault(Protocol):
@@ -334,10 +334,11 @@ def forget(network: Topology, router: str) -> None:
         empty_connections(namespace)
     except OSError as error:
         raise LabError(f"cannot empty the connections of {router}: {error.strerror}") from error
-    present = topology.run_ip(["-n", namespace, "-4", "-o", "addr", "show"])
+    present = topology.run_ip(["-n", namespace, "-o", "addr", "show"])
     lines = [
         f"addr del {address} dev {topology.DEVICES[name]}"
-        for name, address in FLOATING.items()
+        for family in (FLOATING, FLOATING_V6)
+        for name, address in family.items()
         if f" {address} " in present
     ]
     topology.run_ip(["-n", namespace], lines)

@@ -1,19 +1,15 @@
 """Watch, from outside, who acts as the holder of a floating address.
 
 Two sources, neither of which asks hanat. On the switch, a packet socket takes every
-ARP frame whose sender address is a floating one, and the first packet of every TCP connection
-that was let through, as it comes in at a router's port: the port tells the router, the
-kernel the time. And a netlink socket in each router's namespace reports addresses that
-come and go.
+ARP frame whose sender address is a floating one, every neighbour advertisement for one, and
+the first packet of every TCP connection that was let through, as it comes in at a router's port:
+the port tells the router, the kernel the time. And a netlink socket in each router's namespace
+reports addresses that come and go.
 
 A router may be silent and yet ready to answer, so the observer asks: every 8 ms it
-broadcasts "who has" for each floating address, from an address of its own that
-nobody uses otherwise. The answers go to the observer alone and teach no host anything,
-so asking does not hide a missing announcement. It does not probe with sender 0.0.0.0:
-for a node that is about to take an address that means a conflict (RFC 5227, section 2.1.1).
+sends to everybody "who has" each floating address (`frames.question`).
 
-``python -m chaos.observer --prefix hanat --out FILE``; scapy was considered for reading
-ARP and left out: 28 bytes at fixed places, hundreds of times a second.
+``python -m chaos.observer --prefix hanat --out FILE``
 """
 
 from __future__ import annotations
@@ -27,91 +23,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chaos import history
-from chaos.carrying import Carrying, attach, dropped, make_room
-from chaos.history import AddressSeen, AdmissionSeen, ArpSeen, Fact
+from chaos.bpf import attach
+from chaos.carrying import Carrying, dropped, make_room
+from chaos.frames import ADDRESSES, FILTER, parse, question
+from chaos.history import AddressSeen, Fact
 from chaos.netns import entered
 from chaos.observed import Dropped, Stall
-from chaos.topology import BRIDGES, FLOATING, SUBNET, SWITCH, Topology, three_routers
+from chaos.topology import BRIDGES, SWITCH, Topology, floating, three_routers
 from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
 from chaos.workloads.priority import prefer
 from chaos.workloads.stop import Stop
 
 ASK_PERIOD_S = 0.008  # so that every 10 ms of a picture has an answer in it
 STALL_S = 0.005  # later than this is worth a fact
-ASKER = 250  # host part of the address that asks
-
 ETH_P_ALL = 0x0003
-ETH_P_IP = 0x0800
-ETH_P_ARP = 0x0806
-ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826
-FRAME_BYTES = 14 + ARP.size
-BROADCAST = b"\xff" * 6
 
-SYN_FLAGS_AT = 13  # RFC 9293, section 3.1
-TCP = 6
-
-# Classic BPF (linux/filter.h): accept ARP frames and first packets of TCP connections that
-# come in. Bridge ports need ETH_P_ALL, because a bridge takes its frames before a socket
-# for one protocol would see them.
-FILTER = (
-    (0x28, 0, 0, 0xFFFFF004),  # load packet type (SKF_AD_OFF + SKF_AD_PKTTYPE)
-    (0x15, 10, 0, 4),  # PACKET_OUTGOING: to reject
-    (0x28, 0, 0, 12),  # load ethertype
-    (0x15, 7, 0, ETH_P_ARP),  # to accept
-    (0x15, 0, 7, ETH_P_IP),  # otherwise: to reject
-    (0x30, 0, 0, 14 + 9),  # load protocol
-    (0x15, 0, 5, TCP),  # otherwise: to reject
-    (0xB1, 0, 0, 14),  # index := length of the IP header
-    (0x50, 0, 0, 14 + SYN_FLAGS_AT),  # load flags
-    (0x54, 0, 0, 0x17),  # of ACK, RST, SYN and FIN ...
-    (0x15, 0, 1, 0x02),  # ... SYN alone; otherwise: to reject
-    (0x06, 0, 0, 0xFFFF),  # accept
-    (0x06, 0, 0, 0),  # reject
-)
-
-RTMGRP_IPV4_IFADDR = 0x10
+RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x10, 0x100
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 NLM_F_REQUEST_DUMP = 0x301
-IFA_LOCAL = 2
+IFA_ADDRESS, IFA_LOCAL = 1, 2
 NLMSG = struct.Struct("=IHHII")
 IFADDRMSG_BYTES = 8
-
-ADDRESS_OF = {network: a.partition("/")[0] for network, a in FLOATING.items()}
-
-
-def parse_arp(frame: bytes, *, router: str, network: str, t_ns: int) -> ArpSeen | None:
-    """Return what an Ethernet frame says about a floating address; None if nothing."""
-    if len(frame) < FRAME_BYTES or frame[12:14] != b"\x08\x06":
-        return None
-    hardware, protocol, _, _, _, mac, sender, _, target = ARP.unpack_from(frame, 14)
-    address = socket.inet_ntoa(sender)
-    if (hardware, protocol) != (1, 0x0800) or address not in ADDRESS_OF.values():
-        return None
-    return ArpSeen(
-        t_ns=t_ns,
-        router=router,
-        network=network,
-        address=address,
-        mac=mac.hex(":"),
-        gratuitous=sender == target,
-    )
-
-
-def parse_syn(frame: bytes, *, router: str, network: str, t_ns: int) -> AdmissionSeen | None:
-    """Return which new connection of a client a frame from a router begins; None if none.
-
-    The filter has let only first packets of TCP connections through. Those of the routers
-    themselves do not count: they need no right. The source address tells: still the client's
-    in the private network, already the floating one in the public.
-    """
-    if len(frame) < 34 or frame[12:14] != b"\x08\x00":
-        return None
-    source = socket.inet_ntoa(frame[26:30])
-    if network == "public":
-        admitted = source == ADDRESS_OF[network]
-    else:
-        admitted = not source.startswith(SUBNET[network])
-    return AdmissionSeen(t_ns, router, network) if admitted else None
 
 
 def parse_addresses(data: bytes, *, router: str, t_ns: int) -> list[AddressSeen]:
@@ -125,20 +57,23 @@ def parse_addresses(data: bytes, *, router: str, t_ns: int) -> list[AddressSeen]
         if kind not in (RTM_NEWADDR, RTM_DELADDR):
             continue
         address = _local_address(message[IFADDRMSG_BYTES:])
-        if address in ADDRESS_OF.values():
+        if address in ADDRESSES:
             seen.append(AddressSeen(t_ns, router, address, kind == RTM_NEWADDR))
     return seen
 
 
 def _local_address(attributes: bytes) -> str:
+    """Return the address itself; IPv6 has it in the one attribute, IPv4 in the other."""
+    found = {}
     while len(attributes) >= 4:
         length, kind = struct.unpack_from("=HH", attributes)
         if length < 4:
             break
-        if kind == IFA_LOCAL:
-            return socket.inet_ntoa(attributes[4:8])
+        found[kind] = attributes[4:length]
         attributes = attributes[(length + 3) & ~3 :]
-    return ""
+    address = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+    family = {4: socket.AF_INET, 16: socket.AF_INET6}.get(len(address))
+    return "" if family is None else socket.inet_ntop(family, address)
 
 
 class Observer:
@@ -167,7 +102,8 @@ class Observer:
             for network, bridge in BRIDGES.items():
                 asker = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
                 asker.bind((bridge, 0))
-                self._askers.append((asker, _question(network, asker.getsockname()[4])))
+                mac = asker.getsockname()[4]
+                self._askers += [(asker, question(a, network, mac)) for a in floating(network)]
         if self._carrying is not None:
             self._selector.register(
                 self._carrying.socket, selectors.EVENT_READ, self._carrying.read
@@ -207,9 +143,9 @@ class Observer:
                 self._record(Dropped(time.monotonic_ns(), name, frames))
 
     def _ask(self) -> None:
-        for sock, question in self._askers:
+        for sock, asks in self._askers:
             try:
-                sock.send(question)
+                sock.send(asks)
             except OSError:
                 continue  # a full queue: the next one is due soon
 
@@ -225,7 +161,6 @@ class Observer:
             if port is None:
                 continue
             t_ns = received_at(control)
-            parse = parse_arp if frame[12:14] == b"\x08\x06" else parse_syn
             seen = parse(frame, router=port.host, network=port.network, t_ns=t_ns)
             if seen is not None:
                 self._record(seen)
@@ -243,20 +178,13 @@ class _AddressReader:
             self._record(seen)
 
 
-def _question(network: str, mac: bytes) -> bytes:
-    sender = socket.inet_aton(f"{SUBNET[network]}{ASKER}")
-    target = socket.inet_aton(ADDRESS_OF[network])
-    request = ARP.pack(1, 0x0800, 6, 4, 1, mac, sender, bytes(6), target)
-    return BROADCAST + mac + ETH_P_ARP.to_bytes(2, "big") + request
-
-
 def _watch_addresses() -> socket.socket:
     """Return a socket that first lists the namespace's addresses, then their changes."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-    sock.bind((0, RTMGRP_IPV4_IFADDR))
+    sock.bind((0, RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
     size = NLMSG.size + IFADDRMSG_BYTES
     head = NLMSG.pack(size, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0)
-    sock.send(head + struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0))
+    sock.send(head + struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0))
     return sock
 
 

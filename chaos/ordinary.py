@@ -20,6 +20,7 @@ from chaos.hardships import (
 )
 from chaos.nemesis import Killed, NetworkSilent, Together
 from chaos.topology import CLIENT, DEVICES, FLOATING, SERVERS, SUBNET, SWITCH
+from chaos.traffic import SYN, SYN_V6
 
 FEW: Names = ("holder", "holder", "backup", "one")
 MANY: Names = (*FEW, "majority", "all")
@@ -27,7 +28,7 @@ MANY: Names = (*FEW, "majority", "all")
 QUEUE_MBIT, OFFERED_MBIT = 4, 8
 FLOOD_PER_S = 12_000
 FLOWS_S = 0.3  # how long new flows have been coming when the rules go
-NEW = ("new-in", "new-out")
+NEW = tuple(w.name for w in (*SYN, *SYN_V6))
 DISCARD = 9  # nobody listens there
 
 

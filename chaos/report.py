@@ -8,7 +8,7 @@ from chaos import checkers, timeline
 from chaos.checkers import MS, Outage, Window
 from chaos.demo import WORKLOADS, Result
 from chaos.timeline import Scale
-from chaos.traffic import HTTP, TCP
+from chaos.traffic import HTTP, HTTP_V6, TCP
 
 COLUMNS = 90
 ZOOM_BEFORE_MS = 100
@@ -39,24 +39,37 @@ def _picture(result: Result, routers: list[str], scale: Scale, *, zero_ns: int) 
 
 
 def _outage_table(result: Result) -> list[str]:
-    head = f"  {'':<18} {'nobody answers ARP':>20} {'UDP in':>20} {'UDP out':>20}"
-    lines = ["Longest time without an answer:", "", head + f" {'TCP':>9} {'HTTP':>9}"]
+    head = f"  {'':<24} {'nobody answers':>14} {'UDP in':>16} {'UDP out':>16}"
+    lines = ["Longest time without an answer:", "", head + f" {'TCP':>8} {'HTTP':>8}"]
     for window in result.windows:
         found = _outages_of(result, window)
-        silent_ms = checkers.silence(result.history.arp, window)
-        cells = f"{'-' if silent_ms is None else f'{silent_ms:.0f} ms':>20}"
-        for name in WORKLOADS:
-            outage = found.get(name)
-            cells += f" {f'{outage.outage_ms:.0f} ms, {outage.lost} lost' if outage else '?':>20}"
-        tcp_ms = max((found[w.name].outage_ms for w in TCP if w.name in found), default=0)
-        cells += f" {f'{tcp_ms:.0f} ms':>9} {found[HTTP.name].outage_ms:6.0f} ms"
-        lines.append(f"  {window.label:<18} {cells}")
+        for label, version in ((window.label, 4), ("", 6)):
+            silent_ms = _silence(result, window, version)
+            cells = f"{'-' if silent_ms is None else f'{silent_ms:.0f} ms':>14}"
+            of = [found.get(f"udp{'6' if version == 6 else ''}-{way}") for way in ("in", "out")]
+            for outage in of:
+                told = f"{outage.outage_ms:.0f} ms, {outage.lost} lost" if outage else "?"
+                cells += f" {told:>16}"
+            for workloads in (TCP, (HTTP, HTTP_V6)):
+                names = [w.name for w in workloads if w.version == version]
+                ms = max((found[name].outage_ms for name in names if name in found), default=0)
+                cells += f" {f'{ms:.0f} ms':>8}"
+            lines.append(f"  {label:<18} IPv{version}  {cells}")
     return [*lines, '  ("before" is the noise of this machine)']
 
 
+def _silence(result: Result, window: Window, version: int) -> float | None:
+    """Return for how long nobody answered for an address of a version of IP, in ms."""
+    frames = [f for f in result.history.arp if (":" in f.address) is (version == 6)]
+    return checkers.silence(frames, window)
+
+
 def _outages_of(result: Result, window: Window) -> dict[str, Outage]:
-    requests = checkers.as_probes(result.history.requests, round(HTTP.period_ms * MS))
-    streams = [*result.history.probes, requests]
+    requests = [
+        checkers.as_probes(result.history, http.name, round(http.period_ms * MS))
+        for http in (HTTP, HTTP_V6)
+    ]
+    streams = [*result.history.probes, *requests]
     return {p.workload: checkers.outage(p, window) for p in streams}
 
 
@@ -94,7 +107,8 @@ def document(result: Result) -> dict[str, Any]:
             {
                 "label": w.label,
                 "seconds": round((w.end_ns - w.start_ns) / 1e9, 3),
-                "arp_silence_ms": checkers.silence(result.history.arp, w),
+                "arp_silence_ms": _silence(result, w, 4),
+                "nd_silence_ms": _silence(result, w, 6),
                 "outages": {
                     name: {"outage_ms": round(o.outage_ms, 3), "lost": o.lost}
                     for name, o in _outages_of(result, w).items()

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from chaos.workloads.priority import prefer
 
+# A namespace of its own: "every address" is this one host.
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 HTTP_PORT = 8080
 UDP_PORT = 5353
 TCP_PORT = 9000
@@ -73,13 +76,23 @@ async def serve(name: str, on_ready: Callable[[], None] | None) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    # A namespace of its own: "every address" is this one host.
-    await loop.create_datagram_endpoint(UdpEcho, local_addr=("0.0.0.0", UDP_PORT))  # noqa: S104
-    await asyncio.start_server(echo, "0.0.0.0", TCP_PORT, backlog=BACKLOG)  # noqa: S104
-    await asyncio.start_server(http, "0.0.0.0", HTTP_PORT, backlog=BACKLOG)  # noqa: S104
+    for every in EVERY_ADDRESS:
+        await loop.create_datagram_endpoint(UdpEcho, sock=_datagrams(every))
+        await asyncio.start_server(echo, every, TCP_PORT, backlog=BACKLOG)
+        await asyncio.start_server(http, every, HTTP_PORT, backlog=BACKLOG)
     if on_ready is not None:
         on_ready()
     await ended.wait()
+
+
+def _datagrams(address: str) -> socket.socket:
+    """Return a UDP socket of one family: asyncio would open one for both."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_DGRAM)
+    if family is socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    opened.bind((address, UDP_PORT))
+    return opened
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Who acted as the holder when, read from packets alone.
 
-A router acts when it speaks for a floating address (an ARP frame with that sender) or lets a
-client's new connection through. Frames of one router that follow each other closely make a
-*spell*: it held all that time. A *tenure* is a series of spells with no other router's between.
+A router acts when it speaks for a floating address (an ARP frame with that sender, a neighbour
+advertisement for it) or lets a client's new connection through. Frames of one router that follow
+each other closely make a *spell*: it held all that time. A *tenure* is a series of spells with
+no other router's between.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import pairwise
 from chaos.checkers import MS
 from chaos.history import AdmissionSeen, ArpSeen, History, Injection
 
-# The observer asks every 8 ms for two addresses: six questions in a row went unanswered.
+# The observer asks every 8 ms for each address: six questions in a row went unanswered.
 SPELL_NS = 50 * MS
 DAMPED_NS = 10_000 * MS  # for so long hanat gives up for the same reason once
 

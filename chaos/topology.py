@@ -3,11 +3,14 @@
 ::
 
     c1 .100 ──┐ 203.0.113.0/24                   10.11.12.0/24 ┌── s1 .101
-              br-pub ── eth0 r1 eth1 .11 ── br-priv            ├── s2 .102
+              │ 2001:db8:113::/64                 fd00:12::/64 ├── s2 .102
+              br-pub ── eth0 r1 eth1 .11 ── br-priv            │
               br-pub ── eth0 r2 eth1 .12 ── br-priv            │
               br-pub ── eth0 r3 eth1 .13 ── br-priv ───────────┘
-    floating: 203.0.113.10 (public), 10.11.12.1 (private, default route of s1 and s2)
+    floating: 203.0.113.10 and 2001:db8:113::10 (public),
+              10.11.12.1 and fd00:12::1 (private, default routes of s1 and s2)
 
+Every host has an address of each family in each of its networks, with the same last digits.
 Both bridges live in one namespace of their own, the switch: observers listen there,
 and pulling a cable means setting a port of the switch down, which takes the carrier
 from the other end as a real cable does.
@@ -33,18 +36,21 @@ BRIDGES = {"public": "br-pub", "private": "br-priv"}
 DEVICES = {"public": "eth0", "private": "eth1"}  # on the routers
 PORT_SUFFIX = {"public": "pub", "private": "priv"}
 FLOATING = {"public": "203.0.113.10/24", "private": "10.11.12.1/24"}
+FLOATING_V6 = {"public": "2001:db8:113::10/64", "private": "fd00:12::1/64"}
 SUBNET = {"public": "203.0.113.", "private": "10.11.12."}
+SUBNET_V6 = {"public": "2001:db8:113::", "private": "fd00:12::"}
 SWITCH = "sw"
 CLIENT = "c1"
 SERVERS = ("s1", "s2")
 
 QUIET_IPV6 = {  # no duplicate address detection: it costs a second per interface
-    "?net.ipv6.conf.all.accept_dad": "0",
-    "?net.ipv6.conf.default.accept_dad": "0",
-    "?net.ipv6.conf.default.dad_transmits": "0",
+    "net.ipv6.conf.all.accept_dad": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.default.dad_transmits": "0",
 }
 ROUTER_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
+    "net.ipv6.conf.all.forwarding": "1",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
     "net.ipv4.conf.all.rp_filter": "0",
@@ -60,6 +66,15 @@ SWITCH_SYSCTLS = {  # bridged frames must not meet this namespace's conntrack
 }
 
 
+def floating(*networks: str) -> tuple[str, ...]:
+    """Return the floating addresses of networks, of all if none is named, without prefix length."""
+    return tuple(
+        family[network].partition("/")[0]
+        for network in networks or FLOATING
+        for family in (FLOATING, FLOATING_V6)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A cable from a host to a bridge.
@@ -67,13 +82,14 @@ class Port:
     Attributes:
         network: ``public`` or ``private``.
         device: Its name on the host; on the switch it is `port`, ``r1-pub``.
-        address: With prefix length.
+        address, address_v6: With prefix length.
     """
 
     host: str
     network: str
     device: str
     address: str
+    address_v6: str
     mac: str
 
     @property
@@ -84,11 +100,11 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine of the lab: a namespace, its cables and its default route."""
+    """A machine of the lab: a namespace, its cables and its default routes."""
 
     name: str
     ports: tuple[Port, ...]
-    gateway: str | None = None
+    gateways: tuple[str, ...] = ()
     is_router: bool = False
 
 
@@ -124,7 +140,8 @@ class Topology:
 
 def _port(host: str, network: str, device: str, number: int) -> Port:
     mac = f"02:68:6e:{1 if network == 'public' else 2:02x}:00:{number:02x}"
-    return Port(host, network, device, f"{SUBNET[network]}{number}/24", mac)
+    own, own_v6 = f"{SUBNET[network]}{number}/24", f"{SUBNET_V6[network]}{number}/64"
+    return Port(host, network, device, own, own_v6, mac)
 
 
 def three_routers(prefix: str = "hanat") -> Topology:
@@ -147,9 +164,9 @@ def three_routers(prefix: str = "hanat") -> Topology:
         for i in (1, 2, 3)
     )
     client = Host(CLIENT, (_port(CLIENT, "public", "eth0", 100),))
-    gateway = FLOATING["private"].partition("/")[0]
+    gateways = floating("private")
     servers = tuple(
-        Host(name, (_port(name, "private", "eth0", 101 + i),), gateway)
+        Host(name, (_port(name, "private", "eth0", 101 + i),), gateways)
         for i, name in enumerate(SERVERS)
     )
     return Topology(prefix, (*routers, client, *servers))
@@ -196,7 +213,7 @@ def _create(topology: Topology) -> None:
     run_ip(
         ["-n", switch],
         [
-            f"link add {bridge} address 02:68:6e:{i:02x}:00:fe type bridge"
+            f"link add {bridge} address 02:68:6e:{i:02x}:00:fe type bridge mcast_snooping 0"
             for i, bridge in enumerate(BRIDGES.values(), start=1)
         ],
     )
@@ -210,10 +227,10 @@ def _create(topology: Topology) -> None:
                 f"link add {port.device} address {port.mac} "
                 f"type veth peer name {port.port} netns {switch}",
                 f"addr add {port.address} dev {port.device}",
+                f"addr add {port.address_v6} dev {port.device} nodad",
                 f"link set {port.device} up",
             ]
-        if host.gateway:
-            lines.append(f"route add default via {host.gateway}")
+        lines += [f"route add default via {gateway}" for gateway in host.gateways]
         run_ip(["-n", topology.namespace(host.name)], lines)
     run_ip(
         ["-n", switch],

@@ -12,17 +12,21 @@ from chaos.errors import LabError
 from chaos.history import Fact, History, read
 from chaos.lab import Lab
 from chaos.processes import Child, python_module, send_signal, wait_gone
-from chaos.topology import FLOATING
+from chaos.topology import floating
 
-PUBLIC = FLOATING["public"].partition("/")[0]
-OUTSIDE = "203.0.113.100"  # c1, where outbound traffic goes
+PUBLIC, PUBLIC_V6 = floating("public")
+OUTSIDE, OUTSIDE_V6 = "203.0.113.100", "2001:db8:113::100"  # c1, where outbound traffic goes
 STOP_S = 10.0  # answers still under way, then writing the history
 LIMIT_S = 120.0  # every client ends by itself after this, even if the run is killed
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A client: what it does, from where, to where."""
+    """A client: what it does, from where, to where.
+
+    Attributes:
+        target: ``203.0.113.10:80``, or ``[2001:db8:113::10]:80``.
+    """
 
     name: str
     kind: str
@@ -31,23 +35,38 @@ class Workload:
     period_ms: float
     source_port: int = 0
 
+    @property
+    def version(self) -> int:
+        """Of IP."""
+        return 6 if self.target.startswith("[") else 4
+
 
 UDP = (
     Workload("udp-in", "udp", "c1", f"{PUBLIC}:53", 1, source_port=40053),
     Workload("udp-out", "udp", "s1", f"{OUTSIDE}:5353", 1, source_port=40054),
 )
+# Four times as rare: to see a fault of IPv6 alone, not to measure it as finely.
+UDP_V6 = (
+    Workload("udp6-in", "udp", "c1", f"[{PUBLIC_V6}]:53", 4, source_port=40055),
+    Workload("udp6-out", "udp", "s2", f"[{OUTSIDE_V6}]:5353", 4, source_port=40056),
+)
 TCP = (
-    Workload("tcp-in-1", "tcp", "c1", f"{PUBLIC}:7", 15),
-    Workload("tcp-in-2", "tcp", "c1", f"{PUBLIC}:7", 15),
-    Workload("tcp-out-1", "tcp", "s1", f"{OUTSIDE}:9000", 15),
-    Workload("tcp-out-2", "tcp", "s2", f"{OUTSIDE}:9000", 15),
+    Workload("tcp-in", "tcp", "c1", f"{PUBLIC}:7", 15),
+    Workload("tcp6-in", "tcp", "c1", f"[{PUBLIC_V6}]:7", 15),
+    Workload("tcp-out", "tcp", "s1", f"{OUTSIDE}:9000", 15),
+    Workload("tcp6-out", "tcp", "s2", f"[{OUTSIDE_V6}]:9000", 15),
 )
 HTTP = Workload("http", "http", "c1", f"{PUBLIC}:80", 20)
+HTTP_V6 = Workload("http6", "http", "c1", f"[{PUBLIC_V6}]:80", 100)
 SYN = (
     Workload("new-in", "syn", "c1", f"{PUBLIC}:80", 2),
     Workload("new-out", "syn", "s1", f"{OUTSIDE}:9000", 2),
 )
-EVERYTHING = (*UDP, *TCP, HTTP)
+SYN_V6 = (
+    Workload("new6-in", "syn", "c1", f"[{PUBLIC_V6}]:80", 10),
+    Workload("new6-out", "syn", "s2", f"[{OUTSIDE_V6}]:9000", 10),
+)
+EVERYTHING = (*UDP, *UDP_V6, *TCP, HTTP, HTTP_V6)
 
 
 class Traffic:

@@ -52,7 +52,8 @@ async def _get(target: tuple[str, int]) -> str:
     """Return which server answered."""
     reader, writer = await asyncio.open_connection(*target)
     try:
-        writer.write(f"GET / HTTP/1.1\r\nHost: {target[0]}\r\nConnection: close\r\n\r\n".encode())
+        host = f"[{target[0]}]" if ":" in target[0] else target[0]
+        writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
         answer = (await reader.read()).decode()
     finally:
         writer.close()

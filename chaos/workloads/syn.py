@@ -29,7 +29,8 @@ DATA_OFFSET = (HEADER.size // 4) << 4
 def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> Probes:
     """Probe until told to stop."""
     address, port = target
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
         want_timestamps(sock)
         sock.setblocking(False)  # noqa: FBT003
         sock.connect((address, 0))  # a raw socket hears this peer alone
@@ -47,14 +48,26 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def pseudo_header(own: str, peer: str) -> bytes:
+    """Return what the checksum covers beside the segment (RFC 9293, 3.1; RFC 8200, 8.1)."""
+    if ":" in own:
+        ends = b"".join(socket.inet_pton(socket.AF_INET6, end) for end in (own, peer))
+        return ends + struct.pack("!II", HEADER.size, socket.IPPROTO_TCP)
+    ends = socket.inet_aton(own) + socket.inet_aton(peer)
+    return ends + struct.pack("!HH", socket.IPPROTO_TCP, HEADER.size)
+
+
 class _Handshake:
     """Implements `probing.Exchange`."""
 
     def __init__(self, sock: socket.socket, own: str, target: tuple[str, int]) -> None:
         self._sock = sock
         self._port = target[1]
-        ends = socket.inet_aton(own) + socket.inet_aton(target[0])
-        self._pseudo = ends + struct.pack("!HH", socket.IPPROTO_TCP, HEADER.size)
+        self._pseudo = pseudo_header(own, target[0])
+
+    def _header(self, packet: bytes) -> int:
+        """Length of the IP header, which raw sockets of IPv6 leave out (RFC 3542, section 3)."""
+        return 0 if self._sock.family is socket.AF_INET6 else (packet[0] & 0x0F) * 4
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -64,7 +77,7 @@ class _Handshake:
 
     def receive(self) -> tuple[int | None, int] | None:
         packet, control, _, _ = self._sock.recvmsg(128, CONTROL_BYTES)
-        number = answered(packet, self._port)
+        number = answered(packet[self._header(packet) :], self._port)
         return None if number is None else (number, received_at(control))
 
 
@@ -82,9 +95,8 @@ def syn(number: int, port: int, pseudo: bytes) -> bytes:
     return HEADER.pack(*fields, sum_, 0)
 
 
-def answered(packet: bytes, port: int) -> int | None:
-    """Return the number of the connection that an IP packet accepts, None if it accepts none."""
-    segment = packet[(packet[0] & 0x0F) * 4 :]
+def answered(segment: bytes, port: int) -> int | None:
+    """Return the number of the connection that a segment accepts, None if it accepts none."""
     if len(segment) < HEADER.size:
         return None
     source, to, _, acknowledged, _, flags, _, _, _ = HEADER.unpack_from(segment)

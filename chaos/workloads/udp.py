@@ -22,7 +22,8 @@ def run(
     name: str, target: tuple[str, int], *, source_port: int, period_s: float, stop: Stop
 ) -> Probes:
     """Probe until told to stop."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
         want_timestamps(sock)
         sock.setblocking(False)  # noqa: FBT003
         sock.bind(("", source_port))

@@ -100,7 +100,7 @@ def test_a_whole_trial() -> None:
     assert found.gap_ms == {"udp-in": 30, "udp-out": 50}
     assert found.new_ms == {"new-in": 80}
     assert found.again_ms == {"new-in": 91}
-    assert (found.arp_ms, found.two_ms, found.changes, found.announcements) == (0, 0, 1, 2)
+    assert (found.arp_ms, found.two_ms, found.changes, found.announcements) == (0, 0, 1, 4)
     assert found.tcp_dead == {}
 
 

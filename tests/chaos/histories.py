@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from chaos.checkers import MS, Window, windows
 from chaos.history import ArpSeen, Connection, Fact, Fault, History, Outcome, Probes, Request
+from chaos.topology import floating
 
 NETWORKS = ("public", "private")
-ADDRESS = {"public": "203.0.113.10", "private": "10.11.12.1"}
+ADDRESSES = floating()
 
 
 def kill(at_ms: float, node: str = "r1") -> Fault:
@@ -31,9 +32,10 @@ def speaks(
 ) -> list[ArpSeen]:
     """A router that answers every 10 ms, the first time unasked."""
     return [
-        ArpSeen(t * MS, router, n, ADDRESS[n], "02:00:00:00:00:01", announces and t == start_ms)
+        ArpSeen(t * MS, router, n, address, "02:00:00:00:00:01", announces and t == start_ms)
         for t in range(start_ms, end_ms, 10)
         for n in networks
+        for address in floating(n)
     ]
 
 

@@ -19,10 +19,10 @@ from chaos.history import (
 from chaos.limits import limit_ms
 from chaos.observed import Stall
 from chaos.segments import Segment, segments
-from tests.chaos.histories import ADDRESS, speaks
+from tests.chaos.histories import ADDRESSES, NETWORKS, speaks
 
 NODES = ("r1", "r2", "r3")
-BOTH = sorted(ADDRESS.values())
+BOTH = sorted(ADDRESSES)
 
 
 def fault(
@@ -56,7 +56,7 @@ def holds(router: str, start_ms: int, end_ms: int, *, announces: bool = True) ->
     admitted: list[Fact] = [
         AdmissionSeen(t * MS, router, network)
         for t in range(start_ms, end_ms, 10)
-        for network in ADDRESS
+        for network in NETWORKS
     ]
     spoken: list[ArpSeen] = speaks(router, start_ms, end_ms, announces=announces)
     # Asked 5 ms later, it answers as well.

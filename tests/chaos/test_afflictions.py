@@ -11,8 +11,8 @@ import pytest
 
 from chaos import equipment, mounts
 from chaos.afflictions import ClockStepped, DiskFull, Misled, Plagued
+from chaos.frames import parse_arp
 from chaos.lab import Lab
-from chaos.observer import parse_arp
 from chaos.processes import marked
 from chaos.removal import FREEZER
 from chaos.topology import BRIDGES, SWITCH

@@ -6,7 +6,7 @@ from chaos import checkers
 from chaos.checkers import MS, Verdict, Window, checked, worst
 from chaos.history import History, Probes
 from tests.chaos.histories import (
-    NETWORKS,
+    ADDRESSES,
     connection,
     judged,
     kill,
@@ -43,8 +43,8 @@ def test_good_history_passes_every_holder_check() -> None:
     verdicts = [
         checkers.one_speaker(history, cut),
         checkers.holder_moved(history, cut, "public"),
-        checkers.addresses_together(history, cut, NETWORKS),
-        checkers.announced(history, cut, NETWORKS),
+        checkers.addresses_together(history, cut, ADDRESSES),
+        checkers.announced(history, cut, ADDRESSES),
     ]
     assert worst(verdicts) is True, verdicts
     assert checkers.holders(history, cut, "private") == ["r1", "r2", "r1"]
@@ -102,7 +102,7 @@ def test_address_left_behind_is_caught() -> None:
         speaks("r3", 1100, 3000, networks=("private",)),
         end_ms=3000,
     )
-    assert checkers.addresses_together(history, cut, NETWORKS).valid is False
+    assert checkers.addresses_together(history, cut, ADDRESSES).valid is False
 
 
 def test_address_nobody_speaks_for_is_caught() -> None:
@@ -112,7 +112,7 @@ def test_address_nobody_speaks_for_is_caught() -> None:
         speaks("r2", 1100, 3000, networks=("public",)),
         end_ms=3000,
     )
-    verdict = checkers.addresses_together(history, cut, NETWORKS)
+    verdict = checkers.addresses_together(history, cut, ADDRESSES)
     assert verdict.valid is False
     assert "nobody spoke" in verdict.summary
 
@@ -121,7 +121,7 @@ def test_takeover_without_announcement_is_caught() -> None:
     history, cut = judged(
         speaks("r1", 0, 1000), kill(1000), speaks("r2", 1100, 3000, announces=False), end_ms=3000
     )
-    assert checkers.announced(history, cut, NETWORKS).valid is False
+    assert checkers.announced(history, cut, ADDRESSES).valid is False
 
 
 def test_addresses_that_stay_after_a_kill_are_caught() -> None:

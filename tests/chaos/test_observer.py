@@ -8,12 +8,23 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
 from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet
 
-from chaos.carrying import ROOM_BYTES, attach, dropped, make_room
+from chaos import bpf
+from chaos.bpf import attach
+from chaos.carrying import ROOM_BYTES, dropped, filter_for, make_room
+from chaos.frames import FILTER, parse, parse_advertisement, parse_arp, parse_syn, question
 from chaos.netns import entered
-from chaos.observer import FILTER, parse_addresses, parse_arp, parse_syn
+from chaos.observer import parse_addresses
 from chaos.topology import build, remove, three_routers
 
 MAC = "02:68:6e:01:00:0b"
@@ -52,15 +63,121 @@ def test_arp_about_other_addresses_is_not_recorded() -> None:
         assert parse_arp(data, router="r1", network="public", t_ns=7) is None
 
 
+def advertisement(target: str, *, solicited: int, options: bool = True) -> bytes:
+    message = Ether(src=MAC) / IPv6(src=target, dst="ff02::1")
+    message /= ICMPv6ND_NA(R=1, S=solicited, O=1, tgt=target)
+    return bytes(message / ICMPv6NDOptDstLLAddr(lladdr=MAC) if options else message)
+
+
+def test_advertisement_for_a_floating_address_is_read() -> None:
+    # RFC 4861 §7.2.6: what is not asked for has the solicited flag clear.
+    for solicited, options in ((0, True), (1, True), (1, False)):
+        data = advertisement("2001:db8:113::10", solicited=solicited, options=options)
+        seen = parse_advertisement(data, router="r1", network="public", t_ns=7)
+        assert seen is not None
+        assert parse(data, router="r1", network="public", t_ns=7) == seen
+        assert (seen.address, seen.mac) == ("2001:db8:113::10", MAC)
+        assert seen.gratuitous is not bool(solicited)
+
+
+def test_advertisements_of_other_addresses_are_not_recorded() -> None:
+    own = advertisement("2001:db8:113::11", solicited=1)
+    asks = bytes(Ether() / IPv6() / ICMPv6ND_NS(tgt="2001:db8:113::10"))
+    for data in (own, asks, own[:70], b"", bytes(100)):
+        assert parse_advertisement(data, router="r1", network="public", t_ns=7) is None
+
+
+def test_question_is_a_solicitation_that_everybody_may_answer() -> None:
+    mac = bytes.fromhex("02686e0100fe")
+    data = question("fd00:12::1", "private", mac)
+    frame, again = Ether(data), Ether(data)
+    assert (frame.dst, frame[IPv6].dst) == ("33:33:ff:00:00:01", "ff02::1:ff00:1")
+    assert (frame[IPv6].src, frame[IPv6].hlim) == ("fd00:12::250", 255)  # RFC 4861 §7.1.1
+    assert frame[ICMPv6ND_NS].tgt == "fd00:12::1"
+    assert frame[ICMPv6NDOptSrcLLAddr].lladdr == "02:68:6e:01:00:fe"
+    del again[ICMPv6ND_NS].cksum
+    assert bytes(again) == data
+
+
+def accepts(
+    program: tuple[bpf.Instruction, ...], packet: Packet, *, outgoing: bool = False
+) -> bool:
+    """Run a filter as the kernel does (Documentation/networking/filter.rst)."""
+    data = bytes(packet)
+    ancillary = {bpf.PKTTYPE: bpf.OUTGOING if outgoing else 0, bpf.RANDOM: 4}
+    sizes = {bpf.LOAD_WORD: 4, bpf.LOAD_HALF: 2, bpf.LOAD_BYTE: 1, bpf.LOAD_BYTE_INDEXED: 1}
+    at = value = index = 0
+    while True:
+        operation, yes, no, operand = program[at]
+        at += 1
+        if operation in sizes:
+            begin = operand + (index if operation == bpf.LOAD_BYTE_INDEXED else 0)
+            part = data[begin : begin + sizes[operation]]
+            if operand in ancillary:
+                value = ancillary[operand]
+            elif len(part) < sizes[operation]:
+                return False
+            else:
+                value = int.from_bytes(part, "big")
+        elif operation == bpf.INDEX_IP:
+            index = 4 * (data[operand] & 0x0F)
+        elif operation == bpf.AND:
+            value &= operand
+        elif operation == bpf.JUMP:
+            at += operand
+        elif operation == bpf.RETURN:
+            return bool(operand)
+        else:
+            true = value == operand if operation == bpf.IF_EQUAL else value & operand
+            at += yes if true else no
+
+
+FAMILIES = ((IP, "203.0.113.100", "203.0.113.10"), (IPv6, "2001:db8:113::100", "2001:db8:113::10"))
+
+
+def test_filter_takes_what_shows_a_holder_and_nothing_else() -> None:
+    assert accepts(FILTER, Ether() / ARP())
+    assert not accepts(FILTER, Ether() / ARP(), outgoing=True)
+    assert accepts(FILTER, Ether(advertisement("fd00:12::1", solicited=1)))
+    assert not accepts(FILTER, Ether() / IPv6() / ICMPv6ND_NS())
+    for ip, _, _ in FAMILIES:
+        for flags, taken in (("S", True), ("SA", False), ("A", False), ("R", False)):
+            assert accepts(FILTER, Ether() / ip() / TCP(flags=flags)) is taken
+        assert not accepts(FILTER, Ether() / ip() / UDP())
+    assert not accepts(FILTER, Ether(type=0x88CC))
+
+
+def test_filter_of_flows_takes_what_was_forwarded_of_both_families() -> None:
+    client = three_routers("x").hosts[3].ports[0]
+    program = filter_for(client)
+    for ip, outside, floating in FAMILIES:
+        for source in (outside, floating):
+            assert accepts(program, Ether() / ip(src=source) / TCP(flags="A"))
+            assert accepts(program, Ether() / ip(src=source) / UDP())
+            assert not accepts(program, Ether() / ip(src=source) / TCP(flags="S"))
+            assert not accepts(program, Ether() / ip(src=source) / UDP(), outgoing=True)
+    for ip, source in ((IP, "203.0.113.11"), (IPv6, "2001:db8:113::11"), (IPv6, "fd00:12::10")):
+        assert not accepts(program, Ether() / ip(src=source) / UDP())
+
+
 def test_connections_of_clients_are_told_from_those_of_routers() -> None:
     def admitted(network: str, source: str) -> bool:
-        data = bytes(Ether(src=MAC) / IP(src=source, dst="192.0.2.1") / TCP(flags="S"))
+        ip = IPv6 if ":" in source else IP
+        data = bytes(Ether(src=MAC) / ip(src=source) / TCP(flags="S"))
         return parse_syn(data, router="r1", network=network, t_ns=7) is not None
 
+    six = bytes(Ether() / IPv6(src="2001:db8:113::10") / TCP(flags="S"))
+    seen = parse_syn(six, router="r1", network="public", t_ns=7)
+    assert seen is not None
+    assert seen.version == 6
     assert admitted("private", "203.0.113.100")  # translated towards a server
     assert admitted("public", "203.0.113.10")  # masqueraded
     assert not admitted("private", "10.11.12.11")  # a router, of its own
     assert not admitted("public", "203.0.113.11")
+    assert admitted("private", "2001:db8:113::100")
+    assert admitted("public", "2001:db8:113::10")
+    assert not admitted("private", "fd00:12::11")
+    assert not admitted("public", "2001:db8:113::11")
 
 
 def test_frames_that_begin_no_connection_are_not_read() -> None:
@@ -69,10 +186,12 @@ def test_frames_that_begin_no_connection_are_not_read() -> None:
         assert parse_syn(data, router="r1", network="public", t_ns=7) is None
 
 
-def netlink(kind: int, address: str, attribute: int = 2) -> bytes:
-    """A message as rtnetlink(7) describes it: header, ifaddrmsg, IFA_LOCAL."""
-    body = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 0, 2)
-    body += struct.pack("=HH4s", 8, attribute, socket.inet_aton(address))
+def netlink(kind: int, address: str) -> bytes:
+    """A message as rtnetlink(7) describes it: header, ifaddrmsg, IFA_LOCAL or IFA_ADDRESS."""
+    family, attribute = (socket.AF_INET6, 1) if ":" in address else (socket.AF_INET, 2)
+    packed = socket.inet_pton(family, address)
+    body = struct.pack("=BBBBI", family, 24, 0, 0, 2)
+    body += struct.pack("=HH", 4 + len(packed), attribute) + packed
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
 
 
@@ -80,6 +199,12 @@ def test_addresses_that_come_and_go_are_read() -> None:
     data = netlink(20, "203.0.113.10") + netlink(20, "203.0.113.11") + netlink(21, "10.11.12.1")
     seen = parse_addresses(data, router="r2", t_ns=7)
     assert [(s.address, s.present) for s in seen] == [("203.0.113.10", True), ("10.11.12.1", False)]
+    data = netlink(20, "fd00:12::1") + netlink(20, "fe80::1") + netlink(21, "2001:db8:113::10")
+    seen = parse_addresses(data, router="r2", t_ns=7)
+    assert [(s.address, s.present) for s in seen] == [
+        ("fd00:12::1", True),
+        ("2001:db8:113::10", False),
+    ]
 
 
 def test_broken_netlink_is_survived() -> None:

@@ -32,7 +32,7 @@ def judged(*extra: Fact) -> tuple[Campaign, Judgement]:
         *holds("r1", 0, 1110),
         *holds("r2", 1130, 5000),
         *(stream(name, 5000, (1000, 1130)) for name in PROBED),
-        connection("tcp-in-1", 5000),
+        connection("tcp-in", 5000),
         *extra,
     ]
     campaign.start_ns, campaign.end_ns = 0, 5000 * MS

@@ -11,7 +11,7 @@ from chaos.checkers import MS, Verdict
 from chaos.history import AdmissionSeen, CarriedSeen, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
 from chaos.observed import Dropped
-from tests.chaos.histories import NETWORKS, speaks
+from tests.chaos.histories import ADDRESSES, speaks
 from tests.chaos.runs import carries, fault, holds, of
 
 LEASE = LEASE_MS["default"]
@@ -28,7 +28,7 @@ def test_good_run_passes() -> None:
     verdicts = [
         safety.one_holder(GOOD),
         carried(GOOD),
-        safety.one_for_both(GOOD, NETWORKS, (0, 5000 * MS)),
+        safety.one_for_all(GOOD, ADDRESSES, (0, 5000 * MS)),
         safety.announced_last(GOOD),
     ]
     assert [v.valid for v in verdicts] == [True] * 4, verdicts
@@ -118,6 +118,9 @@ def test_burst_is_excused_once_for_each_neighbour_by_the_cable_to_it_and_soon() 
     assert carried(of(cable, both, *seen, once, twice, again)).valid is True
     assert carried(of(cable, *seen, once, twice, again)).valid is False
     assert carried(of(cable, *seen, carries("r1", 6100, 6101))).valid is False
+    # Each is known by an address of each version of IP.
+    six = [replace(burst, version=6) for burst in again if isinstance(burst, CarriedSeen)]
+    assert carried(of(cable, *seen, once, twice, six)).valid is True
     long = CarriedSeen(3468 * MS, 3480 * MS, "r1", "private", 3)
     assert carried(of(cable, *seen, long)).valid is False
     other = replace(cable, nodes=["r3"])
@@ -165,12 +168,12 @@ def test_addresses_on_two_nodes_in_a_quiet_time_are_caught() -> None:
         speaks("r2", 1130, 5000, networks=("public",)),
         speaks("r3", 1130, 5000, networks=("private",)),
     )
-    assert safety.one_for_both(history, NETWORKS, (0, 5000 * MS)).valid is False
+    assert safety.one_for_all(history, ADDRESSES, (0, 5000 * MS)).valid is False
 
 
 def test_address_nobody_answers_for_in_a_quiet_time_is_caught() -> None:
     history = of(fault(1000, 3000), holds("r1", 0, 1110))
-    assert safety.one_for_both(history, NETWORKS, (0, 5000 * MS)).valid is False
+    assert safety.one_for_all(history, ADDRESSES, (0, 5000 * MS)).valid is False
 
 
 def test_holder_that_did_not_announce_is_caught() -> None:
@@ -178,14 +181,14 @@ def test_holder_that_did_not_announce_is_caught() -> None:
     silent = of(
         fault(1000, 3000), holds("r1", 0, 1110), holds("r2", 1130, 5000, announces=False), known
     )
-    assert safety.announced(of(GOOD.arp, known), NETWORKS).valid is True
-    assert safety.announced(silent, NETWORKS).valid is False
-    assert safety.announced(of(GOOD.arp), NETWORKS).valid == "unknown"
+    assert safety.announced(of(GOOD.arp, known), ADDRESSES).valid is True
+    assert safety.announced(silent, ADDRESSES).valid is False
+    assert safety.announced(of(GOOD.arp), ADDRESSES).valid == "unknown"
 
 
 def test_host_that_did_not_learn_is_caught() -> None:
     stale = NeighbourSeen(4000 * MS, "c1", "203.0.113.10", "02:00:00:00:00:99")
-    verdict = safety.announced(of(GOOD.arp, stale), NETWORKS)
+    verdict = safety.announced(of(GOOD.arp, stale), ADDRESSES)
     assert verdict.valid is False
     assert "c1 sends to 02:00:00:00:00:99, not to r2" in verdict.summary
 
@@ -203,3 +206,25 @@ def test_announcements_that_could_not_be_judged_prove_nothing() -> None:
     hit = fault(1000, 3000, nodes=("r1", "r2"))
     history = of(hit, holds("r1", 0, 1110), holds("r2", 1130, 5000))
     assert safety.announced_last(history).valid == "unknown"
+
+
+def test_second_holder_is_caught_by_advertisements_alone() -> None:
+    six = [a for a in speaks("r3", 2000, 2020) if ":" in a.address]
+    assert safety.one_holder(of(GOOD.arp, GOOD.admissions, six)).valid is False
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_address_of_either_version_that_was_not_announced_is_missed(address: str) -> None:
+    silent = [replace(a, gratuitous=a.gratuitous and a.address != address) for a in GOOD.arp]
+    known = NeighbourSeen(4000 * MS, "c1", "203.0.113.10", "02:00:00:00:00:01")
+    verdict = safety.announced(of(silent, known), ADDRESSES)
+    assert verdict.valid is False
+    assert address in verdict.summary
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_address_of_either_version_that_nobody_answers_for_is_missed(address: str) -> None:
+    some = [a for a in GOOD.arp if a.address != address]
+    assert safety.one_for_all(of(some), ADDRESSES, (0, 5000 * MS)).valid is False
+    mute = [a for a in GOOD.arp if a.address != address or a.gratuitous]
+    assert safety.announced_last(of(mute)).valid is False

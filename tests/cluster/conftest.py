@@ -18,8 +18,7 @@ from tests.cluster import unprivileged
 
 _numbers = count(1)
 PUBLIC = topology.FLOATING["public"].partition("/")[0]
-PRIVATE = topology.FLOATING["private"].partition("/")[0]
-BOTH = {PUBLIC, PRIVATE}
+BOTH = set(topology.floating())  # each in both families
 ANSWER_S_MAX = 5.0  # bounds a test that hangs; TCP's first retransmissions fit in
 
 

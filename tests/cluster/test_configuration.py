@@ -40,7 +40,7 @@ def test_services_and_addresses_change_and_connections_survive(
 ) -> None:
     holder = lab.wait_for_holder()
     added = apply(
-        lab, holder, write(tmp_path, CLUSTER_TOML.replace("weight = 2", "weight = 3") + MORE)
+        lab, holder, write(tmp_path, CLUSTER_TOML.replace("weight = 2", "weight = 3", 1) + MORE)
     )
     assert (added["revision"], added["applied"]) == (2, True)
     assert {node["state"] for node in added["nodes"]} == {"in force"}

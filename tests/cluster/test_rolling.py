@@ -15,7 +15,7 @@ from chaos import checkers
 from chaos.configs import cluster_toml
 from chaos.history import Fault, History
 from chaos.lab import Lab
-from chaos.topology import FLOATING
+from chaos.topology import floating
 from chaos.traffic import TCP, UDP, Traffic
 
 pytestmark = pytest.mark.cluster
@@ -89,7 +89,7 @@ def test_rolling_upgrade_under_traffic_loses_no_connection(calm_lab: Lab) -> Non
     for verdict in (
         checkers.one_speaker(history, cut),
         checkers.holder_moved(history, cut, "public"),
-        checkers.addresses_together(history, cut, tuple(FLOATING)),
+        checkers.addresses_together(history, cut, floating()),
         checkers.connections_survived(history, cut, len(TCP)),
     ):
         assert verdict.valid is True, verdict

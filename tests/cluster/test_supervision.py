@@ -13,7 +13,7 @@ from chaos import checkers
 from chaos.history import Fault, History
 from chaos.lab import Lab
 from chaos.netns import entered
-from chaos.topology import FLOATING, SWITCH
+from chaos.topology import SWITCH, floating
 from chaos.traffic import TCP, UDP, Traffic
 from hanat.config import load_node, parse_cluster, read_key
 from hanat.core.identity import Identity
@@ -55,7 +55,7 @@ def test_daemon_killed_alone_loses_no_flow_and_its_node_comes_back(lab: Lab) -> 
     for verdict in (
         checkers.one_speaker(history, cut),
         checkers.holder_moved(history, cut, "public"),
-        checkers.addresses_together(history, cut, tuple(FLOATING)),
+        checkers.addresses_together(history, cut, floating()),
         checkers.connections_survived(history, cut, len(TCP)),
     ):
         assert verdict.valid is True, verdict
