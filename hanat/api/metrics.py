@@ -259,6 +259,11 @@ def _completeness(flows: FlowStatus) -> Iterator[Metric]:
         [((), flows.resyncs)],
     )
     yield _counter(
+        "hanat_conn_ended",
+        "Flows that this node, as holder, ended because the rules changed.",
+        [((), flows.ended)],
+    )
+    yield _counter(
         "hanat_conn_repaired",
         "Entries that were missing here, or had stayed, and a resync found.",
         [((), flows.repaired)],

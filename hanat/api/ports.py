@@ -95,7 +95,8 @@ class Backend(Protocol):
 
         Returns:
             ``revision``, ``changes`` (one line each), ``same_text``, ``applied``; if it was,
-            also ``nodes``, as in `Shown`.
+            also ``nodes``, as in `Shown`, and ``ended``, the number of flows that did not fit
+            any more, by reason.
 
         Raises:
             ConfigError: With every problem; nothing was changed, as with the next three.

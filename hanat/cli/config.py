@@ -123,6 +123,7 @@ def apply(ctx: click.Context, *, file: Path, revision: int | None, api: str, as_
         _print_changes(answer)
         if answer.get("applied"):
             click.echo(f"revision {answer['revision']}: {_who(answer)}")
+            _print_ended(answer.get("ended"))
     if not states <= {"in force", "not reachable"}:
         ctx.exit(EXIT_FAILED)
 
@@ -163,6 +164,15 @@ def _print_changes(answer: Mapping[str, Any]) -> None:
         click.echo(f"revision {answer['revision']} is this text already")
     elif not changes:
         click.echo("only comments, order or notation differ")
+
+
+def _print_ended(ended: object) -> None:
+    """Say how many flows the change ended, and why."""
+    counts = ended if isinstance(ended, dict) else {}
+    total = sum(count for count in counts.values() if isinstance(count, int))
+    if total:
+        why = ", ".join(f"{text(reason)} {text(count)}" for reason, count in sorted(counts.items()))
+        click.echo(f"{total} {'flow' if total == 1 else 'flows'} ended: {why}")
 
 
 def _who(document: Mapping[str, Any]) -> str:

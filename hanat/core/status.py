@@ -114,6 +114,7 @@ class FlowStatus:
         flows: Translated, established flows known here.
         complete: This kernel has every committed flow.
         resyncs: Times everything was told anew.
+        ended: Flows that this node, as holder, ended because they did not fit the rules.
         restarts: Times the flow worker ended and was started again.
         age_s: Since the flow worker told all this; None before it ever did. Not a moment,
             unless it hangs.
@@ -135,6 +136,7 @@ class FlowStatus:
     flows: int = 0
     complete: bool = False
     resyncs: int = 0
+    ended: int = 0
     restarts: int = 0
     age_s: float | None = None
 

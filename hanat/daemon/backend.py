@@ -42,6 +42,7 @@ from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.daemon.historian import Historian
+from hanat.daemon.reconciling import Reconciling
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
@@ -63,6 +64,7 @@ class Parts:
     worker: FlowClient
     changes: Changes
     historian: Historian
+    reconciling: Reconciling
     lateness: Histogram
     unannounced: Callable[[], int]
     clock: Callable[[], float]
@@ -249,7 +251,13 @@ class DaemonBackend:
 
     async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
         """See `api.ports.Backend.change`."""
-        return await self._parts.changes.change(text, based_on, dry_run=dry_run)
+        reconciling = self._parts.reconciling
+        before = reconciling.ended.copy()
+        answer = await self._parts.changes.change(text, based_on, dry_run=dry_run)
+        if answer["applied"]:
+            await reconciling.settled()
+            answer["ended"] = dict(reconciling.ended - before)
+        return answer
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         """See `api.ports.Backend.history`."""

@@ -17,6 +17,7 @@ from functools import partial
 from hanat.daemon.log import to_stderr
 from hanat.flowsync.service import FlowService
 from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.routes import KernelRoutes
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 GENERATION_0 = 50_000  # flows are no cycles: look for those less often
@@ -38,7 +39,7 @@ def main() -> int:
 
 async def _serve(opened: socket.socket) -> None:
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-    await FlowService(KernelConntrack(), clock=clock).run(opened)
+    await FlowService(KernelConntrack(), KernelRoutes(), clock=clock).run(opened)
 
 
 if __name__ == "__main__":

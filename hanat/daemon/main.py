@@ -49,6 +49,7 @@ from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.origin import failure_of_node
 from hanat.daemon.placing import placements
+from hanat.daemon.reconciling import Reconciling
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
 from hanat.daemon.wire import BothWires
@@ -179,6 +180,7 @@ class Daemon:
             self._replica, self._guard, origin=self._incarnation, kick=self._kick
         )
         self._worker = self._replication.worker
+        self._reconciling = Reconciling(self._worker, settings)
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
@@ -256,8 +258,8 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._changes, self._historian, self._lateness,
-                lambda: self._executor.refused, clock,
+                self._worker, self._changes, self._historian, self._reconciling,
+                self._lateness, lambda: self._executor.refused, clock,
             )
         )  # fmt: skip
         try:
@@ -338,7 +340,7 @@ class Daemon:
                 flushed=lambda: self._feed(FlowsFlushed()),
                 transfer=self._transfer,
                 finish=self._stopped.set,
-                ended=self._feed,
+                ended=self._reconciling.watching(self._feed),
                 soon=loop.call_soon,
             ),
         )  # fmt: skip

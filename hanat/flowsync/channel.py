@@ -14,10 +14,12 @@ the daemon starts anew.
                       REPORT                   answer with STATUS
                       SCOPE   JSON             what is captured, and is ours to delete
                       QUERY   number, JSON     look flows up, perhaps delete them
+                      RECONCILE number, JSON   end what does not fit these rules, as holder
     to the daemon     PROPOSE sequence, term, batch
                       FLUSHED number
                       STATUS  JSON
                       ANSWER  number, JSON
+                      RECONCILED number, JSON  how many flows ended, by reason
                       COMPLETE flag            whether the kernel has all committed flows
 """
 
@@ -52,6 +54,8 @@ class Kind(IntEnum):
     SCOPE = 13
     QUERY = 14
     ANSWER = 15
+    RECONCILE = 16
+    RECONCILED = 17
 
 
 TERM = NUMBER = Struct("!Q")

@@ -76,6 +76,8 @@ class FlowClient:
         self._kept: list[bytes] = []
         self._flushes: dict[int, Callable[[], None]] = {}
         self._queries: dict[int, asyncio.Future[Answer]] = {}
+        self._rules: bytes | None = None
+        self._reconciled: dict[int, Callable[[Mapping[str, int]], None]] = {}
         self._number = 0
         self._status = FlowStatus()
         self._past = FlowStatus()  # the sums of the workers that ended
@@ -97,6 +99,8 @@ class FlowClient:
             return
         channel = self._channel = Channel(self._on_frame, lambda: self._lost(channel))
         self.set_scope(self._scope)
+        if self._rules is not None:
+            self.reconcile(self._rules, lambda _counts: None)
         if self._term is not None:
             self._send_kept()
             channel.send(Kind.START, TERM.pack(self._term))
@@ -160,6 +164,9 @@ class FlowClient:
         for done in self._flushes.values():
             self._loop.call_soon(done)
         self._flushes.clear()
+        for told in self._reconciled.values():
+            self._loop.call_soon(told, {})
+        self._reconciled.clear()
         self._start_later()
 
     def _start_later(self) -> None:
@@ -208,6 +215,21 @@ class FlowClient:
         self._number += 1
         self._flushes = {self._number: done}  # who asked before does not wait any more
         self._send(Kind.FLUSH, NUMBER.pack(self._number))
+
+    def reconcile(self, rules: bytes, done: Callable[[Mapping[str, int]], None]) -> None:
+        """End, as holder, the flows that do not fit rules that were just installed.
+
+        Args:
+            rules: JSON of a document of `core.reconcile.Rules`.
+            done: Takes how many flows ended, by reason; none without a worker.
+        """
+        self._rules = rules
+        if self._channel is None:
+            self._loop.call_soon(done, {})
+            return
+        self._number += 1
+        self._reconciled[self._number] = done
+        self._send(Kind.RECONCILE, NUMBER.pack(self._number) + rules)
 
     def resync(self, *, again: bool) -> None:
         """Tell everything once more.
@@ -272,6 +294,11 @@ class FlowClient:
                     done()
             case Kind.ANSWER:
                 self._on_answer(body)
+            case Kind.RECONCILED:
+                (number,) = NUMBER.unpack_from(body)
+                told = self._reconciled.pop(number, None)
+                if told is not None:
+                    told(json.loads(body[NUMBER.size :]))
             case Kind.STATUS:
                 self._on_status(json.loads(body))
             case Kind.COMPLETE:
@@ -409,7 +436,7 @@ class FlowClient:
             name: getattr(past, name) + getattr(now, name)
             for name in (
                 "captured", "committed", "received", "installed", "deleted", "clashed", "failed",
-                "repaired", "dropped", "overruns", "resyncs",
+                "repaired", "dropped", "overruns", "resyncs", "ended",
             )
         }  # fmt: skip
         return replace(now, **sums)

@@ -9,12 +9,13 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
+from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
 from hanat.flowsync.worker import FlowWorker
-from hanat.kernel.ports import Conntrack
+from hanat.kernel.ports import Conntrack, Routes
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +25,14 @@ class FlowService:
 
     Args:
         conntrack: The kernel's table.
+        routes: Its routing table.
         clock: Seconds of CLOCK_BOOTTIME.
     """
 
-    def __init__(self, conntrack: Conntrack, *, clock: Callable[[], float]) -> None:
+    def __init__(self, conntrack: Conntrack, routes: Routes, *, clock: Callable[[], float]) -> None:
         self._worker = FlowWorker(
             conntrack,
+            routes,
             propose=self._propose,
             completed=lambda complete: self._channel.send(Kind.COMPLETE, FLAG.pack(complete)),
             clock=clock,
@@ -45,6 +48,7 @@ class FlowService:
             Kind.FORGET: lambda _body: self._worker.forget(),
             Kind.REPORT: self._report,
             Kind.QUERY: self._query,
+            Kind.RECONCILE: self._reconcile,
         }
         self._ended = asyncio.Event()
         self._channel = Channel(self._on_frame, self._ended.set)
@@ -109,6 +113,14 @@ class FlowService:
             kill=document["kill"],
             done=done,
         )
+
+    def _reconcile(self, body: bytes) -> None:
+        def done(counts: Mapping[str, int]) -> None:
+            self._channel.send(
+                Kind.RECONCILED, body[: NUMBER.size] + json.dumps(dict(counts)).encode()
+            )
+
+        self._worker.reconcile(Rules.from_document(json.loads(body[NUMBER.size :])), done)
 
     def _report(self, _body: bytes) -> None:
         counts = [

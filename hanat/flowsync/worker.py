@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hanat.core.flows import FlowTable, ServerKey
+from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
@@ -12,8 +13,13 @@ from hanat.flowsync.backup import BackupSide
 from hanat.flowsync.channel import Answer
 from hanat.flowsync.holder import HolderSide
 from hanat.flowsync.query import Query
+from hanat.flowsync.reconciliation import Ended, Reconciliation
 from hanat.flowsync.window import Propose
-from hanat.kernel.ports import Conntrack
+from hanat.kernel.ports import Conntrack, Routes
+
+
+def _nobody_asked(_counts: Mapping[str, int]) -> None:
+    return
 
 
 class FlowWorker:
@@ -21,6 +27,7 @@ class FlowWorker:
 
     Args:
         conntrack: The kernel's table.
+        routes: Its routing table.
         propose: Appends a batch of a term to the log: ``propose(term, batch, done)``;
             returns False when this node does not lead.
         completed: Called with whether this kernel has all committed flows, when that
@@ -31,12 +38,16 @@ class FlowWorker:
     def __init__(
         self,
         conntrack: Conntrack,
+        routes: Routes,
         *,
         propose: Propose,
         completed: Callable[[bool], None],
         clock: Callable[[], float],
     ) -> None:
-        self._conntrack = conntrack
+        self._conntrack, self._routes = conntrack, routes
+        self._rules = Rules()
+        self._reconciliation: Reconciliation | None = None
+        self.ended = 0
         self._table = FlowTable()
         self._holder = HolderSide(conntrack, self._table, propose, clock)
         self._backup = BackupSide(conntrack, self._table, completed)
@@ -58,6 +69,7 @@ class FlowWorker:
         """
         self._holder.start(term)
         self._backup.note(complete=True)  # this kernel's table is what counts now
+        self._reconcile(_nobody_asked)  # what the former holder left
 
     def stop_capture(self) -> None:
         """Read what waits, then stop; what was proposed and not committed counts as dropped."""
@@ -107,6 +119,37 @@ class FlowWorker:
             limit=limit, found=found, done=done,
         ).step()  # fmt: skip
 
+    def reconcile(self, rules: Rules, done: Ended) -> None:
+        """End flows that do not fit rules that were just installed, in steps.
+
+        Args:
+            rules: In force.
+            done: Takes how many ended, by reason; at once if this node does not hold.
+        """
+        self._rules = rules.after(self._rules)
+        self._reconcile(done)
+
+    def _reconcile(self, done: Ended) -> None:
+        """Begin at the start of the table; what was begun before goes on with these rules."""
+        waiting = [done]
+        if self._reconciliation is not None:
+            waiting += self._reconciliation.abandon()
+        if not self._holder.active or not self._rules.devices:
+            self._reconciliation = None
+            for one in waiting:
+                one({})
+            return
+        self._reconciliation = Reconciliation(
+            self._conntrack, self._routes, self._rules, end=self._end, waiting=waiting
+        )
+        self._reconciliation.begin()
+
+    def _end(self, records: list[bytes]) -> bool:
+        if not self._holder.kill(records):
+            return False
+        self.ended += len(records)
+        return True
+
     def status(self) -> FlowStatus:
         """Return the counters; what the kernel has to tell is read first."""
         holder, backup = self._holder, self._backup
@@ -128,6 +171,7 @@ class FlowWorker:
             flows=len(self._table),
             complete=backup.complete,
             resyncs=holder.resyncs,
+            ended=self.ended,
         )
 
     def counts(self) -> Mapping[ServerKey, int]:

@@ -227,7 +227,7 @@ class KernelConntrack:
         """See `ports.Conntrack.dump`."""
         return [record for records in self.walk() for record in records]
 
-    def walk(self) -> Iterator[list[bytes]]:
+    def walk(self, *, every: bool = False) -> Iterator[list[bytes]]:
         """See `ports.Conntrack.walk`."""
         netlink = NetlinkClient(NETLINK_NETFILTER)
         try:
@@ -235,7 +235,11 @@ class KernelConntrack:
                 CT_GET, dump_message(), operation="list flows", target="conntrack"
             ):
                 found = self._reader.records([buffer[start:end] for buffer, start, end in answers])
-                yield [record for record in found if record is not None and is_translated(record)]
+                yield [
+                    record
+                    for record in found
+                    if record is not None and (every or is_translated(record))
+                ]
         finally:
             netlink.close()
 

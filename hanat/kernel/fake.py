@@ -408,14 +408,35 @@ class FakeConntrack:
         self._kernel.meet_fault("conntrack.dump")
         return [record for record in self._kernel.flows.records() if is_translated(record)]
 
-    def walk(self) -> Iterator[list[bytes]]:
+    def walk(self, *, every: bool = False) -> Iterator[list[bytes]]:
         """See `ports.Conntrack.walk`."""
-        yield self.dump()
+        if every:
+            self._kernel.meet_fault("conntrack.dump")
+        yield self._kernel.flows.records() if every else self.dump()
 
     def count(self) -> int:
         """See `ports.Conntrack.count`."""
         self._kernel.meet_fault("conntrack.count")
         return len(self._kernel.flows.records())
+
+
+class FakeRoutes:
+    """Implements `ports.Routes`."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._kernel = kernel
+
+    def device_of(self, address: bytes) -> str:
+        """See `ports.Routes.device_of`."""
+        wanted = ip_address(address)
+        found = ""
+        for name, device in self._kernel.devices.items():
+            for one in device.addresses:
+                if wanted == one.ip:
+                    return "lo"
+                if wanted in one.network:
+                    found = name
+        return found
 
 
 class FakeLinks:

@@ -315,8 +315,12 @@ class Conntrack(Protocol):
         """Return the records of all translated flows."""
         ...
 
-    def walk(self) -> Iterator[list[bytes]]:
-        """Return the same in slices, each as the kernel hands it out: at the latest moment."""
+    def walk(self, *, every: bool = False) -> Iterator[list[bytes]]:
+        """Return the same in slices, each as the kernel hands it out: at the latest moment.
+
+        Args:
+            every: Also flows that are not translated.
+        """
         ...
 
     def count(self) -> int:
@@ -341,6 +345,18 @@ class AddressRemoved:
 
 
 LinkChange = CarrierChanged | AddressRemoved
+
+
+class Routes(Protocol):
+    """The routing table."""
+
+    def device_of(self, address: bytes) -> str:
+        """Return the device by which a packed address is reached.
+
+        ``lo`` for an address of this machine, empty if there is no way to it. Never raises:
+        a kernel that does not answer knows no way.
+        """
+        ...
 
 
 class LinkWatch(Protocol):

@@ -192,3 +192,35 @@ def answers(lab: Lab, address: str, port: int) -> bool:
     with probe:
         probe.settimeout(1.0)
         return probe.connect_ex((address, port)) == 0
+
+
+def test_client_that_keeps_sending_leaves_a_removed_server(lab: Lab, tmp_path: Path) -> None:
+    holder = lab.wait_for_holder()
+    with entered(lab.topology.namespace(topology.CLIENT)):
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with asking:
+        asking.settimeout(5)
+        asking.connect((PUBLIC, 53))
+        before = server_asked(lab, holder, asking)
+        number = before.removeprefix("10.11.12.10")
+        table = f'  [[service.server]]\n  name = "udp{number}"\n  address = "{before}:5353"\n'
+        assert table in CLUSTER_TOML
+
+        file = write(tmp_path, CLUSTER_TOML.replace(table, ""))
+        done = config(lab, holder, "apply", file)
+
+        assert done.returncode == 0, done.stderr
+        assert "1 flow ended: server 1" in done.stdout
+        assert server_asked(lab, holder, asking) != before
+    status = lab.status(holder)
+    assert status is not None
+    assert status["flows"]["ended"] == 1
+
+
+def server_asked(lab: Lab, node: str, asking: socket.socket) -> str:
+    """Exchange a datagram; return the address of the server that has the flow."""
+    asking.send(b"?")
+    assert asking.recv(16) == b"?"
+    port = asking.getsockname()[1]
+    listing = lab.exec_in(node, ["conntrack", "-L", "-p", "udp", "--sport", str(port)]).stdout
+    return listing.split(" src=")[2].split()[0]

@@ -1,6 +1,6 @@
 """What the contract suite judges: the adapters of one kernel, and that kernel's outside.
 
-Both subjects offer the same: six adapters and what only the outside world does.
+Both subjects offer the same: seven adapters and what only the outside world does.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from hanat.kernel.fake import (
     FakeGate,
     FakeKernel,
     FakeLinks,
+    FakeRoutes,
 )
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Gate, Links
+from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Gate, Links, Routes
+from hanat.kernel.routes import KernelRoutes
 from tests.kernel.namespaces import run, until
 
 DEVICES = ("eth0", "eth1")
@@ -34,7 +36,7 @@ DEVICES = ("eth0", "eth1")
 
 @dataclass(frozen=True)
 class Adapters:
-    """All six, by the names of their Protocols."""
+    """All seven, by the names of their Protocols."""
 
     addresses: Addresses
     announcer: Announcer
@@ -42,6 +44,7 @@ class Adapters:
     gate: Gate
     conntrack: Conntrack
     links: Links
+    routes: Routes
 
 
 TCP_STATES = {"FIN_WAIT": 4, "TIME_WAIT": 7, "CLOSE": 8}
@@ -91,6 +94,7 @@ class FakeOutside:
             gate=FakeGate(self.kernel),
             conntrack=FakeConntrack(self.kernel),
             links=FakeLinks(self.kernel),
+            routes=FakeRoutes(self.kernel),
         )
 
     def set_carrier(self, device: str, *, carrier: bool) -> None:
@@ -148,6 +152,7 @@ class KernelOutside:
         self._gate = KernelGate()
         self._conntrack = KernelConntrack()
         self._links = KernelLinks()
+        self._routes = KernelRoutes()
         self._stranger = KernelConntrack()
 
     def adapters(self) -> Adapters:
@@ -159,12 +164,13 @@ class KernelOutside:
             gate=self._gate,
             conntrack=self._conntrack,
             links=self._links,
+            routes=self._routes,
         )
 
     def close(self) -> None:
         """Release all descriptors."""
         for adapter in (self._addresses, self._announcer, self._firewall, self._gate,
-                        self._conntrack, self._links, self._stranger):  # fmt: skip
+                        self._conntrack, self._links, self._routes, self._stranger):  # fmt: skip
             adapter.close()
 
     def set_carrier(self, device: str, *, carrier: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
@@ -52,6 +52,32 @@ def test_installed_flows_are_dumped_as_they_were(subject: Subject) -> None:
     assert done == Installed(created=len(flows))
     assert _essence(subject.adapters.conntrack.dump()) == _essence(f.to_record() for f in flows)
     assert subject.adapters.conntrack.count() == len(flows)
+
+
+def test_walk_tells_of_untranslated_flows_only_when_asked(subject: Subject) -> None:
+    flow = inbound()
+    plain = replace(flow, reply=Tuple5(*_turned(flow.original)), status=STATUS_CONFIRMED)
+    subject.adapters.conntrack.install(
+        [
+            flow.to_record(),
+            replace(
+                plain,
+                original=replace(plain.original, source_port=7),
+                reply=replace(plain.reply, destination_port=7),
+            ).to_record(),
+        ]
+    )
+
+    def told(*, every: bool) -> set[int]:
+        slices = subject.adapters.conntrack.walk(every=every)
+        return {Flow.from_record(r).original.source_port for some in slices for r in some}
+
+    assert told(every=False) == {flow.original.source_port}
+    assert told(every=True) == {flow.original.source_port, 7}
+
+
+def _turned(side: Tuple5) -> tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address, int, int]:
+    return side.destination, side.source, side.destination_port, side.source_port
 
 
 def test_installed_flow_waits_for_weeks(subject: Subject) -> None:

@@ -24,7 +24,7 @@ from hanat.core.selection import Selection
 from hanat.flowsync.batch import CHANGES_MAX, Changes, encode
 from hanat.flowsync.channel import Answer
 from hanat.flowsync.worker import FlowWorker
-from hanat.kernel.fake import FakeConntrack, FakeKernel
+from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
 from tests.contract.flows import inbound, outbound
 
 TURNS_MAX = 2000
@@ -57,7 +57,11 @@ class Cluster:
 
         conntrack = FakeConntrack(self.kernels[place])
         worker = FlowWorker(
-            conntrack, propose=self._propose, completed=completed, clock=lambda: self.now
+            conntrack,
+            FakeRoutes(self.kernels[place]),
+            propose=self._propose,
+            completed=completed,
+            clock=lambda: self.now,
         )
         worker.set_scope(SCOPE)
         return worker

@@ -14,7 +14,7 @@ from hanat.flowsync import holder
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel import conntrack
 from hanat.kernel.conntrack import KernelConntrack
-from hanat.kernel.fake import FakeConntrack, FakeKernel
+from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
 from tests.contract.flows import inbound
 
 pytestmark = pytest.mark.kernel
@@ -31,10 +31,15 @@ class Pair:
         self.other = FakeKernel((), lambda: 0.0)
         self.complete = False
         self.holder = FlowWorker(
-            self.kernel, propose=self._propose, completed=lambda _: None, clock=lambda: 0.0
+            self.kernel,
+            FakeRoutes(self.other),
+            propose=self._propose,
+            completed=lambda _: None,
+            clock=lambda: 0.0,
         )
         self.backup = FlowWorker(
             FakeConntrack(self.other),
+            FakeRoutes(self.other),
             propose=self._propose,
             completed=self._note,
             clock=lambda: 0.0,

@@ -1,0 +1,98 @@
+"""End the flows of the holder's kernel that no longer fit its rules, in slices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from hanat.core.reconcile import Rules
+from hanat.errors import KernelError
+from hanat.kernel.ports import Conntrack, Routes
+
+log = logging.getLogger(__name__)
+
+Ended = Callable[[Mapping[str, int]], None]
+
+# Of untranslated flows only; strangers choose addresses, but not how many are remembered.
+ROUTES_KEPT_MAX = 10_000
+
+
+class Reconciliation:
+    """One that is under way.
+
+    Args:
+        conntrack: The kernel's table.
+        routes: Its routing table.
+        rules: In force.
+        end: Deletes flows here and on the backups; returns False if this node stopped holding.
+        waiting: Take the number of flows that ended, by reason.
+    """
+
+    def __init__(
+        self,
+        conntrack: Conntrack,
+        routes: Routes,
+        rules: Rules,
+        *,
+        end: Callable[[list[bytes]], bool],
+        waiting: list[Ended],
+    ) -> None:
+        self._slices = conntrack.walk(every=True)
+        self._routes, self._rules, self._end, self._waiting = routes, rules, end, waiting
+        self._devices: dict[bytes, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._abandoned = False
+
+    def abandon(self) -> list[Ended]:
+        """Stop; return who waits."""
+        self._abandoned = True
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def begin(self) -> None:
+        """Read the first slice when the loop has had its turn."""
+        asyncio.get_running_loop().call_soon(self.step)
+
+    def step(self) -> None:
+        """Read a slice; the loop has its turn before the next."""
+        if self._abandoned:
+            return
+        over = True
+        try:
+            records = next(self._slices, None)
+            if records is not None:
+                over = not self._look(records)
+        except KernelError as error:
+            log.error("flowsync op=reconcile found=%r", str(error))  # noqa: TRY400 - the text says it all
+        if not over:
+            self.begin()
+            return
+        if self._counts:
+            counts = " ".join(f"{why}={count}" for why, count in sorted(self._counts.items()))
+            log.info("flowsync reconciled ended=%d %s", self._counts.total(), counts)
+        for done in self.abandon():
+            done(self._counts)
+
+    def _look(self, records: list[bytes]) -> bool:
+        """End what does not fit; return whether to go on."""
+        found: list[bytes] = []
+        reasons: Counter[str] = Counter()
+        for record in records:
+            why = self._rules.misfit(record, self._device_of)
+            if why is not None:
+                found.append(record)
+                reasons[why.value] += 1
+        if found and not self._end(found):
+            return False
+        self._counts += reasons
+        return True
+
+    def _device_of(self, address: bytes) -> str:
+        device = self._devices.get(address)
+        if device is None:
+            if len(self._devices) >= ROUTES_KEPT_MAX:
+                self._devices.clear()
+            device = self._devices[address] = self._routes.device_of(address)
+        return device
