@@ -1,10 +1,12 @@
-"""What the handlers of the API share: who may write, bodies, answers."""
+"""What the handlers of the API share: who may ask, bodies, answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
+from ipaddress import ip_address
 from typing import Any, Final
 
 from aiohttp import web
@@ -21,24 +23,73 @@ from hanat.errors import (
 
 BODY_BYTES_MAX: Final = 64 * 1024
 BODY_WAIT_S: Final = 5.0
+HOST_CHARS_SHOWN: Final = 60
+HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+
+
+# What load balancers and monitors ask; nothing in it tells of addresses or connections of users.
+OPEN_PATHS: Final = ("/livez", "/readyz", "/leader", "/standby", "/metrics")
 
 
 class RefusedOverTcpError(RefusedError):
-    """A write came over TCP, where nobody proves who he is."""
+    """Something else than health came over TCP, where nobody proves who he is."""
 
     def __str__(self) -> str:
         return (
-            "not changed: this TCP address has no authentication and is read-only; "
-            "send the request over the Unix socket of a node"
+            "refused: a TCP address has no authentication and answers "
+            f"{', '.join(OPEN_PATHS)}; send the request over the Unix socket of a node"
         )
 
 
-def demand_unix_socket(request: web.Request) -> None:
-    """Refuse a request that came over TCP."""
+class StrangeHostError(RefusedError):
+    """A request that came over TCP is for a name that is not this node's.
+
+    A page in somebody's browser may let its name stand for our address (DNS rebinding); what
+    it then sends carries that name.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self._host = host[:HOST_CHARS_SHOWN]
+
+    def __str__(self) -> str:
+        return (
+            f"refused: {self._host!a} is no name of this node; use its address, "
+            "or add the name to hosts in [api]"
+        )
+
+
+def demand_open(request: web.Request, names: frozenset[str]) -> None:
+    """Refuse what came over TCP and is not for everybody.
+
+    Args:
+        request: Any.
+        names: Of this node, in lower case; addresses need not be among them.
+    """
     transport = request.transport
     connection = None if transport is None else transport.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX:
+    if connection is not None and connection.family == socket.AF_UNIX:
+        return
+    host = request.headers.get("Host", "")
+    if host and not _is_ours(host, names):
+        raise StrangeHostError(host)
+    if request.path not in OPEN_PATHS:
         raise RefusedOverTcpError
+
+
+def _is_ours(host: str, names: frozenset[str]) -> bool:
+    """Say whether a Host header has an address (which no name server gives away) or our name."""
+    match = HOST.fullmatch(host)
+    if match is None:
+        return False
+    name = (match[1] or match[2]).lower().rstrip(".")
+    if name in names:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def read_body(request: web.Request, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
@@ -67,6 +118,8 @@ def refusal_of(error: HanatError) -> web.Response:
     match error:
         case RefusedOverTcpError():
             status = 403
+        case StrangeHostError():
+            status = 421  # RFC 9110 section 15.5.20
         case StaleRevisionError():
             status = 412  # RFC 9110 section 13.1.1: If-Match evaluates to false
             more = {"revision": error.current}

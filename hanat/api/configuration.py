@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from hanat.api.answers import demand_unix_socket, json_answer, read_body
+from hanat.api.answers import json_answer, read_body
 from hanat.api.errors import BadRequestError
 from hanat.api.ports import Backend
 from hanat.config.document import TEXT_BYTES_MAX
@@ -50,7 +50,6 @@ class ConfigurationRoutes:
         return answer
 
     async def _change(self, request: web.Request) -> web.StreamResponse:
-        demand_unix_socket(request)
         dry_run = _dry_run(request)
         based_on = _based_on(request)
         body = await read_body(request, bytes_max=TEXT_BYTES_MAX)

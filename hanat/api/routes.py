@@ -8,8 +8,8 @@ a burst costs the others is one rendering, not thirty.
 
 Every answer that is not a document is JSON with an ``error``, a sentence, and an
 ``exit_code``, what a command that shows it ends with (`hanat.errors`). There is
-no authentication yet, hence whoever may write must be able to open the Unix
-socket; over TCP only reading is allowed.
+no authentication yet, hence over TCP only health and metrics are told; for anything
+else one must be able to open the Unix socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aiohttp import web
 
 from hanat.api.answers import (
     BODY_BYTES_MAX,
-    demand_unix_socket,
+    demand_open,
     error_answer,
     json_answer,
     read_body,
@@ -46,8 +46,8 @@ _COMPLAINTS = logging.getLogger("hanat.complaints")
 class Routes:
     """The handlers of one server over one backend."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, names: frozenset[str]) -> None:
+        self._backend, self._names = backend, names
         self._metrics = Metrics(backend.status)
         self._turn = asyncio.Lock()
 
@@ -73,6 +73,7 @@ class Routes:
     ) -> web.StreamResponse:
         """Turn whatever a handler raises into JSON; end the connection after the answer."""
         try:
+            demand_open(request, self._names)
             if request.method == "GET" and request.path != "/v1/connections":
                 # The lock is handed on, and everybody else gets the loop in between.
                 async with self._turn:
@@ -104,7 +105,6 @@ class Routes:
         return json_answer(200, found)
 
     async def _kill(self, request: web.Request) -> web.StreamResponse:
-        demand_unix_socket(request)
         found = await self._backend.connections(wanted_of(request.url), kill=True)
         return json_answer(200, {"killed": found["count"]})
 
@@ -136,7 +136,6 @@ class Routes:
         )
 
     async def _switchover(self, request: web.Request) -> web.StreamResponse:
-        demand_unix_socket(request)
         to = _switchover_target(await read_body(request))
         return json_answer(200, {"holder": await self._backend.switchover(to)})
 

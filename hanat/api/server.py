@@ -18,7 +18,7 @@ import errno
 import logging
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,25 +41,34 @@ EXHAUSTED_WAIT_S: Final = 1.0
 CLOSE_WAIT_S: Final = 1.0
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+ADVICE: Final = "it answers on every address, floating ones too; name one of this node"
+
+_LOG: Final = logging.getLogger(__name__)
 _COMPLAINTS: Final = logging.getLogger("hanat.complaints")
 
 
-async def serve(listens: Sequence[UnixListen | TcpListen], backend: Backend) -> ApiServer:
+async def serve(
+    listens: Sequence[UnixListen | TcpListen], backend: Backend, *, names: Iterable[str] = ()
+) -> ApiServer:
     """Open every listener and answer on it until closed.
 
     Args:
         listens: Where; a TCP port of 0 lets the kernel choose, see `ApiServer.listens`.
         backend: The daemon.
+        names: By which this node is asked over TCP, beside its addresses and its host name.
 
     Raises:
         StartupError: One of the places cannot be had; then none is kept.
     """
-    runner = web.AppRunner(Routes(backend).application(), shutdown_timeout=CLOSE_WAIT_S)
+    known = frozenset(name.lower() for name in ("localhost", socket.gethostname(), *names))
+    runner = web.AppRunner(Routes(backend, known).application(), shutdown_timeout=CLOSE_WAIT_S)
     await runner.setup()
     server = ApiServer(runner)
     try:
         for listen in listens:
             await server.listen(listen)
+            if isinstance(listen, TcpListen) and listen.is_everywhere:
+                _LOG.warning("api listen=%s port=%d to_do=%r", listen.host, listen.port, ADVICE)
     except StartupError:
         await server.close()
         raise

@@ -13,7 +13,7 @@ import click
 from hanat.cli.client import api_option, json_option, print_json, request
 from hanat.cli.errors import CommandError
 from hanat.cli.render import text
-from hanat.config import check, parse_cluster, read_text
+from hanat.config import check, check_advice, parse_cluster, read_text
 from hanat.errors import EXIT_CONFIG_INVALID, EXIT_FAILED, ConfigError
 
 TIMEOUT_S = 30.0  # the node limits itself to less; this is for one that is stuck
@@ -40,13 +40,18 @@ def config() -> None:
 def check_files(ctx: click.Context, files: tuple[Path, ...], *, as_json: bool) -> None:
     """Check node and cluster files, alone and against each other.
 
-    Every problem is printed, and the exit code is 5 if there is one. A node file is also held
-    against the cluster file it names.
+    Every problem is printed, and the exit code is 5 if there is one; a warning changes nothing of
+    that. A node file is also held against the cluster file it names.
     """
     problems = check(files)
+    warnings = check_advice(files)
     if as_json:
-        print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})
+        found = {"problems": problems, "warnings": warnings}
+        lists = {name: [asdict(one) for one in some] for name, some in found.items()}
+        print_json({"ok": not problems, **lists})
     else:
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
         for problem in problems:
             click.echo(str(problem))
         wrong = {problem.file for problem in problems}

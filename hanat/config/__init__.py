@@ -7,7 +7,7 @@ return every problem at once, with its path in the file. pydantic does the work
 and does not leave this package.
 """
 
-from hanat.config.check import check, cross_check
+from hanat.config.check import check, check_advice, cross_check
 from hanat.config.cluster import load_cluster, parse_cluster
 from hanat.config.document import read_text
 from hanat.config.key import generate_key, read_key
@@ -15,6 +15,7 @@ from hanat.config.node import load_node
 
 __all__ = [
     "check",
+    "check_advice",
     "cross_check",
     "generate_key",
     "load_cluster",

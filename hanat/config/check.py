@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +60,31 @@ def cross_check(
         if isinstance(listen, TcpListen) and ip_version(listen.host) and listen.host in hosts
     )
     return tuple(problems)
+
+
+def advice(settings: NodeSettings, *, file: str) -> tuple[Problem, ...]:
+    """Return what is allowed in a node file, and rarely meant."""
+    return tuple(
+        Problem(
+            file,
+            path_of(("api", "listen", index)),
+            f"{listen.host} is every address of the machine, floating ones too: health and metrics "
+            "are told to whoever reaches one; listen on an address of the node",
+        )
+        for index, listen in enumerate(settings.api_listen)
+        if isinstance(listen, TcpListen) and listen.is_everywhere
+    )
+
+
+def check_advice(paths: Iterable[Path]) -> tuple[Problem, ...]:
+    """Return the advice for those of the files that are sound node files."""
+    found: list[Problem] = []
+    for path in paths:
+        with suppress(ConfigError):
+            text = read_text(path)
+            settings = parse_node(text, file=str(path), directory=path.absolute().parent)
+            found += advice(settings, file=str(path))
+    return tuple(found)
 
 
 def check(paths: Iterable[Path]) -> tuple[Problem, ...]:

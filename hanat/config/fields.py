@@ -366,6 +366,14 @@ def parse_api_listen(value: object) -> UnixListen | TcpListen:
     return TcpListen(host, parse_port(port))
 
 
+def parse_host(value: object) -> str:
+    """Return a name by which a machine is asked, without a port."""
+    text = parse_text(value)
+    if not HOST.fullmatch(text):
+        raise ValueError(f"{show(text)} is not a host name; write it without a port")
+    return text.lower()
+
+
 def ip_version(text: str) -> int | None:
     """Return 4 or 6, None when the text is no address."""
     try:

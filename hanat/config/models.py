@@ -49,6 +49,7 @@ VipReference = Annotated[str, PlainValidator(fields.parse_vip_reference)]
 ServiceListen = Annotated[fields.ListenText, PlainValidator(fields.parse_service_listen)]
 ServerAddress = Annotated[fields.ServerAddress, PlainValidator(fields.parse_server_address)]
 ApiListen = Annotated[UnixListen | TcpListen, PlainValidator(fields.parse_api_listen)]
+HostName = Annotated[str, PlainValidator(fields.parse_host)]
 
 
 class Table(BaseModel):
@@ -121,6 +122,7 @@ class ApiTable(Table):
     """``[api]``."""
 
     listen: list[ApiListen | None] | None = None
+    hosts: list[HostName | None] | None = None
 
 
 class PortsTable(Table):

@@ -66,6 +66,7 @@ def parse_node(text: str, *, file: str, directory: Path) -> NodeSettings:
         key_file=directory / _sound(model.key_file),
         interfaces={name: _sound(device) for name, device in _sound(model.interfaces).items()},
         api_listen=listens,
+        api_hosts=tuple(_sound(host) for host in (model.api and model.api.hosts) or ()),
         peers=peers,
         raft_port=_sound(ports.raft),
         mesh_port=_sound(ports.mesh),

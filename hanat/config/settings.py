@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from hanat.core.configuration import Address
@@ -37,12 +38,21 @@ class TcpListen:
     host: str
     port: int
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether that is every address of the machine."""
+        try:
+            return ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
     """All of ``node.toml``, paths made absolute relative to the file.
 
     Attributes:
+        api_hosts: Further names by which the API may be asked over TCP.
         peers: Every node, ordered by node id; three or five (one for a lab of one).
         interfaces: Logical name to kernel device, ``{"public": "eth0"}``.
     """
@@ -57,11 +67,18 @@ class NodeSettings:
     peers: tuple[Peer, ...]
     raft_port: int = 7411
     mesh_port: int = 7412
+    api_hosts: tuple[str, ...] = ()
 
     @property
     def myself(self) -> Peer:
         """This node among the peers."""
         return next(p for p in self.peers if p.node_id == self.node_id)
+
+    @property
+    def api_names(self) -> tuple[str, ...]:
+        """Names by which the API is asked over TCP."""
+        listens = (one.host for one in self.api_listen if isinstance(one, TcpListen))
+        return (self.node, *listens, *self.api_hosts)
 
     @property
     def conversation(self) -> Conversation:

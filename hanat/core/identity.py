@@ -5,7 +5,7 @@ Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from hanat.core.members import Members, named
@@ -28,7 +28,7 @@ class Identity:
             could be two majorities.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)  # no log, no traceback tells it
     cluster: str
     lease_s: float
     node_id: int

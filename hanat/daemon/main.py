@@ -251,15 +251,16 @@ class Daemon:
                 log.error("journal found=%r", str(error))  # noqa: TRY400 - the text says it all
 
     async def _run(self) -> int:
-        loop = self._loop = asyncio.get_running_loop()
+        loop, settings = asyncio.get_running_loop(), self._settings
+        self._loop = loop
         loop.set_exception_handler(self._broken)
-        await machine.check_neighbours(self._settings, self._configuration)
+        await machine.check_neighbours(settings, self._configuration)
         self._make_driver(loop)
         backend = self._backend = DaemonBackend(
             Parts(
-                self._settings, self._driver, self._replica, self._transport, self._mesh,
-                self._worker, self._changes, self._historian, self._reconciling,
-                self._lateness, lambda: self._executor.refused, clock,
+                settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
+                self._changes, self._historian, self._reconciling, self._lateness,
+                lambda: self._executor.refused, clock,
             )
         )  # fmt: skip
         try:
@@ -267,7 +268,7 @@ class Daemon:
             # under the feet of the first.
             self._mesh.bind(admit_only)
             await self._transport.listen()
-            server = await serve(self._settings.api_listen, backend)
+            server = await serve(settings.api_listen, backend, names=settings.api_names)
         except BaseException:
             await self._leave_peers()
             raise
@@ -283,12 +284,10 @@ class Daemon:
         self._lifeline.watch(
             loop, describe=backend.describe, orphaned=lambda: self._feed(ShutdownRequested())
         )
-        log.info("node=%s id=%d started", self._settings.node, self._settings.node_id)
+        log.info("node=%s id=%d started", settings.node, settings.node_id)
         dialling = loop.create_task(self._transport.dial())
         dialling.add_done_callback(self._dialling_ended)
-        self._adapters.announcer.prepare(
-            placements(self._configuration.vips, self._settings.interfaces)
-        )
+        self._adapters.announcer.prepare(placements(self._configuration.vips, settings.interfaces))
         realtime.settle()
         self._tick(loop.time())
         await self._stopped.wait()

@@ -38,7 +38,9 @@ async def sound() -> AsyncIterator[None]:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     backend = FakeBackend()
-    server = await serve([unix_in(tmp_path), TcpListen("127.0.0.1", 0)], backend)
+    server = await serve(
+        [unix_in(tmp_path), TcpListen("127.0.0.1", 0)], backend, names=["r1", "r1.example.com"]
+    )
     unix, tcp = server.listens
     assert isinstance(unix, UnixListen)
     assert isinstance(tcp, TcpListen)

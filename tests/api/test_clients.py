@@ -16,7 +16,7 @@ from tests.api.helpers import FakeBackend, ask, send_raw, unix_in
 
 
 async def test_an_unknown_path_is_404_in_json(served: Served) -> None:
-    answer = await ask(served.tcp, "/v1/nothing")
+    answer = await ask(served.unix, "/v1/nothing")
     assert answer.status == 404
     assert answer.document == {"error": "there is no '/v1/nothing' here", "exit_code": 2}
 
@@ -101,7 +101,7 @@ async def test_a_client_slow_with_its_body_is_told_408(
 ) -> None:
     monkeypatch.setattr(answers, "BODY_WAIT_S", 0.05)
     reader, writer = await asyncio.open_unix_connection(served.unix.path)
-    writer.write(b"POST /v1/switchover HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n{")
+    writer.write(b"POST /v1/switchover HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 12\r\n\r\n{")
     reply = await reader.read()
     writer.close()
     assert reply.startswith(b"HTTP/1.1 408 ")
@@ -119,7 +119,7 @@ async def test_a_client_that_does_not_read_is_cut_off(
 
 
 async def test_a_connection_carries_one_request(served: Served) -> None:
-    reply = await send_raw(served.tcp, b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+    reply = await send_raw(served.tcp, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 3)
     assert reply.count(b"HTTP/1.1 200 OK") == 1
     assert b"Connection: close" in reply
 
@@ -175,7 +175,9 @@ async def test_close_gives_a_running_switchover_up_after_its_time(
     api = await server.serve([unix_in(tmp_path)], Endless())
     reader, writer = await asyncio.open_unix_connection(tmp_path / "api.sock")
     body = b'{"to": "r2"}'
-    writer.write(b"POST /v1/switchover HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n" + body)
+    writer.write(
+        b"POST /v1/switchover HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 12\r\n\r\n" + body
+    )
     await asked.wait()
     await api.close()
     assert await reader.read() == b""
@@ -185,5 +187,5 @@ async def test_close_gives_a_running_switchover_up_after_its_time(
 async def send_one_more(where: TcpListen | UnixListen) -> None:
     """Use a connection; raise ConnectionError when the server ends it without an answer."""
     assert isinstance(where, TcpListen)
-    if not await send_raw(where, b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"):
+    if not await send_raw(where, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
         raise ConnectionError

@@ -29,14 +29,14 @@ async def put(
 
 
 async def test_text_comes_as_it_was_written_with_its_revision_as_etag(served: Served) -> None:
-    answer = await ask(served.tcp, "/v1/config")
+    answer = await ask(served.unix, "/v1/config")
     assert (answer.status, answer.body) == (200, SHOWN.text)
     assert answer.headers["Content-Type"] == "application/toml; charset=utf-8"
     assert answer.headers["Etag"] == '"3"'
 
 
 async def test_json_says_who_has_it_in_force(served: Served) -> None:
-    answer = await ask(served.tcp, "/v1/config", headers={"Accept": "application/json"})
+    answer = await ask(served.unix, "/v1/config", headers={"Accept": "application/json"})
     assert answer.headers["Etag"] == '"3"'
     assert answer.document == {
         "revision": 3,

@@ -15,7 +15,7 @@ CLIENT = ip_address("2001:db8::7")
 
 
 async def test_everything_is_wanted_by_default(served: Served) -> None:
-    answer = await ask(served.tcp, "/v1/connections")
+    answer = await ask(served.unix, "/v1/connections")
     assert answer.status == 200
     assert answer.document == {"count": 1, "connections": [{"service": "web"}]}
     assert served.backend.wanted == [(Wanted(), False)]

@@ -13,13 +13,38 @@ from tests.api.conftest import Served
 from tests.api.helpers import BACKUP, HOLDER, ask
 
 
-async def test_status_is_the_snapshot_on_both_sockets(served: Served) -> None:
+async def test_status_is_the_snapshot(served: Served) -> None:
     expected = json.loads(json.dumps(HOLDER.to_document()))
-    for where in (served.unix, served.tcp):
-        answer = await ask(where, "/v1/status")
-        assert answer.status == 200
-        assert answer.headers["Content-Type"].startswith("application/json")
-        assert answer.document == expected
+    answer = await ask(served.unix, "/v1/status")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert answer.document == expected
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/status", "/v1/config", "/v1/history", "/v1/connections", "/v1/nothing", "//livez"]
+)
+async def test_over_tcp_only_health_and_metrics_are_told(served: Served, path: str) -> None:
+    answer = await ask(served.tcp, path)
+    assert (answer.status, answer.document["exit_code"]) == (403, 4)
+    assert "/metrics; send the request over the Unix socket" in answer.document["error"]
+    assert served.backend.wanted == []
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:7480", "[::1]:7480", "localhost:80", "R1.Example.com", "r1."]
+)
+async def test_host_may_be_an_address_or_a_name_of_this_node(served: Served, host: str) -> None:
+    answer = await ask(served.tcp, "/livez", headers={"Host": host})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "r1.example.com.evil", "r1:x", "[r1]", "@r1"])
+async def test_host_of_another_name_is_refused(served: Served, host: str) -> None:
+    """A page whose name stands for our address reads nothing."""
+    answer = await ask(served.tcp, "/livez", headers={"Host": host})
+    assert answer.status in {400, 421}
+    assert (await ask(served.unix, "/livez", headers={"Host": host})).status in {200, 400}
 
 
 async def test_status_follows_the_backend(served: Served) -> None:
@@ -180,13 +205,13 @@ def labels_of(labels: dict[str, str]) -> str:
 
 
 async def test_history_is_all_of_it_or_the_newest(served: Served) -> None:
-    answer = await ask(served.tcp, "/v1/history")
+    answer = await ask(served.unix, "/v1/history")
     assert [event["term"] for event in answer.document["events"]] == [1, 2, 3]
-    answer = await ask(served.tcp, "/v1/history?limit=2")
+    answer = await ask(served.unix, "/v1/history?limit=2")
     assert [event["term"] for event in answer.document["events"]] == [2, 3]
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "limit=x", "limit=1&limit=2", "client=10.0.0.1"])
 async def test_history_with_another_parameter_is_refused(served: Served, query: str) -> None:
-    answer = await ask(served.tcp, f"/v1/history?{query}")
+    answer = await ask(served.unix, f"/v1/history?{query}")
     assert (answer.status, answer.document["exit_code"]) == (400, 2)

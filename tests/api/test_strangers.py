@@ -46,14 +46,16 @@ async def test_a_target_that_is_no_path_is_answered_with_400(
 
 
 async def test_a_second_request_in_the_same_bytes_does_no_harm(served: Served) -> None:
-    second = b"GET http://xn--/ HTTP/1.1\r\nHost: h\r\n\r\n"
-    reply = await send_raw(served.tcp, b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n" + second * 9)
+    second = b"GET http://xn--/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    reply = await send_raw(
+        served.tcp, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + second * 9
+    )
     assert reply.count(b"HTTP/1.1 ") <= 1
 
 
 async def test_a_request_line_may_come_byte_by_byte(served: Served) -> None:
     reader, writer = await asyncio.open_connection(served.tcp.host, served.tcp.port)
-    for byte in b"\r\nGET /livez HTTP/1.1\r\nHost: h\r\n\r\n":
+    for byte in b"\r\nGET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n":
         writer.write(bytes([byte]))
         await writer.drain()
         await asyncio.sleep(0)
@@ -85,7 +87,7 @@ async def test_what_the_library_raises_ends_one_connection(
 
 
 async def _one_request(where: TcpListen) -> None:
-    if not await send_raw(where, b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"):
+    if not await send_raw(where, b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"):
         raise ConnectionError
 
 
@@ -138,8 +140,10 @@ REQUESTS = st.lists(PIECES | st.binary(max_size=8), max_size=24).map(b"".join)
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@example(requests=[b"GET http://xn--/ HTTP/1.1\r\nHost: h\r\n\r\n"])
-@example(requests=[b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" * 2])
+@example(requests=[b"GET http://xn--/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+@example(
+    requests=[b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" * 2]
+)
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=8))
 def test_no_bytes_reach_the_handler_of_the_loop(
     requests: list[bytes], monkeypatch: pytest.MonkeyPatch

@@ -64,7 +64,18 @@ def test_problems_can_be_read_by_programs(node_file: Path) -> None:
                 "text": "must be from 1 to 255, found 0",
             }
         ],
+        "warnings": [],
     }
+
+
+def test_warning_is_told_and_changes_no_exit_code(node_file: Path) -> None:
+    node_file.write_text(node_file.read_text().replace("127.0.0.1:7480", "0.0.0.0:7480"))
+
+    result = call("config", "check", str(node_file))
+
+    assert result.exit_code == 0
+    assert "warning:" in result.output
+    assert "0.0.0.0 is every address of the machine" in result.output
 
 
 def test_check_needs_a_file() -> None:

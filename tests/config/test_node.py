@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hanat.config import load_node
+from hanat.config import check_advice, load_node
+from hanat.config.fields import parse_device
 from hanat.config.settings import NodeSettings, Peer, TcpListen, UnixListen
 from hanat.errors import ConfigError
 from tests.config.helpers import EXAMPLES, NODE, changed
@@ -160,3 +161,35 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         "interfaces.Private",
         "peer[2].id",
     ]
+
+
+def test_further_names_of_the_api_are_taken_in_lower_case(tmp_path: Path) -> None:
+    text = changed(NODE, "[api]\n", '[api]\nhosts = ["R1.example.com"]\n')
+
+    settings = load(tmp_path, text)
+
+    assert settings.api_names == ("r1", "127.0.0.1", "r1.example.com")
+
+
+@pytest.mark.parametrize("device", ["eth*", 'a"b', "eth 0", "-x", "lo", "all", "a" * 16, "$x", "é"])
+def test_device_that_rules_or_settings_would_misread_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match=r"interface name|no device"):
+        parse_device(device)
+
+
+@pytest.mark.parametrize("device", ["eth0", "eth0.100", "br-lan", "enp0s31f6", "wan_1", "v+x@y"])
+def test_device_of_an_ordinary_name_is_taken(device: str) -> None:
+    assert parse_device(device) == device
+
+
+@pytest.mark.parametrize(
+    ("listen", "count"), [("0.0.0.0:7480", 1), ("[::]:7480", 1), ("127.0.0.1:7480", 0)]
+)
+def test_listening_everywhere_is_advised_against(listen: str, count: int, tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(changed(NODE, "127.0.0.1:7480", listen))
+
+    found = check_advice([file])
+
+    assert len(found) == count
+    assert all("every address of the machine" in str(problem) for problem in found)
