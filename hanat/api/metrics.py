@@ -250,6 +250,21 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "Entries of any kind in this kernel's table.",
         [((), flows.kernel_entries)],
     )
+    yield _gauge(
+        "hanat_conntrack_limit",
+        "The most entries that this kernel's table may have.",
+        [((), flows.kernel_limit)],
+    )
+    yield _counter(
+        "hanat_conntrack_uninserted",
+        "Entries that found no free translated tuple (insert_failed), since the kernel's start.",
+        [((), flows.uninserted)],
+    )
+    yield _counter(
+        "hanat_conntrack_drops",
+        "Packets that found the table full, since the kernel's start.",
+        [((), flows.table_drops)],
+    )
 
 
 def _completeness(flows: FlowStatus) -> Iterator[Metric]:

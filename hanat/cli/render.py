@@ -207,6 +207,7 @@ def _flows(status: Mapping[str, Any]) -> list[str]:
         for name in ("clashed", "failed", "dropped", "overruns", "restarts")
         if flows.get(name)
     ]
+    trouble += [text(alarm) for alarm in flows.get("alarms") or ()]
     trouble += _node_trouble(status)
 
     def counts(*names: str) -> str:
@@ -218,7 +219,8 @@ def _flows(status: Mapping[str, Any]) -> list[str]:
         f"told anew {text(flows.get('resyncs'))} times, as of {duration(flows.get('age_s'))} ago",
         f"flows out  {counts('captured', 'committed', 'pending')}, lag {lag}",
         f"flows in   {counts('received', 'installed', 'deleted')}",
-        f"conntrack  {text(flows.get('kernel_entries'))} entries",
+        f"conntrack  {text(flows.get('kernel_entries'))} entries, "
+        f"limit {text(flows.get('kernel_limit'))}",
         f"log        commit {text(log.get('commit_index'))}, applied "
         f"{text(log.get('applied_index'))}, last {text(log.get('last_index'))}",
     ]

@@ -111,6 +111,9 @@ class FlowStatus:
         overruns: Times the kernel dropped events.
         lag_s: From the first change of the newest committed batch to its commit; None before one.
         kernel_entries: Entries in this kernel's table, of any kind.
+        kernel_limit: The most there may be.
+        uninserted, table_drops: See `core.table_pressure.TableStatistics`.
+        alarms: What is alarming about the table, a clause each.
         flows: Translated, established flows known here.
         complete: This kernel has every committed flow.
         resyncs: Times everything was told anew.
@@ -133,6 +136,10 @@ class FlowStatus:
     overruns: int = 0
     lag_s: float | None = None
     kernel_entries: int = 0
+    kernel_limit: int = 0
+    uninserted: int = 0
+    table_drops: int = 0
+    alarms: tuple[str, ...] = ()
     flows: int = 0
     complete: bool = False
     resyncs: int = 0

@@ -366,7 +366,8 @@ class FlowClient:
             waiting.set_result(Answer(document["total"], records, document["error"]))
 
     def _on_status(self, document: Mapping[str, Any]) -> None:
-        self._status = FlowStatus(**document["flows"])
+        flows = document["flows"]
+        self._status = FlowStatus(**{**flows, "alarms": tuple(flows["alarms"])})
         self._counts = {
             ServerKey(protocol, bytes.fromhex(listen), port, bytes.fromhex(server)): count
             for protocol, listen, port, server, count in document["counts"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 from hanat.core.flows import FlowTable, ServerKey
@@ -9,6 +10,8 @@ from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
+from hanat.core.table_pressure import TableAlarm, TableStatistics
+from hanat.errors import KernelError
 from hanat.flowsync.backup import BackupSide
 from hanat.flowsync.channel import Answer
 from hanat.flowsync.holder import HolderSide
@@ -16,6 +19,11 @@ from hanat.flowsync.query import Query
 from hanat.flowsync.reconciliation import Ended, Reconciliation
 from hanat.flowsync.window import Propose
 from hanat.kernel.ports import Conntrack, Routes
+
+log = logging.getLogger(__name__)
+
+COMPLAIN_S = 60.0
+NO_DIGITS = str.maketrans("", "", "0123456789")  # the same alarm, whatever its figures
 
 
 def _nobody_asked(_counts: Mapping[str, int]) -> None:
@@ -48,6 +56,8 @@ class FlowWorker:
         self._rules = Rules()
         self._reconciliation: Reconciliation | None = None
         self.ended = 0
+        self._clock, self._alarm = clock, TableAlarm()
+        self._complained_at: dict[str, float] = {}
         self._table = FlowTable()
         self._holder = HolderSide(conntrack, self._table, propose, clock)
         self._backup = BackupSide(conntrack, self._table, completed)
@@ -154,6 +164,7 @@ class FlowWorker:
         """Return the counters; what the kernel has to tell is read first."""
         holder, backup = self._holder, self._backup
         holder.collect()
+        table, alarms = self._look_at_table()
         return FlowStatus(
             captured=holder.captured,
             committed=holder.committed,
@@ -167,12 +178,32 @@ class FlowWorker:
             dropped=holder.dropped,
             overruns=holder.overruns,
             lag_s=holder.lag_s,
-            kernel_entries=self._conntrack.count(),
+            kernel_entries=table.entries,
+            kernel_limit=table.limit,
+            uninserted=table.uninserted,
+            table_drops=table.dropped,
+            alarms=alarms,
             flows=len(self._table),
             complete=backup.complete,
             resyncs=holder.resyncs,
             ended=self.ended,
         )
+
+    def _look_at_table(self) -> tuple[TableStatistics, tuple[str, ...]]:
+        now = self._clock()
+        alarms: tuple[str, ...]
+        try:
+            table = self._conntrack.statistics()
+        except KernelError as error:
+            table, alarms = TableStatistics(), (str(error),)
+        else:
+            alarms = self._alarm.look(table, now)
+        for alarm in alarms:
+            kind = alarm.translate(NO_DIGITS)
+            if now >= self._complained_at.get(kind, float("-inf")) + COMPLAIN_S:
+                self._complained_at[kind] = now
+                log.error("flowsync alarm=%r", alarm)
+        return table, alarms
 
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each listen that has any."""

@@ -34,12 +34,14 @@ from hanat.core.flows import (
     timeout_of,
     with_timeout,
 )
+from hanat.core.table_pressure import TableStatistics
 from hanat.kernel.bpf import NLATTR, NLATTR_NEST, assembled
 from hanat.kernel.bursts import SLOT_BYTES, SLOTS, Burst
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CT_DELETE,
     CT_GET,
+    CT_GET_STATS_CPU,
     CT_NEW,
     CTA_PROTOINFO,
     CTA_PROTOINFO_TCP,
@@ -57,6 +59,7 @@ from hanat.kernel.ctnetlink import (
     delete_message,
     dump_message,
     renewal_message,
+    statistics_of,
     timeout_message,
 )
 from hanat.kernel.netlink import (
@@ -249,6 +252,26 @@ class KernelConntrack:
             return int((SETTINGS / "nf_conntrack_count").read_text())
         except OSError as error:
             raise _refusal(error, "count flows") from error
+
+    def statistics(self) -> TableStatistics:
+        """See `ports.Conntrack.statistics`."""
+        netlink = NetlinkClient(NETLINK_NETFILTER)
+        try:
+            answers = netlink.dump(
+                CT_GET_STATS_CPU, dump_message(), operation="read statistics", target="conntrack"
+            )
+            limit = int((SETTINGS / "nf_conntrack_max").read_text())
+        except OSError as error:
+            raise _refusal(error, "read the limit of flows") from error
+        finally:
+            netlink.close()
+        counted = [statistics_of(answer) for answer in answers]
+        return TableStatistics(
+            entries=self.count(),
+            limit=limit,
+            uninserted=sum(uninserted for uninserted, _ in counted),
+            dropped=sum(dropped for _, dropped in counted),
+        )
 
     def _send(self, records: Sequence[bytes], writer: Writer) -> dict[int, int]:
         """Send one request a record; return the errno of each refused, by its place."""

@@ -42,7 +42,7 @@ from hanat.kernel.netlink import (
     nested,
 )
 
-CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
+CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS_CPU = 0x100, 0x101, 0x102, 0x104
 GROUP_NEW, GROUP_UPDATE, GROUP_DESTROY = 1, 2, 3
 FAMILY_HEADER = struct.Struct(">BBH")  # nfgenmsg: family, version, resource
 BODY_OFFSET = HEADER.size + FAMILY_HEADER.size
@@ -50,6 +50,7 @@ BODY_OFFSET = HEADER.size + FAMILY_HEADER.size
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_PROTOINFO = 1, 2, 3, 4
 CTA_NAT_SRC, CTA_TIMEOUT, CTA_MARK, CTA_ID, CTA_NAT_DST, CTA_ZONE = 6, 7, 8, 12, 13, 18
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
+CTA_STATS_INSERT_FAILED, CTA_STATS_DROP = 9, 10
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
 CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 1, 1
 TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED, TCP_TIME_WAIT, TCP_CLOSE = 1, 2, 3, 7, 8
@@ -260,6 +261,15 @@ def _address_bytes(record: bytes) -> int:
 def dump_message() -> bytes:
     """Return the body of a request for all entries of both families."""
     return FAMILY_HEADER.pack(socket.AF_UNSPEC, 0, 0)
+
+
+def statistics_of(answer: bytes) -> tuple[int, int]:
+    """Return of one processor: entries that were not inserted, packets that found no room."""
+    found = {
+        kind: int.from_bytes(answer[start:end], "big")
+        for kind, start, end in attributes(answer, BODY_OFFSET, len(answer))
+    }
+    return found.get(CTA_STATS_INSERT_FAILED, 0), found.get(CTA_STATS_DROP, 0)
 
 
 def _message(kind: int, flags: int, address_bytes: int, body: bytes, sequence: int) -> bytes:

@@ -28,6 +28,7 @@ from hanat.core.flows import (
     timeout_of,
 )
 from hanat.core.notation import GATE_TABLE
+from hanat.core.table_pressure import TableStatistics
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ctnetlink import (
     SCTP,
@@ -418,6 +419,10 @@ class FakeConntrack:
         """See `ports.Conntrack.count`."""
         self._kernel.meet_fault("conntrack.count")
         return len(self._kernel.flows.records())
+
+    def statistics(self) -> TableStatistics:
+        """See `ports.Conntrack.statistics`."""
+        return TableStatistics(entries=self.count(), limit=self._kernel.flows.room)
 
 
 class FakeRoutes:

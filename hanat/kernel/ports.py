@@ -17,6 +17,7 @@ from typing import Protocol
 
 from hanat.core.configuration import Address, Interface
 from hanat.core.flows import Run
+from hanat.core.table_pressure import TableStatistics
 from hanat.errors import KernelError
 
 LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
@@ -325,6 +326,10 @@ class Conntrack(Protocol):
 
     def count(self) -> int:
         """Return the number of entries of any kind."""
+        ...
+
+    def statistics(self) -> TableStatistics:
+        """Return how full the table is, and what did not find room in it."""
         ...
 
 
