@@ -82,6 +82,7 @@ HOLDER = NodeStatus(
         pending=10,
         lag_s=0.003,
         kernel_entries=123,
+        kernel_limit=1000,
         flows=5,
         complete=True,
         resyncs=1,

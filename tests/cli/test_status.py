@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,19 @@ web1    web      10.11.12.101:8080  2       3
 flows      5, complete yes, told anew 1 times, as of 2 ms ago
 flows out  captured 100, committed 90, pending 10, lag 3 ms
 flows in   received 0, installed 0, deleted 0
-conntrack  123 entries
+conntrack  123 entries, limit 1000
 log        commit 55, applied 54, last 56
 """
     )
+
+
+def test_alarms_of_the_connection_table_are_trouble(node: Node) -> None:
+    alarms = ("connection table 93 % full (930 of 1000)",)
+    node.answers(replace(HOLDER, flows=replace(HOLDER.flows, alarms=alarms)).to_document())
+
+    result = call("status", "--api", node.api)
+
+    assert "trouble    connection table 93 % full (930 of 1000)\n" in result.stdout
 
 
 def test_json_is_the_document_as_the_node_gave_it(node: Node) -> None:
