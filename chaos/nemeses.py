@@ -31,7 +31,7 @@ from chaos.nemesis import (
 )
 from chaos.net import bridge_grudge, complete_grudge, one_way_grudge
 from chaos.removal import FREEZER
-from chaos.topology import BRIDGES, CLIENT, DEVICES, FLOATING, SWITCH
+from chaos.topology import BRIDGES, CLIENT, DEVICES, SWITCH, floating
 
 LOSS_PERCENT = (1, 30)
 BEARABLE_PERCENT = 10  # above, three beacons or answers in a row are lost every few seconds
@@ -160,13 +160,14 @@ def _step_clock(aim: Aim) -> Attack:
 
 def _forge_arp(aim: Aim) -> Attack:
     network = aim.draw.choice(tuple(BRIDGES))
-    address = FLOATING[network].partition("/")[0]
-    words = ["chaos.workloads.stranger", BRIDGES[network], address]
+    addresses = floating(network)
+    words = ["chaos.workloads.stranger", BRIDGES[network], *addresses]
     claiming = Plagued(aim.site.lab, {aim.site.name("stranger"): (SWITCH, words)})
     # Hosts believe whom they heard last. That the holder does not move is judged.
     return Attack(
-        Misled(aim.site.lab, claiming, network), f"claims {address}", (), start_limit="unbounded"
-    )
+        Misled(aim.site.lab, claiming, network), f"claims {' and '.join(addresses)}", (),
+        start_limit="unbounded",
+    )  # fmt: skip
 
 
 def _garbage(aim: Aim) -> Attack:

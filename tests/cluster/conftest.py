@@ -17,7 +17,7 @@ from chaos.netns import entered
 from tests.cluster import unprivileged
 
 _numbers = count(1)
-PUBLIC = topology.FLOATING["public"].partition("/")[0]
+PUBLIC, PUBLIC_V6 = topology.floating("public")
 BOTH = set(topology.floating())  # each in both families
 ANSWER_S_MAX = 5.0  # bounds a test that hangs; TCP's first retransmissions fit in
 
@@ -51,7 +51,8 @@ class Echo:
 
     def __init__(self, lab: Lab, host: str, address: str, port: int) -> None:
         with entered(lab.topology.namespace(host)):
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.settimeout(ANSWER_S_MAX)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.connect((address, port))
@@ -91,9 +92,8 @@ def inbound(lab: Lab) -> Iterator[Echo]:
 
 @pytest.fixture
 def outbound(lab: Lab) -> Iterator[Echo]:
-    """An established connection from a real server out to the client."""
-    client = "203.0.113.100"
-    echo = Echo(lab, topology.SERVERS[0], client, 9000)
+    """An established connection from a real server out to the client; by IPv6, for a change."""
+    echo = Echo(lab, topology.SERVERS[0], "2001:db8:113::100", 9000)
     echo.exchange()
     yield echo
     echo.close()

@@ -9,7 +9,7 @@ import pytest
 
 from chaos import topology
 from chaos.lab import Lab
-from tests.cluster.conftest import PUBLIC, Echo, complete
+from tests.cluster.conftest import PUBLIC_V6, Echo, complete
 
 pytestmark = pytest.mark.cluster
 
@@ -31,7 +31,7 @@ def have(lab: Lab, count: int) -> bool:
 
 
 def open_echo(lab: Lab) -> Echo:
-    echo = Echo(lab, topology.CLIENT, PUBLIC, 7)
+    echo = Echo(lab, topology.CLIENT, PUBLIC_V6, 7)
     echo.exchange()
     return echo
 
