@@ -194,11 +194,11 @@ _ALL = (
             three=True),
     Nemesis("partition-oneway", "a router does not hear, or is not heard", FEW, _one_way),
     Nemesis(
-        "link-public", "the public cable is pulled (carrier lost)", (*FEW, "majority"),
+        "link-public", "the public cable is pulled (carrier lost)", MANY,
         partial(_unplug, ("public",)), pairs=True,
     ),
     Nemesis(
-        "link-private", "the private cable is pulled (carrier lost)", (*FEW, "majority"),
+        "link-private", "the private cable is pulled (carrier lost)", MANY,
         partial(_unplug, ("private",)), pairs=True,
     ),
     Nemesis("link-both", "both cables are pulled", MANY, partial(_unplug, tuple(DEVICES))),

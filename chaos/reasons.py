@@ -56,10 +56,14 @@ FITTING = {
     "link-public": _fitting(RELEASED, {HINDERED}),
     "link-private": _fitting(RELEASED, {HINDERED}),
     "link-both": _fitting({*RELEASED, SILENCE}, {HINDERED, *LOST}),
+    "silent-network": _fitting(RELEASED, {HINDERED}),
+    "forward-drop": _fitting(RELEASED, {HINDERED}),
     "switchover": _fitting({HANDED_OVER}, {SWITCHOVER}),
     "restart": _fitting(RELEASED, {SHUTDOWN}),
 }
 """By nemesis; of others, what they lead to is not known beforehand."""
+WORDS = {"link": "no carrier", "silent": "silent"}
+"""By family: what the holder before has to have found, if it was hindered."""
 DEAF = _fitting({DEPOSED, STEPPED_DOWN}, LOST)
 MUTE = _fitting({SILENCE}, LOST)
 
@@ -128,8 +132,10 @@ def problems(fault: Injection, taken: EventTold, given: EventTold | None) -> lis
         found.append(f"{fault.label}: {given.node} is dead and tells that it gave up")
     elif given.why not in fits.given:
         found.append(f"{fault.label}: {given.node} gave up for {given.why}, not {_or(fits.given)}")
-    elif given.why == HINDERED and "no carrier" not in given.found:
-        found.append(f"{fault.label}: {given.node} did not find its carrier gone: {given.found!r}")
+    elif given.why == HINDERED and (word := WORDS.get(fault.nemesis.split("-")[0], "")) not in (
+        given.found
+    ):
+        found.append(f"{fault.label}: {given.node} gave up for {given.found!r}, not for {word!r}")
     return found
 
 

@@ -155,7 +155,7 @@ def test_carrier_that_was_lost_is_named() -> None:
     given = replace(LATER, why="hindered", found="journal: no space")
     events = [FIRST, replace(SECOND, why="handed_over"), given]
     verdict = judge([hit("link-public"), *WIRES], events)
-    assert "did not find its carrier gone" in verdict.summary
+    assert "gave up for 'journal: no space', not for 'no carrier'" in verdict.summary
 
 
 def test_holder_that_was_killed_was_not_heard_though_it_came_back_before_another_held() -> None:
