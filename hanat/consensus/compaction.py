@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # The log is in memory, too. An entry of flows has some kilobytes, another 300 bytes.
-LOG_BYTES_MAX = 16 << 20
+LOG_BYTES_MAX = 12 << 20
 LOG_ENTRIES_MAX = 50_000
-STAGGER = 0.25  # of these, for each node before this one in the order of their ids
-LEADER_LAST = 0.5  # of these, for the leader: what writes should not be what holds
+STAGGER = 0.125  # of these, for each node before this one in the order of their ids
+LEADER_LAST = 0.25  # of these, for the leader: what writes should not be what holds
 CHECK_S = 1.0
 RETRY_S = 60.0
 
@@ -80,7 +80,11 @@ class Store(Protocol):
         ...
 
     def write(self, parts: Iterable[bytes]) -> None:
-        """Write a snapshot and make it the current one."""
+        """Make a snapshot the current one, in memory at least."""
+        ...
+
+    def flush(self) -> None:
+        """Make sure that it is on disk."""
         ...
 
     def open(self) -> Readable | None:
@@ -120,6 +124,7 @@ class Snapshots:
     def __init__(self, store: Store, durability: Durability, state: Callable[[], State]) -> None:
         self.store = store
         self._durability, self._state = durability, state
+        durability.before_cut(store.flush)
         self.background: Background = at_once
         self.restored: Callable[[], None] = lambda: None
         self.receiving: Callable[[], bool] = lambda: False
@@ -280,6 +285,9 @@ class NoStore:
     def write(self, parts: Iterable[bytes]) -> None:  # noqa: ARG002
         """Refuse."""
         raise OSError("there is no place for snapshots")
+
+    def flush(self) -> None:
+        """Do nothing: there is none."""
 
     def open(self) -> Readable | None:
         """Return none."""

@@ -1,23 +1,18 @@
-"""What leaves a node is on its disk: the journal as library and guard see it.
+"""What a node acknowledges is on its disk: the journal as library and guard see it.
 
-The library takes for granted that its journal can be written, and an exception
-in the middle of its steps leaves it half done. So a term or vote that could not be
-saved counts in the library as if it were, and nothing that shows it leaves the node
-(`may_send`); an entry that could not be appended ends the step, and nothing more is
-tried until the disk was found fit again. A node that cannot write
+The library changes the log in memory and acknowledges at once. Here the acknowledgement is
+held back (`limit`) until a thread has brought the disk up to date: one write and one sync for
+all that arrived since the last (group commit). A leader counts itself in the same way; a majority
+of the others is enough without it, so one slow disk slows nobody. A term or a vote that could
+not be saved counts in the library as if it were, and nothing that shows it leaves the node
+(`may_send`), nor does an entry of that term reach the disk.
 
-- hears the leader and promises, so that the leader keeps its lease;
-- acknowledges no entry, and does not let the leader send entries in vain;
-- neither votes nor stands, nor encourages others to stand with its help;
-- as leader appends nothing, and hands leadership on; what its log has, it may send.
-
-Entries of the configuration are durable before they are acknowledged, by a follower in
-its reply, by the leader when it counts itself (`limit`). The sync runs in a thread, and
-what came before those entries is acknowledged meanwhile. Flows wait for no sync.
-
-Full disks are the likely case: an overwritten vote needs no room, an entry does. The
-disk is tried again every `RETRY_S`, in a thread, by writing as much as makes it
-worth to go on.
+If the disk *fails*, the node goes on from memory: it first notes in the journal, in place, that
+whatever ends its process makes it `recovering`. Then it may acknowledge what is in memory only,
+but no configuration, and nothing behind the first configuration that is not on disk. If that
+note cannot be written, it acknowledges nothing, and neither votes nor stands; as leader it
+goes on as long as a majority of the others acknowledges. Every `RETRY_S` it tries to write the
+whole log into the other file; when the disk has everything, the note is taken back.
 """
 
 from __future__ import annotations
@@ -28,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from hanat.consensus.background import Background, at_once
 from hanat.consensus.codec import REGULAR
-from hanat.consensus.segments import content_of
-from hanat.consensus.state import worth_a_sync
+from hanat.consensus.log import LOG_FILE_BYTES
+from hanat.consensus.records import content_of
+from hanat.consensus.state import kept_on_disk_only
 from hanat.core.members import Members, named
 from hanat.errors import JournalError
 
@@ -38,13 +34,15 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0
 KEPT_ENTRIES = 2000  # for followers that are a little late: some seconds of flows
-KEPT_BYTES = 16 << 20  # at most: or little would be gained by a cut, and the next due at once
+KEPT_BYTES = 8 << 20  # at most: or little would be gained by a cut, and the next due at once
+# A leader appends no more: whatever keeps the log from being cut, it fits its file and memory.
+LOG_BYTES_MAX = LOG_FILE_BYTES * 7 // 8
 MOVED = (
     "recovering: the node file lists nodes {now}, this node took part last with {was}; "
     "until all nodes run with the new list, this node takes no part"
 )
 FORGETFUL = (
-    "recovering: the journal is new, or lost its end with the machine's power; "
+    "recovering: the journal is new or was damaged, or the disk failed before this node ended; "
     "until it has caught up with a leader, or all nodes run, this node does not vote"
 )
 
@@ -58,33 +56,39 @@ class Durability:
         members: All nodes, this one included; what it appends alone in a cluster is committed.
 
     Attributes:
-        failure: Why nothing can be written, None while it can.
-        background: Where slow work is done; set before the first tick.
+        background: Where slow work is done, in order; set before the first tick.
         on_durable: Called when `limit` has risen.
         kept_entries: How many entries before a cut of the head are kept.
     """
 
     def __init__(self, journal: Any, clock: Callable[[], float], *, members: Members = ()) -> None:  # noqa: ANN401 - the library's interface
         self._journal, self._clock, self._members = journal, clock, members
-        self.on_durable: Callable[[], None] = lambda: None
-        self._syncing = False
-        self.kept_entries = KEPT_ENTRIES
-        # Entries that must be durable and are not yet, ascending. What a process before
-        # this one left unsynced may be among them.
-        self._pending: deque[int] = deque()
-        if len(journal) and journal.durable_index < journal[-1][1]:
-            self._pending.append(journal.durable_index + 1)
-        self.failure: JournalError | None = None
+        self._alone = len(members) == 1
         self.background: Background = at_once
+        self.on_durable: Callable[[], None] = lambda: None
+        self.kept_entries = KEPT_ENTRIES
+        self._working = False  # in the background
         self._retry_at = 0.0
-        self._repairing = False
+        self._log_error: JournalError | None = None
+        self._vote_error: JournalError | None = None
         self._unsaved: tuple[int, int | None] | None = None  # term and vote
+        # From memory: the note is on disk; entries may be acknowledged by right of it; up to
+        # which index that may have been done.
+        self._noted = self._from_memory = False
+        self._spoken = 0
+        # What is acknowledged from disk only and is not there yet, ascending.
+        self._pending: deque[int] = deque()
 
     # --------------------------------------------------------------- for the guard
 
     @property
+    def failure(self) -> JournalError | None:
+        """Why something cannot be written, None while everything can."""
+        return self._vote_error or self._log_error
+
+    @property
     def found(self) -> str:
-        """What keeps this node from taking part, for operators; empty if nothing does."""
+        """What hinders this node, for operators; empty if nothing does."""
         if self.failure is not None:
             return str(self.failure)
         if self.moved:
@@ -93,14 +97,19 @@ class Durability:
         return FORGETFUL if self.recovering else ""
 
     @property
+    def mute(self) -> bool:
+        """Whether this node can acknowledge no entry, neither from disk nor from memory."""
+        return self._log_error is not None and not self._from_memory
+
+    @property
     def fit(self) -> bool:
         """Whether this node may vote and stand; see also `recovering`."""
-        return self.failure is None
+        return self._vote_error is None and not self.mute
 
     @property
     def recovering(self) -> bool:
         """Whether this node may have forgotten entries or a vote, or counts other nodes."""
-        return bool(self._journal.lost_tail_possible) or self.moved
+        return bool(self._journal.recovering) or self.moved
 
     @property
     def moved(self) -> bool:
@@ -117,7 +126,7 @@ class Durability:
             if self._journal.members != self._members:
                 self._journal.join(self._members)
         except JournalError as error:
-            self._failed(error)
+            self._vote_failed(error)
             return False
         return True
 
@@ -126,12 +135,21 @@ class Durability:
         """How long the log is."""
         return int(self._journal.log_bytes)
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the log should not become longer than it is."""
+        return self.log_bytes > LOG_BYTES_MAX
+
+    def before_cut(self, flush: Callable[[], None]) -> None:
+        """Have something done, in the thread, before the head of the log goes from the disk."""
+        self._journal.before_cut = flush
+
     def forget(self) -> None:
         """Note that this node has lost what it had."""
         try:
             self._journal.forget()
         except JournalError as error:
-            self._failed(error)
+            self._vote_failed(error)
 
     def recovered(self) -> None:
         """Note that this node holds again whatever it may have forgotten."""
@@ -139,7 +157,7 @@ class Durability:
             if self.join():
                 self._journal.recovered()
         except JournalError as error:
-            self._failed(error)
+            self._vote_failed(error)
 
     def may_send(self, message: Message) -> bool:
         """Say whether a message shows nothing that is not on disk."""
@@ -150,56 +168,78 @@ class Durability:
     @property
     def limit(self) -> int | None:
         """Up to which index this node may acknowledge, None: all it has."""
-        return self._pending[0] - 1 if self._pending else None
+        journal = self._journal
+        if not len(journal) or journal.durable_index >= journal[-1][1]:
+            return None
+        if self._from_memory:
+            return self._pending[0] - 1 if self._pending else None
+        return int(journal.durable_index)
 
     def tick(self) -> None:
-        """Try the disk again when it is time to."""
+        """Write what is new, and try the disk again when it is time to."""
         self._save()
-        self._sync()
-        if self.failure is None or self._repairing or self._clock() < self._retry_at:
-            return
-        self._repairing = True
-        self.background(self._journal.repair, self._repaired)
-
-    def _repaired(self, error: BaseException | None) -> None:
-        self._repairing = False
-        if error is not None:
-            self._failed(error)
-            return
-        self.failure = None
-        self._settle()
-        self._save()
+        if not self._working and self._clock() >= self._retry_at:
+            self._sync()
 
     def _sync(self) -> None:
-        if not self._pending or self._syncing or self.failure is not None:
+        """Bring the disk up to date; no entry of a term that is not on disk reaches it."""
+        if self._unsaved is not None:
             return
-        self._syncing = True
-        try:
-            self._journal.sync_in(self.background, self._synced)
-        except JournalError as error:
-            self._synced(error)
+        if self._journal.behind:
+            self._working = True
+            self._journal.sync_in(at_once if self._alone else self.background, self._synced)
+        elif self._noted:
+            self._note(volatile=False)
 
     def _synced(self, error: BaseException | None) -> None:
-        self._syncing = False
+        self._working = False
         if error is not None:
-            self._failed(error)
+            self._log_error = self._failed(error)
+            if not self._from_memory and not self._alone:
+                self._note(volatile=True)
             return
-        self._settle()
-        self._sync()
-
-    def _settle(self) -> None:
-        """Forget what is durable, or gone."""
-        durable, was = self._journal.durable_index, len(self._pending)
+        if self._log_error is not None:
+            self._log_error, self._from_memory = None, False
+            self._spoken = self._journal[-1][1] if len(self._journal) else 0
+        durable = self._journal.durable_index
         while self._pending and self._pending[0] <= durable:
             self._pending.popleft()
-        if len(self._pending) < was:
-            self.on_durable()
+        self.on_durable()
+        if self._journal.behind:
+            self._sync()
+        elif self._noted and durable >= self._spoken:
+            self._note(volatile=False)
 
-    def _failed(self, error: BaseException) -> None:
+    def _note(self, *, volatile: bool) -> None:
+        """Note on disk whether the end of this process takes acknowledged entries with it."""
+        if volatile and self._noted:
+            self._go_on_from_memory()
+            return
+        self._working = True
+
+        def ended(error: BaseException | None) -> None:
+            self._working = False
+            if error is not None:
+                self._failed(error)
+                return
+            self._noted = volatile
+            if volatile:
+                self._go_on_from_memory()
+
+        self.background(lambda: self._journal.mark_volatile(volatile=volatile), ended)
+
+    def _go_on_from_memory(self) -> None:
+        self._from_memory = True
+        self.on_durable()
+
+    def _vote_failed(self, error: BaseException) -> None:
+        self._vote_error = self._failed(error)
+
+    def _failed(self, error: BaseException) -> JournalError:
         if not isinstance(error, JournalError):
             raise error
-        self.failure = error
         self._retry_at = self._clock() + RETRY_S
+        return error
 
     # -------------------------------------------------------------- for the library
 
@@ -210,31 +250,32 @@ class Durability:
         return len(self._journal)
 
     def add(self, command: bytes, index: int, term: int) -> None:
-        """Append an entry.
+        """Append an entry, in memory; the next tick writes it.
 
         Raises:
-            JournalError: It was not appended; the library's step ends here.
+            JournalError: This node is alone, and the entry is not on disk: it was not
+                appended, and the library's step ends here.
         """
-        self._check()
-        self._save()
-        self._check()
+        self._journal.add(command, index, term)
+        if _from_disk_only(command):
+            self._pending.append(index)
+        if self._alone:
+            self._write_at_once()
+
+    def _write_at_once(self) -> None:
         try:
-            self._journal.add(command, index, term)
-            if not _must_be_durable(command):
-                return
-            if len(self._members) == 1:
-                self._journal.sync()
-                return
+            self._journal.sync()
         except JournalError as error:
-            self._failed(error)
+            self.deleteEntriesFrom(len(self._journal) - 1)
+            self._log_error = self._failed(error)
             raise
-        self._pending.append(index)
-        self._sync()
+        self._log_error = None
+        self._pending.clear()
 
     def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:  # noqa: N802, N803 - the library's names
         """Save term and vote; if that fails, nothing is sent until it was done.
 
-        A term without a vote is saved when something is to be sent or appended: the
+        A term without a vote is saved when something is to be sent or written: the
         vote that follows in most elections makes that one write instead of two.
         """
         self._unsaved = (term, votedForNodeId)
@@ -243,41 +284,37 @@ class Durability:
 
     def _save(self) -> None:
         """Save what is not saved yet, unless the disk is known to be unfit."""
-        if self._unsaved is None or self._repairing or self.failure is not None:
+        if self._vote_error is not None and self._clock() < self._retry_at:
             return
+        if self._unsaved is None and self._vote_error is None:
+            return
+        term, voted_for = self.getCurrentTerm(), self.getVotedForNodeId()
         try:
-            self._journal.setCurrentTerm(*self._unsaved)
+            self._journal.setCurrentTerm(term, voted_for)
         except JournalError as error:
-            self._failed(error)
+            self._vote_failed(error)
         else:
-            self._unsaved = None
+            self._unsaved = self._vote_error = None
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - the library's names
-        """Cut the tail off.
-
-        Raises:
-            JournalError: Nobody knows what is left on disk; the library's step ends here.
-        """
-        self._change(self._journal.deleteEntriesFrom, entryFrom)
+        """Cut the tail off."""
+        self._journal.deleteEntriesFrom(entryFrom)
         last = self._journal[-1][1] if len(self._journal) else 0
+        self._spoken = min(self._spoken, last)
         while self._pending and self._pending[-1] > last:
             self._pending.pop()
 
     def deleteEntriesTo(self, entryTo: int, *, keep: int | None = None) -> None:  # noqa: N802, N803 - the library's names
-        """Cut the head off; on disk in the background.
+        """Cut the head off; on disk in the background, behind `before_cut`.
 
         Args:
             entryTo: How many entries are in a snapshot.
             keep: How many of them to keep nevertheless; None: `kept_entries`, of at most
                 `KEPT_BYTES`.
-
-        Raises:
-            JournalError: As above.
         """
         keep = self._kept(entryTo) if keep is None else keep
         if entryTo > keep:
-            self._check()
-            self._journal.trim(entryTo - keep, self.background, self._trimmed)
+            self._journal.trim(entryTo - keep)
 
     def _kept(self, end: int) -> int:
         """Return how many of the entries before a position to keep."""
@@ -288,32 +325,11 @@ class Durability:
                 return kept
         return self.kept_entries
 
-    def _trimmed(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._failed(error)
-            return
-        self._settle()
-
     def clear(self) -> None:
-        """Forget every entry.
-
-        Raises:
-            JournalError: As above.
-        """
-        self._change(self._journal.clear)
+        """Forget every entry."""
+        self._journal.clear()
         self._pending.clear()
-
-    def _change(self, change: Callable[..., None], *position: int) -> None:
-        self._check()
-        try:
-            change(*position)
-        except JournalError as error:
-            self._failed(error)
-            raise
-
-    def _check(self) -> None:
-        if self.failure is not None:
-            raise self.failure
+        self._spoken = 0
 
     def getCurrentTerm(self) -> int:  # noqa: N802 - the library's name
         """Return the newest term this node heard of."""
@@ -340,11 +356,11 @@ class Durability:
     def _destroy(self) -> None: ...
 
 
-def _must_be_durable(command: bytes) -> bool:
+def _from_disk_only(command: bytes) -> bool:
     if command[:1] != REGULAR:
         return False
     content = content_of(command)
-    return content is not None and worth_a_sync(content)
+    return content is not None and kept_on_disk_only(content)
 
 
 class Matches:

@@ -21,23 +21,11 @@ class Files:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if create else 0)
         return os.open(path, flags, FILE_MODE)
 
-    def read(self, fd: int, size: int, offset: int) -> bytes:
-        """Return up to `size` bytes of a file."""
-        return os.pread(fd, size, offset)
-
-    def duplicate(self, fd: int) -> int:
-        """Return another descriptor of an open file."""
-        return os.dup(fd)
-
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of `data`; after an error any part of it may be there."""
         done = os.pwrite(fd, data, offset)
         while done < len(data):  # a disk that is nearly full takes a part without an error
             done += os.pwrite(fd, data[done:], offset + done)
-
-    def truncate(self, fd: int, size: int) -> None:
-        """Cut a file to `size` bytes."""
-        os.ftruncate(fd, size)
 
     def sync(self, fd: int) -> None:
         """Make data and size of a file durable."""
@@ -54,10 +42,6 @@ class Files:
     def rename(self, old: Path, new: Path) -> None:
         """Give a file another name, atomically."""
         old.rename(new)
-
-    def remove(self, path: Path) -> None:
-        """Remove a file."""
-        path.unlink()
 
     def lock(self, path: Path) -> int:
         """Return a descriptor that keeps everybody else from the same lock.

@@ -49,6 +49,9 @@ WINDOW_SLICES = 4
 ABOUT_ELECTIONS = frozenset(
     {"request_vote", "response_vote", "pre_vote", "pre_vote_ok", "pre_vote_if_all", "stale_term"}
 )
+# Sent when leadership was lost between proposal and tick: the proposer hears of it, and decides
+# anew.
+NOT_FORWARDED = frozenset({"apply_command", "apply_command_response"})
 
 
 @dataclass(slots=True)
@@ -107,12 +110,12 @@ class Guard(Elections):
         # The replica brings its own.
         self.transfers = Transfers(self, Snapshots(NoStore(), self.durability, State))
         self._held: tuple[int, Message] | None = None  # an acknowledgement that waits, to whom
+        self._answered_at = 0.0  # when this node last told a leader what it has
         self.on_event: Callable[[Message], None] = lambda _: None  # told by a peer, for the log
 
     def bind(self, raft: RaftView, wire: Wire) -> None:
         """Connect the guard to the library's object and to what carries messages."""
         super().bind(raft, wire)
-        # Not before: to read a snapshot cuts the log, which makes the rest of it durable.
         self.durability.on_durable = self._release
 
     # ------------------------------------------------------------------- sending
@@ -120,7 +123,8 @@ class Guard(Elections):
     def send(self, node: LibraryNode, message: Message) -> bool:
         """Send what the library wants sent, repaired."""
         peer: int = node.id
-        if self._installing or not self.durability.may_send(message):
+        silent = self._installing or message["type"] in NOT_FORWARDED
+        if silent or not self.durability.may_send(message):
             return False
         match message["type"]:
             case "append_entries":
@@ -133,24 +137,29 @@ class Guard(Elections):
                 return self._send_append(peer, message["prevLogIdx"])
             case "next_node_idx":
                 message |= {"term": self.term, "gen": self._answering, "fit": self.fit}
-                self._hold_back(peer, message)
+                return self._acknowledge(peer, message)
             case "request_vote" | "response_vote" | "timeout_now":
                 self.send_about_votes(peer, message)
                 return True
-            case "apply_command" | "apply_command_response":
-                # Leadership was lost between proposal and tick. Commands are not
-                # forwarded: the proposer hears of it and decides anew.
-                return False
             case _:
                 pass
         return self.wire.send(peer, message)
 
-    def _hold_back(self, peer: int, message: Message) -> None:
-        """Acknowledge only what is durable if it must be; the rest is said later."""
+    def _acknowledge(self, peer: int, message: Message) -> bool:
+        held = self._hold_back(peer, message)
+        if held and self.clock() - self._answered_at < self.profile.beacon_s:
+            return True  # the leader knows that this node lives, and waits for its disk
+        self._answered_at = self.clock()
+        return self.wire.send(peer, message)
+
+    def _hold_back(self, peer: int, message: Message) -> bool:
+        """Acknowledge only what is durable, the rest later; say whether there is a rest."""
         limit = self.durability.limit
-        if message["success"] and limit is not None and message["next_node_idx"] > limit + 1:
-            self._held = (peer, dict(message))
-            message["next_node_idx"] = limit + 1
+        if not message["success"] or limit is None or message["next_node_idx"] <= limit + 1:
+            return False
+        self._held = (peer, dict(message))
+        message["next_node_idx"] = limit + 1
+        return True
 
     def _release(self) -> None:
         """Say, and count, what has become durable."""
@@ -160,6 +169,7 @@ class Guard(Elections):
             (peer, message), self._held = self._held, None
             if message["term"] == self.term and self.durability.may_send(message):
                 self._hold_back(peer, message)
+                self._answered_at = self.clock()
                 self.wire.send(peer, message)
 
     def _tell_matches(self) -> None:
@@ -370,9 +380,10 @@ class Guard(Elections):
             self._append(node, message)
         finally:
             self._answering = None
-        self.recovery.appended(
-            term=message["term"], leader_last=message["last"], newest=self.journal[-1]
-        )
+        limit = self.durability.limit
+        if limit is None or limit >= self.journal[0][1]:
+            newest = self.journal[-1] if limit is None else self._entry(limit)
+            self.recovery.appended(term=message["term"], leader_last=message["last"], newest=newest)
 
     def _append(self, node: LibraryNode, message: Message) -> None:
         first: int = self.journal[0][1]
@@ -381,7 +392,7 @@ class Guard(Elections):
         entries: list[Entry] = message["entries"]
         verified = previous + len(entries)
         message["commit_index"] = min(message["commit_index"], verified)
-        if self.durability.failure is not None:
+        if self.durability.mute:
             self._only_hear(node, message)
             return
         if previous < first:  # what is cut off here is committed

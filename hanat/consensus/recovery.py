@@ -1,14 +1,15 @@
 """A node that may have forgotten: when it may vote again.
 
-A machine that lost its power may have lost entries that it had acknowledged, and a node
-with a new or damaged journal everything, its vote too. If it went on as if nothing had
-been, it could help to elect a leader without entries that are committed. So it stores
-and acknowledges what a leader sends, but neither votes nor stands, until
+A node with a new journal, or one that was damaged and moved away, may have acknowledged
+entries before that it does not have, and voted; so may one whose disk failed before its process
+ended (`durability`). If it went on as if nothing had been, it could help to elect a leader
+without entries that are committed. So it stores and acknowledges what a leader sends, but
+neither votes nor stands, until
 
 - it holds what the leader had when they first met: whatever of it is committed is
   there, as the leader was elected by nodes that did not forget; or
-- all nodes take part in the election (the whole site lost its power, or is new): then
-  the longest log that is left wins, and nobody who knows more is missing.
+- all nodes take part in the election (the cluster is new): then the longest log that is left wins,
+  and nobody who knows more is missing.
 
 A node whose member list is not the one of its journal (`core.members`) was perhaps a part
 of another majority, and may be missed there. For it only the second way is open, and until
@@ -56,7 +57,7 @@ class Recovery:
         Args:
             term: The leader's.
             leader_last: Index of the end of the leader's log.
-            newest: The end of this node's log.
+            newest: The end of what this node's disk has of the log.
         """
         if not self.needed:
             return

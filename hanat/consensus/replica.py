@@ -168,13 +168,13 @@ class Replica:
                 the caller keeps a deadline.
 
         Returns:
-            False if this node does not lead, or cannot write, or too much waits for a
+            False if this node does not lead, or its log is too long, or too much waits for a
             commit; then `done` is not called.
 
         Raises:
             ConsensusError: The command is too large for an entry.
         """
-        if not self.leading or self._guard.durability.failure is not None:
+        if not self.leading or self._guard.durability.crowded:
             return False
         if not self._room and not isinstance(command, Barrier | Holder):
             return False  # those two are once a term, and end the waiting
@@ -198,7 +198,8 @@ class Replica:
         self._guard.before_tick()
         self._guard.transfers.settle()
         # In this order: `wanted` says yes once in a while, which must not be in vain.
-        if not self._guard.transfers.active and self.snapshots.wanted(
+        blocked = self._guard.transfers.active and not self._guard.durability.crowded
+        if not blocked and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
             if self.snapshots.spoiled and self.leading and self._room:

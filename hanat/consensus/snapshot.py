@@ -20,7 +20,7 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
 from hanat.consensus.codec import NO_OP, Entry, wrap
-from hanat.consensus.segments import content_of
+from hanat.consensus.records import content_of
 from hanat.errors import SnapshotError
 
 MAGIC = b"hanatsnp"
@@ -76,7 +76,7 @@ def decode(data: bytes, cluster: str, *, received: bool = False) -> Snapshot:
     Args:
         data: The whole file.
         cluster: To which it must belong, empty if that does not matter.
-        received: It came from a peer: with a wrong digest, a strange header is damage as well.
+        received: With a wrong digest, a strange header is damage as well.
 
     Raises:
         SnapshotError: It is torn or damaged, or somebody else's.

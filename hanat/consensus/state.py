@@ -98,11 +98,11 @@ def encode(command: Command) -> bytes:
             return bytes((_EVENT,)) + _ORIGIN_SERIAL.pack(origin, serial) + event
 
 
-def worth_a_sync(data: bytes) -> bool:
-    """Say whether an entry must be durable before it is acknowledged.
+def kept_on_disk_only(data: bytes) -> bool:
+    """Say whether an entry may never be acknowledged from memory: a configuration.
 
-    A configuration must survive that all nodes lose their power at once. Flows are
-    not worth a sync each; barriers and holders are of the past after a power cut.
+    Whatever happens to disks and machines, an acknowledged configuration is on a majority
+    of the disks.
     """
     return data[:1] == bytes((_CONFIGURATION,))
 

@@ -248,8 +248,7 @@ class Transfers:
             return
         applied = int(host.raft.raftLastApplied)
         if applied >= index or holds(host.durability, index, term):
-            # Known to match: what is applied is committed, and the leader has all of that.
-            self._answer((peer, message["term"]), "installed", index=max(index, applied))
+            self._hold_already((peer, message["term"]), max(index, applied), needed=index)
             return
         incoming = self._expected(peer, message)
         if incoming is None:
@@ -262,12 +261,26 @@ class Transfers:
     def _answer(
         self, leader: tuple[int, int], kind: str, *, index: int = 0, offset: int = 0
     ) -> None:
-        """Answer a leader in the term in which it asked."""
+        """Answer a leader in the term in which it asked.
+
+        It waits for the answer; a refusal shows nothing that would have to be on disk.
+        """
         peer, term = leader
         message: Message = {"type": "snapshot_ack", "kind": kind, "term": term}
         message |= {"index": index, "offset": offset}
-        if self._host.durability.may_send(message):
-            self._host.wire.send(peer, message)
+        if not self._host.durability.may_send(message):
+            message |= {"kind": "refused", "index": 0, "offset": 0}
+        self._host.wire.send(peer, message)
+
+    def _hold_already(self, leader: tuple[int, int], known: int, *, needed: int) -> None:
+        """Tell the leader what is known to match: what is applied is committed, and it has that.
+
+        Only of what is on disk; if that is less than the snapshot, it asks again.
+        """
+        limit = self._host.durability.limit
+        known = known if limit is None else min(known, limit)
+        kind = "installed" if known >= needed else "refused"
+        self._answer(leader, kind, index=known if known >= needed else 0)
 
     def _expected(self, peer: int, message: Message) -> _Incoming | None:
         """Return what a piece belongs to; None if it has to wait for other work."""

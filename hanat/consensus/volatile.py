@@ -17,8 +17,13 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
         return 1
 
     @property
-    def lost_tail_possible(self) -> bool:
+    def recovering(self) -> bool:
         """No: nothing outlives this process."""
+        return False
+
+    @property
+    def behind(self) -> bool:
+        """No: memory is all there is."""
         return False
 
     @property
@@ -40,17 +45,16 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
     def forget(self) -> None:
         """Do nothing: see above."""
 
+    def mark_volatile(self, *, volatile: bool) -> None:
+        """Do nothing: see above."""
+
     def sync(self) -> None:
         """Do nothing."""
 
-    def trim(self, position: int, background: Background, done: Done) -> None:
+    def trim(self, position: int) -> None:
         """Cut the head off: that many entries."""
         self.deleteEntriesTo(position)
-        background(self.sync, done)
 
     def sync_in(self, background: Background, done: Done) -> None:
         """Do nothing, where it would be done."""
         background(self.sync, done)
-
-    def repair(self) -> None:
-        """Do nothing: memory does not fail."""

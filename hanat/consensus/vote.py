@@ -1,4 +1,4 @@
-"""The few facts that a node must remember whatever happens: term, vote, log bounds.
+"""The few facts that a node must remember whatever happens: term, vote, which log counts.
 
 A node that forgets its vote can elect two leaders in one term, so every change is
 durable before the call returns. The file holds the facts twice, a page apart. A change
@@ -19,10 +19,11 @@ looks like an interrupted write, and the vote is forgotten); a new file and a re
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import Struct
-from typing import Self
+from threading import Lock
+from typing import Any, Self
 
 from hanat.consensus.files import Files
 from hanat.core import members
@@ -30,18 +31,23 @@ from hanat.core.members import Members
 from hanat.errors import StartupError
 
 MAGIC = b"hanatvot"
-VERSION = 2
+VERSION = 3
 COPY_BYTES = 4096  # a page and a physical sector: one torn write cannot reach both copies
 COPIES = 2
 CLUSTER_BYTES_MAX = 32
 
 _HEAD = Struct("<8sH")
-_COPY = Struct(f"<8sHQI32sQqQQQ36sB{members.BYTES}s")
+_COPY = Struct(f"<8sHQI32sQqQQQB{members.BYTES}s")
 _CHECK = Struct("<I")
 
 MOVE_AWAY = (
     "keep the directory {directory} for an investigation: move it away while both other "
     "nodes run, and start again; the node then fetches everything from them"
+)
+OTHER_FORMAT = (
+    "start the hanat that wrote it, or upgrade as docs/operations.md says: save what `hanat config "
+    "show` prints as every node's cluster_file, stop all nodes, move journal and snapshot in "
+    "{directory} away on each, and start all"
 )
 
 
@@ -54,14 +60,13 @@ class Vote:
         cluster: Name of the cluster, empty while unknown.
         term: Newest term this node heard of.
         voted_for: Node that got the vote of that term.
-        epoch: Grows whenever the log starts anew; files of older ones are leftovers.
-        log_start: Index of the log's first entry, 0 while it has none. Entries
-            before it are cut off, whether their files are gone or not.
+        epoch: Grows whenever something of the log is overwritten.
+        begun: Epoch in which the file of the log that counts was begun, 0 while it is empty.
         durable: The log was synced up to this entry; less than that is damage.
-        boot_id: Of the machine's boot in which this was written.
-        lost_tail: A machine crash may have taken entries that were acknowledged, or the
-            whole journal is new.
-        closed: The journal was closed in good order, everything in it synced.
+        active: Which file of the log counts.
+        recovering: What was acknowledged may be missing: the journal is new, or was damaged.
+        volatile: It will be missing when the process ends: entries are acknowledged that
+            are in memory only, since the disk fails.
         members: All nodes, as counted when this one last took part; empty while unknown.
     """
 
@@ -70,11 +75,11 @@ class Vote:
     term: int = 0
     voted_for: int | None = None
     epoch: int = 0
-    log_start: int = 0
+    begun: int = 0
     durable: int = 0
-    boot_id: str = ""
-    lost_tail: bool = False
-    closed: bool = False
+    active: int = 0
+    recovering: bool = False
+    volatile: bool = False
     members: Members = ()
 
 
@@ -90,13 +95,15 @@ class VoteFile:
         self.whole = False
         self._doubtful = 0  # the copy to write next: never the only good one
         self.value, self._number = value, number
+        self._changing = Lock()  # the loop saves votes, a thread what becomes of the log
 
     @classmethod
     def create(cls, path: Path, files: Files, value: Vote) -> Self:
         """Create the file; it appears whole or not at all."""
         new = path.with_suffix(".new")
         made = cls(files, files.open(new, create=True), value=value, number=0)
-        made.save(value)
+        for _ in range(COPIES):  # both on disk: no later change needs room
+            made.save(value)
         files.rename(new, path)
         files.sync_names(path.parent)
         return made
@@ -138,6 +145,15 @@ class VoteFile:
         self._files.write(self._fd, packed, self._doubtful * COPY_BYTES)
         self.value, self.whole = value, True
 
+    def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
+        """Change facts durably; of any thread.
+
+        Raises:
+            OSError: They may be durable or not, and do not count in this process.
+        """
+        with self._changing:
+            self.save(replace(self.value, **changed))
+
     def close(self) -> None:
         """Close the file."""
         self._files.close(self._fd)
@@ -147,8 +163,8 @@ def _pack(value: Vote, number: int) -> bytes:
     voted_for = -1 if value.voted_for is None else value.voted_for
     body = _COPY.pack(
         MAGIC, VERSION, number, value.node_id, value.cluster.encode(), value.term, voted_for,
-        value.epoch, value.log_start, value.durable, value.boot_id.encode(),
-        value.lost_tail | value.closed << 1, members.pack(value.members),
+        value.epoch, value.begun, value.durable,
+        value.recovering | value.volatile << 1 | value.active << 2, members.pack(value.members),
     )  # fmt: skip
     return (body + _CHECK.pack(zlib.crc32(body))).ljust(COPY_BYTES, b"\0")
 
@@ -160,19 +176,19 @@ def _unpack(copy: bytes) -> tuple[int, Vote] | None:
         return None
     if _HEAD.unpack_from(body) != (MAGIC, VERSION):
         return None
-    (_, _, number, node_id, cluster, term, voted_for, epoch, log_start, durable, boot_id,
-     flags, listed) = _COPY.unpack(body)  # fmt: skip
+    (_, _, number, node_id, cluster, term, voted_for, epoch, begun, durable, flags,
+     listed) = _COPY.unpack(body)  # fmt: skip
     value = Vote(
         node_id=node_id,
         cluster=cluster.rstrip(b"\0").decode(),
         term=term,
         voted_for=None if voted_for < 0 else voted_for,
         epoch=epoch,
-        log_start=log_start,
+        begun=begun,
         durable=durable,
-        boot_id=boot_id.rstrip(b"\0").decode(),
-        lost_tail=bool(flags & 1),
-        closed=bool(flags & 2),
+        active=flags >> 2 & 1,
+        recovering=bool(flags & 1),
+        volatile=bool(flags & 2),
         members=members.unpack(listed),
     )
     return number, value
@@ -186,5 +202,7 @@ def _unreadable(path: Path, data: bytes) -> StartupError:
             found = f"this is not a file of hanat, it starts with {data[:8]!r}"
         elif version != VERSION:
             found = f"it has format {version}, this hanat reads format {VERSION}"
+            to_do = OTHER_FORMAT.format(directory=path.parent.parent)
+            return StartupError(tried=f"read term and vote from {path}", found=found, to_do=to_do)
     to_do = MOVE_AWAY.format(directory=path.parent)
     return StartupError(tried=f"read term and vote from {path}", found=found, to_do=to_do)

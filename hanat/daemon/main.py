@@ -22,7 +22,7 @@ from hanat.config.settings import NodeSettings
 from hanat.consensus import library
 from hanat.consensus.codec import decode
 from hanat.consensus.guard import Guard
-from hanat.consensus.journal import open_journal
+from hanat.consensus.opening import open_journal
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Command, Flows, Happened, NewConfiguration
 from hanat.consensus.store import SnapshotStore

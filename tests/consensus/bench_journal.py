@@ -2,7 +2,7 @@
 
 Run it by hand: python -m tests.consensus.bench_journal [DIRECTORY]
 
-Prints, for entries of 100 bytes and of 12 kB, the best and the median time of
+Prints, for entries of 100 bytes and of 3 kB, the best and the median time of
 several rounds in turn, in ms a round of 10,000 entries; then single operations.
 Without a directory for the files, a temporary one.
 """
@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from hanat.consensus.background import at_once
 from hanat.consensus.codec import Entry, wrap
-from hanat.consensus.journal import Journal, open_journal
+from hanat.consensus.journal import Journal
 from hanat.consensus.library import FileJournal
+from hanat.consensus.opening import open_journal
 
 ENTRIES = 10_000
 ROUNDS = 9
@@ -55,6 +55,7 @@ def adding(root: Path, size: int) -> None:
     ours: list[float] = []
     theirs: list[float] = []
     opening: list[float] = []
+    syncing: list[float] = []
     for _ in range(ROUNDS):
         with fresh(root) as directory:
             library = FileJournal(str(directory / "raft.journal"))
@@ -63,12 +64,13 @@ def adding(root: Path, size: int) -> None:
             library._destroy()
         with fresh(root) as directory:
             journal = open_journal(directory)
-            journal.add(*entries[0])  # makes and syncs the first segment
-            ours.append(took_ms(add_all, journal, entries[1:]))
+            ours.append(took_ms(add_all, journal, entries))
+            syncing.append(took_ms(journal.sync))
             journal.close()
             opening.append(took_ms(open_journal, directory))
     show(f"add {ENTRIES} entries of {size} bytes: library", theirs)
     show(f"add {ENTRIES} entries of {size} bytes: hanat", ours)
+    show(f"sync {ENTRIES} entries of {size} bytes: hanat", syncing)
     show(f"open {ENTRIES} entries of {size} bytes: hanat", opening)
 
 
@@ -76,12 +78,13 @@ def single(root: Path) -> None:
     with fresh(root) as directory:
         journal = open_journal(directory)
         journal.add(wrap(b""), 1, 1)
+        journal.sync()
         terms = [took_ms(journal.setCurrentTerm, number, 1) for number in range(300)]
         show("term and vote", terms)
         show("add 100 bytes, sync", [synced(journal, 1) for _ in range(300)])
-        show("add 1000 times 12000 bytes, sync", [synced(journal, 1000) for _ in range(9)])
+        show("add 100 times 12000 bytes, sync", [synced(journal, 100) for _ in range(9)])
         show("cut a tail of one entry", [cut_tail(journal) for _ in range(100)])
-        show("cut a head of one entry", [took_ms(journal.trim, 1, at_once, lambda _: None)])
+        show("cut a head of one entry, sync", [cut_head(journal) for _ in range(9)])
         journal.close()
 
 
@@ -98,8 +101,13 @@ def cut_tail(journal: Journal) -> float:
     return took_ms(journal.deleteEntriesFrom, len(journal) - 1)
 
 
+def cut_head(journal: Journal) -> float:
+    journal.trim(1)
+    return took_ms(journal.sync)
+
+
 if __name__ == "__main__":
     with fresh(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.gettempdir())) as place:
-        for entry_bytes in (100, 12_000):
+        for entry_bytes in (100, 3_000):
             adding(place, entry_bytes)
         single(place)

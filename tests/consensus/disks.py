@@ -38,16 +38,8 @@ class Watched(Quick):
         super().write(fd, data[len(data) // 2 :], offset + len(data) // 2)
         self.changed()
 
-    def truncate(self, fd: int, size: int) -> None:
-        super().truncate(fd, size)
-        self.changed()
-
     def rename(self, old: Path, new: Path) -> None:
         super().rename(old, new)
-        self.changed()
-
-    def remove(self, path: Path) -> None:
-        super().remove(path)
         self.changed()
 
 
@@ -76,13 +68,9 @@ class Failing(Quick):
         try:
             self._change()
         except OSError:
-            super().write(fd, data[: min(len(data) // 2, 100)], offset)
+            super().write(fd, data[: min(len(data) // 2, 60)], offset)
             raise
         super().write(fd, data, offset)
-
-    def truncate(self, fd: int, size: int) -> None:
-        self._change()
-        super().truncate(fd, size)
 
     def sync(self, fd: int) -> None:
         self._change()
@@ -95,10 +83,6 @@ class Failing(Quick):
     def rename(self, old: Path, new: Path) -> None:
         self._change()
         super().rename(old, new)
-
-    def remove(self, path: Path) -> None:
-        self._change()
-        super().remove(path)
 
 
 class Full(Quick):
@@ -168,19 +152,9 @@ class LosingPower(Files):
             self.changed()
         return fd
 
-    def duplicate(self, fd: int) -> int:
-        copy = super().duplicate(fd)
-        self._open[copy] = self._open[fd]
-        return copy
-
     def write(self, fd: int, data: bytes, offset: int) -> None:
         super().write(fd, data, offset)
         self._inodes[self._open[fd]].changes.append((offset, data))
-        self.changed()
-
-    def truncate(self, fd: int, size: int) -> None:
-        super().truncate(fd, size)
-        self._inodes[self._open[fd]].changes.append((size, None))
         self.changed()
 
     def sync(self, fd: int) -> None:
@@ -196,11 +170,6 @@ class LosingPower(Files):
         super().rename(old, new)
         self._rename(new.name, self._names[old.name])
         self._rename(old.name, None)
-        self.changed()
-
-    def remove(self, path: Path) -> None:
-        super().remove(path)
-        self._rename(path.name, None)
         self.changed()
 
     def _rename(self, name: str, number: int | None) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from hanat.consensus.background import at_once
 from hanat.consensus.codec import NO_OP, Entry, wrap
 from hanat.consensus.files import Files
-from hanat.consensus.journal import Journal, open_journal
+from hanat.consensus.journal import Journal
+from hanat.consensus.opening import open_journal
 from tests.consensus.disks import Quick
 
-SEGMENT_BYTES = 400  # some five entries: cuts and rolls meet in short tests
+LOG_BYTES = 16 << 10  # room for all that the operations of a test append
 OPERATIONS = ("add", "add", "add", "add", "cut tail", "trim", "sync", "vote", "clear")
 
 Operation = tuple[str, int]
@@ -22,9 +22,10 @@ Operation = tuple[str, int]
 
 @dataclass(frozen=True)
 class Model:
-    """What a journal holds, and up to which index nothing may be lost."""
+    """What a journal holds, and what of it is on disk."""
 
     entries: tuple[Entry, ...] = ()
+    disk: tuple[Entry, ...] = ()  # what a crash leaves
     durable: int = 0
     vote: tuple[int, int | None] = (0, None)
     following: int = 1
@@ -53,13 +54,13 @@ class Model:
                 durable, entries = min(self.durable, last), self.entries[:keep]
                 model = replace(self, entries=entries, durable=durable, following=last + 1)
             case "trim" if 0 < keep < len(self.entries):
-                model = replace(self, entries=self.entries[keep:], durable=last)
+                model = replace(self, entries=self.entries[keep:])
             case "trim":
                 pass
             case "cut tail":
                 model = replace(self, entries=(), durable=0)
             case "sync":
-                model = replace(self, durable=last)
+                model = replace(self, durable=last, disk=self.entries)
             case "vote":
                 model = replace(self, vote=(self.vote[0] + 1, number % 3 or None))
             case "clear":
@@ -78,7 +79,7 @@ class Model:
             case "cut tail":
                 journal.deleteEntriesFrom(keep)
             case "trim" if 0 < keep < len(self.entries):
-                journal.trim(keep, at_once, _raise)
+                journal.trim(keep)
             case "trim":
                 pass
             case "sync":
@@ -94,22 +95,18 @@ class Model:
         """Whether a journal holds exactly what this model says."""
         return tuple(journal[:]) == self.entries and self.vote == vote_of(journal)
 
-    def begins(self, journal: Journal) -> bool:
-        """Whether a journal holds a beginning of this log, with all that was synced."""
-        found = tuple(journal[:])
-        last = found[-1][1] if found else 0
-        return found == self.entries[: len(found)] and (
-            last >= self.durable or len(found) == len(self.entries)
-        )
-
-
-def _raise(error: BaseException | None) -> None:
-    if error is not None:
-        raise error
+    def may_leave(self, found: tuple[Entry, ...], after: Model) -> bool:
+        """Whether a crash on the way from this model to another may leave a log."""
+        old, new = self.disk, after.disk
+        same = 0
+        while same < min(len(old), len(new)) and old[same] == new[same]:
+            same += 1
+        begins = found == new[: len(found)] and len(found) >= same
+        return found in (old, new) or begins
 
 
 def operations(rng: Random, count: int) -> Iterator[Operation]:
-    """Yield random operations; entries come in bursts that fill several segments."""
+    """Yield random operations; entries come in bursts."""
     for _ in range(count):
         kind = rng.choice(OPERATIONS)
         for _ in range(rng.randint(1, 12) if kind == "add" else 1):
@@ -121,17 +118,13 @@ def vote_of(journal: Journal) -> tuple[int, int | None]:
 
 
 @contextmanager
-def opened(
-    data_dir: Path, *, files: Files | None = None, boot_id: str = "first boot"
-) -> Iterator[Journal]:
-    """Open a journal with small segments; close it, also when it is broken.
+def opened(data_dir: Path, *, files: Files | None = None) -> Iterator[Journal]:
+    """Open a journal with small files; close it, also when its disk fails.
 
     A new one is not one that was lost.
     """
     new = not (data_dir / "journal/vote").exists()
-    journal = open_journal(
-        data_dir, files=files or Quick(), boot_id=boot_id, segment_bytes_max=SEGMENT_BYTES
-    )
+    journal = open_journal(data_dir, files=files or Quick(), log_bytes=LOG_BYTES)
     try:
         if new:
             journal.recovered()
@@ -148,20 +141,25 @@ def fill(journal: Journal, model: Model, kinds: Iterable[str]) -> Model:
     return model
 
 
-def write_log(data_dir: Path, count: int, *, synced: int = 0, made: int = 0) -> Model:
-    """Fill a new journal as if the process were killed then; return what it holds.
+def write_log(data_dir: Path, count: int, *, first: int = 0, made: int = 0) -> Model:
+    """Fill a new journal as if the process were killed behind a sync; return what it holds.
 
     Args:
         data_dir: Where.
         count: How many entries.
-        synced: After how many of them everything was synced.
+        first: How many of them are a batch of their own.
         made: Number of the first entry's content.
     """
-    journal = open_journal(
-        data_dir, files=Quick(), boot_id="first boot", segment_bytes_max=SEGMENT_BYTES
-    )
+    journal = open_journal(data_dir, files=Quick(), log_bytes=LOG_BYTES)
     journal.recovered()
-    kinds = ["vote", *["add"] * synced, "sync", *["add"] * (count - synced)]
+    kinds = ["vote", *["add"] * first, "sync", *["add"] * (count - first), "sync"]
     model = fill(journal, Model(made=made), kinds)
-    journal._disk.close()
+    kill(journal)
     return model
+
+
+def kill(journal: Journal) -> None:
+    """Let go of the files as if the process had ended."""
+    journal._log.close()
+    journal._vote.close()
+    journal._unlock()

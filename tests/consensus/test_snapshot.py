@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 
@@ -15,12 +16,13 @@ from hanat.consensus import snapshot
 from hanat.consensus.codec import NO_OP, Entry, wrap
 from hanat.consensus.files import Files
 from hanat.consensus.state import Barrier, Holder, NewConfiguration, State, encode
-from hanat.consensus.store import SnapshotStore
+from hanat.consensus.store import HEAD_BYTES, NAMES, SnapshotStore
 from hanat.errors import SnapshotError, StartupError
-from tests.consensus.disks import Failing, Full, LosingPower, Quick, Watched
+from tests.consensus.disks import Failing, LosingPower, Quick, Watched
 
 PREVIOUS: Entry = (NO_OP, 41, 3)
 LAST: Entry = (wrap(b"the last entry"), 42, 3)
+SIZE = 4096
 SECTIONS = [(b"core", b"some"), (b"flows", bytes(100)), (b"flows", bytes(range(256)))]
 
 
@@ -30,8 +32,16 @@ def made(number: int = 0, *, cluster: str = "berlin") -> bytes:
     return b"".join(snapshot.encode(cluster, (NO_OP, 41 + number, 3), last, SECTIONS))
 
 
+def of_format(version: int) -> bytes:
+    """Return a whole snapshot of another version."""
+    end = -(snapshot.END_BYTES)
+    body = made()[:8] + version.to_bytes(2, "little") + made()[10:end]
+    digest = blake2b(body, digest_size=snapshot.DIGEST_BYTES).digest()
+    return body + made()[end : -snapshot.DIGEST_BYTES] + digest
+
+
 def store_in(data_dir: Path, files: Files | None = None) -> SnapshotStore:
-    store = SnapshotStore(data_dir, cluster="berlin", files=files or Quick())
+    store = SnapshotStore(data_dir, cluster="berlin", files=files or Quick(), size=SIZE)
     store.load()
     return store
 
@@ -78,52 +88,85 @@ def test_no_flipped_byte_and_no_torn_end_goes_unnoticed() -> None:
             snapshot.decode(data + data[:position] + b"x", "berlin")
 
 
-@pytest.mark.parametrize("damage", [b"", b"hanatsnp", made()[:-1], made()[:-40] + bytes(40)])
-def test_damaged_snapshot_is_told_and_kept(tmp_path: Path, damage: bytes) -> None:
-    (tmp_path / "snapshot").mkdir()
-    (tmp_path / "snapshot/current").write_bytes(damage)
-    store = SnapshotStore(tmp_path, cluster="berlin")
-    assert store.load() is None
-    assert "it is" in store.report
-    assert (tmp_path / "snapshot/damaged").read_bytes() == damage
-    assert store.open() is None
+def kept(store: SnapshotStore, data: bytes) -> None:
+    """Make a snapshot the current one, on disk."""
+    store.write([data[:50], data[50:]])
+    store.flush()
+
+
+def files_of(data_dir: Path) -> list[Path]:
+    return [data_dir / "snapshot" / name for name in NAMES]
+
+
+def test_snapshots_use_the_files_in_turn_and_never_more_room(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    sizes = [path.stat().st_size for path in files_of(tmp_path)]
+    assert sizes == [SIZE, SIZE]
+    for number in range(5):
+        was = [path.read_bytes() for path in files_of(tmp_path)]
+        kept(store, made(number))
+        now = [path.read_bytes() for path in files_of(tmp_path)]
+        assert sum(a != b for a, b in zip(was, now, strict=True)) == 1
+        found = store_in(tmp_path).open()
+        assert found is not None
+        assert found.data == made(number)
+    assert [path.stat().st_size for path in files_of(tmp_path)] == sizes
+
+
+@pytest.mark.parametrize("position", [0, 3, 20, 40, 100, 400])
+def test_damaged_snapshot_gives_way_to_the_one_before(tmp_path: Path, position: int) -> None:
+    store = store_in(tmp_path)
+    for number in range(2):
+        kept(store, made(number))
+    damaged = bytearray(files_of(tmp_path)[0].read_bytes())
+    assert made(1) in damaged
+    damaged[position] ^= 0x41
+    files_of(tmp_path)[0].write_bytes(damaged)
+    store = SnapshotStore(tmp_path, cluster="berlin", files=Quick(), size=SIZE)
+    found = store.load()
+    assert found is not None
+    assert found.last[1] == 42
+    assert position < HEAD_BYTES or "the one before counts" in store.report
+    kept(store, made(2))
+    found = SnapshotStore(tmp_path, cluster="berlin", files=Quick()).load()
+    assert found is not None
+    assert found.last[1] == 44
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
         (made(cluster="hamburg"), "it belongs to cluster 'hamburg', not to 'berlin'"),
-        (made()[:8] + b"\x07\x00" + made()[10:], "it has format 7, this hanat reads format 1"),
-        (b"#!/bin/sh\n" * 9, "not a file of hanat"),
+        (of_format(7), "it has format 7, this hanat reads format 1"),
     ],
 )
 def test_snapshot_of_somebody_else_is_refused_and_not_touched(
     tmp_path: Path, content: bytes, found: str
 ) -> None:
-    (tmp_path / "snapshot").mkdir()
-    (tmp_path / "snapshot/current").write_bytes(content)
+    store = SnapshotStore(tmp_path, cluster="", files=Quick(), size=SIZE)
+    store.load()
+    kept(store, content)
+    was = [path.read_bytes() for path in files_of(tmp_path)]
     with pytest.raises(StartupError, match=found):
         SnapshotStore(tmp_path, cluster="berlin").load()
-    assert (tmp_path / "snapshot/current").read_bytes() == content
+    assert [path.read_bytes() for path in files_of(tmp_path)] == was
 
 
 def test_killed_process_leaves_the_old_snapshot_or_the_new(tmp_path: Path) -> None:
     disk = Watched()
     store = store_in(tmp_path / "alive", disk)
-    store.write([made(0)])
+    kept(store, made(0))
     seen: set[int] = set()
 
     def crash() -> None:
         copy = shutil.copytree(tmp_path / "alive", tmp_path / "copy")
         found = store_in(copy).open()
         assert found is not None
-        data = found.read(0, found.size)
-        found.close()
-        seen.add([made(0), made(1), made(2)].index(data))
+        seen.add([made(0), made(1), made(2)].index(found.data))
         shutil.rmtree(copy)
 
     disk.changed = crash
-    store.write([made(1)[:50], made(1)[50:]])
+    kept(store, made(1))
     store.receive(made(2)[:60], 0)
     store.receive(made(2)[60:], 60)
     assert store.received().last[1] == 44
@@ -136,7 +179,7 @@ def test_killed_process_leaves_the_old_snapshot_or_the_new(tmp_path: Path) -> No
 def test_lost_power_leaves_the_old_snapshot_or_the_new(tmp_path: Path, seed: int) -> None:
     rng, disk = Random(seed), LosingPower()
     store = store_in(tmp_path / "alive", disk)
-    store.write([made(0)])
+    kept(store, made(0))
     newest = 0
 
     def crash() -> None:
@@ -151,7 +194,7 @@ def test_lost_power_leaves_the_old_snapshot_or_the_new(tmp_path: Path, seed: int
     disk.changed = crash
     for number in range(1, 5):
         if number % 2:
-            store.write([made(number)[:50], made(number)[50:]])
+            kept(store, made(number))
         else:
             store.receive(made(number), 0)
             store.received()
@@ -160,16 +203,38 @@ def test_lost_power_leaves_the_old_snapshot_or_the_new(tmp_path: Path, seed: int
         crash()
 
 
-def test_full_disk_leaves_the_old_snapshot(tmp_path: Path) -> None:
-    disk = Full()
+def test_failing_disk_leaves_the_new_snapshot_in_memory_and_the_old_on_disk(tmp_path: Path) -> None:
+    disk = Failing(errno.EIO)
     store = store_in(tmp_path, disk)
-    store.write([made(0)])
-    disk.full = True
-    with pytest.raises(OSError, match="No space left"):
-        store.write([made(1)])
-    found = store.load()
+    kept(store, made(0))
+    disk.fail_at, disk.lasting = disk.changes + 1, True
+    store.write([made(1)])
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            store.flush()
+        found = store.open()
+        assert found is not None
+        assert found.data == made(1)
+        on_disk = SnapshotStore(tmp_path, cluster="berlin", files=Quick()).load()
+        assert on_disk is not None
+        assert on_disk.last[1] == 42
+    disk.fail_at = None
+    store.flush()
+    on_disk = SnapshotStore(tmp_path, cluster="berlin", files=Quick()).load()
+    assert on_disk is not None
+    assert on_disk.last[1] == 43
+
+
+def test_snapshot_that_is_too_large_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    kept(store, made(0))
+    with pytest.raises(OSError, match="its file has"):
+        store.write([bytes(SIZE)])
+    with pytest.raises(OSError, match="larger than its file"):
+        store.receive(bytes(SIZE), 0)
+    found = store.open()
     assert found is not None
-    assert found.last[1] == 42
+    assert found.data == made(0)
 
 
 def test_damaged_transfer_is_not_adopted(tmp_path: Path) -> None:
@@ -193,37 +258,7 @@ def test_snapshot_that_is_being_sent_stays_what_it_is(tmp_path: Path) -> None:
     reader.close()
 
 
-class Unreadable(Quick):
-    """Reads nothing; knows which files are open."""
-
-    def __init__(self) -> None:
-        self.descriptors: set[int] = set()
-
-    def open(self, path: Path, *, create: bool = False) -> int:
-        fd = super().open(path, create=create)
-        self.descriptors.add(fd)
-        return fd
-
-    def close(self, fd: int) -> None:
-        super().close(fd)
-        self.descriptors.remove(fd)
-
-    def read(self, fd: int, size: int, offset: int) -> bytes:  # noqa: ARG002 - nothing is read
-        raise OSError(errno.EIO, "Input/output error")
-
-
-def test_snapshot_that_cannot_be_read_is_not_left_open(tmp_path: Path) -> None:
-    disk = Unreadable()
-    store = store_in(tmp_path, disk)
-    store.write([made()])
-    with pytest.raises(OSError, match="Input/output error"):
-        store.open()
-    assert disk.descriptors == set()
-
-
 def test_disk_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "snapshot").mkdir()
-    (tmp_path / "snapshot/current").write_bytes(b"hanatsnp")
     disk = Failing(errno.EROFS)
     disk.fail_at = 1
     with pytest.raises(StartupError, match="make the data directory readable and writable"):

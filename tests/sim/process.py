@@ -175,19 +175,20 @@ class Process:
         """End the process at once; the kernel keeps gate and addresses."""
         self.world.tell(f"{self.node_id} killed")
         self.alive = False
+        if isinstance(self.journal, Storage):
+            self.journal.crash(self.store)
         for link in self.world.links.values():
             if self.node_id in link.ends:
                 link.believes[self.node_id] = 0
                 self.world.break_link(link)
 
-    def lose_power(self, rng: Random) -> None:
-        """End the whole machine at once; of the journal only what was synced is sure."""
+    def lose_power(self) -> None:
+        """End the whole machine at once."""
         self.kill()
         self.world.tell(f"{self.node_id} lost its power")
         self.answers_until = min(self.answers_until, self.world.now)
         self.carries_until = min(self.carries_until, self.world.now)
         self.addresses.there = False
-        self.journal.lose_power(rng)
 
     def crash(self, *, noticed_s: float) -> None:
         """End the daemon; its supervisor withdraws the right to answer, then says so.

@@ -7,35 +7,31 @@ seeds with one of them.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from hanat.consensus.codec import Entry, Message
-from hanat.consensus.durability import Durability
 from hanat.consensus.guard import Guard
 from hanat.consensus.library import LibraryNode
 from hanat.consensus.promises import HEARTBEAT_BEACONS
-from hanat.consensus.recovery import Recovery
 from hanat.core.beacon import Heard
 from hanat.core.election import Candidacy
 from hanat.core.eligibility import Rival
 from hanat.core.lease import Lease, Promise
-
-Variant = TypeVar("Variant", bound=type[Guard])
-
-BROKEN: dict[str, type[Guard]] = {}
-
-
-def _broken(variant: Variant) -> Variant:
-    assert variant.__doc__
-    name = "".join("-" + c.lower() if c.isupper() else c for c in variant.__name__)
-    BROKEN[name.removeprefix("-without-")] = variant
-    return variant
-
+from tests.sim.broken import BROKEN as BROKEN
+from tests.sim.broken import broken
+from tests.sim.repairs_disk import WithoutConfigurationsOnDisk as WithoutConfigurationsOnDisk
+from tests.sim.repairs_disk import WithoutDurability as WithoutDurability
+from tests.sim.repairs_disk import WithoutLateTerms as WithoutLateTerms
+from tests.sim.repairs_disk import WithoutNote as WithoutNote
+from tests.sim.repairs_disk import WithoutRecovery as WithoutRecovery
+from tests.sim.repairs_disk import WithoutTermsFirst as WithoutTermsFirst
+from tests.sim.repairs_disk import WithoutWaitingForTheNote as WithoutWaitingForTheNote
+from tests.sim.repairs_disk import WithoutWriteAhead as WithoutWriteAhead
 
 # ------------------------------------------------------------------------- the log
 
 
-@_broken
+@broken
 class WithoutClamp(Guard):
     """The commit index follows the leader's, whatever the message verified."""
 
@@ -49,7 +45,7 @@ class WithoutClamp(Guard):
         super()._onMessageReceived(node, message)
 
 
-@_broken
+@broken
 class WithoutPrefix(Guard):
     """Everything behind the point where a message starts is deleted first."""
 
@@ -59,7 +55,7 @@ class WithoutPrefix(Guard):
         self._onMessageReceived(node, message)
 
 
-@_broken
+@broken
 class WithoutPacing(Guard):
     """The library decides what is sent, and sends what is in flight again."""
 
@@ -76,12 +72,12 @@ class WithoutPacing(Guard):
     def _continue(self, peer: int, outgoing: Any) -> None: ...  # noqa: ANN401
 
 
-@_broken
+@broken
 class WithoutPacingAndPrefix(WithoutPacing, WithoutPrefix):
     """The log as the library keeps it by itself."""
 
 
-@_broken
+@broken
 class WithoutTermStamp(Guard):
     """An acknowledgement counts whatever term it was given in."""
 
@@ -91,7 +87,7 @@ class WithoutTermStamp(Guard):
         super()._on_next(node, message)
 
 
-@_broken
+@broken
 class WithoutGenerations(Guard):
     """Each reset rewinds, also one that answers what was sent before the last rewind."""
 
@@ -102,7 +98,7 @@ class WithoutGenerations(Guard):
         super()._on_next(node, message)
 
 
-@_broken
+@broken
 class WithoutSlices(Guard):
     """The whole rest of the log goes into one message."""
 
@@ -110,7 +106,7 @@ class WithoutSlices(Guard):
         return list(self.journal[first - self.journal[0][1] :])
 
 
-@_broken
+@broken
 class WithoutWindow(Guard):
     """Slices are sent however many are in flight."""
 
@@ -123,7 +119,7 @@ class WithoutWindow(Guard):
 # ------------------------------------------------------------------ leaders and votes
 
 
-@_broken
+@broken
 class WithoutPreVote(Guard):
     """The library sees its peers at all times, so that it stands by its own timer."""
 
@@ -134,7 +130,7 @@ class WithoutPreVote(Guard):
     def _show_peers(self, *, visible: bool) -> None: ...
 
 
-@_broken
+@broken
 class WithoutHiding(Guard):
     """A node that stopped leading goes on seeing its peers."""
 
@@ -144,7 +140,7 @@ class WithoutHiding(Guard):
         self._campaign_until = campaign_until
 
 
-@_broken
+@broken
 class WithoutStaleTerm(Guard):
     """Who leads or stands in an older term is ignored."""
 
@@ -153,7 +149,7 @@ class WithoutStaleTerm(Guard):
             super().receive(peer, message)
 
 
-@_broken
+@broken
 class WithoutVoterDedup(Guard):
     """Votes count, not voters."""
 
@@ -162,7 +158,7 @@ class WithoutVoterDedup(Guard):
         super()._on_response_vote(node, message)
 
 
-@_broken
+@broken
 class WithoutVoteTerms(Guard):
     """A vote of another term starts the count anew."""
 
@@ -172,7 +168,7 @@ class WithoutVoteTerms(Guard):
         super()._on_response_vote(node, message)
 
 
-@_broken
+@broken
 class WithoutYielding(Guard):
     """Who votes for another goes on with its own round."""
 
@@ -182,7 +178,7 @@ class WithoutYielding(Guard):
         self._round_until = round_until
 
 
-@_broken
+@broken
 class WithoutTakenVotes(Guard):
     """A pre-vote is given for a term in which the vote is another's."""
 
@@ -192,7 +188,7 @@ class WithoutTakenVotes(Guard):
         super()._on_pre_vote(node, message)
 
 
-@_broken
+@broken
 class WithoutLostLeaders(Guard):
     """A leader that was lost takes its turn as any other node."""
 
@@ -200,7 +196,7 @@ class WithoutLostLeaders(Guard):
         return [Rival(peer, b.fit, b.handicap) for peer, b in self.alive().items()]
 
 
-@_broken
+@broken
 class WithoutDeafness(Guard):
     """Whoever leads is followed, also one that asks for no promise because it hears nobody."""
 
@@ -214,7 +210,7 @@ class WithoutDeafness(Guard):
         self._followed()
 
 
-@_broken
+@broken
 class WithoutAhead(Guard):
     """A node waits for its turn behind one whom it would not vote for."""
 
@@ -223,7 +219,7 @@ class WithoutAhead(Guard):
         self._ahead_until = 0.0
 
 
-@_broken
+@broken
 class WithoutDead(Guard):
     """The late words of a daemon that is dead count."""
 
@@ -239,7 +235,7 @@ class _Impatient(Candidacy):
         super().wait(until - self.shorter_s)
 
 
-@_broken
+@broken
 class WithoutPatience(Guard):
     """A leader known by its connection only is waited for as if it sent beacons."""
 
@@ -254,7 +250,7 @@ class WithoutPatience(Guard):
         self.candidacy.shorter_s = 0.0
 
 
-@_broken
+@broken
 class WithoutPromises(Guard):
     """Votes and pre-votes are given although a leader was heard just now."""
 
@@ -262,7 +258,7 @@ class WithoutPromises(Guard):
         return False
 
 
-@_broken
+@broken
 class WithoutStickyVotes(Guard):
     """A vote request is granted although a leader was heard just now."""
 
@@ -274,7 +270,7 @@ class WithoutStickyVotes(Guard):
         return True
 
 
-@_broken
+@broken
 class WithoutQuiet(Guard):
     """A node promises and votes as soon as it has started."""
 
@@ -283,7 +279,7 @@ class WithoutQuiet(Guard):
         self.promise.until = self.clock()
 
 
-@_broken
+@broken
 class WithoutHolding(Guard):
     """A deposed leader helps others at once, while its own lease may still be in force."""
 
@@ -299,7 +295,7 @@ class _KeptLease(Lease):
     def give_up(self, term: int) -> None: ...
 
 
-@_broken
+@broken
 class WithoutGivingUp(Guard):
     """A leader that has sent its successor goes on renewing its lease."""
 
@@ -314,7 +310,7 @@ class _LoosePromise(Promise):
         return term > self.term
 
 
-@_broken
+@broken
 class WithoutNextTermOnly(Guard):
     """A candidate once sent by a leader may stand in any later term."""
 
@@ -327,7 +323,7 @@ class WithoutNextTermOnly(Guard):
         return term > self.term if self.leading else super()._released_for(term)
 
 
-@_broken
+@broken
 class WithoutOrderCheck(Guard):
     """An order to campaign is obeyed whoever gave it in whatever term."""
 
@@ -339,7 +335,7 @@ class WithoutOrderCheck(Guard):
 # ---------------------------------------------------------------------- the snapshots
 
 
-@_broken
+@broken
 class WithoutPieces(Guard):
     """Pieces of a snapshot pass through the library, with the leader's commit index."""
 
@@ -354,7 +350,7 @@ class WithoutPieces(Guard):
         super()._receive(node, message)
 
 
-@_broken
+@broken
 class WithoutSnapshotCheck(Guard):
     """A snapshot counts as installed when its last piece was stored."""
 
@@ -367,7 +363,7 @@ class WithoutSnapshotCheck(Guard):
                 self.wire.send(node.id, answer | {"index": message["last"][0], "offset": end})
 
 
-@_broken
+@broken
 class WithoutNeed(Guard):
     """A snapshot is installed whatever the log already has."""
 
@@ -386,76 +382,14 @@ def _always(incoming: object) -> bool:  # noqa: ARG001
     return True
 
 
-@_broken
+@broken
 class WithoutAnswerToTheLibrary(Guard):
     """The library is not told that a snapshot is sent by others."""
 
     def _rewind_library(self, peer: int) -> None: ...
 
 
-# ------------------------------------------------------------------------- the disk
-
-
-@_broken
-class WithoutWriteAhead(Guard):
-    """What could not be saved is said nevertheless."""
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-
-        class Rash(Durability):
-            def may_send(self, message: Message) -> bool:  # noqa: ARG002
-                return True
-
-        self.durability = Rash(self.journal, self.clock)
-
-
-@_broken
-class WithoutDurableConfiguration(Guard):
-    """A configuration is acknowledged and counted as flows are."""
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-
-        class Rash(Durability):
-            @property
-            def limit(self) -> int | None:
-                return None
-
-        self.durability = Rash(self.journal, self.clock)
-
-
-@_broken
-class WithoutLateTerms(Guard):
-    """A term is saved as soon as it is heard of, and its vote after it."""
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-
-        class Eager(Durability):
-            def setCurrentTerm(self, term: int, votedForNodeId: int | None) -> None:  # noqa: N802, N803
-                super().setCurrentTerm(term, votedForNodeId)
-                self._save()
-
-        self.durability = Eager(self.journal, self.clock)
-
-
-@_broken
-class WithoutRecovery(Guard):
-    """A node that may have forgotten votes and stands as any other."""
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-
-        class Rash(Recovery):
-            @property
-            def needed(self) -> bool:
-                return False
-
-        self.recovery = Rash(self.durability)
-
-
-@_broken
+@broken
 class WithoutKinds(Guard):
     """The library obeys any kind of message."""
 

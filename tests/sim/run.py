@@ -208,6 +208,7 @@ class _Nemesis:
                 self.move,
                 self.cut_power,
                 self.slow_disk,
+                self.fail_disk,
                 self.replay,
                 self.hold_gate,
             ]
@@ -235,11 +236,15 @@ class _Nemesis:
             self._for(self._world.rng.uniform(0.05, 2.0), process.start)
 
     def cut_power(self, process: Process) -> None:
-        # An entry that is on two disks only, and synced on none, would not survive a
-        # second power cut before the first node has caught up.
-        forgetful = any(p.journal.lost_tail_possible for p in self._world.processes.values())
-        if process.alive and not forgetful:
-            process.lose_power(self._world.rng)
+        """Cut the power of a node, often of others at the same time, now and then of all."""
+        count = self._world.rng.choice([1, 1, 2, len(self._world.node_ids)])
+        others = self._world.rng.sample(self._world.node_ids, count - 1)
+        for node_id in dict.fromkeys([process.node_id, *others]):
+            self._cut(self._world.processes[node_id])
+
+    def _cut(self, process: Process) -> None:
+        if process.alive:
+            process.lose_power()
             self._for(self._world.rng.uniform(0.05, 2.0), process.start)
 
     def slow_disk(self, process: Process) -> None:
@@ -248,6 +253,23 @@ class _Nemesis:
 
         def end() -> None:
             process.disk.work_s = process.snapshot_disk.work_s = WORK_S
+
+        self._for(self._world.rng.uniform(0.2, 2.0), end)
+
+    def fail_disk(self, process: Process) -> None:
+        """Let parts of a disk take nothing for a while."""
+        journal, store = process.journal, process.store
+        parts = self._world.rng.choice(
+            [[journal.disk], [journal.facts], [store], [journal.disk, journal.facts, store]]
+        )
+        names = [type(part).__name__ for part in parts]
+        self._world.tell(f"{process.node_id} disk fails: {names}")
+        for part in parts:
+            part.failing = True
+
+        def end() -> None:
+            for part in parts:
+                part.failing = False
 
         self._for(self._world.rng.uniform(0.2, 2.0), end)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from errno import EIO
 
 from hanat.consensus import snapshot
 from hanat.consensus.snapshot import Snapshot
@@ -66,12 +67,14 @@ class MemoryReader:
 
 
 class MemoryStore:
-    """The snapshots of one node; what is in it survives the process and the power."""
+    """The snapshots of one node; what is `saved` survives the process and the power."""
 
     cluster = "sim"
 
     def __init__(self) -> None:
         self.current: bytes | None = None
+        self.saved: bytes | None = None
+        self.failing = False
         self.incoming = b""
         self.written = self.adopted = 0
 
@@ -86,6 +89,14 @@ class MemoryStore:
         self.current = b"".join(parts)
         self.written += 1
 
+    def flush(self) -> None:
+        if self.failing:
+            raise OSError(EIO, "Input/output error")
+        self.saved = self.current
+
+    def crash(self) -> None:
+        self.current = self.saved
+
     def open(self) -> MemoryReader | None:
         return None if self.current is None else MemoryReader(self.current)
 
@@ -99,5 +110,7 @@ class MemoryStore:
         return snapshot.decode(self.incoming, self.cluster, received=True)
 
     def adopt(self) -> None:
-        self.current = self.incoming
+        if self.failing:
+            raise OSError(EIO, "Input/output error")
+        self.current = self.saved = self.incoming
         self.adopted += 1

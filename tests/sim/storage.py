@@ -1,15 +1,27 @@
-"""What of a journal is on disk, in memory: for lost power and slow disks."""
+"""What of a journal is on disk, for lost power, slow and failing disks.
+
+The journal is the real one (`consensus.journal`); the disk below it is memory.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from errno import EIO
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from hanat.consensus.background import Background, Done
+from hanat.consensus.background import Done
+from hanat.consensus.codec import Entry
+from hanat.consensus.journal import Journal
+from hanat.consensus.log import Loaded, LogFiles
+from hanat.consensus.vote import Vote, VoteFile
+from hanat.core.members import Members
 from hanat.errors import HanatError
-from tests.sim.checks import CheckedJournal, Checks
+from tests.sim.checks import Checks
+from tests.sim.snapshots import MemoryStore
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -18,74 +30,121 @@ WORK_S = (0.0002, 0.003)
 SLOW_S = (0.3, 1.0)
 
 
-class Storage(CheckedJournal):
-    """A journal that knows up to where it is durable; term and vote always are."""
+class MemoryLog:
+    """The log on disk, with what `LogFiles` offers.
+
+    Attributes:
+        failing: It takes nothing.
+        torn: How many of the next entries it takes before the power goes.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.failing = False
+        self.torn: int | None = None
+
+    def append(self, first: int, entries: Sequence[Entry]) -> None:
+        self._check()
+        self.entries[first - self.entries[0][1] :] = entries[: self.torn]
+
+    def rewrite(self, entries: Sequence[Entry]) -> None:
+        self._check()
+        if self.torn is None:
+            self.entries = list(entries)
+
+    def clear(self) -> None:
+        self._check()
+        if self.torn is None:
+            self.entries = []
+
+    def close(self) -> None: ...
+
+    def _check(self) -> None:
+        if self.failing:
+            raise OSError(EIO, "Input/output error")
+
+
+class MemoryVote:
+    """Term and vote on disk, with what `VoteFile` offers."""
+
+    whole = True
+
+    def __init__(self) -> None:
+        self.value = Vote()
+        self.failing = False
+
+    def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
+        if self.failing:
+            raise OSError(EIO, "Input/output error")
+        self.value = replace(self.value, **changed)
+
+    def close(self) -> None: ...
+
+
+class Storage(Journal):
+    """The journal of a simulated node; each change of the log is checked.
+
+    Attributes:
+        disk: What of the log survives the process.
+        facts: What of term and vote does.
+    """
 
     def __init__(self, checks: Checks, node_id: int) -> None:
-        super().__init__(checks, node_id)
-        self.durable = 0
-        self.forgetful = False
+        self._checks, self._node_id = checks, node_id
+        self._rng = Random(node_id)
+        self.disk, self.facts = MemoryLog(), MemoryVote()
+        self._open()
+
+    def _open(self) -> None:
+        super().__init__(
+            cast(LogFiles, self.disk),
+            cast(VoteFile, self.facts),
+            loaded=Loaded(entries=list(self.disk.entries)),
+            name=Path("simulated"),
+            unlock=lambda: None,
+        )
 
     @property
-    def lost_tail_possible(self) -> bool:
-        """Whether the power was lost, and no leader caught up with since."""
-        return self.forgetful
+    def members(self) -> Members:
+        """All nodes, as counted when this one last took part."""
+        return self.facts.value.members
 
-    def recovered(self) -> None:
-        """Note that it holds all again."""
-        self.forgetful = False
+    @members.setter
+    def members(self, members: Members) -> None:
+        self.facts.value = replace(self.facts.value, members=members)
 
-    @property
-    def durable_index(self) -> int:
-        """What a sync made durable, and nothing has cut off since."""
-        return self.durable
+    def join(self, members: Members) -> None:
+        """Note the member list; a node that had none is not one that lost it."""
+        self._remember("join", members=members, recovering=self.recovering or self.members != ())
 
-    def sync(self) -> None:
-        """Make all of it durable."""
-        self.durable = self[-1][1] if len(self) else 0
+    def lost(self) -> Storage:
+        """Count as new: as a journal that was moved away."""
+        self.facts.value = replace(self.facts.value, recovering=True)
+        return self
 
-    def sync_in(self, background: Background, done: Done) -> None:
-        """Make what there is now durable; a cut meanwhile makes it less."""
-        self._reached = self[-1][1]
-
-        def ended(error: BaseException | None) -> None:
-            self.durable = max(self.durable, self._reached)
-            done(error)
-
-        background(lambda: None, ended)
+    def add(self, command: bytes, index: int, term: int) -> None:
+        """Append an entry."""
+        before = self[-1][2] if len(self) else (0 if index == 1 else None)
+        self._checks.written(self._node_id, (command, index, term), before=before)
+        super().add(command, index, term)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - the library's names
         """Remove the entries from a position on."""
+        self._checks.removed(self._node_id, self[entryFrom:])
         super().deleteEntriesFrom(entryFrom)
-        self._at_most(self[-1][1] if len(self) else 0)
 
-    def clear(self) -> None:
-        """Forget every entry."""
-        super().clear()
-        self.durable = self._reached = 0
-
-    def forget(self) -> None:
-        """Note that it may have lost what it had."""
-        self.forgetful = True
-
-    def trim(self, position: int, background: Background, done: Done) -> None:
-        """Cut the head off; what is kept is synced first."""
-        self.deleteEntriesTo(position)
-        self.sync_in(background, done)
-
-    def _at_most(self, last: int) -> None:
-        self.durable = min(self.durable, last)
-        self._reached = min(getattr(self, "_reached", 0), last)
-
-    def lose_power(self, rng: Random) -> None:
-        """Keep what is durable, and perhaps more."""
-        self.forgetful = True
-        if len(self) == 0:
-            return
-        first, last = self[0][1], self[-1][1]
-        kept = rng.randint(min(max(self.durable, first - 1), last), last)
-        self._at_most(kept)
-        super(CheckedJournal, self).deleteEntriesFrom(kept + 1 - first)  # a crash, no decision
+    def crash(self, store: MemoryStore) -> None:
+        """End with the process: what is on disk is left; the batch at hand may be, or a part."""
+        if self._batch is not None and not self.disk.failing and self._rng.random() < 0.7:
+            self.disk.torn = self._rng.choice([0, 1, 2, None])
+            self._batch.work()
+        self.disk.torn = None
+        store.crash()
+        facts = self.facts
+        facts.value = replace(
+            facts.value, recovering=facts.value.recovering or facts.value.volatile, volatile=False
+        )
+        self._open()
 
 
 class Disk:
@@ -138,6 +197,10 @@ class Later:
         """Do what waits, with an outcome."""
         for _ in range(len(self._waiting)):
             work, done = self._waiting.popleft()
-            if error is None:
-                work()
-            self.node.world.on(self.node, done, error)
+            found = error
+            if found is None:
+                try:
+                    work()
+                except (HanatError, OSError) as raised:
+                    found = raised
+            self.node.world.on(self.node, done, found)

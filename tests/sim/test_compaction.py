@@ -125,7 +125,9 @@ def test_crash_between_snapshot_and_cut_loses_nothing(guard: type[Guard]) -> Non
     state.term = log[-20][2]
     parts = [*follower.replica.state.freeze()]
     follower.kill()
-    follower.store.current = b"".join(snapshot.encode("sim", log[-21], log[-20], parts))
+    follower.store.current = follower.store.saved = b"".join(
+        snapshot.encode("sim", log[-21], log[-20], parts)
+    )
     follower.start()
     world.on(follower, follower._tick_now)
     assert (follower.replica.last_index == log[-1][1]) is (guard is Guard)
@@ -138,7 +140,7 @@ def test_log_without_its_snapshot_is_worth_nothing() -> None:
     compact(world, *world.node_ids)
     process = world.processes[next(i for i in world.node_ids if i != holder)]
     process.kill()
-    process.store.current = None  # the real store says so of a damaged one
+    process.store.current = process.store.saved = None  # the real store says so of a damaged one
     process.start()
     assert process.guard.recovery.needed
     assert (process.replica.last_index, process.replica.applied_index) == (1, 1)
@@ -155,10 +157,11 @@ def test_snapshot_older_than_the_logs_beginning_makes_a_node_that_forgot() -> No
     world.run(HEARTBEAT_S)
     old = process.store.current
     propose(world, holder, COMMANDS, COMMANDS)
-    process.compact()
     world.run(HEARTBEAT_S)
+    process.compact()
+    world.run(2 * HEARTBEAT_S)  # the cut is on disk, too
     process.kill()
-    process.store.current = old
+    process.store.current = process.store.saved = old
     process.start()
     assert process.guard.recovery.needed
     assert_all_applied(world, 2 * COMMANDS)
@@ -237,7 +240,7 @@ def test_large_snapshot_reaches_an_empty_follower_under_load() -> None:
     world, holder, late = with_a_late_follower(padding=50)
     process = world.processes[late]
     process.journal = type(process.journal)(world.checks, late)
-    process.journal.forgetful = True
+    process.journal.lost()
     terms, leader = len(world.leaders), world.processes[holder]
     process.start()
     uids = iter(range(COMMANDS, 100_000))
@@ -400,6 +403,7 @@ def test_entries_before_the_cut_count_as_held() -> None:
     bench.take("next_node_idx")
     bench.append(2, term=1, after=(1, 0), entries=entries[:5], commit=60)
     bench.append(2, term=1, after=(1, 0), entries=[*entries, (command(61), 61, 1)], commit=60)
+    bench.run(0.02)
     said = [(m["success"], m["next_node_idx"]) for m in bench.take("next_node_idx", to=2)]
     assert said == [(True, 7), (True, 62)]
     assert bench.last == 61

@@ -54,7 +54,7 @@ class Lists:
         self.world = World(seed=seed, node_ids=node_ids)
         for node_id in node_ids:
             process = Process(self.world, node_id, profile="default", rate=1.0)
-            process.journal.forgetful = True  # it is new
+            process.journal.lost()  # it is new
 
     def start(self, members: tuple[int, ...], node_ids: Iterable[int] | None = None) -> None:
         """Start nodes anew with a member list."""

@@ -51,7 +51,7 @@ def test_node_that_was_cut_off_moves_nothing_when_it_is_back(guard: type[Guard])
     world, holder = settled(guard)
     node = world.processes[holder % 3 + 1]
     term = node.replica.term
-    isolate(world, node.node_id, duration_s=0.6)
+    isolate(world, node.node_id, duration_s=1.0)
     alone = node.replica.term
     world.run(2.0)
     calm = (alone, node.replica.term, holders(world)) == (term, term, [holder])

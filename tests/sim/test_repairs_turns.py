@@ -8,7 +8,7 @@ import pytest
 
 from hanat.consensus.elections import FALLBACK_LEASES
 from hanat.consensus.guard import Guard
-from hanat.consensus.journal import open_journal
+from hanat.consensus.opening import open_journal
 from hanat.consensus.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
 from hanat.core.beacon import Beacon, Promised
 from hanat.core.configuration import PROFILES

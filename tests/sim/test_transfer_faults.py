@@ -33,7 +33,7 @@ def failing_before_the_install(tail: int) -> Bench:
         incoming = node.guard.transfers._incoming
         if incoming is not None and incoming.stored == len(data):
             error = JournalError(tried="sync", found="EIO", to_do="replace it")
-            node.guard.durability._failed(error)
+            node.guard.durability._log_error = node.guard.durability._failed(error)
             node.guard.durability._retry_at = float("inf")
         later.finish()
     return bench.run(0.1)
