@@ -153,7 +153,7 @@ class Elections(Promises):
 
         Also if this node cannot remember whom it helped.
         """
-        if not self.durability.fit:
+        if not self.able:
             return True
         now = self.clock()
         if max(self.lease.until, self.held_until) > now:
@@ -161,7 +161,7 @@ class Elections(Promises):
         return self.promise.binds(candidate=candidate, now=now)
 
     def _on_request_vote(self, node: LibraryNode, message: Message) -> None:
-        if not self.durability.fit or (self.recovery.needed and not message["all"]):
+        if not self.able or (self.recovery.needed and not message["all"]):
             return
         sent_by_leader = message["transfer"] and self._released_for(message["term"])
         if self._refuses(node.id) and not sent_by_leader:
@@ -232,7 +232,7 @@ class Elections(Promises):
         promise = self.promise
         if (message["term"], node.id) != (self.term, promise.leader) or promise.term != self.term:
             return
-        if not self.durability.fit or self.recovery.needed:
+        if not self.able or self.recovery.needed:
             return
         self._transfer_term = self.term
         self._campaign()
@@ -298,7 +298,7 @@ class Elections(Promises):
         now, beacon_s = self.clock(), self.profile.beacon_s
         if self.leading:
             return now + beacon_s
-        if not self.durability.fit or self._free_at > now + FOLLOWER_BEACONS * beacon_s:
+        if not self.able or self._free_at > now + FOLLOWER_BEACONS * beacon_s:
             return now + FOLLOWER_BEACONS * beacon_s
         if now <= max(self._round_until, self._campaign_until):
             return now + beacon_s / REPEATS
@@ -346,7 +346,7 @@ class Elections(Promises):
         if self._round_until or self._campaign_until:  # one just ended without a majority
             self._round_until = self._campaign_until = 0.0
             self.candidacy.failed(now)
-        if now < self._free_at or now < self._stand_at or not self.durability.fit:
+        if now < self._free_at or now < self._stand_at or not self.able:
             return
         self._round = next(self._numbers)
         me = {self.node_id}

@@ -23,6 +23,7 @@ from hanat.consensus.durability import Durability
 from hanat.consensus.library import LibraryNode, Transport
 from hanat.consensus.recovery import Recovery
 from hanat.core.beacon import NOBODY, NOBODY_HEARD, Beacon, Heard, Promised
+from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import PROFILES, Profile
 from hanat.core.election import Candidacy
 from hanat.core.eligibility import Fitness, Kind, Rival, Seen, electable
@@ -103,6 +104,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.profile, self.journal, self.clock = profile, journal, clock
         self.durability = Durability(journal, clock, members=members_of([node_id, *peer_ids]))
         self.recovery = Recovery(self.durability)
+        self.clock_watch: ClockWatch | None = None  # None: the clock is right
         self.raft: RaftView
         self.wire: Wire
         now = clock()
@@ -150,12 +152,27 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         return None if node is None else int(node.id)
 
     @property
+    def clock_right(self) -> bool:
+        """Whether the lengths that this node measures may be relied on."""
+        return self.clock_watch is None or self.clock_watch.right()
+
+    @property
+    def clock_found(self) -> str:
+        """What is wrong with the clock, empty if nothing is."""
+        return "" if self.clock_watch is None else self.clock_watch.found
+
+    @property
+    def able(self) -> bool:
+        """Whether this node may vote and stand, as far as disk and clock go."""
+        return self.durability.fit and self.clock_right
+
+    @property
     def can_vote(self) -> bool:
         """Whether this node can vote and store.
 
         A node that just started must not: it may have promised before.
         """
-        able = self.durability.fit and not self.recovery.needed
+        able = self.able and not self.recovery.needed
         return able and not self.promise.quiet(self.clock())
 
     @property
@@ -336,7 +353,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             self._renew(peer, beacon.promised.term, heard.promised_at)
         self.released(peer, beacon.released_term, successor=beacon.successor)
         asked = beacon.asks and beacon.term == self.term and not self.durability.moved
-        if asked and not self.leading:
+        if asked and not self.leading and self.clock_right:
             if self.promise.heard(leader=peer, term=beacon.term, now=now):
                 self._promised = Promised(beacon.term, heard.sequence)
             self._followed()
@@ -360,7 +377,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.released(peer, self.promise.term)
 
     def _renew(self, peer: int, term: int, sent_at: float) -> None:
-        if term != self.term or not self.leading:
+        if term != self.term or not self.leading or not self.clock_right:
             return
         self.lease.acknowledged(peer=peer, term=term, sent_at=sent_at, now=self.clock())
         # The answers of two peers to one round differ by microseconds.

@@ -37,6 +37,7 @@ from hanat.core.inputs import (
     LeaderObserved,
     LeaseObserved,
     PeersObserved,
+    SafetyObserved,
 )
 from hanat.errors import ConsensusError, JournalError
 
@@ -111,6 +112,7 @@ class Replica:
         self.commits = Histogram(COMMIT_BOUNDS_S)
         self._journal, self._complete = "", True
         self._peers = PeersObserved((), electable=False)
+        self._clock_found = ""
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         self._machine = _Machine(
@@ -263,6 +265,10 @@ class Replica:
         if journal != self._journal:
             self._journal = journal
             self._on_input(JournalObserved(journal))
+        clock = self._guard.clock_found
+        if clock != self._clock_found:
+            self._clock_found = clock
+            self._on_input(SafetyObserved("clock", clock))
 
     def _seen(self) -> PeersObserved:
         """Return what a leader must know of its peers."""

@@ -30,6 +30,7 @@ from hanat.mesh.exchange import Exchange, Stranger
 from hanat.mesh.release import seal_release
 from tests.sim import slices
 from tests.sim.addresses import Addresses
+from tests.sim.clocks import clock_watch
 from tests.sim.examples import configuration
 from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.storage import Disk, Storage
@@ -55,6 +56,7 @@ class Process:
 
     gate_enforced = True  # False: the kernel forgets to end the right to answer
     members_told = True  # False: hellos and beacons do not name the member list
+    watch_clock = True
     exchange_class = Exchange  # a broken one shows what it is for
 
     def __init__(
@@ -66,7 +68,7 @@ class Process:
         rate: float,
         guard: type[Guard] = Guard,
     ) -> None:
-        self.world, self.node_id, self.rate = world, node_id, rate
+        self.world, self.node_id, self.rate, self.raw_rate = world, node_id, rate, rate
         self.offset = world.rng.uniform(0, 1000)
         self.configuration = configuration(profile)
         self.members = members_of(world.node_ids)  # by this node's file
@@ -158,6 +160,7 @@ class Process:
         self.guard = self._make_guard()
         self.exchange = self._make_exchange()
         self.guard.durability.background = self.background
+        self.guard.clock_watch = clock_watch(self) if self.watch_clock else None
         self.core = Node(node_id=self.node_id, configuration=self.configuration, now=self.clock())
         state = self.state = CountingState()
         state.padding, self.applied = self.padding, state.uids
@@ -453,7 +456,7 @@ class Process:
             self.answers_until = math.inf
         carries_s = (action.carries_until - self.clock()) / self.rate
         self.carries_until = self.world.now + carries_s
-        grace_s = self.configuration.profile.grace_s
+        grace_s = self.configuration.profile.grace_s * self.raw_rate / self.rate
         if carries_s > left_s / self.rate + grace_s * (1 + CARRIES_ERROR):
             self.world.violate(f"{self.node_id} carries for {carries_s:.3f} s, grace {grace_s}")
         self._check_alone()
