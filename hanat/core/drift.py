@@ -13,6 +13,7 @@ from collections.abc import Mapping
 IP_FORWARD = "net/ipv4/ip_forward"
 IP6_FORWARD = "net/ipv6/conf/all/forwarding"
 EVENTS = "net/netfilter/nf_conntrack_events"
+PROMOTE = "net/ipv4/conf/all/promote_secondaries"
 LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
 REFUSED_GAP_S = 60.0  # a kernel that refused a repair will refuse the next one
@@ -25,7 +26,7 @@ Setting = tuple[str, str, str]
 def settings_of(devices: tuple[str, ...]) -> tuple[str, ...]:
     """Return the paths of the settings that matter."""
     filters = (f"net/ipv4/conf/{device}/rp_filter" for device in ("all", *devices))
-    return (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, *filters)
+    return (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, PROMOTE, *filters)
 
 
 def is_right(path: str, value: str) -> bool:

@@ -8,6 +8,7 @@ way) or a failure (hanat will not work), with the command that helps.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,8 +19,9 @@ from pwd import getpwnam
 
 from hanat.config import cross_check, load_cluster, load_node, read_key
 from hanat.config.settings import NodeSettings, TcpListen
+from hanat.core.clock_rate import ERROR_MAX
 from hanat.core.configuration import Address, Configuration
-from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL
+from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL, PROMOTE
 from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
@@ -36,6 +38,10 @@ OTHER_MANAGERS = {
     "keepalived": "it moves addresses too",
     "conntrackd": "it installs flows too",
 }
+
+
+CHRONY_PPM = 83333.333  # its default, chrony.conf(5)
+_MAX_SLEW = re.compile(r"(?mi)^\s*maxslewrate\s+([\d.]+)")
 
 
 class Level(Enum):
@@ -88,7 +94,7 @@ def diagnose(node_file: Path | None) -> tuple[Finding, ...]:
 def sysctl_names(devices: Iterable[str]) -> tuple[str, ...]:
     """Return the switches `examine` wants to see."""
     conf = [f"net/ipv4/conf/{where}/{name}" for where in ("all", *devices) for name in PER_DEVICE]
-    return (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, CONNTRACK_MAX, *conf)
+    return (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, PROMOTE, CONNTRACK_MAX, *conf)
 
 
 def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
@@ -103,6 +109,7 @@ def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
         *_ports(machine, site),
         *_foreign_chains(machine),
         *_foreign_processes(machine),
+        *_time_daemon(machine),
     )
 
 
@@ -171,6 +178,23 @@ def _floating(site: Site) -> dict[str, list[Address]]:
     return found
 
 
+def _time_daemon(machine: Machine) -> Iterator[Finding]:
+    """Judge how far chrony may slew the clock; others stay far below (500 ppm)."""
+    if not any(words and words[0].endswith("chronyd") for words in machine.processes):
+        return
+    limits = _MAX_SLEW.findall(machine.chrony)
+    ppm = float(limits[-1]) if limits else CHRONY_PPM
+    if ppm <= ERROR_MAX * 1e6:
+        yield Finding(Level.OK, "chrony", f"maxslewrate {ppm:g}")
+        return
+    yield Finding(
+        Level.WARN, "chrony",
+        f"it may slew the clock by {ppm / 1e4:.1f} %: beyond {ERROR_MAX:.0%} a node neither holds "
+        "the addresses nor votes, until the clock is right again",
+        "echo 'maxslewrate 1000' > /etc/chrony/conf.d/hanat.conf && systemctl restart chrony",
+    )  # fmt: skip
+
+
 def _hanat_runs(machine: Machine) -> bool:
     return any(map(is_node, machine.processes))
 
@@ -218,6 +242,9 @@ def _switches(machine: Machine, site: Site) -> Iterator[Finding]:
     else:
         yield _switch(machine, EVENTS, why="the kernel reports no flows, so none can be replicated")
     yield _switch(machine, LIBERAL, why="after a takeover windows are unknown and packets dropped")
+    if machine.sysctls.get(PROMOTE) == "0":
+        why = "0: if this machine's own address is removed, later ones of its network go with it"
+        yield Finding(Level.WARN, _dotted(PROMOTE), why, f"sysctl -w {_dotted(PROMOTE)}=1")
     configuration = site.configuration
     if configuration is not None and any(vip.of_version(6) for vip in configuration.vips):
         yield _switch(machine, IP6_FORWARD, why="there are IPv6 vips and it does not forward IPv6")
@@ -270,6 +297,7 @@ def _interfaces(machine: Machine, site: Site) -> Iterator[Finding]:
             yield Finding(Level.FAIL, check, found, fix)
         else:
             yield Finding(Level.OK, check, "up, with a carrier")
+    yield from _way_out(machine, site)
     places = {a.ip: device for device, found in machine.addresses.items() for a in found}
     for address in site.settings.myself.addresses:
         if address in places:
@@ -280,6 +308,20 @@ def _interfaces(machine: Machine, site: Site) -> Iterator[Finding]:
                 f" or ip address add {address}/PREFIX dev DEVICE"
             )
             yield Finding(Level.FAIL, f"own address {address}", "on no interface", fix)
+
+
+def _way_out(machine: Machine, site: Site) -> Iterator[Finding]:
+    """Find devices that lose their routes with the floating addresses."""
+    for device, floating in _floating(site).items():
+        own = {a.ip for a in machine.addresses.get(device, ()) if a.version == 4} - set(floating)
+        if own or device not in machine.way_out or all(a.version == 6 for a in floating):
+            continue
+        found = (
+            f"no IPv4 address of its own: with the floating ones the kernel takes the default "
+            f"route over {device} away, and no holder has a way out afterwards"
+        )
+        fix = f"give {device} an address of its own: ip address add ADDRESS/PREFIX dev {device}"
+        yield Finding(Level.FAIL, f"default route over {device}", found, fix)
 
 
 def _floating_addresses(machine: Machine, site: Site) -> Iterator[Finding]:

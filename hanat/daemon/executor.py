@@ -89,6 +89,7 @@ class Callbacks:
         finish: The process may end.
         ended: An action that took longer has come to its end.
         soon: Call something when the loop has looked at everything else.
+        later: Call something after some seconds.
     """
 
     flushed: Callable[[], None]
@@ -96,6 +97,7 @@ class Callbacks:
     finish: Callable[[], None]
     ended: Callable[[Input], None]
     soon: Callable[[Callable[[], None]], object]
+    later: Callable[[float, Callable[[], None]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,9 @@ class NodeExecutor:
     ) -> None:
         self._place, self._kernel = place, kernel
         self._replica, self._worker, self._callbacks = replica, worker, callbacks
-        self._placing = Placing(kernel.addresses, soon=callbacks.soon, clock=place.clock)
+        self._placing = Placing(
+            kernel.addresses, soon=callbacks.soon, later=callbacks.later, clock=place.clock
+        )
         self.frames = self.refused = 0
         self._complained: dict[str, float] = {}  # device → when
         self._permitted_until = 0.0  # as far as we know; the kernel knows

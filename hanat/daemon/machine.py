@@ -8,18 +8,21 @@ without which starting would do harm.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 from hanat.config.settings import NodeSettings
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Address, Configuration
 from hanat.core.conversation import ClusterPath, Conversation
 from hanat.core.identity import Identity
 from hanat.core.members import members_of
 from hanat.errors import StartupError
-from hanat.kernel.facts import capabilities, who_answers
+from hanat.kernel.facts import capabilities, way_out, who_answers
 from hanat.kernel.ports import Addresses, Links
+
+log = logging.getLogger(__name__)
 
 NEEDED_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 
@@ -66,6 +69,7 @@ def check(
                 found="it is on no interface of this machine",
                 to_do="correct node or [[peer]] in node.toml, or add the address to its device",
             )
+    _warn_of_routes(settings, configuration, present)
     for vip in configuration.vips:
         own = settings.interfaces.get(vip.interface)
         for device in names:
@@ -99,6 +103,19 @@ def conversation_of(settings: NodeSettings, *, links: Links, addresses: Addresse
             routed = tuple(address for address in there if address not in network)
             paths.append(ClusterPath(own, device, on_link, routed))
     return replace(settings.conversation, paths=tuple(paths))
+
+
+def _warn_of_routes(
+    settings: NodeSettings, configuration: Configuration, present: Mapping[str, set[Address]]
+) -> None:
+    """Say what the kernel will take away with the last address of a device: its routes."""
+    floating = {a.ip for vip in configuration.vips for a in vip.addresses}
+    for device in sorted(way_out() & set(settings.interfaces.values())):
+        if not any(a.version == 4 for a in present[device] - floating):
+            log.warning(
+                "device=%s found='default route, and no IPv4 address of its own' to_do='add one: "
+                "the kernel removes the route with the last floating address'", device,
+            )  # fmt: skip
 
 
 async def check_neighbours(settings: NodeSettings, configuration: Configuration) -> None:

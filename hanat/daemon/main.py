@@ -342,7 +342,7 @@ class Daemon:
                 transfer=self._transfer,
                 finish=self._stopped.set,
                 ended=self._reconciling.watching(self._feed),
-                soon=loop.call_soon,
+                soon=loop.call_soon, later=loop.call_later,
             ),
         )  # fmt: skip
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)

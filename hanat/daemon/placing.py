@@ -6,13 +6,17 @@ kernel does in about 2 ms. A few are done at once.
 
 All happens in the order in which it was asked for, but what is to be taken off is not put on any
 more: what a node gives up it gives up at once.
+
+The kernel acknowledges an IPv6 address before it takes packets to it for its own: some
+milliseconds later, when a thread of its own has made the route. Until then it would forward them
+to the network, and ask there who has the address. So an addition ends when each is local.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hanat.core.configuration import FloatingAddress
 from hanat.errors import KernelError
@@ -21,6 +25,7 @@ from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Placement
 AT_ONCE_MAX = 8
 SLICE_MAX = 64
 SLICE_S = 0.002
+LOOK_S, LOCAL_S_MAX = 0.0005, 0.5  # usually it takes 1 to 7 ms
 
 Ended = Callable[[KernelError | None], None]
 
@@ -31,6 +36,8 @@ class _Job:
 
     Attributes:
         work: Does it; None for what only comes behind other jobs.
+        strange: What was added and is perhaps not local yet.
+        due: When that is waited for no longer.
         removals: Those of the jobs before that take off.
     """
 
@@ -39,6 +46,8 @@ class _Job:
     ended: Ended
     adds: bool = False
     found: KernelError | None = None
+    strange: deque[Placement] = field(default_factory=deque)
+    due: float = 0.0
     removals: tuple[_Job, ...] = ()
 
 
@@ -48,6 +57,7 @@ class Placing:
     Args:
         addresses: Those of the kernel.
         soon: Calls something when the loop has looked at everything else.
+        later: Calls something after some seconds.
         clock: Seconds.
     """
 
@@ -56,9 +66,11 @@ class Placing:
         addresses: Addresses,
         *,
         soon: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object],
         clock: Callable[[], float],
     ) -> None:
-        self._addresses, self._soon, self._clock = addresses, soon, clock
+        self._addresses, self._clock = addresses, clock
+        self._soon, self._later = soon, later
         self._jobs: deque[_Job] = deque()
         self._size = AT_ONCE_MAX
 
@@ -76,6 +88,7 @@ class Placing:
             gone = {(placement.device, placement.address) for placement in left}
             for job in (job for job in self._jobs if job.adds):
                 job.left = deque(p for p in job.left if (p.device, p.address) not in gone)
+                job.strange = deque(p for p in job.strange if (p.device, p.address) not in gone)
         return self._begin(_Job(self._addresses.remove, left, ended))
 
     def behind(self, then: Ended) -> None:
@@ -99,7 +112,9 @@ class Placing:
         assert job.work is not None
         if not self._jobs and len(job.left) <= AT_ONCE_MAX:
             job.work(job.left)
-            return True
+            if not job.adds or self._all_local(job, job.left):
+                return True
+            job.left = deque()
         self._jobs.append(job)
         if len(self._jobs) == 1:
             self._soon(self._slice)
@@ -115,16 +130,41 @@ class Placing:
                 job.work(part)
             except KernelError as error:
                 job.found = job.found or error
+            else:
+                job.strange += part if job.adds else ()
             took_s = self._clock() - began
             self._size = max(1, self._size // 2) if took_s > SLICE_S else self._size
             self._size = min(SLICE_MAX, self._size * 2) if took_s < SLICE_S / 4 else self._size
         if job.left:
             self._soon(self._slice)
             return
+        if not self._all_local(job, ()):
+            self._later(LOOK_S, self._slice)
+            return
         self._jobs.popleft()
         if self._jobs:
             self._soon(self._slice)
         job.ended(next((j.found for j in job.removals if j.found), job.found))
+
+    def _all_local(self, job: _Job, added: Iterable[Placement]) -> bool:
+        """Say whether nothing of an addition is to be waited for, also if it takes too long."""
+        job.strange += added
+        looks = SLICE_MAX
+        while job.strange and looks and self._addresses.local(job.strange[0]):
+            job.strange.popleft()
+            looks -= 1
+        now = self._clock()
+        if not job.strange:
+            return True
+        job.due = job.due or now + LOCAL_S_MAX
+        if now < job.due:
+            return False
+        job.found = job.found or KernelError(
+            operation=f"add {job.strange[0].address}", target=job.strange[0].device,
+            found=f"the kernel does not take packets to it after {LOCAL_S_MAX} s",
+            to_do="is the device up, and IPv6 not disabled on it?",
+        )  # fmt: skip
+        return True
 
 
 def placements(vips: tuple[FloatingAddress, ...], interfaces: Mapping[str, str]) -> list[Placement]:

@@ -36,6 +36,9 @@ from hanat.kernel.refusals import index_of, refused
 _FIXED = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ADDRESS, _LOCAL, _LABEL, _LIFETIMES, _FLAGS = 1, 2, 3, 6, 8
 _NODAD = struct.pack("=I", 0x02)
+# From <linux/rtnetlink.h>.
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths, tos, table, protocol, scope, type, flags
+_RTM_GETROUTE, _DESTINATION, _LOCAL_ROUTE = 26, 1, 2
 _FOR_EVER = 0xFFFFFFFF
 _DEPRECATED = struct.pack(
     "=IIII", 0, _FOR_EVER, 0, 0
@@ -77,6 +80,7 @@ class KernelAddresses:
                 refusals.append(error)
             else:
                 wanted.append(placement)
+        self._spare_others(wanted)
         numbers = self._netlink.batch(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, bodies)
         for placement, number in zip(wanted, numbers, strict=True):
             if number not in {0, errno.EEXIST}:
@@ -84,6 +88,27 @@ class KernelAddresses:
                 refusals.append(refused(number, operation=operation, target=placement.device))
         if refusals:
             raise refusals[0]
+
+    def local(self, placement: Placement) -> bool:
+        """See `ports.Addresses.local`."""
+        ip = placement.address.ip
+        if ip.version == 4:
+            return True  # its route is there before the acknowledgement
+        body = _ROUTE.pack(socket.AF_INET6, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        body += attribute(_DESTINATION, ip.packed)
+        try:
+            answer = self._netlink.get(
+                _RTM_GETROUTE, body, operation=f"look up {ip}", target=placement.device
+            )
+        except KernelError:
+            return False  # there is no route at all
+        kind: int = _ROUTE.unpack_from(answer, HEADER.size)[7]
+        return kind == _LOCAL_ROUTE
+
+    def _spare_others(self, wanted: Iterable[Placement]) -> None:
+        """See `kernel.fence`: what is added must not go with what was there before."""
+        devices = {p.device for p in wanted if p.address.version == 4}
+        self._fence.spare_others(index_of(d, operation="look at addresses") for d in devices)
 
     def remove(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.remove`."""

@@ -45,6 +45,8 @@ ETH_P_ARP = 0x0806
 ARP_REQUEST, ARP_REPLY = 1, 2
 ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826, for Ethernet and IPv4
 PROBE_WAIT_S = 0.3
+# Those of Debian and of Fedora; both include the folder.
+CHRONY = ("chrony.conf", "chrony/chrony.conf", "chrony/conf.d/*.conf")
 NOT_ASKED = "not asked: this process lacks CAP_NET_ADMIN"
 
 
@@ -74,6 +76,8 @@ class Machine:
         addresses: On each device.
         processes: Command lines of the processes of this network namespace.
         ports: Bound ones, ``("tcp", 7411)``.
+        way_out: Devices with an IPv4 default route.
+        chrony: What is in chrony's configuration, all files together.
     """
 
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -83,14 +87,19 @@ class Machine:
     nft: NftFacts = NftFacts()
     processes: tuple[tuple[str, ...], ...] = ()
     ports: frozenset[tuple[str, int]] = frozenset()
+    way_out: frozenset[str] = frozenset()
+    chrony: str = ""
 
 
-def gather(*, sysctls: Iterable[str], proc: Path = Path("/proc")) -> Machine:
+def gather(
+    *, sysctls: Iterable[str], proc: Path = Path("/proc"), etc: Path = Path("/etc")
+) -> Machine:
     """Take a picture of this machine.
 
     Args:
         sysctls: Paths below ``/proc/sys`` to read.
         proc: Where procfs is.
+        etc: Where configuration is.
     """
     carriers, addresses = _devices()
     return Machine(
@@ -101,6 +110,8 @@ def gather(*, sysctls: Iterable[str], proc: Path = Path("/proc")) -> Machine:
         nft=_nft(),
         processes=_processes(proc),
         ports=_ports(proc / "net"),
+        way_out=way_out(proc / "net"),
+        chrony="\n".join(_read(path) for pattern in CHRONY for path in sorted(etc.glob(pattern))),
     )
 
 
@@ -139,6 +150,12 @@ def _devices() -> tuple[dict[str, bool], dict[str, frozenset[Interface]]]:
         links.close()
         addresses.close()
     return carriers, present
+
+
+def way_out(net: Path = Path("/proc/net")) -> frozenset[str]:
+    """Return the devices with an IPv4 default route."""
+    lines = [line.split() for line in _read(net / "route").splitlines()[1:]]
+    return frozenset(words[0] for words in lines if words[1] == words[7] == "00000000")
 
 
 def guarded_addresses(devices: Iterable[str]) -> list[tuple[str, Interface]]:

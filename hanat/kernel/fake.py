@@ -232,6 +232,10 @@ class FakeAddresses:
             raise refused(errno.ERANGE, operation=operation, target=placement.device)
         device.addresses.setdefault(placement.address, placement.label)
 
+    def local(self, placement: Placement) -> bool:
+        """See `ports.Addresses.local`."""
+        return placement.address in self.present(placement.device)
+
     def remove(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.remove`."""
         self._kernel.meet_fault("addresses.remove")

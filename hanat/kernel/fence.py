@@ -2,10 +2,15 @@
 
 What a supervisor does when its daemon is dead must not fail for want of a library
 and must fit into a process that is small. So this needs the standard library only:
-the one message of rtnetlink it sends, the removal of an address, has eight fixed
-bytes and one attribute.
+the messages of rtnetlink it sends, to remove an address and to spare others, have some
+fixed bytes and one attribute.
 
-Source: ``include/uapi/linux/if_addr.h``, rtnetlink(7).
+Linux removes with an IPv4 address all that were added later with the same network, unless
+``promote_secondaries`` is set. After a restart of the network the router's own address may
+be one of those. So that is set on each device before anything is removed there; by netlink,
+since a service may not write below /proc/sys.
+
+Source: ``include/uapi/linux/if_addr.h``, ``if_link.h``, ``ip.h``; rtnetlink(7).
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.netlink import NetlinkClient, attribute
+from hanat.kernel.netlink import NetlinkClient, attribute, nested
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.refusals import index_of, refused
 
@@ -30,6 +35,10 @@ NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, *CARRIES))
 
 _RTM_DELADDR = 21
 _IFA_LOCAL = 2
+_RTM_SETLINK = 19
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
+_IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
+_PROMOTE_SECONDARIES = 20  # IPV4_DEVCONF_PROMOTE_SECONDARIES
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 
 
@@ -72,6 +81,7 @@ class KernelFence:
         """
         wanted: list[tuple[str, IPv4Interface | IPv6Interface]] = []
         bodies: list[bytes] = []
+        indexes: set[int] = set()
         first: KernelError | None = None
         for device, address in addresses:
             try:
@@ -80,6 +90,9 @@ class KernelFence:
                 continue
             wanted.append((device, address))
             bodies.append(_removal(address, index))
+            if address.version == 4:
+                indexes.add(index)
+        self.spare_others(indexes)
         removed = []
         numbers = self._routing.batch(_RTM_DELADDR, 0, bodies)
         for (device, address), number in zip(wanted, numbers, strict=True):
@@ -93,6 +106,13 @@ class KernelFence:
             raise first
         return removed
 
+    def spare_others(self, indexes: Iterable[int]) -> None:
+        """Let other addresses of these devices stay when one is removed; see the module.
+
+        If the kernel refuses it will hardly do the removal either, and that is told.
+        """
+        self._routing.batch(_RTM_SETLINK, 0, [_promotion(index) for index in sorted(indexes)])
+
 
 def take_away(sets: NfNetlink, rights: tuple[Refill, ...], *, operation: str) -> None:
     """Empty sets of rights and end the permit to fill them; raises as `KernelFence.withdraw` does.
@@ -103,6 +123,12 @@ def take_away(sets: NfNetlink, rights: tuple[Refill, ...], *, operation: str) ->
         sets.refill((*rights, Refill(PERMIT)), operation=operation, target="all interfaces")
     except AbsentObjectError:
         sets.refill(rights, operation=operation, target="all interfaces")
+
+
+def _promotion(index: int) -> bytes:
+    promote = attribute(_PROMOTE_SECONDARIES, struct.pack("=I", 1))
+    configuration = nested(socket.AF_INET, nested(_IFLA_INET_CONF, promote))
+    return _IFINFOMSG.pack(0, 0, index, 0, 0) + nested(_IFLA_AF_SPEC, configuration)
 
 
 def _removal(address: IPv4Interface | IPv6Interface, index: int) -> bytes:

@@ -60,6 +60,13 @@ class Addresses(Protocol):
         """
         ...
 
+    def local(self, placement: Placement) -> bool:
+        """Say whether the kernel takes packets to an address that was added for its own.
+
+        Of IPv6 addresses it does only a while after it acknowledged the addition.
+        """
+        ...
+
     def remove(self, placements: Iterable[Placement]) -> None:
         """Remove all; what is absent already is no error, a missing device neither.
 

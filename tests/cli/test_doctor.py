@@ -29,6 +29,7 @@ SWITCHES_ON = {
     "net/ipv6/conf/all/forwarding": "0",
     "net/netfilter/nf_conntrack_events": "1",
     "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
+    "net/ipv4/conf/all/promote_secondaries": "1",
     "net/netfilter/nf_conntrack_max": "262144",
 }
 FIT = Machine(
@@ -73,6 +74,29 @@ def with_chain(**chain: str) -> Machine:
 def test_a_fit_machine_has_no_complaint() -> None:
     assert complaints(FIT) == []
     assert complaints(FIT, Site()) == []
+
+
+def test_device_that_loses_its_route_with_the_floating_addresses_is_told() -> None:
+    routed = replace(FIT, way_out=frozenset({"eth0"}))
+    assert complaints(routed) == []
+    for there in (set(), {ip_interface("203.0.113.10/24")}):
+        bare = replace(routed, addresses={**FIT.addresses, "eth0": frozenset(there)})
+        found = {finding.check: finding for finding in complaints(bare)}
+        assert found["default route over eth0"].level is Level.FAIL
+
+
+def test_addresses_that_go_with_others_are_told() -> None:
+    assert only(with_sysctl("net/ipv4/conf/all/promote_secondaries", "0")).level is Level.WARN
+
+
+CHRONY = replace(FIT, processes=(("/usr/sbin/chronyd", "-F", "1"),))
+
+
+def test_time_daemon_that_slews_faster_than_a_lease_allows_is_told() -> None:
+    assert "8.3 %" in only(CHRONY).found
+    assert "2.0 %" in only(replace(CHRONY, chrony="maxslewrate 20000")).found
+    assert complaints(replace(CHRONY, chrony="pool x\n  MaxSlewRate 1000\n")) == []
+    assert complaints(replace(FIT, chrony="pool x")) == []  # it does not run
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,12 @@ class Executed:
             replica=cast(Replica, None),
             worker=cast(FlowClient, None),
             callbacks=Callbacks(
-                lambda: None, lambda _: None, lambda: None, self.outcomes.append, self.turns.append
+                lambda: None,
+                lambda _: None,
+                lambda: None,
+                self.outcomes.append,
+                self.turns.append,
+                lambda _delay_s, call: self.turns.append(call),
             ),
         )
 

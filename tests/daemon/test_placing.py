@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 
 from hanat.core.configuration import Interface
-from hanat.daemon.placing import AT_ONCE_MAX, SLICE_MAX, SLICE_S, Placing
+from hanat.daemon.placing import AT_ONCE_MAX, LOCAL_S_MAX, SLICE_MAX, SLICE_S, Placing
 from hanat.errors import KernelError
 from hanat.kernel.ports import Placement
 
@@ -27,10 +27,24 @@ class Device:
         self.now, self._cost_s = 100.0, cost_s
         self.turns: deque[Callable[[], None]] = deque()
         self.ended: list[tuple[str, KernelError | None]] = []
-        self.placing = Placing(self, soon=self.turns.append, clock=lambda: self.now)
+        self.strange: set[Placement] = set()  # is there, and not local yet
+        self.placing = Placing(
+            self, soon=self.turns.append, later=self._later, clock=lambda: self.now
+        )
 
     def present(self, device: str) -> frozenset[Interface]:
         raise NotImplementedError(device)
+
+    def _later(self, delay_s: float, call: Callable[[], None]) -> None:
+        def then() -> None:
+            self.now += delay_s
+            call()
+
+        self.turns.append(then)
+
+    def local(self, placement: Placement) -> bool:
+        """See `ports.Addresses.local`."""
+        return placement in self.there - self.strange
 
     def add(self, placements: Iterable[Placement]) -> None:
         """See `ports.Addresses.add`."""
@@ -141,3 +155,38 @@ def test_what_comes_behind_waits_and_hears_of_removals_only() -> None:
     ]  # fmt: skip
     d.placing.behind(d.tell("again"))
     assert d.ended[-1] == ("again", None)
+
+
+def test_addition_ends_when_the_kernel_takes_each_address_for_its_own() -> None:
+    for few in (MANY[:2], MANY[:100]):
+        d = Device()
+        d.strange = set(few[-1:])
+        assert not d.placing.add(few, d.tell("add"))
+        d.turn(50)
+        assert not d.ended
+        d.strange = set()
+        d.turn()
+        assert d.ended == [("add", None)]
+
+
+def test_address_that_never_becomes_local_is_refused_after_a_while() -> None:
+    d = Device()
+    d.strange = set(MANY[:1])
+    assert not d.placing.add(MANY[:2], d.tell("add"))
+    began = d.now
+    d.turn()
+    ((name, error),) = d.ended
+    assert name == "add"
+    assert "does not take packets to it" in str(error)
+    assert LOCAL_S_MAX <= d.now - began < LOCAL_S_MAX + 0.1
+
+
+def test_removal_does_not_wait_for_an_address_to_become_local() -> None:
+    d = Device()
+    d.strange = set(MANY[:1])
+    assert not d.placing.add(MANY[:2], d.tell("add"))
+    d.turn(3)
+    assert not d.placing.remove(MANY[:2], d.tell("remove"))
+    d.turn(3)
+    assert not d.there
+    assert [name for name, _ in d.ended] == ["add", "remove"]

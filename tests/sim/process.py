@@ -55,8 +55,7 @@ class Process:
     """
 
     gate_enforced = True  # False: the kernel forgets to end the right to answer
-    members_told = True  # False: hellos and beacons do not name the member list
-    watch_clock = True
+    watch_clock = members_told = True  # False: nobody looks at rates; at member lists
     exchange_class = Exchange  # a broken one shows what it is for
 
     def __init__(
@@ -71,7 +70,7 @@ class Process:
         self.world, self.node_id, self.rate, self.raw_rate = world, node_id, rate, rate
         self.offset = world.rng.uniform(0, 1000)
         self.configuration = configuration(profile)
-        self.members = members_of(world.node_ids)  # by this node's file
+        self.members = members_of(world.node_ids)  # in its file
         self.guard_class = guard
         self.journal: Any = Storage(world.checks, node_id)
         self.store: Any = MemoryStore()
@@ -120,8 +119,7 @@ class Process:
             return
         self.alive, self.paused, self.held = True, False, []
         self.incarnation += 1
-        self.applied = []
-        self.inbox = []
+        self.applied, self.inbox = [], []
         self.checked_index = 0
         self.queue: deque[told.Input] = deque()
         self.todo: deque[do.Action] = deque()
@@ -147,10 +145,10 @@ class Process:
         )
 
     def _make_exchange(self) -> Exchange:
-        profile = self.configuration.profile
-        name, members = self.configuration.name, self.members if self.members_told else ()
+        name, lease_s = self.configuration.name, self.configuration.profile.lease_s
+        told = self.members if self.members_told else ()
         return self.exchange_class(
-            Identity(bytes(32), name, profile.lease_s, self.node_id, members),
+            Identity(bytes(32), name, lease_s, self.node_id, told),
             incarnation=self.world.rng.getrandbits(63) + 1,
             peer_ids=[i for i in self.members if i != self.node_id],
             clock=self.clock,

@@ -130,11 +130,11 @@ def test_node_says_why_and_takes_part_again_when_its_clock_is_right() -> None:
     process = world.processes[holder]
     slew(process, 1.083)
     assert world.run_until(lambda: holders(world) not in ([], [holder]), within_s=5), tell(world)
-    assert process.core.ineligible[0].startswith("clock: it runs too fast")
-    assert not process.guard.may_hold
+    assert process.core.unsafe[0].startswith("clock: it runs too fast")
+    assert not process.guard.fit
     slew(process, process.raw_rate)
-    assert world.run_until(lambda: process.guard.may_hold, within_s=2)
-    assert process.core.ineligible == ()
+    assert world.run_until(lambda: process.guard.fit, within_s=2)
+    assert process.core.unsafe == ()
 
 
 def test_slewed_follower_promises_nothing() -> None:
