@@ -9,6 +9,8 @@ from functools import partial
 from hanat.core.inputs import CarrierObserved, Input, RemovalObserved
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, Links
 
+AGAIN_S = 0.5
+
 
 class DeviceWatch:
     """Tells the core of logical interfaces what the kernel tells of devices.
@@ -30,6 +32,7 @@ class DeviceWatch:
     ) -> None:
         self._links, self._interfaces = links, interfaces
         self._feed, self._usable = feed, usable
+        self._again: asyncio.TimerHandle | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell of all carriers once, and of what changes from here on."""
@@ -40,16 +43,23 @@ class DeviceWatch:
 
     def close(self) -> None:
         """Stop."""
+        if self._again is not None:
+            self._again.cancel()
         self._loop.remove_reader(self._watch.fileno())
         self._watch.close()
 
     def _read(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         for change in self._watch.read():
             match change:
                 case CarrierChanged(device, carrier):
                     self._carrier(device, carrier=carrier)
                 case AddressRemoved(device, address):
                     self._tell(device, partial(RemovalObserved, address=address))
+        if self._watch.stale:
+            self._again = self._loop.call_later(AGAIN_S, self._read)
 
     def _carrier(self, device: str, *, carrier: bool) -> None:
         self._usable(device, carrier)

@@ -16,7 +16,7 @@ from hanat.errors import KernelError, WireError
 from hanat.flowsync.batch import Changes, Mark, decode
 from hanat.kernel.ports import Conntrack
 
-log = logging.getLogger(__name__)
+complaints = logging.getLogger("hanat.complaints")  # clients choose what is installed
 
 LOAD_ENTRIES_MIN = 1000
 
@@ -185,4 +185,4 @@ class BackupSide:
 
     def _failed(self, operation: str, error: Exception) -> None:
         self.failed += 1
-        log.error("flowsync op=%s found=%r", operation, str(error))
+        complaints.error("flowsync op=%s found=%r", operation, str(error))

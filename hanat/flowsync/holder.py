@@ -27,6 +27,7 @@ from hanat.flowsync.young import Young
 from hanat.kernel.ports import Capture, Conntrack
 
 log = logging.getLogger(__name__)
+complaints = logging.getLogger("hanat.complaints")  # clients choose how many flows there are
 
 GATHER_S = 0.005
 # Under load an entry of the log carries more: each costs what 100 changes cost.
@@ -304,7 +305,9 @@ class HolderSide:
             emptied = True
             self._lost()
         if self._capture.overruns > overruns:
-            log.warning("flowsync overruns=%d action=resync", self._capture.overruns - overruns)
+            complaints.warning(
+                "flowsync overruns=%d action=resync", self._capture.overruns - overruns
+            )
             self._overrun, self._resync = True, None
         if self._overrun and emptied:
             # Until its queue was empty the kernel dropped events, and told of the first one only
@@ -434,7 +437,7 @@ class HolderSide:
 
     def _dropped(self, count: int) -> None:
         self.dropped += count
-        log.warning("flowsync dropped=%d reason=not_committed", count)
+        complaints.warning("flowsync dropped=%d reason=not_committed", count)
         self._lost()
 
     def _check_flushed(self) -> None:

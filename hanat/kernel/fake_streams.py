@@ -93,6 +93,8 @@ class FakeLinkWatch(FakeStream[LinkChange]):
         lacks: Says whether a device that is there lacks the address.
     """
 
+    stale = False
+
     def __init__(self, lacks: Callable[[AddressRemoved], bool]) -> None:
         super().__init__()
         self._lacks = lacks

@@ -18,13 +18,14 @@ too. When it had to drop messages, both are asked for anew and compared.
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.configuration import Interface
-from hanat.errors import AbsentObjectError
+from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.netlink import (
     HEADER,
     RECEIVE_BYTES,
@@ -35,6 +36,10 @@ from hanat.kernel.netlink import (
 )
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkChange
 from hanat.kernel.refusals import device_names, index_of, refused
+
+complaints = logging.getLogger("hanat.complaints")
+
+READS_MAX = 256  # of one turn, 20 us each: other programs may change devices without end
 
 # From <linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_addr.h>, <net/if.h>.
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -85,6 +90,7 @@ class KernelLinkWatch:
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, bool]] = {}
         self._places: set[Place] = set()
+        self.stale = False
         groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
         try:
             self._socket = open_socket(socket.NETLINK_ROUTE, groups=groups)
@@ -109,28 +115,37 @@ class KernelLinkWatch:
         """See `ports.LinkWatch.read`."""
         found: list[CarrierChanged] = []
         gone: dict[Place, None] = {}
-        dropped = False
-        while self._socket.fileno() >= 0:
+        for _ in range(READS_MAX):
+            if self._socket.fileno() < 0:
+                break
             try:
                 buffer = self._socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
+                if self.stale:  # not before: what waited is older
+                    found += self._look_again(gone)
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise refused(
                         error.errno or errno.EIO, operation="read changes", target="rtnetlink"
                     ) from error
-                dropped = True
+                self.stale = True
                 continue
             for kind, start, end in messages(buffer):
                 found += self._observed(kind, buffer, start, end)
                 gone |= self._taken(kind, buffer, start, end)
-        if dropped:  # after what waited, which is older
-            found += self._resync()
-            there = _all_places()
-            gone |= dict.fromkeys(self._places - there)
-            self._places = there
         return [*found, *self._removals(gone)]
+
+    def _look_again(self, gone: dict[Place, None]) -> list[CarrierChanged]:
+        """Return what became of the carriers; add the addresses that are not there any more."""
+        try:
+            found, there = self._resync(), _all_places()
+        except KernelError as error:  # devices that come and go fast tear each dump
+            complaints.warning("devices found=%r action=look_again", str(error))
+            return []
+        gone |= dict.fromkeys(self._places - there)
+        self._places, self.stale = there, False
+        return found
 
     def _taken(self, kind: int, buffer: bytes, start: int, end: int) -> dict[Place, None]:
         """Keep account of addresses; return the one that a message takes away."""
@@ -223,6 +238,6 @@ def _interface_in(buffer: bytes, start: int, end: int) -> tuple[int, str, int]:
     name = ""
     for kind, first, last in attributes(buffer, start + HEADER.size + INTERFACE.size, end):
         if kind == IFLA_IFNAME:
-            name = bytes(buffer[first:last]).rstrip(b"\0").decode()
+            name = bytes(buffer[first:last]).rstrip(b"\0").decode(errors="replace")
             break
     return index, name, flags

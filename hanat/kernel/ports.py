@@ -372,7 +372,13 @@ class Routes(Protocol):
 
 
 class LinkWatch(Protocol):
-    """An open stream of what happens to all devices."""
+    """An open stream of what happens to all devices.
+
+    Attributes:
+        stale: Something was lost, and what became of it is not known yet: read again soon.
+    """
+
+    stale: bool
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when changes wait."""
@@ -381,7 +387,8 @@ class LinkWatch(Protocol):
     def read(self) -> list[LinkChange]:
         """Return what waits: carriers, then addresses, each oldest first.
 
-        An address that was added again meanwhile is not among them.
+        Of very much only a part: the descriptor stays readable then. An address that was
+        added again meanwhile is not among them.
         """
         ...
 

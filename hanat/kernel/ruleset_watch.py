@@ -27,6 +27,8 @@ from hanat.kernel.netlink import (
 )
 from hanat.kernel.refusals import refused
 
+READS_MAX = 256  # of one turn: other programs may change rules without end
+
 NFNLGRP_NFTABLES = 7
 NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN = 12, 14, 15
 # The type of the first message: its low byte names the kind, the other nftables.
@@ -69,7 +71,7 @@ class KernelRulesetWatch:
     def read(self) -> bool:
         """See `ports.RulesetWatch.read`."""
         heard = False
-        while True:
+        for _ in range(READS_MAX):  # what is left keeps the descriptor readable
             try:
                 self._socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
@@ -80,6 +82,7 @@ class KernelRulesetWatch:
                         error.errno or errno.EIO, operation="read changes", target="nftables"
                     ) from error
             heard = True
+        return heard
 
     def close(self) -> None:
         """See `ports.RulesetWatch.close`."""

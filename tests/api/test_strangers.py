@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -11,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hanat.api import connection, server
-from hanat.config.settings import TcpListen
+from hanat.config.settings import TcpListen, UnixListen
 from tests.api.conftest import Served
-from tests.api.helpers import FakeBackend, ask, send_raw
+from tests.api.helpers import FakeBackend, ask, send_raw, unix_in
 
 TARGETS = [
     "http://xn--/",  # the library's URL cannot name its host
@@ -134,6 +136,21 @@ PIECES = st.sampled_from([
     b"ffffffffffffffff\r\n", b"PRI * HTTP/2.0", b"\x00", b"\xff",
 ])  # fmt: skip
 REQUESTS = st.lists(PIECES | st.binary(max_size=8), max_size=24).map(b"".join)
+QUERIES = st.lists(
+    st.sampled_from([
+        b"service=", b"client=", b"server=", b"protocol=", b"limit=", b"dry_run=", b"&", b"=", b";",
+        b"%ff", b"%", b"%00", b"+", b"1", b"-1", b"9" * 5000, b"1.5", b"::", b"::1%25eth0", b"tcp",
+        b"%C2%B2", b"%F0%9F%98%80", b"10.0.0.1", b"true", b"#", b"[", b"%5B", b"web",
+    ]) | st.binary(max_size=4).map(lambda data: data.translate(None, b" \r\n")),
+    max_size=8,
+).map(b"".join)  # fmt: skip
+ASKED = st.builds(
+    lambda path, query: b"GET %s?%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % (path, query),
+    st.sampled_from(
+        [b"/v1/connections", b"/v1/history", b"/v1/config", b"/v1/status", b"/metrics"]
+    ),
+    QUERIES,
+)
 
 
 @settings(
@@ -144,7 +161,7 @@ REQUESTS = st.lists(PIECES | st.binary(max_size=8), max_size=24).map(b"".join)
 @example(
     requests=[b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" * 2]
 )
-@given(requests=st.lists(REQUESTS, min_size=1, max_size=8))
+@given(requests=st.lists(REQUESTS | ASKED, min_size=1, max_size=8))
 def test_no_bytes_reach_the_handler_of_the_loop(
     requests: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,12 +177,27 @@ def test_no_bytes_reach_the_handler_of_the_loop(
 
 
 async def _send_all(requests: list[bytes]) -> None:
-    api = await server.serve([TcpListen("127.0.0.1", 0)], FakeBackend())
-    (tcp,) = api.listens
-    assert isinstance(tcp, TcpListen)
-    replies = await asyncio.gather(
-        *(send_raw(tcp, request) for request in requests), return_exceptions=True
-    )
-    await api.close()
+    """Send each request to both kinds of listener: the Unix socket serves more."""
+    with tempfile.TemporaryDirectory() as folder:
+        api = await server.serve([unix_in(Path(folder)), TcpListen("127.0.0.1", 0)], FakeBackend())
+        unix, tcp = api.listens
+        assert isinstance(unix, UnixListen)
+        assert isinstance(tcp, TcpListen)
+        replies = await asyncio.gather(
+            *(send_raw(tcp, request) for request in requests),
+            *(_send_raw_unix(unix, request) for request in requests),
+            return_exceptions=True,
+        )
+        await api.close()
     for reply in replies:
         assert isinstance(reply, bytes | ConnectionError)
+        assert not (isinstance(reply, bytes) and b"HTTP/1.1 500" in reply), requests
+
+
+async def _send_raw_unix(where: UnixListen, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(where.path)
+    try:
+        writer.write(data)
+        return await reader.read()
+    finally:
+        writer.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
+import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -15,13 +18,15 @@ from hanat.core.configuration import Configuration
 from hanat.core.flows import ChangeKind
 from hanat.core.gate import render_gate
 from hanat.core.ruleset import render_ruleset
-from hanat.kernel import conntrack, timeouts
+from hanat.kernel import conntrack, links, ruleset_watch, timeouts
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, Placement
+from hanat.kernel.refusals import refused
+from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from tests.contract.flows import changes_of, inbound
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
@@ -115,6 +120,66 @@ def test_watch_that_was_not_read_in_time_finds_out_what_it_missed(inside: str) -
     assert CarrierChanged("eth0", carrier=False) in found
     watch.close()
     addresses.close()
+
+
+def test_watch_whose_dump_is_torn_looks_again(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    addresses, links_ = KernelAddresses(), KernelLinks()
+    watch = links_.watch()
+    watch._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+
+    def torn(*_: object, **__: object) -> list[bytes]:
+        raise refused(errno.EINTR, operation="list devices", target="all interfaces")
+
+    for _ in range(100):
+        addresses.add([PUBLIC])
+        addresses.remove([PUBLIC])
+    run("ip link set far down", inside)
+    with monkeypatch.context() as busy:
+        busy.setattr(links, "_dump", torn)
+        watch.read()
+        was_stale = watch.stale
+
+    assert CarrierChanged("eth0", carrier=False) in watch.read()
+    assert (was_stale, watch.stale) == (True, False)
+    watch.close()
+    addresses.close()
+
+
+def test_watch_reads_so_much_in_a_turn(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    addresses, links_ = KernelAddresses(), KernelLinks()
+    watch, rules = links_.watch(), KernelRulesetWatch()
+    monkeypatch.setattr(links, "READS_MAX", 10)
+    monkeypatch.setattr(ruleset_watch, "READS_MAX", 10)
+    addresses.add([PUBLIC])
+    for _ in range(20):
+        run("ip link set far down", inside)
+        run("ip link set far up", inside)
+        run("nft 'add table inet other; delete table inet other'", inside)
+    addresses.remove([PUBLIC])
+
+    turns, removed = 0, False
+    while select.select([watch.fileno(), rules.fileno()], [], [], 0)[0]:
+        removed = AddressRemoved("eth0", PUBLIC.address) in watch.read()
+        rules.read()
+        turns += 1
+
+    assert turns > 3
+    assert removed
+    for opened in (watch, rules, addresses):
+        opened.close()
+
+
+def test_watch_hears_of_a_device_whose_name_is_no_text(inside: str) -> None:
+    watch = KernelLinks().watch()
+    subprocess.run(
+        ["ip", "netns", "exec", inside, "ip", "link", "add", b"\xff\xfe", "type", "bridge"],
+        check=True,
+    )
+    cable((inside, "eth0"), (inside, "far"))
+    assert CarrierChanged("eth0", carrier=True) in watch.read()
+    watch.close()
 
 
 def test_adding_a_placed_address_beside_others_leaves_them(inside: str) -> None:
