@@ -45,7 +45,8 @@ def python() -> list[str] | None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         command = [interpreter(folder, candidate, repository, packages)]
-        tried = [*unprivileged(), *command, "-I", "-c", "import hanat.daemon.main"]
+        # By env(1): setpriv(1) itself may still look into the folders of root.
+        tried = [*unprivileged(), "env", *command, "-I", "-c", "import hanat.daemon.main"]
         done = subprocess.run(tried, cwd="/", capture_output=True, check=False, timeout=60)
         if done.returncode == 0:
             return command
