@@ -269,12 +269,12 @@ class Process:
                 if payload:
                     self.receive(peer, decode(payload))
                 elif self.tick_due <= self.clock() + self.configuration.profile.beacon_s / 2:
-                    self.kick_soon()  # the node is awake anyway
+                    self._kick_soon()  # the node is awake anyway
                 elif self.guard.deadline <= self.clock():
-                    self.kick_soon()
+                    self._kick_soon()
             case Died(peer):
                 self.guard.died(peer)
-                self.kick_soon()
+                self._kick_soon()
             case None:
                 pass
 
@@ -285,10 +285,9 @@ class Process:
     def receive(self, peer: int, message: dict[str, Any]) -> None:
         """Take a message; a burst of them takes effect together, as in the daemon."""
         self.guard.receive(peer, message)
-        self.kick_soon()
+        self._kick_soon()
 
-    def kick_soon(self) -> None:
-        """Tick once after all messages that arrived together."""
+    def _kick_soon(self) -> None:
         if not self.kicked:
             self.kicked = True
             delay_s = self.world.rng.uniform(0.0, BURST_S)

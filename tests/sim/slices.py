@@ -19,4 +19,4 @@ def tick(process: Process) -> None:
     if process.state.count - before > TICKED_MAX:
         process.world.violate(f"{process.node_id} holds its loop for too many entries")
     if process.replica.behind:
-        process.kick_soon()
+        process._kick_soon()
