@@ -26,11 +26,13 @@ from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
 from hanat.kernel.facts import NOT_ASKED, Machine, gather, who_answers
+from hanat.kernel.storage import COPIES_ON_WRITE, ELSEWHERE, Storage, storage_of
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
 RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
 PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")
 
+NEEDED_BYTES = 100 << 20  # the files of log and snapshots, and some
 SERVICE_USER = "hanat"  # User= of the unit
 EXAMPLES = "deploy/examples/three-node (the package has it in /usr/share/doc/hanat/examples)"
 
@@ -120,6 +122,7 @@ def _read_files(node_file: Path, findings: list[Finding]) -> Site:
         findings.extend(_wrong(error.problems, node_file))
         return Site()
     findings.append(Finding(Level.OK, "node file", str(node_file)))
+    findings.append(_disk(settings.data_dir, storage_of(settings.data_dir)))
     try:
         read_key(settings.key_file)
     except StartupError as error:
@@ -136,6 +139,22 @@ def _read_files(node_file: Path, findings: list[Finding]) -> Site:
         return Site(settings)
     findings.append(Finding(Level.OK, "cluster file", str(settings.cluster_file)))
     return Site(settings, configuration)
+
+
+def _disk(folder: Path, storage: Storage) -> Finding:
+    """Judge where the journal is: its room is taken in advance, and must stay its own."""
+    check, fix = f"data_dir {folder}", "put it on ext4 or XFS, on a volume that is not thin"
+    if storage.kind in ELSEWHERE or storage.kind.startswith("fuse"):
+        found = f"on {storage.kind}: what is synced may be lost with the power or the network"
+        return Finding(Level.WARN, check, found, fix)
+    if storage.kind in COPIES_ON_WRITE or storage.thin:
+        kind = "a thin volume" if storage.thin else storage.kind
+        found = f"on {kind}: even an overwrite needs new room there, so it must never be full"
+        return Finding(Level.WARN, check, found, fix)
+    if not (folder / "journal" / "vote").exists() and storage.free < NEEDED_BYTES:
+        found = f"{storage.free >> 20} MiB free, the first start takes {NEEDED_BYTES >> 20}"
+        return Finding(Level.FAIL, check, found, "make room, or name another folder")
+    return Finding(Level.OK, check, f"on {storage.kind or 'an unknown file system'}")
 
 
 def _key_owner(path: Path) -> Finding:

@@ -14,10 +14,11 @@ import pytest
 
 from hanat.config import load_cluster, load_node
 from hanat.daemon import doctor
-from hanat.daemon.doctor import Finding, Level, Site, diagnose, examine, sysctl_names
+from hanat.daemon.doctor import Finding, Level, Site, _disk, diagnose, examine, sysctl_names
 from hanat.daemon.supervisor import DAEMON, SUPERVISOR, python_command
 from hanat.errors import EXIT_FAILED
 from hanat.kernel.facts import CAPABILITIES, NOT_ASKED, Machine, NftFacts, gather
+from hanat.kernel.storage import Storage, storage_of
 from tests.cli.helpers import REPOSITORY, call
 
 EXAMPLES = REPOSITORY / "deploy" / "examples" / "three-node"
@@ -339,6 +340,43 @@ def test_this_machine_can_be_examined() -> None:
         machine.carriers.get("lo")
     )
     assert diagnose(None)
+
+
+@pytest.mark.parametrize(
+    ("storage", "level", "found"),
+    [
+        (Storage("ext4", free=1 << 30), Level.OK, "on ext4"),
+        (Storage("ext4", free=20 << 20), Level.FAIL, "20 MiB free, the first start takes 100"),
+        (Storage("xfs", thin=True, free=1 << 30), Level.WARN, "on a thin volume"),
+        (Storage("btrfs", free=1 << 30), Level.WARN, "even an overwrite needs new room"),
+        (Storage("tmpfs", free=1 << 30), Level.WARN, "may be lost with the power"),
+        (Storage("fuse.sshfs", free=1 << 30), Level.WARN, "may be lost with the power"),
+    ],
+)
+def test_disk_whose_room_is_not_ones_own_is_told(
+    storage: Storage, level: Level, found: str, tmp_path: Path
+) -> None:
+    finding = _disk(tmp_path, storage)
+    assert finding.level is level
+    assert found in finding.found
+
+
+def test_storage_is_that_of_the_nearest_mount(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    lines = (
+        "22 1 252:0 / / rw - ext4 /dev/vda rw",
+        f"23 22 253:7 / {tmp_path}/a\\040b rw shared:1 - xfs /dev/mapper/thin rw",
+        f"24 22 0:40 / {tmp_path}/a rw - btrfs none rw",
+    )
+    (tmp_path / "proc/self/mountinfo").write_text("\n".join(lines))
+    pool = tmp_path / "sys/dev/block/253:7/slaves/dm-3/dm"
+    pool.mkdir(parents=True)
+    (pool / "name").write_text("vg-pool-tpool\n")
+    (tmp_path / "a b").mkdir()
+    assert storage_of(tmp_path / "a b/missing", root=tmp_path).kind == "xfs"
+    assert storage_of(tmp_path / "a b", root=tmp_path).thin
+    assert storage_of(tmp_path / "ab", root=tmp_path).kind == "ext4"
+    assert storage_of(Path("/proc")).kind == "proc"
 
 
 def test_wrong_files_are_findings_and_the_machine_is_examined_all_the_same(tmp_path: Path) -> None:

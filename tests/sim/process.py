@@ -120,11 +120,10 @@ class Process:
         self.alive, self.paused, self.held = True, False, []
         self.incarnation += 1
         self.applied, self.inbox = [], []
-        self.checked_index = 0
+        self.checked_index = self.timer = 0
         self.queue: deque[told.Input] = deque()
         self.todo: deque[do.Action] = deque()
         self.stepping = self.stalled = self.failed = self.kicked = False
-        self.timer = 0
         self.world.on(self, self._build)
         self._lack_flows()
         self.world.tell(f"{self.node_id} start")
