@@ -210,8 +210,13 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             answers = self._echoed_at.get(peer, 0.0) >= self._fitness_at
             fresh = answers and self._views[peer][1] >= since
             fit = beacon.fit and peer in connected
-            found.append(Seen(peer, fit, beacon.handicap if fresh else None))
+            found.append(Seen(peer, fit, self._order_of(beacon) if fresh else None))
         return tuple(found)
+
+    def _order_of(self, beacon: Beacon) -> int:
+        """Return a peer's handicap: it may refuse our newest revision if it has not tried it."""
+        behind = beacon.revision < self.revision
+        return beacon.handicap | (Kind.REVISION.value if behind else 0)
 
     @property
     def electable(self) -> bool:
@@ -255,7 +260,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             silent = not beacon.asks and now < self.promise.until + profile.lease_s
             if gone or silent:
                 del alive[leader]
-        return [Rival(peer, b.fit, b.handicap) for peer, b in alive.items()]
+        return [Rival(peer, b.fit, self._order_of(b)) for peer, b in alive.items()]
 
     def mesh_knows(self, peer: int) -> bool:
         """Say whether a beacon of the peer was heard not long ago."""

@@ -111,7 +111,7 @@ class Replica:
         self._proposed = False
         self.commits = Histogram(COMMIT_BOUNDS_S)
         self._journal, self._complete = "", True
-        self._peers = PeersObserved((), electable=False)
+        self._peers: PeersObserved | None = PeersObserved((), electable=False)
         self._clock_found = ""
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
@@ -326,6 +326,7 @@ class Replica:
     def set_fitness(self, fitness: Fitness) -> None:
         """Say what speaks against this node."""
         self._guard.set_fitness(fitness)
+        self._peers = None  # the core waits for what they answer
 
     def _apply(self, data: bytes) -> None:
         command = self.state.apply(data)

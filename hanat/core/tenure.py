@@ -223,6 +223,8 @@ class Tenure(Holding):
         if fitness == self._told:
             return ()
         self._told = fitness
+        # What they said before was no answer to this: they may have met the same trouble.
+        self._seen = tuple(seen._replace(handicap=None) for seen in self._seen)
         return (SetFitness(fitness),)
 
     def _weigh(self, now: float) -> tuple[Action, ...]:

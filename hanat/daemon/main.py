@@ -40,8 +40,6 @@ from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
 from hanat.daemon.changes import ChangeParts, Changes
 from hanat.daemon.configurations import Configurations
-from hanat.daemon.devices import DeviceWatch
-from hanat.daemon.drift import DriftWatch
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.gate_change import GateChange
@@ -53,6 +51,7 @@ from hanat.daemon.placing import placements
 from hanat.daemon.reconciling import Reconciling
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.watches import Watches, WatchParts
 from hanat.daemon.wire import BothWires
 from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
@@ -61,7 +60,6 @@ from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 from hanat.kernel.mesh_filter import admit_only
-from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
 from hanat.mesh.exchange import Exchange
 from hanat.mesh.release import seal_release
@@ -296,8 +294,7 @@ class Daemon:
         if self._timer is not None:
             self._timer.cancel()
         dialling.cancel()
-        for watch in watches:
-            watch.close()
+        watches.close()
         self._worker.close()
         await server.close()
         await self._leave_peers()
@@ -308,17 +305,15 @@ class Daemon:
         log.info("stopped")
         return EXIT_OK
 
-    def _begin_watches(self, loop: asyncio.AbstractEventLoop) -> tuple[DeviceWatch, DriftWatch]:
-        devices = DeviceWatch(
-            self._adapters.links, self._settings.interfaces, feed=self._feed, usable=self._usable
-        )
-        devices.begin(loop)
-        drift = DriftWatch(
-            KernelRulesetWatch(), self._rulesets, KernelSettings(),
-            devices=self._settings.interfaces.values(), feed=self._feed,
+    def _begin_watches(self, loop: asyncio.AbstractEventLoop) -> Watches:
+        watches = Watches(
+            WatchParts(
+                self._settings, self._guard, self._rulesets, self._adapters.links, self._paths,
+                self._mesh.heard_at, self._feed, self._usable,
+            )
         )  # fmt: skip
-        drift.begin(loop)
-        return devices, drift
+        watches.begin(loop)
+        return watches
 
     async def _leave_peers(self) -> None:
         self._mesh.close()

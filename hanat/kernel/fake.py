@@ -66,6 +66,7 @@ class FakeDevice:
 
     up: bool = True
     carrier: bool = True
+    received: int = 0  # frames
     addresses: dict[Interface, str] = field(default_factory=dict)
 
 
@@ -464,6 +465,10 @@ class FakeLinks:
         self._kernel.meet_fault("links.carrier")
         found = self._kernel.device(device, operation="ask for the carrier")
         return found.up and found.carrier
+
+    def received(self, device: str) -> int:
+        """See `ports.Links.received`."""
+        return self._kernel.device(device, operation="ask for counters").received
 
     def watch(self) -> FakeLinkWatch:
         """See `ports.Links.watch`."""

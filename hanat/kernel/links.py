@@ -21,6 +21,7 @@ import errno
 import logging
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface
 
@@ -45,7 +46,7 @@ READS_MAX = 256  # of one turn, 20 us each: other programs may change devices wi
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
-IFLA_IFNAME = 3
+IFLA_IFNAME, IFLA_STATS64 = 3, 23
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 CARRIER = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
@@ -78,6 +79,16 @@ class KernelLinks:
         answer = self._netlink.get(RTM_GETLINK, body, operation=operation, target=device)
         _, _, flags = _interface_in(answer, 0, len(answer))
         return flags & CARRIER == CARRIER
+
+    def received(self, device: str) -> int:
+        """See `ports.Links.received`."""
+        operation = "ask for counters"
+        body = INTERFACE.pack(0, 0, index_of(device, operation=operation), 0, 0)
+        answer = self._netlink.get(RTM_GETLINK, body, operation=operation, target=device)
+        for kind, first, _ in attributes(answer, HEADER.size + INTERFACE.size, len(answer)):
+            if kind == IFLA_STATS64:  # the first one is rx_packets
+                return int.from_bytes(answer[first : first + 8], sys.byteorder)
+        return 0
 
     def watch(self) -> KernelLinkWatch:
         """See `ports.Links.watch`."""

@@ -408,6 +408,10 @@ class Links(Protocol):
         """Say whether a device is up and has a carrier. Raises AbsentObjectError."""
         ...
 
+    def received(self, device: str) -> int:
+        """Return how many frames a device received since it is there. Raises AbsentObjectError."""
+        ...
+
     def watch(self) -> LinkWatch:
         """Begin to watch; changes after this call are not missed."""
         ...

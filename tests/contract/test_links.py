@@ -30,6 +30,13 @@ def test_names_are_sorted(subject: Subject) -> None:
     assert subject.adapters.links.names() == ("eth0", "eth1", "lo")
 
 
+def test_received_frames_are_counted_up(subject: Subject) -> None:
+    first = subject.adapters.links.received("eth0")
+    assert subject.adapters.links.received("eth0") >= first >= 0
+    with pytest.raises(AbsentObjectError):
+        subject.adapters.links.received("eth9")
+
+
 def test_carrier_follows_the_cable(subject: Subject) -> None:
     assert subject.adapters.links.carrier("eth0")
 

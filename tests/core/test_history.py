@@ -145,8 +145,8 @@ def test_who_gives_up_tells_the_term_it_held_and_what_was_in_its_way() -> None:
     witness = Witness(ME, PROFILE)
     witness.took_over(h.node.snapshot(), Taking(None, WALL_S))
     h.now = 4.0
-    h.peers(Seen(PEER, fit=True, handicap=0))
     h.tell(told.CarrierObserved("public", carrier=False))
+    h.peers(Seen(PEER, fit=True, handicap=0))
     event = witness.gave_up(h.node.snapshot(), WALL_S)
     assert event is not None
     assert words(event, NAMES) == "gave up: another node could do better (public: no carrier)"

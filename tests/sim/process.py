@@ -32,6 +32,7 @@ from tests.sim import slices
 from tests.sim.addresses import Addresses
 from tests.sim.clocks import clock_watch
 from tests.sim.examples import configuration
+from tests.sim.refusing import Refusing
 from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.storage import Disk, Storage
 from tests.sim.world import World
@@ -82,6 +83,7 @@ class Process:
         self.rulesets.work_s = RULESETS_S
         self.background: Background = self.disk
         self.alive = self.paused = False
+        self.refusing = Refusing(self)
         # True time; the kernel keeps both when the process dies.
         self.answers_until = self.carries_until = 0.0
         self.addresses = Addresses(self)
@@ -117,20 +119,18 @@ class Process:
         """Start, or start again with what the journal kept; it may refuse the member list."""
         if drops_majority(self.journal.members, self.members):
             return
-        self.alive, self.paused, self.held = True, False, []
-        self.incarnation += 1
-        self.applied, self.inbox = [], []
-        self.checked_index = self.timer = 0
+        self.alive, self.paused, self.held, self.applied, self.inbox = True, False, [], [], []
+        self.incarnation, self.checked_index = self.incarnation + 1, 0
         self.queue: deque[told.Input] = deque()
         self.todo: deque[do.Action] = deque()
         self.stepping = self.stalled = self.failed = self.kicked = False
+        self.timer, self.tick_number, self.tick_due = self.refusing.of_next_process()
         self.world.on(self, self._build)
         self._lack_flows()
         self.world.tell(f"{self.node_id} start")
         for link in self.world.links.values():
             if self.node_id in link.ends:
                 self.world.after(0.01, self.world.connect, link)
-        self.tick_number, self.tick_due = 0, 0.0
         self._tick(self.incarnation, 0)
 
     def _make_guard(self) -> Guard:
@@ -335,7 +335,7 @@ class Process:
         if self.replica.state.revision:
             revision = self.replica.state.revision
             self.feed(told.ConfigurationCommitted(revision))
-            read = told.ConfigurationApplied(revision, self.configuration)
+            read = told.ConfigurationApplied(revision, self.refusing.configuration())
             self.rulesets(lambda: None, lambda _: self.feed(read))
 
     def compact(self) -> None:
@@ -384,7 +384,7 @@ class Process:
         if self.failed and not isinstance(action, do.CLEANUP):
             return
         self.stalled = False
-        found = self._execute(action)
+        found = self.refusing.found(action) or self._execute(action)
         self.failed |= found is not None
         if isinstance(action, do.InstallRuleset | do.AddAddresses):
             return  # its outcome comes later
@@ -420,7 +420,7 @@ class Process:
                 self.answers_until = min(self.answers_until, self.world.now)
                 self.carries_until = min(self.carries_until, self.world.now)
             case do.InstallRuleset():
-                self.rulesets(lambda: None, lambda _: self.feed(told.ActionDone(action)))
+                self.refusing.install(action)
             case do.AddAddresses() | do.RemoveAddresses():
                 self.addresses.take(action)
             case do.SettleFlows(term):

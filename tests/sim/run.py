@@ -10,8 +10,10 @@ from chaos.history import Fact
 from hanat.consensus.guard import Guard
 from hanat.core import inputs as told
 from hanat.core.status import Role
+from tests.sim.liveness import Liveness
 from tests.sim.process import Process
 from tests.sim.storage import SLOW_S, WORK_S
+from tests.sim.troubles import TROUBLES
 from tests.sim.world import World
 
 CLOCK_RATE_ERROR = 0.01
@@ -113,6 +115,7 @@ def run_seed(
     nemesis = _Nemesis(world)
     world.after(0.0, client.go)
     world.after(1.0, nemesis.go)
+    world.after(1.0, Liveness(world).look)
     world.run(1.0 + FAULTS_S)
     nemesis.stop()
     client.stop()
@@ -211,6 +214,9 @@ class _Nemesis:
                 self.fail_disk,
                 self.replay,
                 self.hold_gate,
+                self.trouble,
+                self.trouble,
+                self.trouble,
             ]
         )
         fault(self._world.processes[node_id])
@@ -283,6 +289,10 @@ class _Nemesis:
 
         self._replay()
         self._for(self._world.rng.uniform(0.05, 2.0), end)
+
+    def trouble(self, process: Process) -> None:
+        """Make nodes hindered or unsafe."""
+        self._world.rng.choice(TROUBLES)(self._world, process, self._for)
 
     def _replay(self) -> None:
         if self._replaying:

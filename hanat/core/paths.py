@@ -1,0 +1,121 @@
+"""Is a path silent here although others hear each other on it?
+
+A device can have its carrier while its network carries nothing: a port in the wrong VLAN, a
+switch that forwards no more, a filter. Beacons go over every path, and say which nodes the
+sender hears on each. So a node that hears nobody on a path on which two others hear each other
+is the one whose end is broken. With two nodes left nobody else can say so; then it is the one
+whose device received no frame at all for `FRAMES_S` while that of the other did. If that does
+not decide, nobody is hindered, and the holder stays.
+
+Silence counts from the newest beacon on *any* path: a process that stood still, or a peer that
+is gone, makes no path silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from hanat.core.beacon import PATHS_MAX
+
+FRAMES_S = 3.0  # without any frame: broadcasts are never that rare where somebody else is heard
+SILENT_BEACONS = 15  # three of those that followers send each other
+HEARD_S_MIN = 0.3  # a burst of loss, or a busy machine, is no silence
+
+HeardAt = Mapping[tuple[int, int], float]
+"""Peer and path to when it was heard there last, seconds."""
+
+
+class Paths:
+    """What one node hears on its paths.
+
+    Args:
+        node_id: This node.
+        peers: The others.
+        paths: How many paths there are; the first ones count.
+        beacon_s: Period of a leader's beacons.
+    """
+
+    def __init__(
+        self, node_id: int, peers: Collection[int], *, paths: int, beacon_s: float
+    ) -> None:
+        ids = sorted({node_id, *peers})
+        self._bits = {node: 1 << place for place, node in enumerate(ids)}
+        self._me, self._peers = node_id, tuple(sorted(peers))
+        self.count = min(paths, PATHS_MAX)
+        self._silent_s = max(SILENT_BEACONS * beacon_s, HEARD_S_MIN)
+
+    def hears(self, heard_at: HeardAt) -> tuple[int, ...]:
+        """Return for each path who is heard there, as in beacons.
+
+        A peer that is heard elsewhere, and not here for long, is not heard here.
+        """
+        newest = {
+            peer: max((at for (p, _), at in heard_at.items() if p == peer), default=None)
+            for peer in self._peers
+        }
+        found = []
+        for path in range(PATHS_MAX):
+            bits = 0
+            for peer, at in newest.items():
+                here = heard_at.get((peer, path))
+                if at is not None and here is not None and at - here <= self._silent_s:
+                    bits |= self._bits[peer]
+            found.append(bits)
+        return tuple(found)
+
+    def silent(
+        self, mine: Sequence[int], lively: int, told: Mapping[int, tuple[Sequence[int], int]]
+    ) -> tuple[bool, ...]:
+        """Say of each path whether this node's end of it is broken.
+
+        Args:
+            mine: From `hears`.
+            lively: Paths whose device received frames lately, one bit each.
+            told: The same two of each peer that is heard now, on whatever path.
+        """
+        return tuple(self._is_silent(path, mine[path], lively, told) for path in range(self.count))
+
+    def _is_silent(
+        self, path: int, mine: int, lively: int, told: Mapping[int, tuple[Sequence[int], int]]
+    ) -> bool:
+        if mine or not told:
+            return False
+        if self._hear_each_other(path, told):
+            return True
+        mine_lives = lively >> path & 1
+        return not mine_lives and any(lives >> path & 1 for _, lives in told.values())
+
+    def _hear_each_other(self, path: int, told: Mapping[int, tuple[Sequence[int], int]]) -> bool:
+        def hears(one: int, other: int) -> bool:
+            return bool(told[one][0][path] & self._bits[other])
+
+        return any(hears(one, other) and hears(other, one) for one, other in _pairs(tuple(told)))
+
+
+def _pairs(nodes: Sequence[int]) -> Iterable[tuple[int, int]]:
+    return ((one, other) for i, one in enumerate(nodes) for other in nodes[i + 1 :])
+
+
+class Frames:
+    """Which devices received frames lately.
+
+    Args:
+        devices: Kernel names.
+    """
+
+    def __init__(self, devices: Iterable[str]) -> None:
+        self._counts: dict[str, int] = {}
+        self._moved_at = dict.fromkeys(devices, float("-inf"))
+        self._since: float | None = None
+
+    def look(self, counts: Mapping[str, int], now: float) -> None:
+        """Take the counters of received frames; those of the first time say nothing."""
+        self._since = now if self._since is None else self._since
+        for device, count in counts.items():
+            if device not in self._counts or count != self._counts[device]:
+                self._moved_at[device] = now
+            self._counts[device] = count
+
+    def lives(self, device: str, now: float) -> bool:
+        """Say whether a device received something in the last seconds, as far as known."""
+        return now - self._moved_at.get(device, now) <= FRAMES_S

@@ -1,0 +1,109 @@
+"""Look which paths are silent here although others hear each other on them.
+
+What beacons say of paths is refreshed at the same time; see `core.paths` for what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from hanat.consensus.guard import Guard
+from hanat.core.inputs import Input, SilenceObserved
+from hanat.core.paths import Frames, Paths
+from hanat.errors import KernelError
+from hanat.kernel.ports import Links
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.1
+COUNT_S = 0.5  # between two looks at the counters of devices
+
+
+class PathWatch:
+    """Tells the core of silent paths, and the peers what is heard on each.
+
+    Args:
+        guard: Whose beacons say what is heard.
+        heard_at: Returns when a peer was heard last on a path [s], None if never.
+        links: The kernel.
+        interfaces: Logical name to kernel device.
+        paths: Kernel device to path.
+        feed: Takes inputs of the core.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        heard_at: Callable[[int, int], float | None],
+        links: Links,
+        *,
+        interfaces: Mapping[str, str],
+        paths: Mapping[str, int],
+        feed: Callable[[Input], None],
+    ) -> None:
+        self._guard, self._heard_at, self._links = guard, heard_at, links
+        self._interfaces, self._on, self._feed = interfaces, paths, feed
+        self._paths = Paths(
+            guard.node_id, guard.nodes, paths=len(paths), beacon_s=guard.profile.beacon_s
+        )
+        self._frames = Frames(paths)
+        self._counted_at = float("-inf")
+        self._silent = dict.fromkeys(interfaces, False)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look from now on."""
+        self._loop = loop
+        self._look_again()
+
+    def close(self) -> None:
+        """Stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_again(self) -> None:
+        self._timer = self._loop.call_later(LOOK_S, self._look_again)
+        self.look(self._guard.clock())
+
+    def look(self, now: float) -> None:
+        """Look now; `now` is of the clock of beacons."""
+        if now - self._counted_at >= COUNT_S:
+            self._counted_at = now
+            self._frames.look(self._counts(), now)
+        alive = self._guard.alive()
+        heard = {
+            (peer, path): at
+            for peer in alive
+            for path in range(self._paths.count)
+            if (at := self._heard_at(peer, path)) is not None
+        }
+        guard = self._guard
+        guard.hears = self._paths.hears(heard)
+        guard.lively = sum(
+            1 << path
+            for device, path in self._on.items()
+            if path < self._paths.count and self._frames.lives(device, now)
+        )
+        told = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
+        silent = self._paths.silent(guard.hears, guard.lively, told)
+        for name, device in self._interfaces.items():
+            path = self._on.get(device)
+            if path is not None and path < len(silent):
+                self._tell(name, silent=silent[path])
+
+    def _tell(self, name: str, *, silent: bool) -> None:
+        if silent is self._silent[name]:
+            return
+        self._silent[name] = silent
+        self._feed(SilenceObserved(name, silent))
+
+    def _counts(self) -> dict[str, int]:
+        found = {}
+        for device in self._on:
+            try:
+                found[device] = self._links.received(device)
+            except KernelError as error:
+                log.debug("device=%s found=%r", device, str(error))
+        return found

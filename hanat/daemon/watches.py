@@ -1,0 +1,67 @@
+"""Everything that looks at this machine while a node runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hanat.config.settings import NodeSettings
+from hanat.consensus.guard import Guard
+from hanat.core.inputs import Input
+from hanat.daemon.devices import DeviceWatch
+from hanat.daemon.drift import DriftWatch
+from hanat.daemon.path_watch import PathWatch
+from hanat.daemon.rulesets import Rulesets
+from hanat.kernel.ports import Links
+from hanat.kernel.ruleset_watch import KernelRulesetWatch
+from hanat.kernel.sysctls import KernelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class WatchParts:
+    """What the watches need.
+
+    Attributes:
+        paths: Kernel device to path.
+        heard_at: Returns when a peer was heard last on a path [s], None if never.
+        feed: Takes inputs of the core.
+        usable: Takes a device, and whether it has a carrier, before the core hears of it.
+    """
+
+    settings: NodeSettings
+    guard: Guard
+    rulesets: Rulesets
+    links: Links
+    paths: Mapping[str, int]
+    heard_at: Callable[[int, int | None], float | None]
+    feed: Callable[[Input], None]
+    usable: Callable[[str, bool], None]
+
+
+class Watches:
+    """Carriers and addresses, rules and settings, paths."""
+
+    def __init__(self, parts: WatchParts) -> None:
+        interfaces = parts.settings.interfaces
+        self._devices = DeviceWatch(parts.links, interfaces, feed=parts.feed, usable=parts.usable)
+        self._drift = DriftWatch(
+            KernelRulesetWatch(), parts.rulesets, KernelSettings(),
+            devices=interfaces.values(), feed=parts.feed,
+        )  # fmt: skip
+        self._paths = PathWatch(
+            parts.guard, parts.heard_at, parts.links,
+            interfaces=interfaces, paths=parts.paths, feed=parts.feed,
+        )  # fmt: skip
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell what is found, and what changes from here on."""
+        self._devices.begin(loop)
+        self._drift.begin(loop)
+        self._paths.begin(loop)
+
+    def close(self) -> None:
+        """Stop."""
+        self._devices.close()
+        self._drift.close()
+        self._paths.close()

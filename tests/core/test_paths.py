@@ -1,0 +1,91 @@
+"""Whose end of a path is broken."""
+
+from __future__ import annotations
+
+import pytest
+
+from hanat.core.beacon import PATHS_MAX
+from hanat.core.configuration import PROFILES
+from hanat.core.paths import FRAMES_S, HEARD_S_MIN, Frames, Paths
+
+ME, LEFT, RIGHT = 1, 2, 3
+PUBLIC, PRIVATE = 0, 1
+BOTH = 0b11  # paths that are lively
+NOTHING = (0,) * PATHS_MAX
+PATHS = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
+HEAR_ME, HEAR_LEFT, HEAR_RIGHT = 1, 2, 4
+
+
+def said(public: int, private: int) -> tuple[int, ...]:
+    return (public, private, 0, 0)
+
+
+def test_peer_counts_as_heard_where_it_was_heard_about_as_lately_as_elsewhere() -> None:
+    now = 100.0
+    heard = {
+        (LEFT, PUBLIC): now - 5, (LEFT, PRIVATE): now,
+        (RIGHT, PUBLIC): now - 9, (RIGHT, PRIVATE): now - 9.1,
+    }  # fmt: skip
+    # Node 3 is gone, or this process stood still: no path is to blame.
+    assert PATHS.hears(heard)[:2] == (HEAR_RIGHT, HEAR_LEFT | HEAR_RIGHT)
+    assert PATHS.hears({}) == NOTHING
+
+
+def test_short_silence_is_none() -> None:
+    fast = Paths(ME, [LEFT], paths=2, beacon_s=PROFILES["fast"].beacon_s)
+    heard = {(LEFT, PUBLIC): 10.0 - HEARD_S_MIN + 0.01, (LEFT, PRIVATE): 10.0}
+    assert fast.hears(heard)[PUBLIC] == HEAR_LEFT
+
+
+def test_node_that_hears_nobody_where_the_others_hear_each_other_is_the_broken_one() -> None:
+    mine = said(0, HEAR_LEFT | HEAR_RIGHT)
+    told = {
+        LEFT: (said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
+        RIGHT: (said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
+    }
+    assert PATHS.silent(mine, BOTH, told) == (True, False)
+
+
+@pytest.mark.parametrize("one_way", [True, False])
+def test_nobody_is_to_blame_where_nobody_hears_each_other(one_way: bool) -> None:  # noqa: FBT001 - a parameter
+    mine = said(0, HEAR_LEFT | HEAR_RIGHT)
+    told = {
+        LEFT: (said(HEAR_RIGHT if one_way else 0, HEAR_ME | HEAR_RIGHT), BOTH),
+        RIGHT: (said(0, HEAR_ME | HEAR_LEFT), BOTH),
+    }
+    assert PATHS.silent(mine, BOTH, told) == (False, False)
+
+
+def test_node_that_hears_one_other_is_not_silent() -> None:
+    mine = said(HEAR_LEFT, HEAR_LEFT | HEAR_RIGHT)
+    told = {LEFT: (said(HEAR_ME | HEAR_RIGHT, 5), BOTH), RIGHT: (said(HEAR_LEFT, 3), BOTH)}
+    assert PATHS.silent(mine, 0, told) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("mine_lives", "other_lives", "silent"),
+    [(False, True, True), (True, False, False), (True, True, False), (False, False, False)],
+)
+def test_of_two_that_are_left_the_one_whose_device_received_nothing_is_the_broken_one(
+    mine_lives: bool,  # noqa: FBT001 - a parameter
+    other_lives: bool,  # noqa: FBT001 - a parameter
+    silent: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    told = {LEFT: (said(0, HEAR_ME), 0b10 | other_lives)}
+    assert PATHS.silent(said(0, HEAR_LEFT), 0b10 | mine_lives, told) == (silent, False)
+
+
+def test_node_that_is_alone_has_no_silent_path() -> None:
+    assert PATHS.silent(NOTHING, 0, {}) == (False, False)
+
+
+def test_device_lives_as_long_as_its_counter_moves() -> None:
+    frames = Frames(["eth0", "eth1"])
+    frames.look({"eth0": 5, "eth1": 7}, 0.0)
+    assert frames.lives("eth0", FRAMES_S)  # nothing is known yet
+    frames.look({"eth0": 6, "eth1": 7}, 2.0)
+    assert frames.lives("eth0", 2.0 + FRAMES_S)
+    assert not frames.lives("eth1", FRAMES_S + 0.1)
+    frames.look({"eth0": 6, "eth1": 0}, 9.0)  # a driver that began anew
+    assert frames.lives("eth1", 9.0)
+    assert not frames.lives("eth0", 9.0)
