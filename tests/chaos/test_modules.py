@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_kernel_that_has_them_built_in_needs_no_modprobe(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     modules.require(["no_such_module"], tmp_path)
+
+
+def test_routers_have_what_the_package_switches_on() -> None:
+    text = (modules.LIST.parents[1] / "sysctl.d" / "60-hanat.conf").read_text()
+    on = re.findall(r"^(net\.[\w.]+) = (1)$", text, re.MULTILINE)
+    assert on
+    assert set(on) <= ROUTER_SYSCTLS.items()
 
 
 @pytest.mark.kernel
