@@ -1,9 +1,9 @@
 """Put a configuration into nftables text: what to translate.
 
-The *ruleset*, table ``inet hanat``, is replaced as a whole, in one transaction. Established
-flows do not notice: their translation lives in the connection-tracking table. Only the first
-packet of a flow meets these rules. Its services are in `core.services`; the gate before it
-is in `core.gate`.
+The *ruleset* is table ``inet hanat``. The script replaces it as a whole; what to do when a part of
+it changed is in `core.steps`. Established flows do not notice: their translation lives in the
+connection-tracking table. Only the first packet of a flow meets these rules. Its services are in
+`core.services`; the gate before it is in `core.gate`.
 
 The same configuration always gives the same text, so comparing two texts tells
 whether there is anything to apply.
@@ -37,7 +37,7 @@ from hanat.core.notation import (
     devices_of,
     quoted,
 )
-from hanat.core.services import dispatch_elements, dispatch_maps, service_chains
+from hanat.core.services import dispatch_maps, is_dispatched, name_of, service_chains
 
 EVERY_EVENT = "new,reply,assured,destroy,protoinfo"  # that has a say in what a flow is
 
@@ -62,10 +62,13 @@ def render_ruleset(
     """
     ports = devices_of(configuration, devices)
     blocks: list[list[str]] = []
+    targets: dict[tuple[str, int], str] = {}
     for service in configuration.services:
         for version in FAMILIES:
-            blocks += service_chains(service, version)
-    blocks += dispatch_maps(configuration)
+            if chains := service_chains(service, version):
+                blocks += chains
+                targets[service.name, version] = name_of(chains[-1])
+    blocks += dispatch_maps(configuration, targets)
     blocks += [
         _prerouting_chain(configuration, ports),
         _postrouting_chain(configuration, devices, ports),
@@ -90,7 +93,7 @@ def _prerouting_chain(configuration: Configuration, ports: Sequence[str]) -> lis
         key = f"{IP[version]} daddr . meta l4proto . th dport"
         # A single port is more specific than a range around it.
         for name, ranges in (("listens", False), ("ranges", True)):
-            if dispatch_elements(configuration, version, ranges=ranges):
+            if is_dispatched(configuration, version, ranges=ranges):
                 lines.append(f"{key} vmap @{name}_v{version}")
     return chain("prerouting", lines)
 

@@ -1,14 +1,16 @@
 """The services of a configuration in nftables text: whose turn it is, and the way to a service.
 
-A chain for each service picks a server; maps lead from what a packet asks for to its chain.
+A chain for each service picks a server; maps lead from what a packet asks for to its chain. So
+a service that changes gets one new chain and as many elements as it listens on (`core.steps`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 
 from hanat.core.configuration import (
@@ -26,6 +28,8 @@ HASH_SEED = 0x68616E61
 # Up to here the turns of a weighted service are interleaved, one map element a
 # turn; above, each server gets one contiguous range. An element costs nft 15 us.
 SLOTS_INTERLEAVED_MAX = 64
+
+DIGEST_DIGITS = 8  # a chain with the digest of another of the same service is changed in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +85,45 @@ def service_chains(service: VirtualService, version: int) -> list[list[str]]:
     if not listens:
         return []
     servers = [server for server in service.servers if server.address.version == version]
-    name = chain_name("service", service.name, version=version)
     about = f"# {service.scheduler.value}: " + (
         ", ".join(f"{server.name} weight {server.weight}" for server in servers) or "no server"
     )
+    own = partial(_block, "service", service.name, version=version)
     parts = shares(service.scheduler, servers)
     if not parts:
-        return [chain(name, [about, "counter drop"])]
+        return [own(lines=[about, "counter drop"])]
     protocols = _protocols(listens)
     rotation = list(dict.fromkeys(part.server for part in parts))
     if len(rotation) == 1:
-        return [chain(name, [about, _dnat(rotation[0], version, protocols)])]
+        return [own(lines=[about, _dnat(rotation[0], version, protocols)])]
     turns = _turns(service.scheduler, parts[-1].last + 1, version)
     if len({server.port is None for server in rotation}) == 1:
         wanted = ", ".join(f"{part} : {_target(part.server)}" for part in parts)
         rule = f"{protocols} dnat {IP[version]} to {turns} map {{ {wanted} }}"
-        return [chain(name, [about, rule])]
+        return [own(lines=[about, rule])]
     # One map holds addresses with a port or addresses without, never both.
     chains = {
-        server.name: chain_name("server", service.name, server.name, version=version)
-        for server in rotation
+        s.name: _block(
+            "server", service.name, s.name, version=version, lines=[_dnat(s, version, protocols)]
+        )
+        for s in rotation
     }
-    wanted = ", ".join(f"{part} : goto {chains[part.server.name]}" for part in parts)
-    return [
-        *(chain(chains[s.name], [_dnat(s, version, protocols)]) for s in rotation),
-        chain(name, [about, f"{turns} vmap {{ {wanted} }}"]),
-    ]
+    wanted = ", ".join(f"{part} : goto {name_of(chains[part.server.name])}" for part in parts)
+    return [*chains.values(), own(lines=[about, f"{turns} vmap {{ {wanted} }}"])]
+
+
+def _block(kind: str, *names: str, version: int, lines: list[str]) -> list[str]:
+    """Return the block of a chain whose name says what is in it, ``service/web/v4/3f2a9c01``.
+
+    So one that changed has another name: it can be built beside the one that is in use.
+    """
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:DIGEST_DIGITS]
+    return chain(f"{chain_name(kind, *names, version=version)}/{digest}", lines)
+
+
+def name_of(block: list[str]) -> str:
+    """Return the name of what a block defines."""
+    return block[0].split()[1]
 
 
 def _protocols(listens: Iterable[Listen]) -> str:
@@ -132,12 +149,17 @@ def _dnat(server: RealServer, version: int, protocols: str) -> str:
     return f"{protocols} dnat {IP[version]} to {target}"
 
 
-def dispatch_maps(configuration: Configuration) -> list[list[str]]:
+Targets = Mapping[tuple[str, int], str]
+"""The chain of each service and IP version."""
+
+
+def dispatch_maps(configuration: Configuration, targets: Targets) -> list[list[str]]:
     """Return the maps from what a packet asks for to the chain of its service."""
     blocks = []
     for version in FAMILIES:
         for name, ranges in (("listens", False), ("ranges", True)):
-            elements = dispatch_elements(configuration, version, ranges=ranges)
+            listens = _listens(configuration, version, ranges=ranges)
+            elements = [_element(listen, targets[name, version]) for name, listen in listens]
             if not elements:
                 continue
             kind = f"{ADDRESS_TYPE[version]} . inet_proto . inet_service : verdict"
@@ -153,15 +175,24 @@ def dispatch_maps(configuration: Configuration) -> list[list[str]]:
     return blocks
 
 
-def dispatch_elements(configuration: Configuration, version: int, *, ranges: bool) -> list[str]:
-    """Return the elements of one map: of single ports, or of ranges."""
-    found = []
+def is_dispatched(configuration: Configuration, version: int, *, ranges: bool) -> bool:
+    """Say whether there is a map of single ports, or of ranges."""
+    return any(_listens(configuration, version, ranges=ranges))
+
+
+def _listens(
+    configuration: Configuration, version: int, *, ranges: bool
+) -> Iterator[tuple[str, Listen]]:
+    """Return what services listen on, and their names."""
     for service in configuration.services:
-        target = chain_name("service", service.name, version=version)
         for listen in service.listens:
             is_range = listen.first_port != listen.last_port
             if listen.address.version == version and is_range is ranges:
-                port = f"{listen.first_port}-{listen.last_port}" if ranges else listen.first_port
-                wanted = f"{listen.address} . {listen.protocol.value} . {port}"
-                found.append(f"{wanted} : goto {target}")
-    return found
+                yield service.name, listen
+
+
+def _element(listen: Listen, target: str) -> str:
+    port = f"{listen.first_port}"
+    if listen.last_port != listen.first_port:
+        port += f"-{listen.last_port}"
+    return f"{listen.address} . {listen.protocol.value} . {port} : goto {target}"

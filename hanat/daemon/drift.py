@@ -16,6 +16,9 @@ from hanat.kernel.ports import KernelSettings, RulesetWatch
 
 PERIOD_S = 5.0
 GAP_S = 0.25  # between two looks, whatever the kernel tells
+# Another program may change its rules all day long. A look at a thousand services takes 20 ms of a
+# processor, so the next one waits a hundred times as long as the last one took.
+GAP_LOOKS = 100
 
 
 class DriftWatch:
@@ -42,7 +45,7 @@ class DriftWatch:
         self._settings, self._paths = settings, settings_of(tuple(sorted(set(devices))))
         self._known = Settings()
         self._looking = False
-        self._looked_at = 0.0
+        self._looked_at = self._took_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -60,7 +63,8 @@ class DriftWatch:
 
     def _changed(self) -> None:
         if self._watch.read():
-            self._look_in(max(0.0, self._looked_at + GAP_S - self._loop.time()))
+            gap_s = min(PERIOD_S, max(GAP_S, GAP_LOOKS * self._took_s))
+            self._look_in(max(0.0, self._looked_at + gap_s - self._loop.time()))
 
     def _look_in(self, delay_s: float) -> None:
         """Look then, or earlier if that was planned."""
@@ -82,6 +86,7 @@ class DriftWatch:
 
     def _looked(self, found: tuple[str, ...]) -> None:
         self._looking = False
+        self._took_s = self._loop.time() - self._looked_at
         if found:
             self._feed(RulesetDrifted(found))
             self._look_in(REPAIR_GAP_S)

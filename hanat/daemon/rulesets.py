@@ -3,24 +3,44 @@
 One thread does both, so that a ruleset is installed behind the one before it.
 Everything that grants or withdraws a right stays on the loop, by a socket of its own:
 to stop answering never waits for a ruleset, but for the kernel's transaction, of
-which there is one at a time in a network namespace.
+which there is one at a time in a network namespace. So what changes much is installed
+in several short ones (`core.steps`).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.core.steps import SLICE_BYTES, Steps, steps, without_services
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.reading import Read, Scripts, read, render
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall
 
 TABLES = (("inet", GATE_TABLE), ("arp", GATE_TABLE), ("inet", TABLE))
+
+
+@dataclass(slots=True)
+class _InForce:
+    """What the kernel has, as far as we know; a text is empty if that is nothing or unknown."""
+
+    configuration: Configuration | None = None
+    scripts: Scripts = ("", "")
+    gate: str = ""
+    ruleset: str = ""
+    prints: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether gate and ruleset of one configuration are in force."""
+        return self.configuration is not None and (self.gate, self.ruleset) == self.scripts
 
 
 class Rulesets:
@@ -48,17 +68,10 @@ class Rulesets:
         self._devices, self._conversation = devices, conversation
         self._gate, self._firewall = gate, firewall
         self._background = background
-        self._doubts = 0
         # Used by the thread alone from here on.
         self._text, configuration = known
         self._read: Read = (configuration, None)
-        self._installed: tuple[Configuration, int] | None = None  # and the doubts there were
-        self._drifted = False
-        self._listed: dict[tuple[str, str], str | None] = {}  # then
-
-    def doubt(self) -> None:
-        """The kernel refused something: nobody knows what is installed."""
-        self._doubts += 1
+        self._in_force = _InForce()
 
     def read(
         self, text: str, *, file: str, done: Callable[[Configuration | ConfigError], None]
@@ -98,18 +111,18 @@ class Rulesets:
             done(None if error is None else str(error), kept[0])
 
         kept: list[bool] = []
-        self._background(partial(self._install_or_keep, configuration, self._doubts, kept), ended)
+        self._background(partial(self._install_or_keep, configuration, kept), ended)
 
-    def _install_or_keep(self, configuration: Configuration, doubts: int, kept: list[bool]) -> None:
+    def _install_or_keep(self, configuration: Configuration, kept: list[bool]) -> None:
         try:
-            self._install_now(configuration, doubts)
+            self._install_now(configuration)
         finally:
-            kept.append(self._installed is not None)
+            kept.append(self._in_force.whole)
 
     def pass_over(self, done: Callable[[bool], None]) -> None:
         """Install nothing, in its turn; tell whether what was in force is."""
         kept: list[bool] = []
-        self._background(lambda: kept.append(self._installed is not None), lambda _: done(kept[0]))
+        self._background(lambda: kept.append(self._in_force.whole), lambda _: done(kept[0]))
 
     def try_out(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
         """Let the kernel look at a configuration; tell why it would refuse it or None."""
@@ -122,6 +135,8 @@ class Rulesets:
         self._background(partial(self._try_now, configuration), ended)
 
     def _scripts(self, configuration: Configuration) -> Scripts:
+        if self._in_force.configuration is configuration:
+            return self._in_force.scripts
         known, scripts = self._read
         if known is not configuration or scripts is None:
             scripts = render(configuration, self._devices, self._conversation)
@@ -129,28 +144,82 @@ class Rulesets:
         return scripts
 
     def _try_now(self, configuration: Configuration) -> None:
-        for script in self._scripts(configuration):
-            self._firewall.check(script)
-
-    def _install_now(self, configuration: Configuration, doubts: int) -> None:
-        wanted = (configuration, doubts)
-        if wanted == self._installed and not self._drifted:
-            return
-        was = self._installed if not self._drifted else None
-        self._installed = None
         gate, ruleset = self._scripts(configuration)
+        there = self._in_force
+        plan = steps(there.ruleset, ruleset) if there.ruleset else None
+        # The switch of a large change leads to chains that are not there yet.
+        found = [ruleset] if plan is None else [*(plan.builds or [plan.switch])]
+        for script in (gate if gate != there.gate else "", *found):
+            if script:
+                self._firewall.check(script)
+
+    def _install_now(self, configuration: Configuration) -> None:
+        gate, ruleset = self._scripts(configuration)
+        there = self._in_force
+        self._forget(self._changed())
+        was = there.scripts if there.whole else None
         try:
-            self._gate.install(gate, configuration)
-            self._firewall.apply(ruleset)
+            if not there.gate:
+                self._install_gate(gate, configuration)
+            if there.ruleset != ruleset:
+                self._replace(ruleset)
+            if there.gate != gate:
+                self._install_gate(gate, configuration)
         except (KernelError, OSError):
-            # Each was applied as a whole or not at all: the ruleset before is in force, and
-            # its gate must be as well.
-            if was is not None and was[0] is not configuration:
-                self._gate.install(self._scripts(was[0])[0], was[0])
-                self._installed = (was[0], doubts)
+            # Each was applied as a whole or not at all: the gate before is in force, and its
+            # ruleset must be as well.
+            if was is not None and there.gate == was[0] and there.ruleset != was[1]:
+                self._replace(was[1])
+                self._note()
             raise
-        self._listed = {table: self._firewall.steady(*table) for table in TABLES}
-        self._installed, self._drifted = wanted, False
+        there.configuration, there.scripts = configuration, (gate, ruleset)
+        self._note()
+
+    def _install_gate(self, gate: str, configuration: Configuration) -> None:
+        self._gate.install(gate, configuration)
+        self._in_force.gate = gate
+
+    def _note(self) -> None:
+        """Remember what the tables are like now."""
+        self._in_force.prints = {table: self._firewall.fingerprint(*table) for table in TABLES}
+
+    def _replace(self, ruleset: str) -> None:
+        """Bring a ruleset into force, or leave the one that is."""
+        there = self._in_force
+        plan = steps(there.ruleset, ruleset) if there.ruleset else None
+        if plan is None:
+            there.ruleset = ""
+            first = ruleset if len(ruleset) <= SLICE_BYTES else without_services(ruleset)
+            self._firewall.apply(first)
+            there.ruleset = first
+            plan = steps(first, ruleset)
+        assert plan is not None, "what a ruleset is without its services can become that ruleset"
+        self._follow(plan)
+        there.ruleset = ruleset
+        for script in plan.clears:
+            self._firewall.apply(script)
+
+    def _follow(self, plan: Steps) -> None:
+        try:
+            for script in (*plan.builds, plan.switch):
+                if script:
+                    self._firewall.apply(script)
+        except KernelError:
+            for script in plan.undo:
+                with contextlib.suppress(KernelError):  # it was not built
+                    self._firewall.apply(script)
+            raise
+
+    def _forget(self, changed: list[tuple[str, str]]) -> None:
+        """What somebody changed has to be installed anew."""
+        if any(name == GATE_TABLE for _, name in changed):
+            self._in_force.gate = ""
+        if any(name == TABLE for _, name in changed):
+            self._in_force.ruleset = ""
+
+    def _changed(self) -> list[tuple[str, str]]:
+        known = self._in_force.prints
+        return [t for t, wanted in known.items() if self._firewall.fingerprint(*t) != wanted]
 
     def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
         """Compare our tables with what was installed; tell what became of those that differ."""
@@ -164,12 +233,13 @@ class Rulesets:
         self._background(lambda: found.extend(self._look_now()), ended)
 
     def _look_now(self) -> list[str]:
-        if self._installed is None:
+        there = self._in_force
+        if not there.gate or not there.ruleset:
             return []  # it was refused, and is tried again
-        found = []
-        for (family, name), wanted in self._listed.items():
-            listed = self._firewall.steady(family, name)
-            if listed is None or listed != wanted:
-                found.append(f"table {family} {name} {'changed' if listed else 'gone'}")
-        self._drifted = bool(found)
-        return found
+        return [
+            f"table {family} {name} {'changed' if self._is_there(family, name) else 'gone'}"
+            for family, name in self._changed()
+        ]
+
+    def _is_there(self, family: str, name: str) -> bool:
+        return self._firewall.fingerprint(family, name) is not None

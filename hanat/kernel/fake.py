@@ -289,9 +289,11 @@ class FakeFirewall:
         body = self._kernel.tables.get((family, name))
         return None if body is None else f"table {family} {name} {{\n{body}\n}}\n"
 
-    def steady(self, family: str, name: str) -> str | None:
-        """See `ports.Firewall.steady`."""
-        return self.table(family, name)
+    def fingerprint(self, family: str, name: str) -> bytes | None:
+        """See `ports.Firewall.fingerprint`."""
+        self._kernel.meet_fault("firewall.fingerprint")
+        body = self._kernel.tables.get((family, name))
+        return None if body is None else body.encode()
 
 
 def _elements(script: str, pattern: str) -> list[str]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from hanat.errors import AbsentObjectError
+from hanat.kernel.fingerprint import Fingerprints
 from hanat.kernel.nft import NftLibrary
-
-# The sets that the gate's rights are members of, up to their elements.
-_RIGHTS = re.compile(r"(set (?:answers|carries|permit) \{[^}]*?)\s*elements = \{[^}]*\}")
 
 
 class KernelFirewall:
@@ -16,13 +12,13 @@ class KernelFirewall:
 
     def __init__(self) -> None:
         self._nft, self._trying = NftLibrary(), NftLibrary(dry_run=True)
-        self._plain = NftLibrary(stateless=True)
+        self._fingerprints = Fingerprints()
 
     def close(self) -> None:
-        """Release the library's contexts; the next call opens others."""
+        """Release the library's contexts and the socket; the next call opens others."""
         self._nft.close()
         self._trying.close()
-        self._plain.close()
+        self._fingerprints.close()
 
     def apply(self, script: str) -> None:
         """See `ports.Firewall.apply`."""
@@ -37,11 +33,9 @@ class KernelFirewall:
         """See `ports.Firewall.table`."""
         return _list(self._nft, family, name)
 
-    def steady(self, family: str, name: str) -> str | None:
-        """See `ports.Firewall.steady`."""
-        text = _list(self._plain, family, name)
-        self._plain.close()  # or it remembers all tables of the kernel
-        return None if text is None else _RIGHTS.sub(r"\1", text)
+    def fingerprint(self, family: str, name: str) -> bytes | None:
+        """See `ports.Firewall.fingerprint`."""
+        return self._fingerprints.of(family, name)
 
 
 def _list(nft: NftLibrary, family: str, name: str) -> str | None:

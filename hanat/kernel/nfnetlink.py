@@ -36,10 +36,10 @@ from hanat.kernel.refusals import refused
 
 FAMILIES = {"inet": 1, "arp": 3}  # NFPROTO_INET, NFPROTO_ARP
 
-_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NEW_ELEMENTS = _SUBSYSTEM << 8 | 12
-_DELETE_ELEMENTS = _SUBSYSTEM << 8 | 14
+_NEW_ELEMENTS = SUBSYSTEM << 8 | 12
+_DELETE_ELEMENTS = SUBSYSTEM << 8 | 14
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEMENT = 1
 _ELEMENT_KEY, _ELEMENT_TIMEOUT = 1, 4
@@ -154,11 +154,11 @@ class _Batch:
 def _batch(refills: tuple[Refill, ...]) -> _Batch:
     """Build a transaction: a holder asks for the same ones again and again."""
     parts = list(_parts(refills))
-    messages = [(_BATCH_BEGIN, 0, _GENERIC.pack(0, 0, _SUBSYSTEM)), *parts]
+    messages = [(_BATCH_BEGIN, 0, _GENERIC.pack(0, 0, SUBSYSTEM)), *parts]
     # The last one is acknowledged: its answer comes after those of refused ones.
     kind, flags, body = messages[-1]
     messages[-1] = (kind, flags | NLM_F_ACK, body)
-    messages.append((_BATCH_END, 0, _GENERIC.pack(0, 0, _SUBSYSTEM)))
+    messages.append((_BATCH_END, 0, _GENERIC.pack(0, 0, SUBSYSTEM)))
     data, sequences = b"", []
     for kind, flags, body in messages:
         sequences.append(len(data) + _SEQUENCE_OFFSET)

@@ -32,11 +32,10 @@ class NftLibrary:
 
     Args:
         dry_run: The kernel looks at the commands and does nothing.
-        stateless: Print no counters, and of elements no times.
     """
 
-    def __init__(self, *, dry_run: bool = False, stateless: bool = False) -> None:
-        self._dry_run, self._stateless = dry_run, stateless
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self._dry_run = dry_run
 
     @cached_property
     def _context(self) -> nftables.Nftables:
@@ -49,7 +48,6 @@ class NftLibrary:
                 found=str(error),
                 to_do="install the package nftables",
             ) from error
-        context.set_stateless_output(self._stateless)
         if self._dry_run:
             own = context._Nftables__ctx  # noqa: SLF001 - the binding lacks this call
             set_dry_run = ctypes.CDLL("libnftables.so.1").nft_ctx_set_dry_run

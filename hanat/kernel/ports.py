@@ -128,8 +128,11 @@ class Firewall(Protocol):
         """Return a table as nft text, None if there is none."""
         ...
 
-    def steady(self, family: str, name: str) -> str | None:
-        """Return the same without what changes by itself: counters, rights granted."""
+    def fingerprint(self, family: str, name: str) -> bytes | None:
+        """Return what only a change of the table changes, None if there is none.
+
+        Counters and rights that are granted change by themselves and are no part of it.
+        """
         ...
 
 

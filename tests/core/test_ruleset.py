@@ -27,18 +27,18 @@ GOLDEN = """\
 add table inet hanat
 delete table inet hanat
 table inet hanat {
-    chain service/web/v4 {
+    chain service/web/v4/d621a6dd {
         # wrr: web1 weight 2, web2 weight 1, web3 weight 0
         meta l4proto tcp dnat ip to numgen inc mod 3 map \
 { 0 : 10.11.12.101 . 8080, 1 : 10.11.12.102 . 8080, 2 : 10.11.12.101 . 8080 }
     }
 
-    chain service/web/v6 {
+    chain service/web/v6/741b5225 {
         # wrr: web6 weight 1
         meta l4proto tcp dnat ip6 to [fd00:12::101]:8080
     }
 
-    chain service/off/v4 {
+    chain service/off/v4/0bc0e932 {
         # rr: old weight 0
         counter drop
     }
@@ -46,15 +46,15 @@ table inet hanat {
     map listens_v4 {
         type ipv4_addr . inet_proto . inet_service : verdict
         elements = {
-            203.0.113.10 . tcp . 80 : goto service/web/v4,
-            203.0.113.10 . udp . 9 : goto service/off/v4,
+            203.0.113.10 . tcp . 80 : goto service/web/v4/d621a6dd,
+            203.0.113.10 . udp . 9 : goto service/off/v4/0bc0e932,
         }
     }
 
     map listens_v6 {
         type ipv6_addr . inet_proto . inet_service : verdict
         elements = {
-            2001:db8:1::10 . tcp . 80 : goto service/web/v6,
+            2001:db8:1::10 . tcp . 80 : goto service/web/v6/741b5225,
         }
     }
 
@@ -195,20 +195,20 @@ def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
     text = render_ruleset(EDGE, DEVICES, CONVERSATION)
 
     assert (
-        "    chain server/media/any/v4 {\n"
+        "    chain server/media/any/v4/31eb795a {\n"
         "        meta l4proto { tcp, udp } dnat ip to 10.11.12.101\n"
         "    }\n"
     ) in text
     assert (
         "        jhash ip saddr mod 5 seed 0x68616e61 vmap "
-        "{ 0-1 : goto server/media/any/v4, 2-4 : goto server/media/one/v4 }\n"
+        "{ 0-1 : goto server/media/any/v4/31eb795a, 2-4 : goto server/media/one/v4/378d6aee }\n"
     ) in text
 
 
 def test_port_ranges_have_a_map_of_their_own() -> None:
     text = render_ruleset(EDGE, DEVICES, CONVERSATION)
 
-    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4" in text
+    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4/8c8c890d" in text
     assert text.index("vmap @listens_v4") < text.index("vmap @ranges_v4")
 
 
