@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from hanat.config import fields
-from hanat.config.settings import TcpListen, UnixListen
+from hanat.config.settings import ANNOUNCEMENTS_PER_MS, TcpListen, UnixListen
 from hanat.core.configuration import (
     Address,
     Forward,
@@ -35,6 +35,7 @@ Device = Annotated[str, PlainValidator(fields.parse_device)]
 FilePath = Annotated[Path, PlainValidator(fields.parse_path)]
 NodeId = Annotated[int, PlainValidator(fields.whole_number(1, 255))]
 Port = Annotated[int, PlainValidator(fields.whole_number(1, 65535))]
+Pace = Annotated[int, PlainValidator(fields.whole_number(1, 1000))]
 Weight = Annotated[int, PlainValidator(fields.whole_number(0, 65535))]
 Duration = Annotated[float, PlainValidator(fields.parse_duration)]  # seconds
 ProfileName = Annotated[Profile, PlainValidator(fields.parse_profile)]
@@ -149,6 +150,7 @@ class NodeFile(Table):
     data_dir: FilePath | None
     key_file: FilePath | None
     interfaces: dict[Name, Device | None] | None
+    announcements_per_ms: Pace | None = ANNOUNCEMENTS_PER_MS
     api: ApiTable | None = None
     ports: PortsTable | None = None
     peer: list[PeerTable | None] | None

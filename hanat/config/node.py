@@ -70,6 +70,7 @@ def parse_node(text: str, *, file: str, directory: Path) -> NodeSettings:
         peers=peers,
         raft_port=_sound(ports.raft),
         mesh_port=_sound(ports.mesh),
+        announcements_per_ms=_sound(model.announcements_per_ms),
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from hanat.core.configuration import Address
 from hanat.core.conversation import Conversation
 
+ANNOUNCEMENTS_PER_MS = 50  # a thousand IPv4 addresses, two frames each, take 40 ms
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
@@ -55,6 +57,7 @@ class NodeSettings:
         api_hosts: Further names by which the API may be asked over TCP.
         peers: Every node, ordered by node id; three or five (one for a lab of one).
         interfaces: Logical name to kernel device, ``{"public": "eth0"}``.
+        announcements_per_ms: At most so many frames in a millisecond.
     """
 
     node: str
@@ -68,6 +71,7 @@ class NodeSettings:
     raft_port: int = 7411
     mesh_port: int = 7412
     api_hosts: tuple[str, ...] = ()
+    announcements_per_ms: int = ANNOUNCEMENTS_PER_MS
 
     @property
     def myself(self) -> Peer:

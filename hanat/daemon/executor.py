@@ -7,10 +7,11 @@ refuses comes back as text, for the core to hear and the operator to read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from hanat.config.settings import ANNOUNCEMENTS_PER_MS, NodeSettings
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Holder, NewConfiguration
 from hanat.core.actions import (
@@ -45,6 +46,7 @@ from hanat.core.inputs import (
     FlowsSettled,
     Input,
 )
+from hanat.daemon.announcing import Announcing
 from hanat.daemon.driver import Outcome
 from hanat.daemon.placing import Placing, placements
 from hanat.daemon.rulesets import Rulesets
@@ -57,6 +59,7 @@ from hanat.kernel.ports import (
     Announcer,
     Gate,
     KernelSettings,
+    Placement,
 )
 
 log = logging.getLogger(__name__)
@@ -109,12 +112,20 @@ class Place:
         interfaces: Logical name to kernel device.
         configuration_text: This node's own cluster file, for an empty cluster.
         clock: Seconds of CLOCK_BOOTTIME.
+        announcements_per_ms: How many frames go out in a millisecond, at most.
     """
 
     node_id: int
     interfaces: Mapping[str, str]
     configuration_text: str
     clock: Callable[[], float]
+    announcements_per_ms: int = ANNOUNCEMENTS_PER_MS
+
+    @classmethod
+    def of(cls, settings: NodeSettings, text: str, clock: Callable[[], float]) -> Place:
+        """Return the place of the node that has these settings."""
+        pace = settings.announcements_per_ms
+        return cls(settings.node_id, settings.interfaces, text, clock, pace)
 
 
 class NodeExecutor:
@@ -146,6 +157,11 @@ class NodeExecutor:
         self._placing = Placing(
             kernel.addresses, soon=callbacks.soon, later=callbacks.later, clock=place.clock
         )
+        self._announcing = Announcing(
+            self._send, failed=self._not_sent, later=callbacks.later, clock=place.clock,
+            frames_per_ms=place.announcements_per_ms,
+        )  # fmt: skip
+        self._announced: tuple[FloatingAddress, ...] = ()
         self.frames = self.refused = 0
         self._complained: dict[str, float] = {}  # device → when
         self._permitted_until = 0.0  # as far as we know; the kernel knows
@@ -155,10 +171,7 @@ class NodeExecutor:
         """Carry out one action, or begin to; return why it failed, None if it is done."""
         try:
             return self._execute(action)
-        except KernelError as error:
-            self._kernel.rulesets.doubt()
-            return str(error)
-        except (ConsensusError, OSError) as error:
+        except (KernelError, ConsensusError, OSError) as error:
             return str(error)
 
     def _execute(self, action: Action) -> str | Outcome | None:  # noqa: C901, PLR0912 - one arm an action
@@ -220,20 +233,25 @@ class NodeExecutor:
 
     def _ended(self, action: Action, error: KernelError | None) -> None:
         """Tell how an action ended that took longer."""
-        if error is not None:
-            self._kernel.rulesets.doubt()
         outcome = ActionDone(action) if error is None else ActionFailed(action, str(error))
         self._callbacks.ended(outcome)
 
     def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> str | None:
         if self._place.clock() >= until:
             return "the lease ended before the announcement"
-        placed = placements(vips, self._place.interfaces)
+        if vips is not self._announced:
+            self._announced = tuple(dict.fromkeys((*vips, *self._announced)))
+        self._announcing.begin(placements(vips, self._place.interfaces), until)
+        return None
+
+    def _send(self, placed: Sequence[Placement]) -> None:
         announced = self._kernel.announcer.announce(placed)
         self.frames += announced.sent
         if announced.refused:
-            self._not_announced(vips, announced)
-        return None
+            self._not_announced(self._announced, announced)
+
+    def _not_sent(self, error: KernelError) -> None:
+        log.error("announcements found=%r", str(error))
 
     def _not_announced(self, vips: tuple[FloatingAddress, ...], announced: Announced) -> None:
         """Have what the kernel did not take tried again."""
@@ -314,6 +332,7 @@ class NodeExecutor:
             self._permitted_until = now + answers_s
             took_s = self._place.clock() - now
             if took_s <= spare_s + ARM_S_MAX:
+                self._announcing.extend(answers_until)
                 return None
         if granted:
             self._permitted_until = 0.0
@@ -322,6 +341,8 @@ class NodeExecutor:
 
     def _give_up(self, operation: Callable[[], None]) -> None:
         self._permitted_until = 0.0
+        self._announcing.stop()
+        self._announced = ()
         try:
             operation()
         except AbsentObjectError:

@@ -325,7 +325,7 @@ class Daemon:
 
     def _make_driver(self, loop: asyncio.AbstractEventLoop) -> None:
         executor = self._executor = NodeExecutor(
-            Place(self._settings.node_id, self._settings.interfaces, self._text, clock),
+            Place.of(self._settings, self._text, clock),
             kernel=Kernel(
                 self._adapters.addresses, self._adapters.announcer, self._adapters.gate,
                 self._rulesets, KernelSettings(),

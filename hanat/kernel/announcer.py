@@ -12,9 +12,9 @@ while its lease lasts. Frames from a packet socket pass neither the gate nor any
 other rule. When to repeat is the core's decision. A queue that is full refuses a frame; the
 others are sent nevertheless, and nothing here ever waits.
 
-Frames are built once per address and hardware address: scapy needs 0.3 ms for
-one, sending it 10 us. scapy's IPv6 layer is loaded when the first IPv6 address
-appears (50 ms); `prepare` does both ahead of a takeover.
+Frames are built once per address and hardware address, here and not by scapy, which needs
+0.3 ms for one: a thousand addresses would hold the loop for longer than a lease. Sending one
+takes 10 us. The tests let scapy read them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,22 @@ import fcntl
 import socket
 import struct
 from collections.abc import Iterable
-
-from scapy.layers.l2 import ARP, Ether
+from ipaddress import ip_address
 
 from hanat.errors import KernelError
 from hanat.kernel.ports import Announced, Placement
 from hanat.kernel.refusals import refused
 
-BROADCAST = "ff:ff:ff:ff:ff:ff"
+_BROADCAST, _MULTICAST = b"\xff" * 6, bytes.fromhex("333300000001")
+_ETHERNET = struct.Struct(">6s6sH")
+_ETH_P_IP, _ETH_P_ARP, _ETH_P_IPV6 = 0x0800, 0x0806, 0x86DD
+_ARP = struct.Struct(">HHBBH6s4s6s4s")
+_ARP_REQUEST, _ARP_REPLY = 1, 2
+_ICMPV6 = 58
+_NA = bytes([136, 0, 0, 0])  # type, code, checksum
+_NA_FLAGS = bytes([0xA0, 0, 0, 0])  # router, override
+_TARGET_ADDRESS = bytes([2, 1])  # option: link-layer address, 8 bytes
+_ALL_NODES = ip_address("ff02::1").packed
 SIOCGIFHWADDR = 0x8927  # <linux/sockios.h>
 
 
@@ -114,29 +122,27 @@ def _refusal(error: OSError, placement: Placement) -> KernelError:
 
 
 def _frames(placement: Placement, hardware: str) -> tuple[bytes, ...]:
+    own = bytes.fromhex(hardware.replace(":", ""))
     if placement.address.version == 6:
-        return (_advertisement(str(placement.address.ip), hardware),)
-    address = str(placement.address.ip)
-    ether = Ether(src=hardware, dst=BROADCAST)
+        return (_advertisement(placement.address.ip.packed, own),)
+    address = placement.address.ip.packed
     # RFC 5227 section 1.2 leaves the target's hardware address of an announcement
     # open; zero in the request and broadcast in the reply is what arping sends.
-    forms = (("who-has", "00:00:00:00:00:00"), ("is-at", BROADCAST))
+    forms = ((_ARP_REQUEST, bytes(6)), (_ARP_REPLY, _BROADCAST))
     return tuple(
-        bytes(ether / ARP(op=form, hwsrc=hardware, psrc=address, hwdst=target, pdst=address))
+        _ETHERNET.pack(_BROADCAST, own, _ETH_P_ARP)
+        + _ARP.pack(1, _ETH_P_IP, 6, 4, form, own, address, target, address)
         for form, target in forms
     )
 
 
-def _advertisement(address: str, hardware: str) -> bytes:
-    from scapy.layers.inet6 import (  # 2 MiB and 50 ms for IPv6 only
-        ICMPv6ND_NA,
-        ICMPv6NDOptDstLLAddr,
-        IPv6,
-    )
-
-    return bytes(
-        Ether(src=hardware, dst="33:33:00:00:00:01")
-        / IPv6(src=address, dst="ff02::1", hlim=255)
-        / ICMPv6ND_NA(tgt=address, R=1, S=0, O=1)
-        / ICMPv6NDOptDstLLAddr(lladdr=hardware)
-    )
+def _advertisement(address: bytes, own: bytes) -> bytes:
+    """Return an unsolicited neighbour advertisement (RFC 4861 section 4.4)."""
+    body = _NA_FLAGS + address + _TARGET_ADDRESS + own
+    pseudo = address + _ALL_NODES + struct.pack(">II", 4 + len(body), _ICMPV6)
+    total = sum(struct.unpack(f">{(len(pseudo) + 4 + len(body)) // 2}H", pseudo + _NA + body))
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    message = _NA[:2] + struct.pack(">H", checksum) + body
+    header = struct.pack(">IHBB", 6 << 28, len(message), _ICMPV6, 255) + address + _ALL_NODES
+    return _ETHERNET.pack(_MULTICAST, own, _ETH_P_IPV6) + header + message

@@ -14,7 +14,7 @@ import pytest
 
 from hanat.consensus.background import Done
 from hanat.consensus.replica import Replica
-from hanat.core.actions import Action, AddAddresses, Announce, ArmGate, InstallRuleset, WithdrawGate
+from hanat.core.actions import Action, Announce, ArmGate, InstallRuleset, WithdrawGate
 from hanat.core.configuration import FloatingAddress
 from hanat.core.gate import render_gate
 from hanat.core.inputs import ActionDone, ActionFailed, Input
@@ -176,17 +176,30 @@ def test_refused_ruleset_is_told_with_the_kernels_words() -> None:
     assert e.install() == ActionFailed(InstallRuleset(EDGE), str(REFUSAL))
 
 
-def test_what_is_installed_is_not_installed_again_unless_the_kernel_refused_something() -> None:
+def test_what_is_installed_is_not_installed_again_unless_somebody_changed_it() -> None:
     e = Executed()
     assert isinstance(e.install(), ActionDone)
 
     e.kernel.faults["firewall.apply"] = REFUSAL
     assert isinstance(e.install(), ActionDone)
 
-    e.kernel.faults["addresses.add"] = REFUSAL
-    assert e.executor.execute(AddAddresses(EDGE.vips))
-    assert isinstance(e.install(), ActionFailed)  # not known to be there: tried, and refused
-    assert isinstance(e.install(), ActionDone)
+    del e.kernel.tables["inet", "hanat"]
+    assert isinstance(e.install(), ActionFailed)  # tried, and refused
+
+
+def test_refused_ruleset_leaves_the_one_before_in_force() -> None:
+    e = Executed()
+    e.install()
+    gate, ruleset = e.kernel.tables["inet", "hanat_gate"], e.kernel.tables["inet", "hanat"]
+    other = replace(EDGE, vips=EDGE.vips[1:], masquerades=(), services=())
+    e.kernel.faults["firewall.apply"] = REFUSAL
+
+    e.begin(InstallRuleset(other))
+    e.thread.go_on()
+
+    assert e.outcomes == [ActionFailed(InstallRuleset(other), str(REFUSAL), kept=True)]
+    assert e.kernel.tables["inet", "hanat_gate"] == gate
+    assert e.kernel.tables["inet", "hanat"] == ruleset
 
 
 @pytest.mark.parametrize("took_s", [0.05, 0.1])
