@@ -73,11 +73,11 @@ def measure(lab: Lab, profile: str, seconds: float) -> Row:
     lab.start()
     holder = lab.wait_for_holder()
     time.sleep(SETTLE_S)
-    before = {name: _cpu_s(lab, name) for name in lab.nodes}
+    before = {name: cpu_s(lab, name) for name in lab.nodes}
     began = time.monotonic()
     changes = _watch(lab, holder, seconds)
     took_s = time.monotonic() - began
-    cpu = {name: 100 * (_cpu_s(lab, name) - before[name]) / took_s for name in lab.nodes}
+    cpu = {name: 100 * (cpu_s(lab, name) - before[name]) / took_s for name in lab.nodes}
     memory = {name: _memory(lab, name) for name in lab.nodes}
     traffic = Traffic(lab, (*TCP, HTTP))
     traffic.start()
@@ -102,7 +102,8 @@ def _watch(lab: Lab, holder: str, seconds: float) -> int:
     return changes
 
 
-def _cpu_s(lab: Lab, node: str) -> float:
+def cpu_s(lab: Lab, node: str) -> float:
+    """Return the seconds of a processor that a node's processes have used."""
     ticks = 0
     for process in marked(lab.prefix, node):
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()

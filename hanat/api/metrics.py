@@ -25,12 +25,22 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from hanat.core.status import FlowStatus, HistogramStatus, NodeStatus, Role, ServiceStatus
+from hanat.core.status import (
+    FlowStatus,
+    HistogramStatus,
+    NodeStatus,
+    Role,
+    ServerStatus,
+    ServiceStatus,
+)
 
 NO_REPAIRS: Final = {"ruleset": 0, "sysctl": 0}  # a counter that is absent cannot be seen to grow
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+SERVICES_SLICE = 50
 
 
 class Metrics:
@@ -44,12 +54,16 @@ class Metrics:
     async def render(self) -> bytes:
         """Return all metrics of one snapshot in the Prometheus text format 0.0.4.
 
-        The loop turns after each family: with 1000 servers the whole takes 10 ms, the
-        largest family 3 ms.
+        The loop turns after each family, and within those that have a sample for each service
+        or server after every `SERVICES_SLICE` services.
         """
-        parts = []
+        parts, name = [], ""
         for family in self._registry.collect():
-            parts.append(generate_latest(_Single(family)))
+            text = generate_latest(_Single(family))
+            if family.name == name:  # a further part of it
+                text = b"".join(x for x in text.splitlines(keepends=True) if x[:1] != b"#")
+            parts.append(text)
+            name = family.name
             await asyncio.sleep(0)
         return b"".join(parts)
 
@@ -299,25 +313,34 @@ def _completeness(flows: FlowStatus) -> Iterator[Metric]:
 
 
 def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
-    yield _gauge(
-        "hanat_service_connections",
-        "Established, translated flows of the service.",
-        [((service.name,), service.flows) for service in services],
-        labels=("service",),
-    )
-    servers = [(service.name, server) for service in services for server in service.servers]
-    yield _gauge(
-        "hanat_server_weight",
-        "Configured share of new flows; 0 gets none.",
-        [((service, server.name), server.weight) for service, server in servers],
-        labels=("service", "server"),
-    )
-    yield _gauge(
-        "hanat_server_connections",
-        "Established, translated flows to the real server.",
-        [((service, server.name), server.flows) for service, server in servers],
-        labels=("service", "server"),
-    )
+    """Return families in parts: a thousand services of ten servers are 21,000 samples."""
+    firsts = range(0, len(services), SERVICES_SLICE) or (0,)
+    parts = [services[first : first + SERVICES_SLICE] for first in firsts]
+    for part in parts:
+        yield _gauge(
+            "hanat_service_connections",
+            "Established, translated flows of the service.",
+            [((service.name,), service.flows) for service in part],
+            labels=("service",),
+        )
+    for part in parts:
+        yield _gauge(
+            "hanat_server_weight",
+            "Configured share of new flows; 0 gets none.",
+            [((name, server.name), server.weight) for name, server in _servers(part)],
+            labels=("service", "server"),
+        )
+    for part in parts:
+        yield _gauge(
+            "hanat_server_connections",
+            "Established, translated flows to the real server.",
+            [((name, server.name), server.flows) for name, server in _servers(part)],
+            labels=("service", "server"),
+        )
+
+
+def _servers(services: tuple[ServiceStatus, ...]) -> Iterator[tuple[str, ServerStatus]]:
+    return ((service.name, server) for service in services for server in service.servers)
 
 
 def _durations(status: NodeStatus) -> Iterator[Metric]:

@@ -29,6 +29,7 @@ from hanat.api.answers import (
     json_answer,
     read_body,
     refusal_of,
+    status_answer,
 )
 from hanat.api.configuration import ConfigurationRoutes
 from hanat.api.errors import BadRequestError
@@ -98,7 +99,7 @@ class Routes:
 
     async def _status(self, _request: web.Request) -> web.StreamResponse:
         await self._backend.refresh()
-        return json_answer(200, self._backend.status().to_document())
+        return await status_answer(self._backend.status())
 
     async def _connections(self, request: web.Request) -> web.StreamResponse:
         found = await self._backend.connections(wanted_of(request.url), kill=False)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +12,7 @@ from hanat.api.ports import Shown, Wanted
 from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.replica import Replica
 from hanat.consensus.transport import RaftTransport
-from hanat.core.configuration import (
-    PROTOCOL_NUMBERS,
-    Configuration,
-    Listen,
-    RealServer,
-    VirtualService,
-)
 from hanat.core.eligibility import Kind, kinds_of
-from hanat.core.flows import ServerKey
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import SwitchoverRequested
 from hanat.core.nobody import Circumstances, why_nobody
@@ -34,8 +25,6 @@ from hanat.core.status import (
     PeerStatus,
     RefusedStatus,
     Role,
-    ServerStatus,
-    ServiceStatus,
     VipStatus,
 )
 from hanat.daemon.changes import Changes
@@ -43,6 +32,7 @@ from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.daemon.historian import Historian
 from hanat.daemon.reconciling import Reconciling
+from hanat.daemon.shown_services import ShownServices
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
 from hanat.mesh.sockets import MeshSockets
@@ -78,6 +68,7 @@ class DaemonBackend:
         self._names = {peer.node_id: peer.name for peer in parts.settings.peers}
         self._changed = asyncio.Event()
         self._switching = False
+        self._services = ShownServices()
         parts.driver.watch(self.wake)
 
     def wake(self) -> None:
@@ -117,7 +108,7 @@ class DaemonBackend:
             uptime_s=now - s.started_at,
             vips=self._vips(s),
             peers=peers,
-            services=self._services(configuration),
+            services=self._services.of(configuration, p.worker.counts()),
             flows=p.worker.status(),
             log=LogStatus(p.replica.commit_index, p.replica.applied_index, p.replica.last_index),
             late=p.lateness.status(),
@@ -143,6 +134,7 @@ class DaemonBackend:
     async def refresh(self) -> None:
         """Ask the flow worker for the figures of now."""
         await self._parts.worker.refresh()
+        await self._services.prepare(self._parts.driver.snapshot.configuration)
 
     def _name(self, node_id: int | None) -> str | None:
         return None if node_id is None else self._names.get(node_id, f"node {node_id}")
@@ -203,27 +195,6 @@ class DaemonBackend:
             PathStatus(str(address), None if at is None else now - at)
             for address, at in zip(peer.addresses, times, strict=True)
         )
-
-    def _services(self, configuration: Configuration) -> tuple[ServiceStatus, ...]:
-        flows = count_flows(configuration.services, self._parts.worker.counts())
-        found: list[ServiceStatus] = []
-        for service in configuration.services:
-            servers = tuple(
-                ServerStatus(
-                    server.name, _endpoint(server), server.weight, flows[service.name, server.name]
-                )
-                for server in service.servers
-            )
-            found.append(
-                ServiceStatus(
-                    service.name,
-                    tuple(map(str, service.listens)),
-                    service.scheduler.value,
-                    sum(server.flows for server in servers),
-                    servers,
-                )
-            )
-        return tuple(found)
 
     # -------------------------------------------------------------- connections
 
@@ -359,32 +330,3 @@ class DaemonBackend:
                 )
             self._changed.clear()
             await self._changed.wait()
-
-
-def _endpoint(server: RealServer) -> str:
-    if server.port is None:
-        return str(server.address)
-    host = f"[{server.address}]" if server.address.version == 6 else str(server.address)
-    return f"{host}:{server.port}"
-
-
-def count_flows(
-    services: Iterable[VirtualService], counts: Mapping[ServerKey, int]
-) -> Mapping[tuple[str, str], int]:
-    """Return the flows of each server, by names of service and server; absent ones are 0.
-
-    Takes time by what has flows, not by how many ports a service listens on.
-    """
-    listens: dict[tuple[int, bytes], list[tuple[Listen, VirtualService]]] = {}
-    for service in services:
-        for listen in service.listens:
-            key = (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed)
-            listens.setdefault(key, []).append((listen, service))
-    found: Counter[tuple[str, str]] = Counter()
-    for server_key, flows in counts.items():
-        for listen, service in listens.get((server_key.protocol, server_key.listen), ()):
-            if listen.first_port <= server_key.port <= listen.last_port:
-                for server in service.servers:
-                    if server.address.packed == server_key.server:
-                        found[service.name, server.name] += flows
-    return found

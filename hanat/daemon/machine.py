@@ -122,21 +122,28 @@ async def check_neighbours(settings: NodeSettings, configuration: Configuration)
     """Ask the networks whether a stranger has a floating address (IPv4).
 
     A peer may have it, being the holder; it is known by answering for its own
-    address with the same link-layer address.
+    address with the same link-layer address. All addresses of a device are asked for
+    together, all devices at the same time.
 
     Raises:
         StartupError: Somebody else answers for a floating address.
     """
     loop = asyncio.get_running_loop()
     peers = {a for p in settings.peers for a in p.addresses if isinstance(a, IPv4Address)}
+    floating: dict[str, list[IPv4Address]] = {}
     for vip in configuration.vips:
-        floating = [a.ip for a in vip.addresses if isinstance(a.ip, IPv4Address)]
         device = settings.interfaces.get(vip.interface)
-        if not floating or device is None:
-            continue
-        answers = await loop.run_in_executor(None, who_answers, device, [*floating, *peers])
+        addresses = [a.ip for a in vip.addresses if isinstance(a.ip, IPv4Address)]
+        if addresses and device is not None:
+            floating.setdefault(device, []).extend(addresses)
+    asked = (
+        loop.run_in_executor(None, who_answers, device, [*peers, *addresses])
+        for device, addresses in floating.items()
+    )
+    answered = await asyncio.gather(*asked)
+    for (device, addresses), answers in zip(floating.items(), answered, strict=True):
         known = {mac for address in peers for mac in answers.get(address, ())}
-        for address in floating:
+        for address in addresses:
             strangers = sorted(set(answers.get(address, ())) - known)
             if strangers:
                 raise StartupError(

@@ -44,6 +44,8 @@ TCP_LISTEN = "0A"  # include/net/tcp_states.h
 ETH_P_ARP = 0x0806
 ARP_REQUEST, ARP_REPLY = 1, 2
 ARP = struct.Struct("!HHBBH6s4s6s4s")  # RFC 826, for Ethernet and IPv4
+PROBES_BURST, PROBE_GAP_S = 20, 0.01  # 2,000 questions a second
+PROBE_SEND_S = 1.0  # a device may have its queue full
 PROBE_WAIT_S = 0.3
 # Those of Debian and of Fedora; both include the folder.
 CHRONY = ("chrony.conf", "chrony/chrony.conf", "chrony/conf.d/*.conf")
@@ -231,28 +233,38 @@ def who_answers(
     This machine does not hear itself. Without CAP_NET_RAW, or on a device that is
     down or not Ethernet, nobody is asked and the result is empty.
     """
-    wanted = {address.packed: address for address in addresses}
-    answers: dict[IPv4Address, set[str]] = {address: set() for address in wanted.values()}
+    answers: dict[IPv4Address, set[str]] = {address: set() for address in addresses}
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ARP)) as wire:
             wire.bind((device, ETH_P_ARP))
             own = wire.getsockname()[4]
             if len(own) != 6:
                 return {}
-            for target in wanted:
-                probe = ARP.pack(1, 0x0800, 6, 4, ARP_REQUEST, own, bytes(4), bytes(6), target)
+            for number, target in enumerate(answers, start=1):
+                probe = ARP.pack(
+                    1, 0x0800, 6, 4, ARP_REQUEST, own, bytes(4), bytes(6), target.packed
+                )
+                wire.settimeout(PROBE_SEND_S)
                 wire.sendto(probe, (device, ETH_P_ARP, 0, 0, b"\xff" * 6))
-            deadline = time.monotonic() + wait_s
-            while (left_s := deadline - time.monotonic()) > 0:
-                wire.settimeout(left_s)
-                frame = wire.recv(ARP.size)
-                if len(frame) < ARP.size:
-                    continue
-                *_, kind, sender, claimed, _, _ = ARP.unpack(frame)
-                if kind == ARP_REPLY and claimed in wanted:
-                    answers[wanted[claimed]].add(sender.hex(":"))
-    except TimeoutError:
-        pass
+                if number % PROBES_BURST == 0:
+                    _hear(wire, answers, wait_s=PROBE_GAP_S)
+            _hear(wire, answers, wait_s=wait_s)
     except OSError:
         return {}
     return {address: frozenset(found) for address, found in answers.items()}
+
+
+def _hear(wire: socket.socket, answers: Mapping[IPv4Address, set[str]], *, wait_s: float) -> None:
+    """Take the answers that come within a time."""
+    deadline = time.monotonic() + wait_s
+    while (left_s := deadline - time.monotonic()) > 0:
+        wire.settimeout(left_s)
+        try:
+            frame = wire.recv(ARP.size)
+        except TimeoutError:
+            return
+        if len(frame) < ARP.size:
+            continue
+        *_, kind, sender, claimed, _, _ = ARP.unpack(frame)
+        if kind == ARP_REPLY and (found := answers.get(IPv4Address(claimed))) is not None:
+            found.add(sender.hex(":"))

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from hanat.core.configuration import Listen, Protocol, RealServer, Scheduler, VirtualService
 from hanat.core.flows import ServerKey
-from hanat.daemon.backend import count_flows
+from hanat.daemon.shown_services import count_flows
 
 VIP, ONE, TWO = (ip_address(a) for a in ("203.0.113.10", "10.11.12.101", "10.11.12.102"))
 

@@ -1,0 +1,221 @@
+"""What a thousand of it costs: ``python -m benchmarks.scale``.
+
+One lab for each build and each round: three routers with so many floating addresses (start,
+takeovers by `hanat switchover`), then with so many services of ten servers each (loading them by
+`hanat config apply`, one weight at a time). Builds take turns. Printed as a Markdown table of
+medians; the worst is in brackets. Needs root.
+
+Exit codes: 0 measured, 1 not so, 2 this machine or the command line is not fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.failover import machine
+from benchmarks.load import wait_for_quiet
+from benchmarks.steady import cpu_s
+from chaos.configs import cluster_toml
+from chaos.errors import LabError, UsageError
+from chaos.lab import Lab, require_machine
+
+PREFIX = "hanat-scale"
+START_S_MAX, APPLY_S_MAX = 60.0, 60.0
+IDLE_S = 10.0
+TAKEOVERS, WEIGHTS = 4, 4
+# Written when a node becomes the holder; what grows with the addresses lies between the two roles.
+_OPENED = re.compile(r"role=ACTIVE was=TAKEOVER .* after_ms=(\d+)")
+_LOST = re.compile(r"role=\S+ was=ACTIVE .* reason=(\S+)")
+
+Found = dict[str, list[float]]
+
+
+def addresses(count: int, *, version: int) -> str:
+    """Return floating addresses in the form of a cluster file."""
+    parts = []
+    for n in range(count):
+        address = f"fd00:99::{n + 1:x}/128"
+        if version == 4:
+            address = f"10.99.{n // 250}.{n % 250 + 1}/32"
+        parts.append(f'\n[[vip]]\nname = "v{n}"\naddress = ["{address}"]\ninterface = "public"\n')
+    return "".join(parts)
+
+
+def services(count: int, *, weight: int) -> str:
+    """Return services of ten servers; the first server of the first one has that weight."""
+    parts = []
+    for n in range(count):
+        listen = f"vip:public tcp/{20_000 + n}"
+        parts.append(f'\n[[service]]\nname = "s{n}"\nlisten = ["{listen}"]\n')
+        for k in range(10):
+            mine = weight if n == k == 0 else 1
+            parts.append(
+                f'  [[service.server]]\n  name = "w{k}"\n'
+                f'  address = "10.11.{20 + n // 250}.{k + 1}:80"\n  weight = {mine}\n'
+            )
+    return "".join(parts)
+
+
+def measure_addresses(lab: Lab, found: Found) -> None:
+    """Start a lab, then hand the addresses on some times.
+
+    Raises:
+        LabError: The cluster did not come up, or a switchover did not end.
+    """
+    began = time.monotonic()
+    lab.start()
+    lab.wait_for_holder(START_S_MAX)
+    found["start"].append(1000 * (time.monotonic() - began))
+    for number in range(TAKEOVERS):
+        to = f"r{number % 3 + 1}"
+        if lab.holder() == to:
+            continue
+        lab.wait_for(partial(_is_ready, lab, to), 30, f"{to} to be ready")
+        code, answer = lab.switchover(to, timeout_s=20)
+        if code != 200:
+            raise LabError(f"switchover to {to}: {code} {answer}")
+        lab.wait_for_holder(START_S_MAX)
+    for name in lab.nodes:
+        found["takeover"] += [float(ms) for ms in _OPENED.findall(lab.log(name))]
+
+
+def _is_ready(lab: Lab, to: str) -> bool:
+    return lab.unready(to) is None
+
+
+def measure_services(lab: Lab, text: Callable[[int], str], found: Found) -> None:
+    """Load services, then change one weight some times.
+
+    Raises:
+        LabError: The cluster did not come up, or a change was refused.
+    """
+    lab.start()
+    holder = lab.wait_for_holder(START_S_MAX)
+    time.sleep(1)
+    before = _losses(lab)
+    found["load"].append(_apply(lab, holder, text(1)))
+    for weight in range(2, 2 + WEIGHTS):
+        found["weight"].append(_apply(lab, lab.wait_for_holder(START_S_MAX), text(weight)))
+    time.sleep(1)
+    began = cpu_s(lab, holder)
+    time.sleep(IDLE_S)
+    found["cpu"].append(100 * (cpu_s(lab, holder) - began) / IDLE_S)
+    found["lost"].append(_losses(lab) - before)
+
+
+def _losses(lab: Lab) -> int:
+    return sum(len(_LOST.findall(lab.log(name))) for name in lab.nodes)
+
+
+def _apply(lab: Lab, node: str, text: str) -> float:
+    """Apply a configuration; return the milliseconds until all nodes have it in force."""
+    file = lab.folder / "scale.toml"
+    file.write_text(text)
+    began = time.monotonic()
+    # Refused while a node is busy: tried again, as an operator would.
+    problem = ""
+    while time.monotonic() - began < APPLY_S_MAX:
+        done = lab.exec_in(
+            node,
+            [*lab.hanat, "config", "apply", str(file), "--json", "--api",
+             f"unix:{lab.nodes[node].socket}"],
+            APPLY_S_MAX,
+        )  # fmt: skip
+        if done.returncode == 0:
+            nodes = json.loads(done.stdout).get("nodes", [])
+            if nodes and all(n["state"] == "in force" for n in nodes):
+                return 1000 * (time.monotonic() - began)
+            # Not known when it answered, or what had failed before was done nevertheless.
+        problem = done.stderr or done.stdout
+        print(f"benchmarks.scale: config apply: {problem}", file=sys.stderr)
+        node = lab.wait_for_holder(START_S_MAX)
+        if _in_force(lab, node, text):
+            return 1000 * (time.monotonic() - began)
+    raise LabError(f"config apply: {problem}")
+
+
+def _in_force(lab: Lab, node: str, text: str) -> bool:
+    api = f"unix:{lab.nodes[node].socket}"
+    done = lab.exec_in(node, [*lab.hanat, "config", "show", "--json", "--api", api], APPLY_S_MAX)
+    if done.returncode:
+        return False
+    found = json.loads(done.stdout)
+    return found["text"] == text and all(n["state"] == "in force" for n in found["nodes"])
+
+
+def shown(values: Sequence[float]) -> str:
+    """Return the median, and the worst in brackets."""
+    return f"{statistics.median(values):.0f} ({max(values):.0f})" if values else "-"
+
+
+def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
+    """Measure one build once."""
+    command = (hanat,) if hanat else None
+    base = cluster_toml(profile=options.profile)
+    for version in (4, 6):
+        for count in (0, options.addresses):
+            text = base + addresses(count, version=version)
+            part: Found = {"start": [], "takeover": []}
+            with Lab(options.prefix, hanat=command, cluster_toml=text) as lab:
+                measure_addresses(lab, part)
+            for what, values in part.items():
+                found.setdefault(f"{what}, {count + 2} addresses, IPv{version}", []).extend(values)
+    many: Found = {"load": [], "weight": [], "cpu": [], "lost": []}
+    with Lab(options.prefix, hanat=command, cluster_toml=base) as lab:
+        measure_services(lab, lambda w: base + services(options.services, weight=w), many)
+    names = {
+        "load": f"load {options.services} services", "weight": "change one weight of them",
+        "cpu": "holder's processor afterwards, % of a core", "lost": "leases lost meanwhile",
+    }  # fmt: skip
+    for what, values in many.items():
+        found.setdefault(names[what], []).extend(values)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--addresses", type=int, default=1000)
+    parser.add_argument("--services", type=int, default=1000)
+    parser.add_argument("--profile", default="default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--hanat", nargs="*", default=[], metavar="COMMAND",
+        help="other builds to compare with, such as OTHER/.venv/bin/hanat of a checkout",
+    )  # fmt: skip
+    parser.add_argument("--patience", type=float, default=0, metavar="SECONDS")
+    parser.add_argument("--prefix", default=PREFIX, help="of the lab (default: %(default)s)")
+    options = parser.parse_args()
+    builds = ["", *options.hanat]
+    found: dict[str, Found] = {build: {} for build in builds}
+    try:
+        require_machine()
+        others = wait_for_quiet(options.patience)
+        for _ in range(options.rounds):
+            for build in builds:
+                run(options, build, found[build])
+    except UsageError as error:
+        print(f"benchmarks.scale: {error}", file=sys.stderr)
+        return error.exit_code
+    except LabError as error:
+        print(f"benchmarks.scale: {error}; so far: {found}", file=sys.stderr)
+        return 1
+    heads = ["median (worst), ms", *(Path(b).parent.parent.parent.name or "this" for b in builds)]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for what in found[""]:
+        print(f"| {what} | {' | '.join(shown(found[b].get(what, [])) for b in builds)} |")
+    where = ", ".join(f"{key} {value}" for key, value in machine().items())
+    print(f"\n{where}, {os.cpu_count()} cores; others used {100 * others:.0f} % before.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
