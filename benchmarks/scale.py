@@ -1,8 +1,8 @@
 """What a thousand of it costs: ``python -m benchmarks.scale``.
 
-One lab for each build and each round: three routers with so many floating addresses (start,
-takeovers by `hanat switchover`), then with so many services of ten servers each (loading them by
-`hanat config apply`, one weight at a time). Builds take turns. Printed as a Markdown table of
+Labs for each build in each round: three routers with so many services of ten servers each (loading
+them by `hanat config apply`, one weight at a time), then with so many floating addresses (start,
+takeovers by `hanat switchover`). Builds take turns. Printed as a Markdown table of
 medians; the worst is in brackets. Needs root.
 
 Exit codes: 0 measured, 1 not so, 2 this machine or the command line is not fit.
@@ -161,14 +161,6 @@ def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
     """Measure one build once."""
     command = (hanat,) if hanat else None
     base = cluster_toml(profile=options.profile)
-    for version in (4, 6):
-        for count in (0, options.addresses):
-            text = base + addresses(count, version=version)
-            part: Found = {"start": [], "takeover": []}
-            with Lab(options.prefix, hanat=command, cluster_toml=text) as lab:
-                measure_addresses(lab, part)
-            for what, values in part.items():
-                found.setdefault(f"{what}, {count + 2} addresses, IPv{version}", []).extend(values)
     many: Found = {"load": [], "weight": [], "cpu": [], "lost": []}
     with Lab(options.prefix, hanat=command, cluster_toml=base) as lab:
         measure_services(lab, lambda w: base + services(options.services, weight=w), many)
@@ -178,6 +170,14 @@ def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
     }  # fmt: skip
     for what, values in many.items():
         found.setdefault(names[what], []).extend(values)
+    for version in (4, 6):
+        for count in (0, options.addresses):
+            text = base + addresses(count, version=version)
+            part: Found = {"start": [], "takeover": []}
+            with Lab(options.prefix, hanat=command, cluster_toml=text) as lab:
+                measure_addresses(lab, part)
+            for what, values in part.items():
+                found.setdefault(f"{what}, {count + 2} addresses, IPv{version}", []).extend(values)
 
 
 def main() -> int:

@@ -223,7 +223,7 @@ class Lab:
             return f"{holder} holds and knows no other node {to}"
         for word, what in (
             ("connected", "is not connected to"),
-            ("eligible", "is not eligible, says"),
+            ("fit", "is not fit to hold, says"),
             ("complete", "has not all flows, says"),
         ):
             if not peer[word]:

@@ -28,7 +28,7 @@ class Rejoining(Lab):
         """What the node says."""
         holds = name == ("r1" if self.moved else "r2")
         lacks = self.lacking.pop(0) if self.lacking and name == "r2" else ""
-        words = ("connected", "eligible", "complete")
+        words = ("connected", "fit", "complete")
         peers = [{"name": "r1", **{word: word != lacks for word in words}}]
         return {"role": "ACTIVE" if holds else "BACKUP", "peers": peers}
 
