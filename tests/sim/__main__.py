@@ -13,7 +13,7 @@ import time
 
 from hanat.errors import HanatError
 from tests.sim.repairs import BROKEN
-from tests.sim.run import Result, run_seed
+from tests.sim.run import Result, run_seed, run_without_one
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--profile", default="default", choices=("fast", "default", "calm"))
     parser.add_argument("--story", action="store_true", help="print what happened in each seed")
     parser.add_argument("--compact", action="store_true", help="cut the logs now and then")
+    parser.add_argument("--away", action="store_true", help="one node is away for ever")
     parser.add_argument("--nodes", type=int, help="how many (default 5 in each 8th seed, else 3)")
     parser.add_argument("--ablate", choices=sorted(BROKEN), help="break one repair")
     arguments = parser.parse_args()
@@ -35,9 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     bad = commands = terms = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        result = run_seed(
-            seed, profile=arguments.profile, compact=arguments.compact, nodes=arguments.nodes
-        )
+        result = _seed(seed, arguments)
         commands, terms = commands + result.commands, terms + result.terms
         bad += not result.valid
         _report(result, arguments, story=arguments.story or not result.valid)
@@ -47,6 +46,13 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{arguments.seeds / took_s:.1f} seeds/s\n"
     )
     return 1 if bad else 0
+
+
+def _seed(seed: int, arguments: argparse.Namespace) -> Result:
+    profile, compact = arguments.profile, arguments.compact
+    if arguments.away:
+        return run_without_one(seed, profile=profile, compact=compact)
+    return run_seed(seed, profile=profile, compact=compact, nodes=arguments.nodes)
 
 
 def _ablate(arguments: argparse.Namespace) -> int:

@@ -82,7 +82,7 @@ class Process:
         self.disk, self.snapshot_disk, self.rulesets = Disk(self), Disk(self), Disk(self)
         self.rulesets.work_s = RULESETS_S
         self.background: Background = self.disk
-        self.alive = self.paused = False
+        self.alive = self.paused = self.gone = False
         self.refusing = Refusing(self)
         # True time; the kernel keeps both when the process dies.
         self.answers_until = self.carries_until = 0.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hanat.core.configuration import PROFILES
-from tests.sim.run import Result, run_seed
+from tests.sim.run import Result, run_seed, run_without_one
 
 SEEDS_QUICK = 12
 SEEDS_OF_FIVE = 4
@@ -31,6 +31,12 @@ def test_invariants_hold_while_logs_are_cut() -> None:
     for seed in range(1, 1 + SEEDS_QUICK):
         result = run_seed(seed, compact=True)
         assert result.valid, verdict(result, "default --compact")
+
+
+def test_two_of_three_serve_whatever_happens_to_them_while_one_is_away() -> None:
+    for seed in range(1, 1 + SEEDS_QUICK):
+        result = run_without_one(seed)
+        assert result.valid, verdict(result, "default --away")
 
 
 def test_invariants_hold_among_five_nodes() -> None:
