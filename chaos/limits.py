@@ -27,8 +27,9 @@ SPARE_MS: Mapping[str, float] = {"fast": 7, "default": 11, "calm": 82}
 GRACE_MS = 200.0  # established flows are carried so much longer than the lease
 LATE_MS = 150.0  # for a process to get a core
 
-SILENT_LEASES = 8
-SILENT_TWO_MS = 3200.0
+# A path is silent after 15 beacons, at least 300 ms; then nodes tell each other whom they hear.
+SILENT_LEASES, SILENT_MS = 8, 500.0
+SILENT_TWO_MS = 3400.0  # devices have received nothing for 3 s
 NOTICE_MS = 300.0  # what another program does to the rules
 # Hosts that got no answer ask again each second (net.ipv4.neigh.*.retrans_time_ms).
 REJOIN_MS = 2500.0
@@ -56,7 +57,7 @@ def limit_ms(word: str, profile: str) -> float:
         "noise": lease_ms + LATE_MS,
         "release": lease_ms + LATE_MS,
         "lease": 2 * lease_ms + LATE_MS,
-        "silent": SILENT_LEASES * lease_ms + LATE_MS,
+        "silent": max(SILENT_LEASES * lease_ms, SILENT_MS) + LATE_MS,
         "silent-two": SILENT_TWO_MS + 2 * lease_ms + LATE_MS,
         "hindered": 2 * lease_ms + NOTICE_MS + LATE_MS,
         "deaf": 4 * lease_ms + LATE_MS,
