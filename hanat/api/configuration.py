@@ -50,7 +50,7 @@ class ConfigurationRoutes:
         return answer
 
     async def _change(self, request: web.Request) -> web.StreamResponse:
-        dry_run = _dry_run(request)
+        dry_run, force = _flags(request)
         based_on = _based_on(request)
         body = await read_body(request, bytes_max=TEXT_BYTES_MAX)
         try:
@@ -58,7 +58,7 @@ class ConfigurationRoutes:
         except UnicodeDecodeError as error:
             sentence = f"the body must be a cluster file in UTF-8; byte {error.start} is none of it"
             raise BadRequestError(sentence) from None
-        outcome = await self._backend.change(text, based_on, dry_run=dry_run)
+        outcome = await self._backend.change(text, based_on, dry_run=dry_run, force=force)
         answer = json_answer(200, outcome)
         answer.headers["ETag"] = f'"{outcome["revision"]}"'
         return answer
@@ -74,11 +74,13 @@ def _based_on(request: web.Request) -> int:
     return int(found[1])
 
 
-def _dry_run(request: web.Request) -> bool:
+def _flags(request: web.Request) -> tuple[bool, bool]:
+    """Return whether it is a dry run, and whether it is forced."""
     values = {"true": True, "false": False}
+    found = {"dry_run": False, "force": False}
     given = list(request.query.items())
-    if not given:
-        return False
-    if len(given) > 1 or given[0][0] != "dry_run" or given[0][1] not in values:
-        raise BadRequestError("the only parameter is dry_run, which is true or false")
-    return values[given[0][1]]
+    known = all(name in found and value in values for name, value in given)
+    if not known or len(dict(given)) < len(given):
+        raise BadRequestError("the only parameters are dry_run and force, each true or false")
+    found |= {name: values[value] for name, value in given}
+    return found["dry_run"], found["force"]

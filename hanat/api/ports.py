@@ -85,13 +85,17 @@ class Backend(Protocol):
         """Return the replicated configuration and who has it in force; asks nobody."""
         ...
 
-    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+    async def change(
+        self, text: str, based_on: int, *, dry_run: bool, force: bool = False
+    ) -> dict[str, Any]:
         """Replace the replicated configuration; the leader must be asked.
 
         Args:
             text: Of the new one.
             based_on: The revision that its author saw.
             dry_run: Only say what would change; then any node may be asked.
+            force: Also if no other node could hold then, and without rolling it back when
+                fewer than a majority have it in force.
 
         Returns:
             ``revision``, ``changes`` (one line each), ``same_text``, ``applied``; if it was,

@@ -96,7 +96,7 @@ def diff(*, file: Path, api: str, as_json: bool) -> None:
 
     The node checks the file as for `apply`: exit code 5 if it would not be taken.
     """
-    answer = _put(api, file, _shown(api)["revision"], dry_run=True)
+    answer = _put(api, file, _shown(api)["revision"], query="?dry_run=true")
     if as_json:
         print_json(answer)
     else:
@@ -109,18 +109,31 @@ def diff(*, file: Path, api: str, as_json: bool) -> None:
     "--revision", type=click.IntRange(min=0), metavar="N",
     help="Only if the cluster has this revision; without it, whichever it has now.",
 )  # fmt: skip
+@click.option(
+    "--force", is_flag=True,
+    help="Even if no other node could hold then; never rolled back.",
+)  # fmt: skip
 @api_option
 @json_option
 @click.pass_context
-def apply(ctx: click.Context, *, file: Path, revision: int | None, api: str, as_json: bool) -> None:
+def apply(
+    ctx: click.Context,
+    *,
+    file: Path,
+    revision: int | None,
+    force: bool,
+    api: str,
+    as_json: bool,
+) -> None:
     """Make FILE the configuration of the cluster; the leader must be asked.
 
     Returns when every node that can be reached says what became of it. Exit codes: 1 a node
     refuses it or does not answer in time, or the outcome is unknown; 3 no quorum; 4 not the
-    leader, or the cluster has another revision; 5 the file is wrong.
+    leader, the cluster has another revision, no other node could hold, or it was rolled back
+    since no majority has it in force; 5 the file is wrong.
     """
     based_on = _shown(api)["revision"] if revision is None else revision
-    answer = _put(api, file, based_on, dry_run=False)
+    answer = _put(api, file, based_on, query="?force=true" if force else "")
     states = {node.get("state") for node in answer.get("nodes", [])}
     if as_json:
         print_json(answer)
@@ -142,14 +155,14 @@ def _shown(api: str) -> dict[str, Any]:
     return found
 
 
-def _put(api: str, file: Path, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+def _put(api: str, file: Path, based_on: int, *, query: str) -> dict[str, Any]:
     content = read_text(file)
     parse_cluster(content, file=str(file))  # names the file in what is wrong with it
     try:
         answer = request(
             api,
             "PUT",
-            f"{PATH}?dry_run=true" if dry_run else PATH,
+            f"{PATH}{query}",
             body=content.encode(),
             headers={"If-Match": f'"{based_on}"', "Content-Type": "application/toml"},
             timeout_s=TIMEOUT_S,

@@ -220,11 +220,13 @@ class DaemonBackend:
         """See `api.ports.Backend.configuration`."""
         return self._parts.changes.show()
 
-    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+    async def change(
+        self, text: str, based_on: int, *, dry_run: bool, force: bool = False
+    ) -> dict[str, Any]:
         """See `api.ports.Backend.change`."""
         reconciling = self._parts.reconciling
         before = reconciling.ended.copy()
-        answer = await self._parts.changes.change(text, based_on, dry_run=dry_run)
+        answer = await self._parts.changes.change(text, based_on, dry_run=dry_run, force=force)
         if answer["applied"]:
             await reconciling.settled()
             answer["ended"] = dict(reconciling.ended - before)

@@ -28,7 +28,7 @@ from hanat.consensus.state import Command, Flows, Happened, NewConfiguration
 from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
 from hanat.core.actions import TransferLeadership
-from hanat.core.beacon import Died, Heard
+from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
@@ -161,6 +161,7 @@ class Daemon:
             rng=rng,
         )
         self._guard.clock_watch = ClockWatch(lease_s=profile.lease_s, read=realtime.read_clocks)
+        self._guard.interfaces = digest_of(settings.interfaces)
         self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
         store = SnapshotStore(settings.data_dir, cluster=self._configuration.name)
         self._replica = Replica(

@@ -124,15 +124,27 @@ class Rulesets:
         kept: list[bool] = []
         self._background(lambda: kept.append(self._in_force.whole), lambda _: done(kept[0]))
 
-    def try_out(self, configuration: Configuration, done: Callable[[str | None], None]) -> None:
-        """Let the kernel look at a configuration; tell why it would refuse it or None."""
+    def try_out(
+        self,
+        configuration: Configuration,
+        done: Callable[[str | None], None],
+        *,
+        bytes_max: int | None = None,
+    ) -> None:
+        """Let the kernel look at a configuration; tell why it would refuse it or None.
+
+        Args:
+            configuration: Which one.
+            done: Called with that.
+            bytes_max: A longer script is not tried; None: any is.
+        """
 
         def ended(error: BaseException | None) -> None:
             if error is not None and not isinstance(error, (KernelError, OSError)):
                 raise error
             done(None if error is None else str(error))
 
-        self._background(partial(self._try_now, configuration), ended)
+        self._background(partial(self._try_now, configuration, bytes_max), ended)
 
     def _scripts(self, configuration: Configuration) -> Scripts:
         if self._in_force.configuration is configuration:
@@ -143,13 +155,16 @@ class Rulesets:
         assert scripts is not None, f"no device for one of {configuration.interfaces}"
         return scripts
 
-    def _try_now(self, configuration: Configuration) -> None:
+    def _try_now(self, configuration: Configuration, bytes_max: int | None) -> None:
         gate, ruleset = self._scripts(configuration)
         there = self._in_force
         plan = steps(there.ruleset, ruleset) if there.ruleset else None
         # The switch of a large change leads to chains that are not there yet.
         found = [ruleset] if plan is None else [*(plan.builds or [plan.switch])]
-        for script in (gate if gate != there.gate else "", *found):
+        scripts = [gate if gate != there.gate else "", *found]
+        if bytes_max is not None and sum(map(len, scripts)) > bytes_max:
+            return
+        for script in scripts:
             if script:
                 self._firewall.check(script)
 

@@ -133,8 +133,11 @@ class FakeBackend:
     def configuration(self) -> Shown:
         return SHOWN
 
-    async def change(self, text: str, based_on: int, *, dry_run: bool) -> dict[str, Any]:
+    async def change(
+        self, text: str, based_on: int, *, dry_run: bool, force: bool = False
+    ) -> dict[str, Any]:
         self.changes.append((text, based_on, dry_run))
+        self.forced = force
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return {"revision": based_on + (not dry_run), "changes": ["+ service web: ..."]}

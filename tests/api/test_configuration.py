@@ -55,6 +55,7 @@ async def test_change_is_passed_on_with_the_revision_it_is_based_on(
     answer = await put(served, query=query)
     assert answer.status == 200
     assert served.backend.changes == [(SHOWN.text, 3, dry_run)]
+    assert not served.backend.forced
     assert answer.headers["Etag"] == ('"3"' if dry_run else '"4"')
 
 
@@ -115,7 +116,10 @@ async def test_change_without_a_plain_revision_is_not_asked_for(
     assert served.backend.changes == []
 
 
-@pytest.mark.parametrize("query", ["?dry_run", "?dry_run=yes", "?force=true", "?dry_run=true&a=b"])
+@pytest.mark.parametrize(
+    "query",
+    ["?dry_run", "?dry_run=yes", "?force=yes", "?dry_run=true&a=b", "?force=true&force=true"],
+)
 async def test_other_parameters_are_refused(served: Served, query: str) -> None:
     answer = await put(served, query=query)
     assert answer.status == 400

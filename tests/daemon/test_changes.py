@@ -15,6 +15,7 @@ from chaos.configs import CLUSTER_TOML
 from hanat.config import parse_cluster
 from hanat.config.settings import NodeSettings, Peer
 from hanat.consensus.state import NewConfiguration, State, encode
+from hanat.core.beacon import Beacon, digest_of
 from hanat.core.configuration import Configuration
 from hanat.core.node import Node
 from hanat.core.snapshot import NodeSnapshot
@@ -30,7 +31,7 @@ from hanat.errors import (
 )
 
 CURRENT = parse_cluster(CLUSTER_TOML, file="test")
-WANTED = CLUSTER_TOML.replace("weight = 2", "weight = 3")
+WANTED = CLUSTER_TOML.replace("weight = 2", "weight = 3", 1)
 PEERS = tuple(
     Peer(f"r{number}", number, (ip_address(f"203.0.113.1{number}"),)) for number in (1, 2, 3)
 )
@@ -48,6 +49,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(changes, "COMMIT_S_MAX", 0.05)
     monkeypatch.setattr(changes, "REPORT_S_MAX", 0.05)
+    monkeypatch.setattr(changes, "ROLL_BACK_S", 0.05)
     monkeypatch.setattr(changes, "check_neighbours", nobody)
 
 
@@ -65,11 +67,51 @@ async def test_accepted_change_ends_with_what_every_node_says() -> None:
 async def test_node_that_is_connected_and_says_nothing_is_waited_for_and_named() -> None:
     cluster = Cluster()
     cluster.heard = {2: (1, False)}
-    answer = await cluster.change()
+    answer = await cluster.change(force=True)
     assert [node["state"] for node in answer["nodes"]] == ["in force", "not yet", "not yet"]
     cluster.connected = {2}
-    answer = await cluster.change(CLUSTER_TOML, based_on=2)
+    answer = await cluster.change(CLUSTER_TOML, based_on=2, force=True)
     assert [node["state"] for node in answer["nodes"]] == ["in force", "not yet", "not reachable"]
+
+
+@pytest.mark.parametrize(
+    "heard", [{2: (2, True), 3: (2, True)}, {2: (1, False)}, {}], ids=["refused", "late", "gone"]
+)
+async def test_change_that_no_majority_has_in_force_is_rolled_back(
+    heard: dict[int, tuple[int, bool]],
+) -> None:
+    cluster = Cluster()
+    cluster.heard = heard
+    with pytest.raises(RefusedError, match="was rolled back as revision 3"):
+        await cluster.change()
+    assert (cluster.state.revision, cluster.state.text) == (3, CLUSTER_TOML)
+
+
+async def test_forced_change_is_never_rolled_back() -> None:
+    cluster = Cluster()
+    cluster.heard = {2: (2, True), 3: (2, True)}
+    assert (await cluster.change(force=True))["revision"] == 2
+    assert cluster.state.text == WANTED
+
+
+@pytest.mark.parametrize(
+    ("others", "taken"), [(("public",), False), (("public", "private", "dmz"), True)]
+)
+async def test_interface_that_no_other_node_has_is_refused(
+    others: tuple[str, ...],
+    taken: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    extra = '[[vip]]\nname = "dmz"\naddress = ["192.0.2.1/24"]\ninterface = "dmz"\n'
+    cluster = Cluster(settings=replace(SETTINGS, interfaces={**SETTINGS.interfaces, "dmz": "eth2"}))
+    cluster.heard = {2: (2, False), 3: (2, False)}
+    cluster.interfaces = {2: ("public", "private"), 3: others}
+    if taken:
+        assert (await cluster.change(CLUSTER_TOML + extra))["applied"]
+        return
+    with pytest.raises(RefusedError, match="no other node has a device for dmz"):
+        await cluster.change(CLUSTER_TOML + extra)
+    assert cluster.proposed == []
+    assert (await cluster.change(CLUSTER_TOML + extra, force=True))["applied"]
 
 
 async def test_change_that_nobody_confirms_is_unknown() -> None:
@@ -144,6 +186,7 @@ class Cluster:
         first: What another leader had committed before.
         writes: Whether the log can be written.
         refusal: What the kernel says of a ruleset.
+        interfaces: What peers that are heard have devices for.
     """
 
     leading: bool = True
@@ -155,6 +198,8 @@ class Cluster:
     first: NewConfiguration | None = None
     writes: bool = True
     refusal: str | None = None
+    settings: NodeSettings = SETTINGS
+    interfaces: dict[int, tuple[str, ...]] = field(default_factory=dict)
     state: State = field(default_factory=State)
     proposed: list[NewConfiguration] = field(default_factory=list)
 
@@ -167,13 +212,18 @@ class Cluster:
         )
         guard = _Guard(self)
         rulesets = SimpleNamespace(read=self._read, try_out=self._try_out)
-        parts = (SETTINGS, replica, guard, rulesets, lambda: self.node, lambda: None)
+        parts = (self.settings, replica, guard, rulesets, lambda: self.node, lambda: None)
         self.changes = Changes(ChangeParts(*cast("tuple[Any, ...]", parts)))
 
     async def change(
-        self, text: str = WANTED, *, based_on: int = 1, dry_run: bool = False
+        self,
+        text: str = WANTED,
+        *,
+        based_on: int = 1,
+        dry_run: bool = False,
+        force: bool = False,
     ) -> dict[str, Any]:
-        return await self.changes.change(text, based_on, dry_run=dry_run)
+        return await self.changes.change(text, based_on, dry_run=dry_run, force=force)
 
     def _propose(self, command: NewConfiguration, done: Callable[[bool], None]) -> bool:
         if not self.writes:
@@ -198,7 +248,13 @@ class Cluster:
         except ConfigError as error:
             done(error)
 
-    def _try_out(self, _: Configuration, done: Callable[[str | None], None]) -> None:
+    def _try_out(
+        self,
+        _: Configuration,
+        done: Callable[[str | None], None],
+        *,
+        bytes_max: int | None,  # noqa: ARG002
+    ) -> None:
         done(self.refusal)
 
 
@@ -211,6 +267,10 @@ class _Guard:
     @property
     def connected(self) -> set[int]:
         return self._cluster.connected
+
+    def alive(self) -> dict[int, Beacon]:
+        interfaces = self._cluster.interfaces
+        return {peer: Beacon(1, interfaces=digest_of(names)) for peer, names in interfaces.items()}
 
     @property
     def revisions(self) -> dict[int, tuple[int, bool]]:
