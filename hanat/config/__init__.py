@@ -7,13 +7,14 @@ return every problem at once, with its path in the file. pydantic does the work
 and does not leave this package.
 """
 
-from hanat.config.check import check, check_advice, cross_check
+from hanat.config.check import advice, check, check_advice, cross_check
 from hanat.config.cluster import load_cluster, parse_cluster
 from hanat.config.document import read_text
 from hanat.config.key import generate_key, read_key
 from hanat.config.node import load_node
 
 __all__ = [
+    "advice",
     "check",
     "check_advice",
     "cross_check",

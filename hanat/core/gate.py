@@ -28,7 +28,7 @@ def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str
     vips = {version: addresses_of(configuration, version) for version in FAMILIES}
     lines = [f"# hanat: gate of cluster {configuration.name}"]
     lines += _gate_inet(ports, vips, transit_rules(configuration, f"{UNTRANSLATED} accept"))
-    lines += _gate_arp(vips[4])
+    lines += _gate_arp(vips[4], _elsewhere(configuration, devices))
     return "\n".join(lines) + "\n"
 
 
@@ -91,13 +91,31 @@ def _gate_inet(
     ]
 
 
-def _gate_arp(vips: Sequence[Interface]) -> list[str]:
+def _elsewhere(configuration: Configuration, devices: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return for each device the IPv4 floating addresses that are of other devices only."""
+    found: dict[str, set[str]] = {devices[name]: set() for name in configuration.interfaces}
+    every = {str(a.ip) for a in addresses_of(configuration, 4)}
+    for vip in configuration.vips:
+        own = {str(a.ip) for a in vip.addresses if a.version == 4}
+        found[devices[vip.interface]] |= own
+    return {device: sorted(every - own) for device, own in sorted(found.items())}
+
+
+def _gate_arp(vips: Sequence[Interface], elsewhere: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the rules for ARP, where Linux answers on any device for any address.
 
-    Requests come in: whoever gave up an address learns from them where it went.
+    Requests come in: whoever gave up an address learns from them where it went. Of a holder's
+    floating addresses a device tells its own ones only; for the node's own there is
+    `arp_ignore`. (In IPv6 Linux answers for addresses of the device alone.)
     """
     table = f"arp {GATE_TABLE}"
     output = [
+        *(
+            f'oifname "{device}" arp operation reply arp saddr ip {{ {", ".join(others)} }} '
+            "counter drop"
+            for device, others in elsewhere.items()
+            if others
+        ),
         "oifname @answers accept",
         "arp saddr ip @vips counter drop",
     ]

@@ -17,20 +17,22 @@ from os import geteuid
 from pathlib import Path
 from pwd import getpwnam
 
-from hanat.config import cross_check, load_cluster, load_node, read_key
+from hanat.config import advice, cross_check, load_cluster, load_node, read_key
 from hanat.config.settings import NodeSettings, TcpListen
 from hanat.core.clock_rate import ERROR_MAX
-from hanat.core.configuration import Address, Configuration
+from hanat.core.configuration import Address, Configuration, Forward
 from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL, PROMOTE
 from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.core.table_pressure import ALARM_BEGINS
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
 from hanat.kernel.facts import NOT_ASKED, Machine, gather, who_answers
 from hanat.kernel.storage import COPIES_ON_WRITE, ELSEWHERE, Storage, storage_of
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
+CONNTRACK_COUNT = "net/netfilter/nf_conntrack_count"
 RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
-PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp")
+PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp", "arp_ignore")
 
 NEEDED_BYTES = 100 << 20  # the files of log and snapshots, and some
 SERVICE_USER = "hanat"  # User= of the unit
@@ -96,7 +98,8 @@ def diagnose(node_file: Path | None) -> tuple[Finding, ...]:
 def sysctl_names(devices: Iterable[str]) -> tuple[str, ...]:
     """Return the switches `examine` wants to see."""
     conf = [f"net/ipv4/conf/{where}/{name}" for where in ("all", *devices) for name in PER_DEVICE]
-    return (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, PROMOTE, CONNTRACK_MAX, *conf)
+    names = (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, PROMOTE, CONNTRACK_MAX, CONNTRACK_COUNT)
+    return (*names, *conf)
 
 
 def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
@@ -106,10 +109,12 @@ def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
         *_modules(machine),
         *_switches(machine, site),
         *_device_switches(machine, site),
+        *_answers_elsewhere(machine, site),
         *_interfaces(machine, site),
         *_floating_addresses(machine, site),
         *_ports(machine, site),
         *_foreign_chains(machine),
+        *_exposed(machine, site),
         *_foreign_processes(machine),
         *_time_daemon(machine),
     )
@@ -246,10 +251,19 @@ def _modules(machine: Machine) -> Iterator[Finding]:
         fix = "modprobe nf_tables, as root" if loadable else "apt-get install nftables"
         yield Finding(Level.FAIL, "libnftables", machine.nft.problem, fix)
     if CONNTRACK_MAX in machine.sysctls:
-        yield Finding(Level.OK, "nf_conntrack", f"at most {machine.sysctls[CONNTRACK_MAX]} entries")
+        yield _table(machine)
     else:
         found = "the module is not loaded, or not for this network namespace"
         yield Finding(Level.FAIL, "nf_conntrack", found, "modprobe nf_conntrack")
+
+
+def _table(machine: Machine) -> Finding:
+    entries, limit = (int(machine.sysctls.get(n, 0)) for n in (CONNTRACK_COUNT, CONNTRACK_MAX))
+    if entries < ALARM_BEGINS * limit:
+        return Finding(Level.OK, "nf_conntrack", f"{entries} entries, at most {limit}")
+    found = f"{entries} of {limit} entries: the kernel drops new flows when the table is full"
+    fix = f"sysctl -w {_dotted(CONNTRACK_MAX)}={2 * limit}, and see the section on it in operations"
+    return Finding(Level.WARN, "nf_conntrack", found, fix)
 
 
 def _switches(machine: Machine, site: Site) -> Iterator[Finding]:
@@ -295,6 +309,45 @@ def _device_switches(machine: Machine, site: Site) -> Iterator[Finding]:
                 yield Finding(Level.WARN, _dotted(path), f"1: {why}", fix)
             else:
                 yield Finding(Level.OK, _dotted(path), value)
+
+
+def _answers_elsewhere(machine: Machine, site: Site) -> Iterator[Finding]:
+    """Judge whether a device answers ARP for addresses of another."""
+    for device in site.devices:
+        paths = [f"net/ipv4/conf/{name}/arp_ignore" for name in ("all", device)]
+        values = [machine.sysctls[path] for path in paths if path in machine.sysctls]
+        if paths[1] not in machine.sysctls:
+            continue  # the device is absent
+        if any(value in {"1", "2"} for value in values):  # the kernel takes the larger
+            yield Finding(Level.OK, _dotted(paths[1]), max(values))
+        else:
+            found = "0: this device answers ARP for addresses of the others, also inside ones"
+            yield Finding(Level.WARN, _dotted(paths[1]), found, f"sysctl -w {_dotted(paths[0])}=1")
+
+
+def _exposed(machine: Machine, site: Site) -> Iterator[Finding]:
+    """Judge who reaches what: what is forwarded, and where the API answers."""
+    configuration, settings = site.configuration, site.settings
+    if configuration is not None and settings is not None:
+        filters = [
+            chain
+            for chain in machine.nft.chains
+            if chain.get("hook") == "forward" and chain.get("policy") == "drop"
+        ]
+        if configuration.forward is Forward.SERVICES:
+            yield Finding(Level.OK, "forward", "services and what is masqueraded")
+        elif filters:
+            yield Finding(
+                Level.OK, "forward", "open, and another table drops what it does not know"
+            )
+        else:
+            found = "open, and no other table filters: whoever sets a route reaches all behind it"
+            fix = 'write forward = "services" into [cluster], or filter in a table of your own'
+            yield Finding(Level.WARN, "forward", found, fix)
+    if settings is not None:
+        for problem in advice(settings, file="node file"):
+            fix = "write an address of this node"
+            yield Finding(Level.WARN, problem.path, problem.text, fix)
 
 
 def _dotted(path: str) -> str:

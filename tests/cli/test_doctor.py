@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from hanat.config import load_cluster, load_node
+from hanat.config.settings import TcpListen
+from hanat.core.configuration import Forward
 from hanat.daemon import doctor
 from hanat.daemon.doctor import Finding, Level, Site, _disk, diagnose, examine, sysctl_names
 from hanat.daemon.supervisor import DAEMON, SUPERVISOR, python_command
@@ -32,6 +34,8 @@ SWITCHES_ON = {
     "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
     "net/ipv4/conf/all/promote_secondaries": "1",
     "net/netfilter/nf_conntrack_max": "262144",
+    "net/netfilter/nf_conntrack_count": "235929",
+    "net/ipv4/conf/all/arp_ignore": "1",
 }
 FIT = Machine(
     sysctls={**dict.fromkeys(sysctl_names(("eth0", "eth1")), "0"), **SWITCHES_ON},
@@ -70,6 +74,36 @@ def with_address(device: str, address: str) -> Machine:
 def with_chain(**chain: str) -> Machine:
     chains: tuple[Mapping[str, Any], ...] = ({"family": "ip", "name": "c", **chain},)
     return replace(FIT, nft=NftFacts(version="1.0.6", chains=chains))
+
+
+def test_table_that_is_nearly_full_is_told() -> None:
+    finding = only(with_sysctl("net/netfilter/nf_conntrack_count", "235930"))
+    assert finding.found.startswith("235930 of 262144 entries")
+    assert finding.fix.startswith("sysctl -w net.netfilter.nf_conntrack_max=524288")
+
+
+def test_device_that_answers_for_addresses_of_others_is_told() -> None:
+    machine = with_sysctl("net/ipv4/conf/all/arp_ignore", "0")
+    first, second = complaints(machine)
+    assert first.check == "net.ipv4.conf.eth0.arp_ignore"
+    assert second.fix == "sysctl -w net.ipv4.conf.all.arp_ignore=1"
+    one = replace(machine, sysctls={**machine.sysctls, "net/ipv4/conf/eth0/arp_ignore": "2"})
+    assert only(one).check == "net.ipv4.conf.eth1.arp_ignore"
+
+
+def test_open_router_that_nothing_filters_is_told() -> None:
+    assert SITE.configuration is not None
+    opened = replace(SITE, configuration=replace(SITE.configuration, forward=Forward.OPEN))
+    assert "no other table filters" in only(FIT, opened).found
+    filtered = with_chain(table="filter", type="filter", hook="forward", policy="drop")
+    (other,) = complaints(filtered, opened)
+    assert other.check == "nft chain ip filter c"
+
+
+def test_api_that_answers_everywhere_is_told() -> None:
+    assert SITE.settings is not None
+    settings = replace(SITE.settings, api_listen=(TcpListen("0.0.0.0", 7480),))  # noqa: S104
+    assert only(FIT, replace(SITE, settings=settings)).check == "api.listen[0]"
 
 
 def test_a_fit_machine_has_no_complaint() -> None:
