@@ -4,7 +4,7 @@
 #   make test       all fast tests: lint, format, types and contracts are among them
 #   make test-long  the suites that need root and network namespaces, and the many seeds
 #   make demo       three routers in namespaces carry traffic through the death of their leader
-#   make deb        build the Debian package, into dist/
+#   make deb        build the Debian package, into dist/; DEB_HASHES=FILE: only of what that lists
 #   make lock       write requirements.lock anew
 #   make clean      remove .venv and every cache
 #
