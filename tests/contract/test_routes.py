@@ -26,4 +26,8 @@ OWN, OWN_V6 = ip_interface("192.0.2.10/24"), ip_interface("2001:db8::10/64")
 def test_device_of_an_address(subject: Subject, address: str, expected: str) -> None:
     subject.adapters.addresses.add([Placement("eth0", own, "eth0:1") for own in (OWN, OWN_V6)])
 
-    assert subject.adapters.routes.device_of(ip_address(address).packed) == expected
+    # An IPv6 address is local only when the kernel has looked whether somebody else has it.
+    packed = ip_address(address).packed
+    subject.outside.wait(
+        lambda: subject.adapters.routes.device_of(packed) == expected, f"{address} by {expected}"
+    )

@@ -20,9 +20,11 @@ add rule ip t c udp dport 9 snat to 192.0.2.1:5000-5001
 
 
 def test_flows_without_a_free_port_are_counted(inside: str, tmp_path: Path) -> None:
-    run("ip link add d0 type dummy", inside)
+    run("ip link add d0 type veth peer name d1", inside)
     run("ip addr add 192.0.2.1/24 dev d0", inside)
-    run("ip link set d0 up", inside)
+    for device in ("d0", "d1"):
+        run(f"ip link set {device} up", inside)
+    run("ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev d0", inside)
     script = tmp_path / "script"
     script.write_text(TWO_PORTS)
     run(f"nft -f {script}", inside)
