@@ -27,7 +27,7 @@ class Reconciliation:
         routes: Its routing table.
         rules: In force.
         end: Deletes flows here and on the backups; returns False if this node stopped holding.
-        waiting: Take the number of flows that ended, by reason.
+        done: Takes the number of flows that ended, by reason.
     """
 
     def __init__(
@@ -37,19 +37,23 @@ class Reconciliation:
         rules: Rules,
         *,
         end: Callable[[list[bytes]], bool],
-        waiting: list[Ended],
+        done: Ended,
     ) -> None:
         self._slices = conntrack.walk(every=True)
-        self._routes, self._rules, self._end, self._waiting = routes, rules, end, waiting
+        self._routes, self._rules, self._end, self._done = routes, rules, end, done
         self._devices: dict[bytes, str] = {}
         self._counts: Counter[str] = Counter()
-        self._abandoned = False
+        self._over = False
 
-    def abandon(self) -> list[Ended]:
-        """Stop; return who waits."""
-        self._abandoned = True
-        waiting, self._waiting = self._waiting, []
-        return waiting
+    def stop(self) -> None:
+        """Go no further; tell what ended so far."""
+        if self._over:
+            return
+        self._over = True
+        if self._counts:
+            counts = " ".join(f"{why}={count}" for why, count in sorted(self._counts.items()))
+            log.info("flowsync reconciled ended=%d %s", self._counts.total(), counts)
+        self._done(self._counts)
 
     def begin(self) -> None:
         """Read the first slice when the loop has had its turn."""
@@ -57,7 +61,7 @@ class Reconciliation:
 
     def step(self) -> None:
         """Read a slice; the loop has its turn before the next."""
-        if self._abandoned:
+        if self._over:
             return
         over = True
         try:
@@ -66,14 +70,10 @@ class Reconciliation:
                 over = not self._look(records)
         except KernelError as error:
             log.error("flowsync op=reconcile found=%r", str(error))  # noqa: TRY400 - the text says it all
-        if not over:
+        if over:
+            self.stop()
+        else:
             self.begin()
-            return
-        if self._counts:
-            counts = " ".join(f"{why}={count}" for why, count in sorted(self._counts.items()))
-            log.info("flowsync reconciled ended=%d %s", self._counts.total(), counts)
-        for done in self.abandon():
-            done(self._counts)
 
     def _look(self, records: list[bytes]) -> bool:
         """End what does not fit; return whether to go on."""

@@ -140,17 +140,15 @@ class FlowWorker:
         self._reconcile(done)
 
     def _reconcile(self, done: Ended) -> None:
-        """Begin at the start of the table; what was begun before goes on with these rules."""
-        waiting = [done]
+        """Begin at the start of the table; what is under way tells what it did."""
         if self._reconciliation is not None:
-            waiting += self._reconciliation.abandon()
-        if not self._holder.active or not self._rules.devices:
+            self._reconciliation.stop()
             self._reconciliation = None
-            for one in waiting:
-                one({})
+        if not self._holder.active or not self._rules.devices:
+            done({})
             return
         self._reconciliation = Reconciliation(
-            self._conntrack, self._routes, self._rules, end=self._end, waiting=waiting
+            self._conntrack, self._routes, self._rules, end=self._end, done=done
         )
         self._reconciliation.begin()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from subprocess import Popen
 
 import pytest
@@ -146,3 +146,28 @@ async def test_who_missed_something_is_not_complete_from_then_on(listener: Liste
     await listener.settle()
     listener.client.forget()
     assert listener.complete == [True, False]
+
+
+async def test_number_of_flows_that_ended_comes_back(listener: Listener) -> None:
+    listener.client.start()
+    told: list[Mapping[str, int]] = []
+    listener.client.reconcile(b"{}", told.append)
+    ((kind, body),) = await listener.settle()
+    assert (kind, body[NUMBER.size :]) == (Kind.RECONCILE, b"{}")
+    listener.channels[0].send(Kind.RECONCILED, body[: NUMBER.size] + b'{"server": 3}')
+    await listener.settle()
+    assert told == [{"server": 3}]
+
+
+async def test_worker_that_died_while_it_reconciled_does_it_again(listener: Listener) -> None:
+    listener.client.start()
+    told: list[Mapping[str, int]] = []
+    listener.client.reconcile(b"{}", told.append)
+    await listener.settle()
+    listener.channels[0].abort()
+    await listener.settle()
+    assert told == [{}]
+    async with asyncio.timeout(10):
+        while len(listener.channels) < 2:  # noqa: ASYNC110 - started by a timer
+            await asyncio.sleep(0.01)
+    assert [kind for kind, _ in await listener.settle()] == [Kind.RECONCILE]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -19,6 +19,7 @@ from hanat.core.flows import (
     Flow,
     key_of,
 )
+from hanat.core.reconcile import Ports, Rules, Servers
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.flowsync.batch import CHANGES_MAX, Changes, encode
@@ -341,6 +342,57 @@ async def look_up(
     worker.query(selection, limit=limit, kill=kill, done=done.set_result)
     answer = await done
     return answer.total, len(answer.records)
+
+
+def rules(*servers: str) -> Rules:
+    """Return rules for the service of `inbound`, with these servers."""
+    endpoints = frozenset((ip_address(server).packed, 8080) for server in servers)
+    ports = Ports(80, 80, Servers(endpoints, endpoints))
+    return Rules(
+        frozenset({VIP.packed}), listens={(6, VIP.packed): (ports,)}, devices=frozenset({"eth0"})
+    )
+
+
+async def test_flows_that_fit_no_more_end_on_every_node(cluster: Cluster) -> None:
+    for port in range(40000, 40005):
+        cluster.kernels[0].track(inbound(port).to_record())
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    told: list[Mapping[str, int]] = []
+
+    cluster.holder.reconcile(rules("10.11.12.101"), told.append)
+    await cluster.settle()
+    assert told == [{}]
+    assert list(map(len, cluster.tables())) == [5, 5]
+
+    cluster.holder.reconcile(rules("10.11.12.102"), told.append)
+    await cluster.settle()
+    assert told == [{}, {"server": 5}]
+    assert list(map(len, cluster.tables())) == [0, 0]
+    assert cluster.holder.status().ended == 5
+
+
+async def test_new_holder_ends_what_the_former_one_left(cluster: Cluster) -> None:
+    cluster.kernels[0].track(inbound().to_record())
+    told: list[Mapping[str, int]] = []
+    cluster.holder.reconcile(rules("10.11.12.102"), told.append)
+    assert told == [{}]  # it does not hold: its flows are those of the holder
+
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+
+    assert list(map(len, cluster.tables())) == [0, 0]
+
+
+async def test_each_flow_that_ended_is_told_once(cluster: Cluster) -> None:
+    cluster.kernels[0].track(inbound().to_record())
+    cluster.holder.start_capture(1)
+    await cluster.settle()
+    told: list[Mapping[str, int]] = []
+    cluster.holder.reconcile(rules("10.11.12.101"), told.append)
+    cluster.holder.reconcile(rules("10.11.12.102"), told.append)
+    await cluster.settle()
+    assert told == [{}, {"server": 1}]
 
 
 async def test_who_was_the_holder_is_complete_no_more(cluster: Cluster) -> None:
