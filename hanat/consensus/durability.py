@@ -68,7 +68,7 @@ class Durability:
         self.on_durable: Callable[[], None] = lambda: None
         self.kept_entries = KEPT_ENTRIES
         self._working = False  # in the background
-        self._retry_at = 0.0
+        self._retry_at = self._retry_vote_at = 0.0
         self._log_error: JournalError | None = None
         self._vote_error: JournalError | None = None
         self._unsaved: tuple[int, int | None] | None = None  # term and vote
@@ -232,8 +232,9 @@ class Durability:
         self._from_memory = True
         self.on_durable()
 
-    def _vote_failed(self, error: BaseException) -> None:
-        self._vote_error = self._failed(error)
+    def _vote_failed(self, error: JournalError) -> None:
+        self._vote_error = error
+        self._retry_vote_at = self._clock() + RETRY_S
 
     def _failed(self, error: BaseException) -> JournalError:
         if not isinstance(error, JournalError):
@@ -284,7 +285,7 @@ class Durability:
 
     def _save(self) -> None:
         """Save what is not saved yet, unless the disk is known to be unfit."""
-        if self._vote_error is not None and self._clock() < self._retry_at:
+        if self._vote_error is not None and self._clock() < self._retry_vote_at:
             return
         if self._unsaved is None and self._vote_error is None:
             return

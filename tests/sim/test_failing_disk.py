@@ -105,6 +105,24 @@ def test_node_that_can_leave_no_note_neither_stands_nor_encourages_others(tmp_pa
     assert bench.take("pre_vote") != []
 
 
+def test_vote_that_cannot_be_written_holds_back_no_entry_of_a_term_that_is_on_disk() -> None:
+    bench = Bench(Guard)
+    bench.heartbeat(2, term=1).run(0.6)
+    bench.take("next_node_idx")
+    bench.node.journal.facts.failing = True
+    bench.guard.durability.recovered()
+    assert not bench.guard.durability.fit
+    for index in range(2, 40):
+        bench.append(
+            2, term=1, after=(index - 1, min(index - 2, 1)), entries=entries_of(1, index, index)
+        )
+        bench.run(0.05)
+    assert acknowledged(bench)[-1] == 39
+    bench.node.journal.facts.failing = False
+    bench.run(RETRY_S + 0.1)
+    assert bench.guard.durability.fit
+
+
 # -------------------------------------------------------------------- from memory
 
 
