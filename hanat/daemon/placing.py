@@ -37,6 +37,7 @@ class _Job:
     Attributes:
         work: Does it; None for what only comes behind other jobs.
         strange: What was added and is perhaps not local yet.
+        waits: The first of them is not; else there were only too many to look at together.
         due: When that is waited for no longer.
         removals: Those of the jobs before that take off.
     """
@@ -47,6 +48,7 @@ class _Job:
     adds: bool = False
     found: KernelError | None = None
     strange: deque[Placement] = field(default_factory=deque)
+    waits: bool = False
     due: float = 0.0
     removals: tuple[_Job, ...] = ()
 
@@ -139,7 +141,10 @@ class Placing:
             self._soon(self._slice)
             return
         if not self._all_local(job, ()):
-            self._later(LOOK_S, self._slice)
+            if job.waits:
+                self._later(LOOK_S, self._slice)
+            else:
+                self._soon(self._slice)
             return
         self._jobs.popleft()
         if self._jobs:
@@ -153,6 +158,7 @@ class Placing:
         while job.strange and looks and self._addresses.local(job.strange[0]):
             job.strange.popleft()
             looks -= 1
+        job.waits = looks > 0
         now = self._clock()
         if not job.strange:
             return True

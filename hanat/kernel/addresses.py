@@ -7,11 +7,11 @@ They are deprecated from the start (RFC 4862 section 5.5.4), so that the kernel 
 chooses one as the source of what this node sends for itself: such a connection would
 die with the lease.
 
-What the kernel lists is read with pyroute2; messages to add are built here, since they are
-many: pyroute2 needs 0.1 ms for one. All go to the kernel together, on a socket of our own; see
-`hanat.kernel.netlink` for why. Measured: 15 us to add an IPv4 address, 12 to remove it. IPv6
-takes longer the more there are, since the kernel joins all groups of the device anew with
-each (``ipv6_mc_up``): 20 us for the first one, 500 for the thousandth.
+Messages are built and read here, since they are many: pyroute2 needs 0.1 ms for one. All go to
+the kernel together, on a socket of our own; see `hanat.kernel.netlink` for why. Measured: 15 us
+to add an IPv4 address, 12 to remove it. IPv6 takes longer the more there are, since the kernel
+joins all groups of the device anew with each (``ipv6_mc_up``): 20 us for the first one, 500 for
+the thousandth.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
 from hanat.core.configuration import Interface
 from hanat.errors import KernelError
 from hanat.kernel.fence import KernelFence
-from hanat.kernel.netlink import HEADER, NLM_F_CREATE, NLM_F_EXCL, NetlinkClient, attribute
+from hanat.kernel.netlink import (
+    HEADER,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NetlinkClient,
+    attribute,
+    attributes,
+)
 from hanat.kernel.ports import LABEL_BYTES_MAX, Placement
 from hanat.kernel.refusals import index_of, refused
 
@@ -62,7 +68,10 @@ class KernelAddresses:
         operation = "list addresses"
         index = index_of(device, operation=operation)
         answers = self._netlink.dump(
-            RTM_GETADDR, _body(ifaddrmsg()), operation=operation, target=device
+            RTM_GETADDR,
+            _FIXED.pack(socket.AF_UNSPEC, 0, 0, 0, 0),
+            operation=operation,
+            target=device,
         )
         return frozenset(
             found for answer in answers if (found := _address_in(answer, index)) is not None
@@ -132,18 +141,18 @@ def _message(placement: Placement) -> bytes:
     return message + (attribute(_LABEL, label + b"\0") if label else b"")
 
 
-def _body(message: ifaddrmsg) -> bytes:
-    """Return the message without its header, which the client writes."""
-    message.encode()
-    return bytes(message.data[HEADER.size :])
-
-
 def _address_in(answer: bytes, index: int) -> Interface | None:
-    message = ifaddrmsg(answer)
-    message.decode()
-    if message["index"] != index:
+    family, prefix, _, _, found_on = _FIXED.unpack_from(answer, HEADER.size)
+    if found_on != index:
         return None
+    found = {
+        kind: answer[first:last]
+        for kind, first, last in attributes(answer, HEADER.size + _FIXED.size, len(answer))
+        if kind in {_ADDRESS, _LOCAL}
+    }
     # IFA_ADDRESS is the peer's address where there is one.
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    text = f"{address}/{message['prefixlen']}"
-    return IPv4Interface(text) if message["family"] == socket.AF_INET else IPv6Interface(text)
+    packed = found.get(_LOCAL) or found.get(_ADDRESS)
+    assert packed is not None, "the kernel lists an address without an address"
+    if family == socket.AF_INET:
+        return IPv4Interface((packed, prefix))
+    return IPv6Interface((packed, prefix))

@@ -56,15 +56,18 @@ class Fingerprints:
         Raises:
             KernelError: What the kernel answered instead.
         """
+        try:
+            return self._of(family, name)
+        except AbsentObjectError:
+            return None  # also if it goes while it is looked at
+
+    def _of(self, family: str, name: str) -> bytes:
         found = hashlib.blake2b(digest_size=16)
         table = attribute(_TABLE, name.encode() + b"\0")
-        try:
-            answer = self._netlink.get(
-                SUBSYSTEM << 8 | _GET_TABLE, _generic(family) + table,
-                operation="look at the rules", target=f"{family} {name}",
-            )  # fmt: skip
-        except AbsentObjectError:
-            return None
+        answer = self._netlink.get(
+            SUBSYSTEM << 8 | _GET_TABLE, _generic(family) + table,
+            operation="look at the rules", target=f"{family} {name}",
+        )  # fmt: skip
         found.update(_kept((answer, 0, len(answer)), _TABLE_KEPT))
         for part in self._walk(family, name, _GET_CHAIN, b""):
             found.update(_kept(part, _CHAIN_KEPT))
