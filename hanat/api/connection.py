@@ -73,10 +73,9 @@ class ApiConnection(web.RequestHandler):
         if self._line is not None:
             if self._force_close:
                 return
-            data = self._line = (self._line + data).lstrip(_NEWLINES)
-            if not data:
-                return
-            fine = _judge(data)
+            self._line += data
+            data = self._line.lstrip(_NEWLINES)
+            fine = _judge(data) if data or len(self._line) > LINE_BYTES_MAX else None
             if fine is None:
                 return
             if not fine:
@@ -121,7 +120,7 @@ def _judge(data: bytes) -> bool | None:
     line, newline, _ = data[: LINE_BYTES_MAX + 2].partition(b"\n")
     if newline:
         return _LINE.fullmatch(line + newline) is not None
-    if len(data) > LINE_BYTES_MAX or not b"A" <= data[:1] <= b"Z":
+    if len(data) > LINE_BYTES_MAX or not b"A" <= data[:1] <= b"Z":  # or only empty lines
         return False
     return None
 

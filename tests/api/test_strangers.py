@@ -65,7 +65,9 @@ async def test_a_request_line_may_come_byte_by_byte(served: Served) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("data", [b"G" * 9_000, b"\r\n" * 9_000 + b"x", b"get / HTTP/1.1\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"G" * 9_000, b"\r\n" * 9_000, b"\r\n" * 9_000 + b"x", b"get / HTTP/1.1\r\n"]
+)
 async def test_a_line_without_end_is_refused_before_it_fills_memory(
     served: Served, data: bytes
 ) -> None:
