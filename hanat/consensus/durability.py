@@ -37,6 +37,7 @@ KEPT_ENTRIES = 2000  # for followers that are a little late: some seconds of flo
 KEPT_BYTES = 8 << 20  # at most: or little would be gained by a cut, and the next due at once
 # A leader appends no more: whatever keeps the log from being cut, it fits its file and memory.
 LOG_BYTES_MAX = LOG_FILE_BYTES * 7 // 8
+FROM_MEMORY = "; meanwhile its memory counts: if it is restarted now, it may not vote at first"
 MOVED = (
     "recovering: the node file lists nodes {now}, this node took part last with {was}; "
     "until all nodes run with the new list, this node takes no part"
@@ -90,7 +91,7 @@ class Durability:
     def found(self) -> str:
         """What hinders this node, for operators; empty if nothing does."""
         if self.failure is not None:
-            return str(self.failure)
+            return f"{self.failure}{FROM_MEMORY if self._from_memory else ''}"
         if self.moved:
             was, now = named(self._journal.members), named(self._members)
             return MOVED.format(was=was, now=now)
@@ -178,7 +179,12 @@ class Durability:
     def tick(self) -> None:
         """Write what is new, and try the disk again when it is time to."""
         self._save()
-        if not self._working and self._clock() >= self._retry_at:
+        if self._working:
+            return
+        now = self._clock()
+        if self._vote_error is not None and now >= self._retry_vote_at:
+            self._save_beside()
+        elif now >= self._retry_at:
             self._sync()
 
     def _sync(self) -> None:
@@ -285,17 +291,32 @@ class Durability:
 
     def _save(self) -> None:
         """Save what is not saved yet, unless the disk is known to be unfit."""
-        if self._vote_error is not None and self._clock() < self._retry_vote_at:
+        if self._unsaved is None or self._vote_error is not None:
             return
-        if self._unsaved is None and self._vote_error is None:
-            return
-        term, voted_for = self.getCurrentTerm(), self.getVotedForNodeId()
         try:
-            self._journal.setCurrentTerm(term, voted_for)
+            self._journal.setCurrentTerm(*self._unsaved)
         except JournalError as error:
             self._vote_failed(error)
         else:
-            self._unsaved = self._vote_error = None
+            self._unsaved = None
+
+    def _save_beside(self) -> None:
+        """Try again what failed, beside the loop: a disk may take long to fail."""
+        self._working = True
+        facts = self.getCurrentTerm(), self.getVotedForNodeId()
+
+        def ended(error: BaseException | None) -> None:
+            self._working = False
+            if isinstance(error, JournalError):
+                self._vote_failed(error)
+            elif error is not None:
+                raise error
+            else:
+                self._vote_error = None
+                if self._unsaved == facts:
+                    self._unsaved = None
+
+        self.background(lambda: self._journal.setCurrentTerm(*facts), ended)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N802, N803 - the library's names
         """Cut the tail off."""

@@ -123,6 +123,22 @@ def test_vote_that_cannot_be_written_holds_back_no_entry_of_a_term_that_is_on_di
     assert bench.guard.durability.fit
 
 
+def test_failed_vote_is_tried_again_beside_the_loop() -> None:
+    # A disk may take half a minute to fail; a lease does not last that long.
+    bench, disk = slow()
+    journal = bench.node.journal
+    bench.run(0.6)
+    journal.facts.failing = True
+    assert not bench.ask_vote(2, term=50)
+    journal.facts.failing = False
+    bench.run(2 * RETRY_S)
+    assert journal.getCurrentTerm() < 50
+    assert not bench.ask_vote(2, term=50)
+    disk.finish()
+    assert (journal.getCurrentTerm(), journal.getVotedForNodeId()) == (50, 2)
+    assert bench.ask_vote(2, term=50)
+
+
 # -------------------------------------------------------------------- from memory
 
 
@@ -141,6 +157,8 @@ def test_node_whose_disk_fails_goes_on_from_memory_and_leaves_a_note(guard: type
     bench.append(2, term=1, after=(1, 0), entries=ENTRIES).run(0.1)
     assert acknowledged(bench)[-1] == 5
     assert "write entries to" in bench.node.core.hindrances[0]
+    if guard is Guard:
+        assert "if it is restarted now, it may not vote at first" in bench.node.core.hindrances[0]
     bench.node.kill()
     bench.node.journal.disk.failing = False
     bench.node.start()
