@@ -54,6 +54,7 @@ ROUTER_SYSCTLS = {
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
     "net.ipv4.conf.all.promote_secondaries": "1",
+    "net.ipv4.conf.all.arp_ignore": "1",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
     # A connection seen from the middle: replicated entries carry no window.
