@@ -115,6 +115,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             duration_s=profile.lease_s, margin_s=profile.margin_s, quorum=self.quorum
         )
         self.lease_changed: Callable[[int, float], None] = lambda _term, _until: None
+        self.misled: Callable[[], None] = lambda: None
         self.candidacy = Candidacy(profile, draw=rng.random)
         self.fitness, self._fitness_at = Fitness(), 0.0  # and since when
         self.complete = True
@@ -344,7 +345,10 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         """
         peer, beacon, now = heard.peer, heard.beacon, self.clock()
         self._check_term(peer, beacon.term)
+        away = not self.mesh_knows(peer)
         self._views[peer] = (beacon, now)
+        if self.leading and (away or (beacon.leads and beacon.term < self.term)):
+            self.misled()  # it may have told neighbours that it has the addresses
         if heard.echoed_at is not None:
             self._echoed_at[peer] = max(heard.echoed_at, self._echoed_at.get(peer, 0.0))
         if heard.introduced and self.promise.leader == peer:

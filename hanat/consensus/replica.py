@@ -31,6 +31,7 @@ from hanat.core.eligibility import Fitness
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import (
     BarrierApplied,
+    ClaimHeard,
     FlowsObserved,
     Input,
     JournalObserved,
@@ -114,6 +115,7 @@ class Replica:
         self._peers: PeersObserved | None = PeersObserved((), electable=False)
         self._clock_found = ""
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
+        guard.misled = lambda: on_input(ClaimHeard())
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         self._machine = _Machine(
             self._apply,

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from hanat.config.settings import NodeSettings
 from hanat.consensus.guard import Guard
 from hanat.core.inputs import Input
+from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.drift import DriftWatch
+from hanat.daemon.forward_watch import ForwardWatch
 from hanat.daemon.path_watch import PathWatch
 from hanat.daemon.rulesets import Rulesets
+from hanat.kernel.forwarding import KernelForwarding
 from hanat.kernel.ports import Links
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
@@ -49,6 +52,9 @@ class Watches:
             KernelRulesetWatch(), parts.rulesets, KernelSettings(),
             devices=interfaces.values(), feed=parts.feed,
         )  # fmt: skip
+        self._forward = ForwardWatch(
+            KernelRulesetWatch(), KernelForwarding((GATE_TABLE, TABLE)), parts.feed
+        )
         self._paths = PathWatch(
             parts.guard, parts.heard_at, parts.links,
             interfaces=interfaces, paths=parts.paths, feed=parts.feed,
@@ -58,10 +64,12 @@ class Watches:
         """Tell what is found, and what changes from here on."""
         self._devices.begin(loop)
         self._drift.begin(loop)
+        self._forward.begin(loop)
         self._paths.begin(loop)
 
     def close(self) -> None:
         """Stop."""
         self._devices.close()
         self._drift.close()
+        self._forward.close()
         self._paths.close()

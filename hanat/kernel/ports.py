@@ -152,6 +152,14 @@ class RulesetWatch(Protocol):
         ...
 
 
+class Forwarding(Protocol):
+    """What else than our tables decides what is forwarded."""
+
+    def droppers(self) -> tuple[str, ...]:
+        """Return chains of others that drop forwarded packets by default, ``ip filter FORWARD``."""
+        ...
+
+
 class KernelSettings(Protocol):
     """Settings of the kernel, by their path below ``/proc/sys``."""
 

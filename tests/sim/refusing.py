@@ -23,6 +23,7 @@ class Refusing:
         kinds: Actions that it refuses.
         queue_full: It takes no announcement.
         unsafe: The node was told that it is unsafe.
+        announced_at: When it announced last, in true time.
     """
 
     def __init__(self, node: Process) -> None:
@@ -30,6 +31,7 @@ class Refusing:
         self.rulesets: set[str] = set()
         self.kinds: tuple[type[do.Action], ...] = ()
         self.queue_full = self.unsafe = False
+        self.announced_at = 0.0
         self._in_force: Configuration | None = None
 
     def of_next_process(self) -> tuple[int, int, float]:
@@ -45,6 +47,8 @@ class Refusing:
         """Return why an action is refused, None if it is not."""
         if isinstance(action, do.ArmGate) and self.unsafe:
             self._node.world.violate(f"{self._node.node_id} is unsafe, and answers")
+        if isinstance(action, do.Announce):
+            self.announced_at = self._node.world.now
         if isinstance(action, do.Announce) and self.queue_full:
             self._node.queue.append(told.AnnouncementsRefused(action.vips))
         return REFUSED if isinstance(action, self.kinds) else None

@@ -295,6 +295,41 @@ def test_old_word_is_no_reason_to_give_up() -> None:
     assert not holds(bench)
 
 
+@pytest.mark.parametrize(
+    ("beacon", "again"),
+    [(Beacon(term=0, leads=True), True), (Beacon(term=0), False)],
+    ids=["former holder", "follower"],
+)
+def test_holder_announces_again_when_it_hears_one_that_led_before(
+    beacon: Beacon,
+    again: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    bench = Bench(Guard)
+    bench.acks = {2, 3}
+    bench.elect()
+    bench.run(6.0)  # all rounds of the takeover are over
+    told_at = announced(bench)
+    bench.hear(3, beacon, bench.node.clock())
+    bench.run(0.1)
+    assert (announced(bench) > told_at) is again
+
+
+def test_holder_announces_again_when_a_peer_is_back() -> None:
+    bench = Bench(Guard)
+    bench.acks = {2}
+    bench.elect()
+    bench.run(6.0)
+    told_at = announced(bench)
+    bench.hear(3, Beacon(term=bench.term), bench.node.clock())
+    bench.run(0.1)
+    assert announced(bench) > told_at
+
+
+def announced(bench: Bench) -> float:
+    """Return when the holder announced last."""
+    return bench.node.refusing.announced_at
+
+
 def holds(bench: Bench) -> bool:
     """Say whether the node is the holder."""
     return bench.node.role is Role.ACTIVE
