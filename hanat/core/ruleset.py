@@ -21,11 +21,11 @@ What the nodes say to each other has chains of its own: `core.cluster_chains`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain as chained
 
 from hanat.core.cluster_chains import cluster_chains
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Address, Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
 from hanat.core.notation import (
@@ -71,6 +71,7 @@ def render_ruleset(
     blocks += dispatch_maps(configuration, targets)
     blocks += [
         _prerouting_chain(configuration, ports),
+        _output_chain(configuration),
         _postrouting_chain(configuration, devices, ports),
         _events_chain(configuration, ports),
         *_input_chains(configuration),
@@ -89,35 +90,63 @@ def _prerouting_chain(configuration: Configuration, ports: Sequence[str]) -> lis
     lines = ["type nat hook prerouting priority dstnat; policy accept;"]
     if ports:
         lines.append(f"iifname != {{ {quoted(ports)} }} accept")
+    return chain("prerouting", [*lines, *_dispatch_rules(configuration)])
+
+
+def _dispatch_rules(configuration: Configuration) -> Iterator[str]:
     for version in FAMILIES:
         key = f"{IP[version]} daddr . meta l4proto . th dport"
         # A single port is more specific than a range around it.
         for name, ranges in (("listens", False), ("ranges", True)):
             if is_dispatched(configuration, version, ranges=ranges):
-                lines.append(f"{key} vmap @{name}_v{version}")
-    return chain("prerouting", lines)
+                yield f"{key} vmap @{name}_v{version}"
+
+
+def _output_chain(configuration: Configuration) -> list[str]:
+    """Let programs of the holder reach services as those of any other machine do."""
+    rules = list(_dispatch_rules(configuration))
+    if not rules:
+        return []
+    hook = "type nat hook output priority -100; policy accept;"
+    return chain("output", [hook, "fib daddr type != local accept", *rules])
 
 
 def _postrouting_chain(
     configuration: Configuration, devices: Mapping[str, str], ports: Sequence[str]
 ) -> list[str]:
     lines = ["type nat hook postrouting priority srcnat; policy accept;"]
+    towards = _first_addresses(configuration, devices)
+    lines.append("# a program of this machine: servers know the way to the address beside them")
+    lines += [
+        f'oifname "{device}" fib saddr type local {to_server} snat {family} to {address}'
+        for device, family, to_server, address in towards
+    ]
     if ports:
         lines.append(f"iifname != {{ {quoted(ports)} }} accept")
     lines.append("# a client beside the server: the answer has to come back through here")
-    for vip in configuration.vips:
-        device = devices[vip.interface]
-        for address in sorted(vip.addresses, key=lambda a: a.version):
-            family = IP[address.version]
-            lines.append(
-                f'iifname "{device}" oifname "{device}" {family} saddr {address.network} '
-                f"ct status dnat snat {family} to {address.ip}"
-            )
+    lines += [
+        f'iifname "{device}" oifname "{device}" {to_server} snat {family} to {address}'
+        for device, family, to_server, address in towards
+    ]
     lines.append("ct status dnat accept")
     lines += transit_rules(configuration, "accept")
     for match, source in masqueraded(configuration, devices):
         lines.append(f"{match} snat {IP[source.version]} to {source}")
     return chain("postrouting", lines)
+
+
+def _first_addresses(
+    configuration: Configuration, devices: Mapping[str, str]
+) -> list[tuple[str, str, str, Address]]:
+    """Return a floating address of each device and version, with what matches there."""
+    found: dict[tuple[str, int], Address] = {}
+    for vip in configuration.vips:
+        for address in vip.addresses:
+            found.setdefault((devices[vip.interface], address.version), address.ip)
+    return [
+        (device, IP[version], f"meta nfproto ipv{version} ct status dnat", address)
+        for (device, version), address in sorted(found.items(), key=lambda item: item[0])
+    ]
 
 
 def _events_chain(configuration: Configuration, ports: Sequence[str]) -> list[str]:

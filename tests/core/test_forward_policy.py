@@ -41,7 +41,7 @@ def test_a_router_with_one_device_masquerades_what_comes_in_there() -> None:
     one = replace(EDGE, vips=EDGE.vips[:1])
 
     assert entry_devices(one, EDGE.masquerades[0], DEVICES) == ("eth0",)
-    assert "fib saddr" not in text_of(one)
+    assert "fib saddr oifname" not in text_of(one)
 
 
 def test_a_vip_s_network_is_forged_elsewhere_unless_it_overlaps() -> None:

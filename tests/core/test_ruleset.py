@@ -65,18 +65,34 @@ table inet hanat {
         ip6 daddr . meta l4proto . th dport vmap @listens_v6
     }
 
+    chain output {
+        type nat hook output priority -100; policy accept;
+        fib daddr type != local accept
+        ip daddr . meta l4proto . th dport vmap @listens_v4
+        ip6 daddr . meta l4proto . th dport vmap @listens_v6
+    }
+
     chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
+        # a program of this machine: servers know the way to the address beside them
+        oifname "eth0" fib saddr type local meta nfproto ipv4 \
+ct status dnat snat ip to 203.0.113.10
+        oifname "eth0" fib saddr type local meta nfproto ipv6 \
+ct status dnat snat ip6 to 2001:db8:1::10
+        oifname "eth1" fib saddr type local meta nfproto ipv4 \
+ct status dnat snat ip to 10.11.12.1
+        oifname "eth1" fib saddr type local meta nfproto ipv6 \
+ct status dnat snat ip6 to fd00:12::1
         iifname != { "eth0", "eth1" } accept
         # a client beside the server: the answer has to come back through here
-        iifname "eth0" oifname "eth0" ip saddr 203.0.113.0/24 ct status dnat \
-snat ip to 203.0.113.10
-        iifname "eth0" oifname "eth0" ip6 saddr 2001:db8:1::/64 ct status dnat \
-snat ip6 to 2001:db8:1::10
-        iifname "eth1" oifname "eth1" ip saddr 10.11.12.0/24 ct status dnat \
-snat ip to 10.11.12.1
-        iifname "eth1" oifname "eth1" ip6 saddr fd00:12::/64 ct status dnat \
-snat ip6 to fd00:12::1
+        iifname "eth0" oifname "eth0" meta nfproto ipv4 \
+ct status dnat snat ip to 203.0.113.10
+        iifname "eth0" oifname "eth0" meta nfproto ipv6 \
+ct status dnat snat ip6 to 2001:db8:1::10
+        iifname "eth1" oifname "eth1" meta nfproto ipv4 \
+ct status dnat snat ip to 10.11.12.1
+        iifname "eth1" oifname "eth1" meta nfproto ipv6 \
+ct status dnat snat ip6 to fd00:12::1
         ct status dnat accept
         iifname { "eth1" } oifname "eth0" ip saddr { 10.11.12.0/24 } snat ip to 203.0.113.10
         iifname { "eth1" } oifname "eth0" ip6 saddr { fd00:12::/64 } \
