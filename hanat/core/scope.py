@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
-from hanat.core.configuration import PROTOCOL_NUMBERS, Configuration, Replicate
+from hanat.core.configuration import PROTOCOL_NUMBERS, Address, Configuration, Replicate
 from hanat.core.flows import RECORD_V4, ServerKey
 
 ESTABLISHED = Replicate()
@@ -22,11 +22,13 @@ class Scope:
         addresses: Packed floating addresses: a flow is asked of one, or answered to one.
         services: Of those whose policy is not the usual one, where they listen.
         ports: First and last port of every listen.
+        own: Packed addresses of this node: their flows are its kernel's alone.
     """
 
     addresses: frozenset[bytes] = frozenset()
     services: Mapping[Place, tuple[Ports, ...]] = field(default_factory=dict)
     ports: Mapping[Place, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    own: frozenset[bytes] = frozenset()
 
     @property
     def unassured(self) -> bool:
@@ -44,6 +46,25 @@ class Scope:
                 (r[4:8] in ours or r[12:16] in ours)
                 if len(r) == RECORD_V4.size
                 else (r[16:32] in ours or r[48:64] in ours)
+            )
+        ]
+
+    def foreign(self, records: list[bytes]) -> list[bytes]:
+        """Return the flows that do not begin or end on this node.
+
+        A program here that asks a floating address has an entry of its own, which the holder's,
+        with its translation, must not replace: its packets would go to a server past the holder.
+        """
+        own = self.own
+        if not own:
+            return records
+        return [
+            r
+            for r in records
+            if not (
+                (r[0:4] in own or r[8:12] in own)
+                if len(r) == RECORD_V4.size
+                else (r[0:16] in own or r[32:48] in own)
             )
         ]
 
@@ -82,6 +103,7 @@ class Scope:
         ]
         return {
             "addresses": sorted(a.hex() for a in self.addresses),
+            "own": sorted(a.hex() for a in self.own),
             "services": services,
             "ports": [
                 (protocol, address.hex(), first, last)
@@ -101,11 +123,12 @@ class Scope:
         for protocol, address, first, last in document["ports"]:
             place = (protocol, bytes.fromhex(address))
             ports[place] = (*ports.get(place, ()), (first, last))
-        return cls(frozenset(map(bytes.fromhex, document["addresses"])), services, ports)
+        addresses, own = (frozenset(map(bytes.fromhex, document[k])) for k in ("addresses", "own"))
+        return cls(addresses, services, ports, own)
 
 
-def scope_of(configuration: Configuration) -> Scope:
-    """Return what a configuration replicates."""
+def scope_of(configuration: Configuration, own: Iterable[Address] = ()) -> Scope:
+    """Return what a configuration replicates on a node with these addresses of its own."""
     services: dict[Place, tuple[Ports, ...]] = {}
     every: dict[Place, tuple[tuple[int, int], ...]] = {}
     for service in configuration.services:
@@ -118,4 +141,4 @@ def scope_of(configuration: Configuration) -> Scope:
     addresses = frozenset(
         address.ip.packed for vip in configuration.vips for address in vip.addresses
     )
-    return Scope(addresses, services, every)
+    return Scope(addresses, services, every, frozenset(a.packed for a in own) - addresses)

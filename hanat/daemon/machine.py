@@ -88,6 +88,11 @@ def check(
     }
 
 
+def own_addresses(links: Links, addresses: Addresses) -> frozenset[Address]:
+    """Return all addresses of this machine; floating ones may be among them."""
+    return frozenset(i.ip for name in links.names() for i in addresses.present(name))
+
+
 def conversation_of(settings: NodeSettings, *, links: Links, addresses: Addresses) -> Conversation:
     """Return how this node and its peers reach each other, with the devices of this machine.
 

@@ -134,6 +134,7 @@ class Daemon:
             firewall=KernelFirewall(),
             gate=KernelGate(),
         )
+        self._own = machine.own_addresses(self._adapters.links, addresses)
         self._paths = machine.check(
             settings, configuration, links=self._adapters.links, addresses=addresses
         )
@@ -274,7 +275,7 @@ class Daemon:
             await self._leave_peers()
             raise
         self._leave_will(self._configuration)
-        self._replication.start(self._configuration)
+        self._replication.start(self._configuration, self._own)
         realtime.prepare()  # not before: loading takes a second of computing, others have leases
         self._driver.begin()
         self._transport.accepting = True

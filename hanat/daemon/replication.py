@@ -9,7 +9,7 @@ from subprocess import DEVNULL, Popen
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Flows
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Address, Configuration
 from hanat.core.scope import scope_of
 from hanat.daemon import realtime
 from hanat.daemon.supervisor import python_command
@@ -40,6 +40,7 @@ class Replication:
         self, replica: Replica, guard: Guard, *, origin: int, kick: Callable[[], None]
     ) -> None:
         self._replica, self._guard, self._origin, self._kick = replica, guard, origin, kick
+        self._own: frozenset[Address] = frozenset()
         self._known_index = replica.last_index
         self._resync_at, self._resync_s, self._resynced_at = 0.0, RESYNC_S, 0.0
         self._lacking: set[int] = set()
@@ -47,14 +48,15 @@ class Replication:
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
 
-    def start(self, configuration: Configuration) -> None:
-        """Start the flow worker."""
+    def start(self, configuration: Configuration, own: frozenset[Address]) -> None:
+        """Start the flow worker; `own` are the addresses of this machine."""
+        self._own = own
         self.configure(configuration)
         self.worker.start()
 
     def configure(self, configuration: Configuration) -> None:
         """Replicate what a configuration says."""
-        self.worker.set_scope(scope_of(configuration))
+        self.worker.set_scope(scope_of(configuration, self._own))
 
     def apply(self, flows: Flows) -> None:
         """Take a committed batch."""

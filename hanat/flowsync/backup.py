@@ -110,7 +110,7 @@ class BackupSide:
             self._completed(complete)
 
     def _install(self, changes: Changes) -> None:
-        put, gone = changes
+        put, gone = map(self.scope.foreign, changes)
         self.received += len(put) + len(gone)
         self._delete(gone)
         for record in gone:
