@@ -57,6 +57,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         if items := _items(status.get(name)):
             label = {"hindrances": "hindered", "nobody": "no holder"}.get(name, name)
             facts.append((label, "; ".join(map(text, items))))
+    if missing := _items(status.get("missing")):
+        facts.append(("missing", f"own address {', '.join(map(text, missing))}"))
     refused = [peer for peer in _tables(status.get("peers")) if peer.get("refused")]
     facts += [("refused", f"{text(p.get('name'))}: {text(p.get('refused'))}") for p in refused]
     return [

@@ -257,6 +257,7 @@ class NodeStatus:
     handicap: int = 0
     nobody: tuple[str, ...] = ()
     unannounced: int = 0
+    missing: tuple[str, ...] = ()  # this node's own addresses that no device has
     restored: int = 0  # floating addresses put back after another program removed them
 
     def to_document(self) -> dict[str, Any]:

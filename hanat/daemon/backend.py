@@ -35,7 +35,7 @@ from hanat.daemon.reconciling import Reconciling
 from hanat.daemon.shown_services import ShownServices
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
-from hanat.mesh.sockets import MeshSockets
+from hanat.mesh.sockets import MeshSockets, missing
 
 SWITCHOVER_S_MAX = 5.0
 DESCRIPTION_MAX = 500
@@ -117,6 +117,7 @@ class DaemonBackend:
             mesh=MeshStatus(p.mesh.counts.sent, p.mesh.counts.unsent, p.mesh.counts.heard),
             transitions=s.transitions,
             restored=s.restored,
+            missing=tuple(map(str, missing(p.settings.myself.addresses))),
             repairs=s.repairs,
         )
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
+from hanat.core.configuration import Address
 from hanat.core.inputs import CarrierObserved, Input, RemovalObserved
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, Links
+from hanat.mesh.sockets import missing
+
+log = logging.getLogger(__name__)
 
 AGAIN_S = 0.5
 
@@ -20,6 +25,7 @@ class DeviceWatch:
         interfaces: Logical name to kernel device.
         feed: Takes inputs of the core.
         usable: Takes a device, and whether it has a carrier, before the core hears of it.
+        own: Addresses of this node on its paths: what takes them away takes the path.
     """
 
     def __init__(
@@ -29,9 +35,11 @@ class DeviceWatch:
         *,
         feed: Callable[[Input], None],
         usable: Callable[[str, bool], None],
+        own: Collection[Address] = (),
     ) -> None:
         self._links, self._interfaces = links, interfaces
         self._feed, self._usable = feed, usable
+        self._own, self._missing = frozenset(own), frozenset[Address]()
         self._again: asyncio.TimerHandle | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,14 +60,28 @@ class DeviceWatch:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        gone: frozenset[Address] = frozenset()
         for change in self._watch.read():
             match change:
                 case CarrierChanged(device, carrier):
                     self._carrier(device, carrier=carrier)
                 case AddressRemoved(device, address):
+                    gone |= {address.ip}
                     self._tell(device, partial(RemovalObserved, address=address))
+        if self._missing or gone & self._own:
+            self._look_at_own()
         if self._watch.stale:
             self._again = self._loop.call_later(AGAIN_S, self._read)
+
+    def _look_at_own(self) -> None:
+        """Say which of this node's own addresses are gone or back; sockets on them go on then."""
+        was, self._missing = self._missing, frozenset(missing(self._own))
+        for address in sorted(self._missing - was, key=str):
+            log.error(
+                "own_address=%s found=removed to_do='add it again: its path is dead'", address
+            )
+        for address in sorted(was - self._missing, key=str):
+            log.info("own_address=%s found=back", address)
 
     def _carrier(self, device: str, *, carrier: bool) -> None:
         self._usable(device, carrier)

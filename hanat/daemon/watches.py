@@ -47,7 +47,10 @@ class Watches:
 
     def __init__(self, parts: WatchParts) -> None:
         interfaces = parts.settings.interfaces
-        self._devices = DeviceWatch(parts.links, interfaces, feed=parts.feed, usable=parts.usable)
+        self._devices = DeviceWatch(
+            parts.links, interfaces, feed=parts.feed, usable=parts.usable,
+            own=parts.settings.myself.addresses,
+        )  # fmt: skip
         self._drift = DriftWatch(
             KernelRulesetWatch(), parts.rulesets, KernelSettings(),
             devices=interfaces.values(), feed=parts.feed,

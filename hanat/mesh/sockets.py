@@ -10,9 +10,10 @@ no router had them (RFC 5082; `core.cluster_chains`).
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -190,3 +191,18 @@ def prefer_ttl(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, TTL)
     else:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)
+
+
+def missing(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Return those of some addresses that no device of this machine has."""
+    return tuple(address for address in addresses if not _is_here(address))
+
+
+def _is_here(address: Address) -> bool:
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.bind((str(address), 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+    return True

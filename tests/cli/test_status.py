@@ -101,6 +101,11 @@ def test_trouble_names_lateness_and_what_other_programs_changed() -> None:
     )
 
 
+def test_own_address_that_is_gone_is_shown() -> None:
+    document = HOLDER.to_document() | {"missing": ["203.0.113.11"]}
+    assert "missing    own address 203.0.113.11" in status_lines(document)
+
+
 def test_peer_that_is_refused_is_shown_with_the_reason() -> None:
     document = HOLDER.to_document()
     document["peers"][1]["refused"] = "node 3 has nodes 1, 2, 3, 4, 5"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
 from chaos import topology
 from chaos.lab import Lab
+from hanat.config import load_node
 from tests.cluster.conftest import PUBLIC, Echo, replicated
 
 pytestmark = pytest.mark.cluster
@@ -56,6 +58,41 @@ def test_setting_that_was_right_is_put_back_and_counted(lab: Lab) -> None:
     lab.wait_for(lambda: lab.exec_in(holder, ["cat", file]).stdout == "1\n", 10, "forwarding")
     lab.wait_for(lambda: repairs(lab, holder) == {"sysctl": 1}, 5, "the count")
     assert "sysctl=net.ipv4.ip_forward found=0 action=set_to_1" in lab.log(holder)
+
+
+def test_own_address_that_a_network_restart_takes_away_costs_neither_it_nor_the_path(
+    lab: Lab,
+) -> None:
+    holder = lab.wait_for_holder()
+    peer = next(name for name in lab.nodes if name != holder)
+    own = str(load_node(lab.folder / holder / "node.toml").myself.addresses[0])
+    place = next(
+        line.split()
+        for line in lab.exec_in(holder, ["ip", "-o", "addr"]).stdout.splitlines()
+        if f" {own}/" in line
+    )
+    change = [place[3], "dev", place[1]]
+    assert lab.exec_in(holder, ["ip", "addr", "del", *change]).returncode == 0
+    lab.wait_for(lambda: status_of(lab, holder)["missing"] == [own], 5, "the status")
+    assert lab.exec_in(holder, ["ip", "addr", "add", *change]).returncode == 0
+    lab.wait_for(lambda: status_of(lab, holder)["missing"] == [], 5, "the status")
+    lab.wait_for(lambda: f"own_address={own} found=back" in lab.log(holder), 5, "the log")
+
+    def path_works() -> bool:
+        paths = next(p for p in status_of(lab, peer)["peers"] if p["name"] == holder)["paths"]
+        heard_s = next(p["beacon_s"] for p in paths if p["address"] == own)
+        return heard_s is not None and heard_s < 1.0
+
+    lab.wait_for(path_works, 5, "beacons on the path")
+    assert lab.wait_for_holder() == holder
+    lab.wait_for(lambda: lab.switchover(peer)[0] == 200, 10, "a switchover")
+    assert f" {own}/" in lab.exec_in(holder, ["ip", "-o", "addr"]).stdout
+
+
+def status_of(lab: Lab, node: str) -> dict[str, Any]:
+    """Return a node's status, empty lists where it does not answer."""
+    status = lab.status(node)
+    return {"missing": None, "peers": []} if status is None else dict(status)
 
 
 def wait_for_tables(lab: Lab, node: str) -> None:
