@@ -148,7 +148,7 @@ NEMESES = (
     Nemesis("silent-network-two", "the same while another node is dead", FEW, _silence_of_two,
             (4.5, 5.0), three=True),
     Nemesis("forward-drop", "another program sets the FORWARD policy to drop, as Docker does",
-            (*FEW, "all"), _drop_forwarded, pairs=True),
+            (*FEW, "all"), _drop_forwarded, (1.5, 2.5), pairs=True),
     Nemesis("conntrack-full", "no room in the table of connections", ("all",), _fill_table,
             (1.5, 2.5), needs="conntrack"),
     Nemesis("nft-flush", "somebody flushes all rules, under new flows", FEW, _flush_rules,

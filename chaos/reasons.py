@@ -62,7 +62,7 @@ FITTING = {
     "restart": _fitting(RELEASED, {SHUTDOWN}),
 }
 """By nemesis; of others, what they lead to is not known beforehand."""
-WORDS = {"link": "no carrier", "silent": "silent"}
+WORDS = {"link": "no carrier", "silent": "silent", "forward": "forward"}
 """By family: what the holder before has to have found, if it was hindered."""
 DEAF = _fitting({DEPOSED, STEPPED_DOWN}, LOST)
 MUTE = _fitting({SILENCE}, LOST)
