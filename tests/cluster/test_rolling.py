@@ -16,7 +16,7 @@ from chaos.configs import cluster_toml
 from chaos.history import Fault, History
 from chaos.lab import Lab
 from chaos.topology import floating
-from chaos.traffic import TCP, UDP, Traffic
+from chaos.traffic import TCP, UDP, UDP_V6, Traffic
 
 pytestmark = pytest.mark.cluster
 
@@ -97,5 +97,5 @@ def test_rolling_upgrade_under_traffic_loses_no_connection(calm_lab: Lab) -> Non
     worst = max(found, key=lambda outage: outage.outage_ms)
     where = f"{worst.workload}, {worst.window}"
     sys.stdout.write(f"\nrolling upgrade: worst outage {worst.outage_ms:.0f} ms ({where})\n")
-    udp = {w.name for w in UDP}
+    udp = {w.name for w in (*UDP, *UDP_V6)}
     assert {o.window: o.lost for o in found if o.workload in udp and o.lost} == {}

@@ -14,7 +14,7 @@ from chaos.history import Fault, History
 from chaos.lab import Lab
 from chaos.netns import entered
 from chaos.topology import SWITCH, floating
-from chaos.traffic import TCP, UDP, Traffic
+from chaos.traffic import TCP, UDP, UDP_V6, Traffic
 from hanat.config import load_node, parse_cluster, read_key
 from hanat.core.identity import Identity
 from hanat.mesh.release import DATAGRAM_BYTES, MAGIC, open_release
@@ -60,7 +60,8 @@ def test_daemon_killed_alone_loses_no_flow_and_its_node_comes_back(lab: Lab) -> 
     ):
         assert verdict.valid is True, verdict
     lost = {o.workload: o.lost for o in checkers.outages(history, cut)}
-    assert {w.name: lost[w.name] for w in UDP} == {w.name: 0 for w in UDP}
+    names = [w.name for w in (*UDP, *UDP_V6)]
+    assert {name: lost[name] for name in names} == dict.fromkeys(names, 0)
 
 
 @contextmanager
