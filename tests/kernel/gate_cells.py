@@ -21,6 +21,7 @@ WAIT_S = 0.03
 TRIES_MAX = 300  # bounds a test that fails; what is awaited comes at the first or second
 TRIES_REFUSED = 3  # one could be lost for another reason
 OUTSIDE_PORT = 7000
+OWN_PORT = 7022  # of a router; those of the cluster are for its peers only
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Cells:
         self._outside = network.open_socket("client", family_of(a.client), socket.SOCK_DGRAM)
         self._outside.bind((a.client, OUTSIDE_PORT))
         self._own = network.open_socket("r1", family_of(a.own), socket.SOCK_DGRAM)
-        self._own.bind((a.own, 7412))
+        self._own.bind((a.own, OWN_PORT))
         self._flows = {"established " + name: flow for name, flow in self._make_flows().items()}
         self._ping = Ping(network, "client", a.vip)
         for flow in self._flows.values():
@@ -193,7 +194,7 @@ class Cells:
     def ask(self, expected: dict[str, bool]) -> dict[str, bool]:
         """Return what is true; `expected` only says how patiently to ask."""
         network, a = self._network, self._a
-        mesh = Flow(network, "client", self._own, (a.own, 7412))
+        mesh = Flow(network, "client", self._own, (a.own, OWN_PORT))
         outward = Flow(network, "r1", self._outside, (a.client, OUTSIDE_PORT))
         cells: dict[str, Callable[[], bool]] = {
             **{name: flow.passes for name, flow in self._flows.items()},
