@@ -7,8 +7,9 @@ private addresses. Two chains close that.
 *arrival*, before translation, looks at where a packet comes in:
 
 - A source address that lives behind another device of hanat is forged. What the network of a
-  vip says of that is held against every packet; what the routing table says (as in RFC 3704,
-  "feasible path": only another device of hanat is a reason) against the first of each flow.
+  vip says of that is held against every packet; what the routing table says against the first
+  of each flow (RFC 3704). Not where it names a device that masqueraded traffic leaves by: that
+  is where the default route leads, and of two ways to the outside a client may come by either.
 - An address of this machine is reached by its own device only (RFC 1122 section 3.3.4.2 calls it
   the strong end system model). Services may name other devices, ``from`` in the file.
 
@@ -224,7 +225,8 @@ def _arrival_of(
         if (networks := networks_of(forged, version))
     ]
     lines.append("ct state established,related,untracked accept")
-    if others := sorted({devices[other] for other in elsewhere}):
+    outside = {devices[masquerade.interface] for masquerade in configuration.masquerades}
+    if others := sorted({devices[other] for other in elsewhere} - outside):
         elsewhere_by_route = f"fib saddr oifname {{ {quoted(others)} }} counter drop"
         lines += [f"{placed} {elsewhere_by_route}" for placed in PLACED]
     lines += _asked(configuration, devices, name)

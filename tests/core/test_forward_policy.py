@@ -44,6 +44,15 @@ def test_a_router_with_one_device_masquerades_what_comes_in_there() -> None:
     assert "fib saddr oifname" not in text_of(one)
 
 
+def test_clients_may_come_by_either_of_two_ways_to_the_outside() -> None:
+    other = Masquerade((ip_network("10.11.12.0/24"),), (DMZ.addresses[0].ip,), "dmz")
+    text = text_of(replace(THREE, masquerades=(*EDGE.masquerades, other)), THREE_DEVICES)
+
+    for outside in ("public", "dmz"):
+        chain = text[text.index(f"chain arrival/{outside}") :].partition("}\n\n")[0]
+        assert 'fib saddr oifname { "eth1" } counter drop' in chain
+
+
 def test_a_vip_s_network_is_forged_elsewhere_unless_it_overlaps() -> None:
     wide = replace(DMZ, addresses=(ip_interface("10.11.0.9/16"),))
     text = text_of(replace(EDGE, vips=(*EDGE.vips, wide)), THREE_DEVICES)

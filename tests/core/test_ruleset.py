@@ -124,8 +124,6 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
         ip saddr { 203.0.113.0/24 } counter drop
         ip6 saddr { 2001:db8:1::/64 } counter drop
         ct state established,related,untracked accept
-        ip saddr != 0.0.0.0 fib saddr oifname { "eth0" } counter drop
-        ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth0" } counter drop
         fib daddr type { local, broadcast, anycast } \
 fib daddr . iif type != { local, broadcast, anycast } counter drop
     }
