@@ -162,10 +162,13 @@ class KernelConntrack:
         self._renewal, self._timing = Writer(renewal_message), Writer(timeout_message)
         self._burst: Burst | None = None
         self._sender: socket.socket | None = None
+        # Kept open: this is asked every second, and to close one costs others (`KernelCapture`).
+        self._asking = NetlinkClient(NETLINK_NETFILTER)
         self._unused: list[socket.socket] = []  # of captures that were closed
 
     def close(self) -> None:
         """Release the descriptors; the next call opens others."""
+        self._asking.close()
         for opened in (self._sender, *self._unused):
             if opened is not None:
                 opened.close()
@@ -255,16 +258,13 @@ class KernelConntrack:
 
     def statistics(self) -> TableStatistics:
         """See `ports.Conntrack.statistics`."""
-        netlink = NetlinkClient(NETLINK_NETFILTER)
+        answers = self._asking.dump(
+            CT_GET_STATS_CPU, dump_message(), operation="read statistics", target="conntrack"
+        )
         try:
-            answers = netlink.dump(
-                CT_GET_STATS_CPU, dump_message(), operation="read statistics", target="conntrack"
-            )
             limit = int((SETTINGS / "nf_conntrack_max").read_text())
         except OSError as error:
             raise _refusal(error, "read the limit of flows") from error
-        finally:
-            netlink.close()
         counted = [statistics_of(answer) for answer in answers]
         return TableStatistics(
             entries=self.count(),
