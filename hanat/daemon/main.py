@@ -312,6 +312,7 @@ class Daemon:
             WatchParts(
                 self._settings, self._guard, self._rulesets, self._adapters.links, self._paths,
                 self._mesh.heard_at, self._feed, self._usable,
+                lambda: self._driver.snapshot.configuration.vips,
             )
         )  # fmt: skip
         watches.begin(loop)

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from hanat.config.settings import NodeSettings
 from hanat.consensus.guard import Guard
+from hanat.core.configuration import FloatingAddress
 from hanat.core.inputs import Input
 from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.daemon.claim_watch import ClaimWatch
 from hanat.daemon.devices import DeviceWatch
 from hanat.daemon.drift import DriftWatch
 from hanat.daemon.forward_watch import ForwardWatch
 from hanat.daemon.path_watch import PathWatch
 from hanat.daemon.rulesets import Rulesets
+from hanat.kernel.claims import KernelClaims
 from hanat.kernel.forwarding import KernelForwarding
 from hanat.kernel.ports import Links
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
@@ -30,6 +33,7 @@ class WatchParts:
         heard_at: Returns when a peer was heard last on a path [s], None if never.
         feed: Takes inputs of the core.
         usable: Takes a device, and whether it has a carrier, before the core hears of it.
+        vips: Returns the floating addresses of the configuration in force.
     """
 
     settings: NodeSettings
@@ -40,6 +44,7 @@ class WatchParts:
     heard_at: Callable[[int, int | None], float | None]
     feed: Callable[[Input], None]
     usable: Callable[[str, bool], None]
+    vips: Callable[[], tuple[FloatingAddress, ...]]
 
 
 class Watches:
@@ -58,6 +63,7 @@ class Watches:
         self._forward = ForwardWatch(
             KernelRulesetWatch(), KernelForwarding((GATE_TABLE, TABLE)), parts.feed
         )
+        self._claims = ClaimWatch(KernelClaims(interfaces.values()), parts.vips, parts.feed)
         self._paths = PathWatch(
             parts.guard, parts.heard_at, parts.links,
             interfaces=interfaces, paths=parts.paths, feed=parts.feed,
@@ -68,6 +74,7 @@ class Watches:
         self._devices.begin(loop)
         self._drift.begin(loop)
         self._forward.begin(loop)
+        self._claims.begin(loop)
         self._paths.begin(loop)
 
     def close(self) -> None:
@@ -75,4 +82,5 @@ class Watches:
         self._devices.close()
         self._drift.close()
         self._forward.close()
+        self._claims.close()
         self._paths.close()

@@ -152,6 +152,26 @@ class RulesetWatch(Protocol):
         ...
 
 
+class Claims(Protocol):
+    """Other machines that claim an address, by ARP or neighbour advertisement."""
+
+    def watch(self, addresses: Iterable[Address]) -> tuple[int, ...]:
+        """Listen for claims of these, of no others; return descriptors that become readable.
+
+        Raises:
+            NotPermittedError: CAP_NET_RAW is missing.
+        """
+        ...
+
+    def read(self) -> bool:
+        """Say whether there was a claim since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
 class Forwarding(Protocol):
     """What else than our tables decides what is forwarded."""
 
