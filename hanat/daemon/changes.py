@@ -38,7 +38,7 @@ from hanat.errors import (
 )
 
 COMMIT_S_MAX = 5.0  # a healthy commit takes some milliseconds
-REPORT_S_MAX = 5.0  # for a large ruleset on a busy machine
+REPORT_S_MAX = 10.0  # for a large ruleset on a busy machine
 LOOK_S = 0.02
 THREAD_S_MAX = 10.0
 # To try a ruleset out keeps the gate from being armed for as long, when the machine is busy: a

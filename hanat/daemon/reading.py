@@ -23,6 +23,7 @@ from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.gate import render_gate
 from hanat.core.ruleset import render_ruleset
+from hanat.daemon.realtime import hurried, uncollected
 from hanat.daemon.supervisor import python_command
 from hanat.errors import ConfigError
 
@@ -73,7 +74,8 @@ def read(text: str, *, file: str, devices: Mapping[str, str], conversation: Conv
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("reader found=%r action=read_in_thread", str(error))
         return _read(text, file, devices, conversation)
-    answer: Read | ConfigError = pickle.loads(found.stdout)  # noqa: S301 - of our own process
+    with hurried(), uncollected():
+        answer: Read | ConfigError = pickle.loads(found.stdout)  # noqa: S301 - of our own process
     if isinstance(answer, ConfigError):
         raise answer
     return answer

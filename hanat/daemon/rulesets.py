@@ -21,6 +21,7 @@ from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.core.steps import SLICE_BYTES, Steps, steps, without_services
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.reading import Read, Scripts, read, render
+from hanat.daemon.realtime import hurried
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall
 
@@ -158,18 +159,21 @@ class Rulesets:
     def _try_now(self, configuration: Configuration, bytes_max: int | None) -> None:
         gate, ruleset = self._scripts(configuration)
         there = self._in_force
-        plan = steps(there.ruleset, ruleset) if there.ruleset else None
+        plan = _planned(there.ruleset, ruleset)
         # The switch of a large change leads to chains that are not there yet.
         found = [ruleset] if plan is None else [*(plan.builds or [plan.switch])]
         scripts = [gate if gate != there.gate else "", *found]
         if bytes_max is not None and sum(map(len, scripts)) > bytes_max:
             return
-        for script in scripts:
-            if script:
+        with hurried():
+            for script in filter(None, scripts):
                 self._firewall.check(script)
 
     def _install_now(self, configuration: Configuration) -> None:
-        gate, ruleset = self._scripts(configuration)
+        with hurried():
+            self._bring(configuration, *self._scripts(configuration))
+
+    def _bring(self, configuration: Configuration, gate: str, ruleset: str) -> None:
         there = self._in_force
         self._forget(self._changed())
         was = there.scripts if there.whole else None
@@ -201,13 +205,13 @@ class Rulesets:
     def _replace(self, ruleset: str) -> None:
         """Bring a ruleset into force, or leave the one that is."""
         there = self._in_force
-        plan = steps(there.ruleset, ruleset) if there.ruleset else None
+        plan = _planned(there.ruleset, ruleset)
         if plan is None:
             there.ruleset = ""
             first = ruleset if len(ruleset) <= SLICE_BYTES else without_services(ruleset)
             self._firewall.apply(first)
             there.ruleset = first
-            plan = steps(first, ruleset)
+            plan = _planned(first, ruleset)
         assert plan is not None, "what a ruleset is without its services can become that ruleset"
         self._follow(plan)
         there.ruleset = ruleset
@@ -234,7 +238,8 @@ class Rulesets:
 
     def _changed(self) -> list[tuple[str, str]]:
         known = self._in_force.prints
-        return [t for t, wanted in known.items() if self._firewall.fingerprint(*t) != wanted]
+        with hurried():
+            return [t for t, wanted in known.items() if self._firewall.fingerprint(*t) != wanted]
 
     def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
         """Compare our tables with what was installed; tell what became of those that differ."""
@@ -258,3 +263,10 @@ class Rulesets:
 
     def _is_there(self, family: str, name: str) -> bool:
         return self._firewall.fingerprint(family, name) is not None
+
+
+def _planned(old: str, new: str) -> Steps | None:
+    if not old:
+        return None
+    with hurried():
+        return steps(old, new)

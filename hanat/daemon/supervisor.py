@@ -65,7 +65,7 @@ SILENCES_MAX = 5
 
 SUPERVISOR, DAEMON = "hanat.daemon.supervisor", "hanat.daemon"  # what a node runs
 
-PRIORITY = 1  # the daemon's: what it does not do any more must not wait for others
+PRIORITY = 2  # the daemon's: what it does not do any more must not wait for others
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 

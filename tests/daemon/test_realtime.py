@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import sys
 
 import pytest
 
+from hanat.daemon import realtime
 from hanat.kernel.facts import capabilities
 
 SETTLED = """
@@ -39,3 +42,20 @@ def test_without_the_permission_nothing_is_locked() -> None:
     done = settled(prefix=("setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"))
     assert "memory=unlocked found='RLIMIT_MEMLOCK is 1048576 bytes'" in done.stderr
     assert done.stdout == "0\n"
+
+
+def test_thread_that_hurries_goes_back_to_what_it_was_and_collects_again() -> None:
+    before = os.sched_getscheduler(0)
+    with realtime.hurried(), realtime.uncollected():
+        assert not gc.isenabled()
+        if "CAP_SYS_NICE" in capabilities():
+            assert os.sched_getscheduler(0) == os.SCHED_RR
+    assert gc.isenabled()
+    assert os.sched_getscheduler(0) == before
+
+
+def test_what_is_made_uncollected_is_never_looked_at_again() -> None:
+    with realtime.uncollected():
+        made = [[number] for number in range(1000)]
+    assert not {id(one) for one in made} & {id(one) for one in gc.get_objects()}
+    gc.unfreeze()
