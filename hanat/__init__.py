@@ -6,4 +6,4 @@ it. Configuration and connection state are replicated through Raft, so whoever
 takes over has every committed connection already in its kernel.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
