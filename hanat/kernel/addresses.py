@@ -82,9 +82,10 @@ class KernelAddresses:
         wanted: list[Placement] = []
         bodies: list[bytes] = []
         refusals: list[KernelError] = []
+        indexes: dict[str, int] = {}
         for placement in placements:
             try:
-                bodies.append(_message(placement))
+                bodies.append(_message(placement, indexes))
             except KernelError as error:
                 refusals.append(error)
             else:
@@ -124,7 +125,7 @@ class KernelAddresses:
         self._fence.remove((placement.device, placement.address) for placement in placements)
 
 
-def _message(placement: Placement) -> bytes:
+def _message(placement: Placement, indexes: dict[str, int]) -> bytes:
     address, label = placement.address, placement.label.encode()
     operation = f"add {address}"
     if len(label) > LABEL_BYTES_MAX:
@@ -133,7 +134,9 @@ def _message(placement: Placement) -> bytes:
             to_do=f"label {placement.label} is longer than {LABEL_BYTES_MAX} bytes",
         )  # fmt: skip
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    index = index_of(placement.device, operation=operation)
+    if placement.device not in indexes:
+        indexes[placement.device] = index_of(placement.device, operation=operation)
+    index = indexes[placement.device]
     message = _FIXED.pack(family, address.network.prefixlen, 0, 0, index)
     message += attribute(_LOCAL, address.ip.packed) + attribute(_ADDRESS, address.ip.packed)
     if address.version == 6:

@@ -83,11 +83,14 @@ class KernelFence:
         bodies: list[bytes] = []
         indexes: set[int] = set()
         first: KernelError | None = None
+        known: dict[str, int] = {}
         for device, address in addresses:
             try:
-                index = index_of(device, operation=f"remove {address}")
+                if device not in known:
+                    known[device] = index_of(device, operation=f"remove {address}")
             except AbsentObjectError:
                 continue
+            index = known[device]
             wanted.append((device, address))
             bodies.append(_removal(address, index))
             if address.version == 4:
