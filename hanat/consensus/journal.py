@@ -90,9 +90,12 @@ class Journal:
         self.report = loaded.report
         self.before_cut: Callable[[], None] = lambda: None
         self.log_bytes = sum(map(_size_of, self._entries))  # about as much as on disk
-        self._durable = self._issued = self._last
+        self._issued = self._last
+        self._durable = min(self._last, vote.value.durable)
         self._batch: _Batch | None = None  # that runs
-        self._anew = not self._entries  # the next batch writes the whole log
+        # The next batch writes the whole log: what was read may be what a process before this
+        # one wrote and could not sync, and the kernel says of that only once that it failed.
+        self._anew = True
         self._shorter = False  # it was cut, and the disk has not heard of it
         self._closed = False
 

@@ -96,8 +96,6 @@ def _open(directory: Path, files: Files, lock: int, present: Vote, log_bytes: in
         _check_files(directory)
         loaded = load(directory, file)
         descriptors = [files.open(directory / name) for name in NAMES]
-        # What a process wrote that was killed before its sync.
-        files.sync(descriptors[file.value.active])
         _resume(file, present, loaded)
     except BaseException:
         for fd in descriptors:
@@ -159,7 +157,6 @@ def _resume(file: VoteFile, present: Vote, loaded: Loaded) -> None:
         cluster=present.cluster or was.cluster,
         recovering=was.recovering or was.volatile,
         volatile=False,
-        durable=loaded.last,
     )
     if was.volatile:
         found = "the disk failed, and what was acknowledged meanwhile went with the process"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec, module_from_spec
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from hanat.consensus.log import LOG_FILE_BYTES
 from hanat.consensus.opening import open_journal
 from hanat.consensus.store import SnapshotStore
 from hanat.errors import JournalError, StartupError
-from tests.consensus.disks import Failing, Full, Quick
+from tests.consensus.disks import Failing, Full, LosingPower, Quick
 from tests.consensus.journals import (
     LOG_BYTES,
     OPERATIONS,
@@ -41,6 +42,7 @@ from tests.consensus.journals import (
 SYNC_UNTIL_KILLED = """
 import sys
 from pathlib import Path
+from random import Random
 from hanat.consensus.codec import wrap
 from hanat.consensus.opening import open_journal
 journal = open_journal(Path(sys.argv[1]))
@@ -345,6 +347,7 @@ def test_failed_sync_makes_nothing_durable_and_the_next_writes_all(
     model = write_log(tmp_path / "alive", 20, first=10)
     disk = Failing(code)
     with opened(tmp_path / "alive", files=disk) as journal:
+        journal.sync()
         model = fill(journal, model, ["add", "trim", "add"])
         disk.fail_at, disk.lasting = disk.changes + 1, True
         for _ in range(3):
@@ -359,6 +362,40 @@ def test_failed_sync_makes_nothing_durable_and_the_next_writes_all(
     with opened(tmp_path / "killed") as journal:
         assert model.holds(journal)
         assert journal.report == ""
+
+
+class Forgetting(LosingPower):
+    """A disk whose kernel says once that a sync failed, and then takes the pages for clean."""
+
+    failing = False
+
+    def sync(self, fd: int) -> None:
+        if self.failing:
+            self._inodes[self._open[fd]].changes.clear()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(fd)
+
+
+def test_what_a_process_before_could_not_sync_is_written_anew(tmp_path: Path) -> None:
+    disk = Forgetting()
+    journal = open_journal(tmp_path / "alive", files=disk, log_bytes=LOG_BYTES)
+    journal.recovered()
+    fill(journal, Model(), ["add"] * 3 + ["sync"])
+    journal.setCurrentTerm(5, 1)
+    fill(journal, Model(following=4, made=3), ["add"] * 2)
+    disk.failing = True
+    with pytest.raises(JournalError, match="write entries"):
+        journal.sync()
+    kill(journal)
+    disk.failing = False
+    with opened(tmp_path / "alive", files=disk) as journal:
+        assert (journal[-1][1], journal.durable_index) == (5, 3)
+        journal.sync()
+        assert journal.durable_index == 5
+        (tmp_path / "left/journal").mkdir(parents=True)
+        disk.lose_power(Random(1), tmp_path / "left/journal")
+        with opened(tmp_path / "left") as left:
+            assert left[:] == journal[:]
 
 
 def test_killed_while_the_log_is_written_anew_leaves_the_old_or_the_new(tmp_path: Path) -> None:
@@ -394,76 +431,3 @@ def test_failing_disk_never_tears_both_copies_of_the_vote(tmp_path: Path, change
         disk.fail_at = None
     with opened(tmp_path / "killed") as journal:
         assert vote_of(journal) in {(0, None), (7, 2)}
-
-
-# ------------------------------------------------------------------- refused at start
-
-
-def test_second_hanat_on_one_data_dir_is_refused(tmp_path: Path) -> None:
-    refused = pytest.raises(StartupError, match="another hanat uses it; stop the other one")
-    with opened(tmp_path), refused:
-        open_journal(tmp_path)
-    with opened(tmp_path):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("node_id", "cluster", "found"),
-    [(2, "berlin", "it belongs to node 1"), (1, "hamburg", "it belongs to cluster 'berlin'")],
-)
-def test_journal_of_another_node_or_cluster_is_refused(
-    tmp_path: Path, node_id: int, cluster: str, found: str
-) -> None:
-    open_journal(tmp_path, node_id=1, cluster="berlin", log_bytes=LOG_BYTES).close()
-    with pytest.raises(StartupError, match=found):
-        open_journal(tmp_path, node_id=node_id, cluster=cluster)
-    open_journal(tmp_path, node_id=1, cluster="berlin").close()
-
-
-def test_journal_of_nobody_is_adopted(tmp_path: Path) -> None:
-    open_journal(tmp_path, log_bytes=LOG_BYTES).close()
-    open_journal(tmp_path, node_id=1, cluster="berlin").close()
-    with pytest.raises(StartupError, match="it belongs to node 1"):
-        open_journal(tmp_path, node_id=2)
-
-
-def test_log_of_another_node_is_refused(tmp_path: Path) -> None:
-    for node_id in (1, 2):
-        journal = open_journal(tmp_path / str(node_id), node_id=node_id, log_bytes=LOG_BYTES)
-        journal.add(NO_OP, 1, 1)
-        journal.sync()
-        kill(journal)
-    shutil.copy(tmp_path / "2/journal/log.1", tmp_path / "1/journal/log.1")
-    with pytest.raises(StartupError, match="it belongs to node 2, not to 1"):
-        open_journal(tmp_path / "1", node_id=1)
-
-
-@pytest.mark.parametrize("vote", [b"", b"hanatvot\x02\x00".ljust(8192, b"\0")])
-def test_journal_of_the_format_before_is_refused_with_what_to_do(
-    tmp_path: Path, vote: bytes
-) -> None:
-    directory = tmp_path / "journal"
-    directory.mkdir()
-    (directory / "vote").write_bytes(vote)
-    if not vote:
-        (directory / "00000000000000000001.log").write_bytes(b"hanatlog")
-    was = {path.name: path.read_bytes() for path in directory.iterdir()}
-    with pytest.raises(StartupError, match=r"stop all nodes, move journal and snapshot in"):
-        open_journal(tmp_path)
-    (directory / "lock").unlink()
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == was
-
-
-def test_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("")
-    with pytest.raises(StartupError, match=r"state.*: Not a directory; make the data directory"):
-        open_journal(tmp_path / "state")
-
-
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO])
-def test_disk_that_cannot_be_written_is_refused(tmp_path: Path, code: int) -> None:
-    disk = Failing(code)
-    disk.fail_at = 1
-    with pytest.raises(StartupError, match="make the data directory readable and writable"):
-        open_journal(tmp_path, files=disk)
-    open_journal(tmp_path, log_bytes=LOG_BYTES).close()

@@ -72,8 +72,10 @@ def test_batch_that_was_not_written_whole_is_cut_off_and_told(tmp_path: Path) ->
     data = path.read_bytes()
     torn = data.rindex(MARKER)
     path.write_bytes(data[: torn + 30] + bytes(len(data) - torn - 30))
+    was = contents(tmp_path)
     with opened(tmp_path) as journal:
         assert tuple(journal[:]) == model.entries[:-1]
+    restore(tmp_path, was)
     path.write_bytes(data[: torn + 50] + bytes(len(data) - torn - 50))
     with opened(tmp_path) as journal:
         assert tuple(journal[:]) == model.entries[:-1]
