@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import pytest
 
 from chaos import demo
 from chaos.api import Status
 from chaos.errors import LabError
 from chaos.lab import Lab
+from hanat.core.status import PeerStatus
 
 
 class Rejoining(Lab):
@@ -28,9 +31,11 @@ class Rejoining(Lab):
         """What the node says."""
         holds = name == ("r1" if self.moved else "r2")
         lacks = self.lacking.pop(0) if self.lacking and name == "r2" else ""
-        words = ("connected", "fit", "complete")
-        peers = [{"name": "r1", **{word: word != lacks for word in words}}]
-        return {"role": "ACTIVE" if holds else "BACKUP", "peers": peers}
+        has = {word: word != lacks for word in ("connected", "fit", "complete")}
+        peer = PeerStatus("r1", 1, has["connected"], None, None)
+        # Of the real document's class, so that a word that it loses is missed here.
+        told = asdict(replace(peer, fit=has["fit"], complete=has["complete"]))
+        return {"role": "ACTIVE" if holds else "BACKUP", "peers": [told]}
 
     def statuses(self) -> dict[str, Status | None]:
         """What all say."""
@@ -50,11 +55,12 @@ class Rejoining(Lab):
 def test_switchover_waits_until_the_target_may_be_counted_on(prefix: str) -> None:
     said: list[str] = []
     run = demo.Run(said.append)
-    lab = Rejoining(prefix, [409, 409], ["connected", "complete", "complete"])
+    lab = Rejoining(prefix, [409, 409], ["connected", "fit", "complete"])
     demo._switch_over(lab, run, "r1")
     waits = [line for line in said if line.startswith("waiting until r1 may be counted on: ")]
     assert [line.partition(": ")[2] for line in waits] == [
         "r1 is not connected to r2",
+        "r1 is not fit to hold, says r2",
         "r1 has not all flows, says r2",
         "409 {'error': 'not now'}",
     ]
