@@ -132,7 +132,7 @@ def test_holder_that_loses_a_carrier_hands_both_addresses_on(
     inbound.exchange()
     status = lab.status(first)
     assert status is not None
-    assert status["hindrances"] == [f"{interface}: no carrier"]
+    assert f"{interface}: no carrier" in status["hindrances"]
     lab.set_carrier(first, interface, up=True)
     lab.wait_for(lambda: (lab.status(first) or {}).get("hindrances") == [], 5, "unhindered again")
     assert lab.wait_for_holder() == second
