@@ -19,6 +19,7 @@ from tests.sim.world import World
 CLOCK_RATE_ERROR = 0.01
 FAULTS_S = 8.0
 PEACE_S_MAX = 10.0
+SETTLED_S = 2.5  # a node whose disk failed tries again each second, then it has to catch up
 FAULT_EVERY_S = 0.5
 COMMAND_EVERY_S = (0.01, 3.0)  # busy or idle: only an idle cluster lets a lagging node stand
 COMPACT_EVERY_S = 0.3
@@ -141,7 +142,7 @@ def _run(world: World, *, compact: bool) -> Result:
             roles = {i: p.role and p.role.value for i, p in world.processes.items()}
             world.violate(f"not converged {PEACE_S_MAX:.0f} s after the faults ended: {roles}")
     else:
-        world.run(1.0)
+        world.run(SETTLED_S)
         _judge(world)
     return Result(
         seed,
