@@ -27,8 +27,9 @@ SPARE_MS: Mapping[str, float] = {"fast": 7, "default": 11, "calm": 82}
 GRACE_MS = 200.0  # established flows are carried so much longer than the lease
 LATE_MS = 150.0  # for a process to get a core
 
-# A path is silent after 15 beacons, at least 300 ms; then nodes tell each other whom they hear.
-SILENT_LEASES, SILENT_MS = 8, 500.0
+# A path is silent after 15 beacons, at least 300 ms; then nodes tell each other whom they hear,
+# for half of that again.
+SILENT_LEASES, SILENT_MS = 8, 750.0
 SILENT_TWO_MS = 3400.0  # devices have received nothing for 3 s
 NOTICE_MS = 600.0  # what another program does to the rules: looked at twice a second
 # Hosts that got no answer ask again each second (net.ipv4.neigh.*.retrans_time_ms).

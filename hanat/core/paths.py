@@ -9,6 +9,10 @@ not decide, nobody is hindered, and the holder stays.
 
 Silence counts from the newest beacon on *any* path: a process that stood still, or a peer that
 is gone, makes no path silent.
+
+When a network dies for all, one node finds out first, and has the others' older word that they
+hear each other. So what it finds must hold until each of them has looked and said so: half of
+the silence again, more than the five beacons between two words of followers.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from hanat.core.beacon import PATHS_MAX
 FRAMES_S = 3.0  # without any frame: broadcasts are never that rare where somebody else is heard
 SILENT_BEACONS = 15  # three of those that followers send each other
 HEARD_S_MIN = 0.3  # a burst of loss, or a busy machine, is no silence
+LOOK_S = 0.1  # between two looks of a node
 
 HeardAt = Mapping[tuple[int, int], float]
 """Peer and path to when it was heard there last, seconds."""
@@ -43,6 +48,8 @@ class Paths:
         self._me, self._peers = node_id, tuple(sorted(peers))
         self.count = min(paths, PATHS_MAX)
         self._silent_s = max(SILENT_BEACONS * beacon_s, HEARD_S_MIN)
+        self.confirm_s = self._silent_s / 2 + LOOK_S
+        self._since: dict[int, float] = {}  # path to when it was found first
 
     def hears(self, heard_at: HeardAt) -> tuple[int, ...]:
         """Return for each path who is heard there, as in beacons.
@@ -64,16 +71,29 @@ class Paths:
         return tuple(found)
 
     def silent(
-        self, mine: Sequence[int], lively: int, told: Mapping[int, tuple[Sequence[int], int]]
+        self,
+        mine: Sequence[int],
+        lively: int,
+        told: Mapping[int, tuple[Sequence[int], int]],
+        now: float,
     ) -> tuple[bool, ...]:
-        """Say of each path whether this node's end of it is broken.
+        """Say of each path whether this node's end of it is broken, for `confirm_s` already.
 
         Args:
             mine: From `hears`.
             lively: Paths whose device received frames lately, one bit each.
             told: The same two of each peer that is heard now, on whatever path.
+            now: Seconds.
         """
-        return tuple(self._is_silent(path, mine[path], lively, told) for path in range(self.count))
+        for path in range(self.count):
+            if self._is_silent(path, mine[path], lively, told):
+                self._since.setdefault(path, now)
+            else:
+                self._since.pop(path, None)
+        return tuple(
+            path in self._since and now - self._since[path] >= self.confirm_s
+            for path in range(self.count)
+        )
 
     def _is_silent(
         self, path: int, mine: int, lively: int, told: Mapping[int, tuple[Sequence[int], int]]

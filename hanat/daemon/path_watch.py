@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 
 from hanat.consensus.guard import Guard
 from hanat.core.inputs import Input, SilenceObserved
-from hanat.core.paths import Frames, Paths
+from hanat.core.paths import LOOK_S, Frames, Paths
 from hanat.errors import KernelError
 from hanat.kernel.ports import Links
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.1
 COUNT_S = 0.5  # between two looks at the counters of devices
 
 
@@ -87,7 +86,7 @@ class PathWatch:
             if path < self._paths.count and self._frames.lives(device, now)
         )
         told = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
-        silent = self._paths.silent(guard.hears, guard.lively, told)
+        silent = self._paths.silent(guard.hears, guard.lively, told, now)
         for name, device in self._interfaces.items():
             path = self._on.get(device)
             if path is not None and path < len(silent):

@@ -123,6 +123,9 @@ def test_forward_policy_and_flush_leave_and_take_what_they_say(lab: Lab) -> None
 @kernel
 def test_replaced_address_is_there_again_behind_a_floating_one(lab: Lab) -> None:
     namespace = lab.topology.namespace("r1")
+    with entered(namespace):
+        for device in ("all", "eth0"):  # a router of the lab has it on, as the package does
+            Path(f"/proc/sys/net/ipv4/conf/{device}/promote_secondaries").write_text("0")
     topology.run_ip(["-n", namespace, "addr", "add", FLOATING, "dev", "eth0"])
     AddressReplaced(lab, "r1", "public").start()
     assert OWN in lab.present("r1")

@@ -16,6 +16,15 @@ PATHS = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
 HEAR_ME, HEAR_LEFT, HEAR_RIGHT = 1, 2, 4
 
 
+def silent(
+    mine: tuple[int, ...], lively: int, told: dict[int, tuple[tuple[int, ...], int]]
+) -> tuple[bool, ...]:
+    """Return what is found of this when it stays so."""
+    paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
+    assert paths.silent(mine, lively, told, 1.0) == (False, False)
+    return paths.silent(mine, lively, told, 1.0 + paths.confirm_s)
+
+
 def said(public: int, private: int) -> tuple[int, ...]:
     return (public, private, 0, 0)
 
@@ -43,7 +52,18 @@ def test_node_that_hears_nobody_where_the_others_hear_each_other_is_the_broken_o
         LEFT: (said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
         RIGHT: (said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
     }
-    assert PATHS.silent(mine, BOTH, told) == (True, False)
+    assert silent(mine, BOTH, told) == (True, False)
+
+
+def test_word_of_before_a_network_died_for_all_blames_nobody() -> None:
+    paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
+    mine = said(0, HEAR_LEFT | HEAR_RIGHT)
+    before = {LEFT: (said(HEAR_RIGHT, HEAR_ME), BOTH), RIGHT: (said(HEAR_LEFT, HEAR_ME), BOTH)}
+    after = {LEFT: (said(0, HEAR_ME), BOTH), RIGHT: (said(HEAR_LEFT, HEAR_ME), BOTH)}
+    assert paths.silent(mine, BOTH, before, 1.0) == (False, False)
+    assert paths.silent(mine, BOTH, before, 0.99 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, BOTH, after, 1.0 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, BOTH, before, 1.1 + paths.confirm_s) == (False, False)
 
 
 @pytest.mark.parametrize("one_way", [True, False])
@@ -53,30 +73,30 @@ def test_nobody_is_to_blame_where_nobody_hears_each_other(one_way: bool) -> None
         LEFT: (said(HEAR_RIGHT if one_way else 0, HEAR_ME | HEAR_RIGHT), BOTH),
         RIGHT: (said(0, HEAR_ME | HEAR_LEFT), BOTH),
     }
-    assert PATHS.silent(mine, BOTH, told) == (False, False)
+    assert silent(mine, BOTH, told) == (False, False)
 
 
 def test_node_that_hears_one_other_is_not_silent() -> None:
     mine = said(HEAR_LEFT, HEAR_LEFT | HEAR_RIGHT)
     told = {LEFT: (said(HEAR_ME | HEAR_RIGHT, 5), BOTH), RIGHT: (said(HEAR_LEFT, 3), BOTH)}
-    assert PATHS.silent(mine, 0, told) == (False, False)
+    assert silent(mine, 0, told) == (False, False)
 
 
 @pytest.mark.parametrize(
-    ("mine_lives", "other_lives", "silent"),
+    ("mine_lives", "other_lives", "broken"),
     [(False, True, True), (True, False, False), (True, True, False), (False, False, False)],
 )
 def test_of_two_that_are_left_the_one_whose_device_received_nothing_is_the_broken_one(
     mine_lives: bool,  # noqa: FBT001 - a parameter
     other_lives: bool,  # noqa: FBT001 - a parameter
-    silent: bool,  # noqa: FBT001 - a parameter
+    broken: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     told = {LEFT: (said(0, HEAR_ME), 0b10 | other_lives)}
-    assert PATHS.silent(said(0, HEAR_LEFT), 0b10 | mine_lives, told) == (silent, False)
+    assert silent(said(0, HEAR_LEFT), 0b10 | mine_lives, told) == (broken, False)
 
 
 def test_node_that_is_alone_has_no_silent_path() -> None:
-    assert PATHS.silent(NOTHING, 0, {}) == (False, False)
+    assert silent(NOTHING, 0, {}) == (False, False)
 
 
 def test_device_lives_as_long_as_its_counter_moves() -> None:

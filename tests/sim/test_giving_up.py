@@ -370,7 +370,7 @@ class OnTwoPaths(Process):
         lives = self.node_id not in self.deaf or self.node_id in self.frames
         self.guard.lively = 1 | lives << 1
         others = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
-        said = self.paths.silent(self.guard.hears, self.guard.lively, others)
+        said = self.paths.silent(self.guard.hears, self.guard.lively, others, self.clock())
         if said != self.said:
             self.said = said
             self.feed(SilenceObserved("public", said[1]))
