@@ -112,7 +112,10 @@ class PeersObserved:
 
 @dataclass(frozen=True, slots=True)
 class ClaimHeard:
-    """Neighbours may have been told that another node has the floating addresses."""
+    """Neighbours may believe that another node has the floating addresses.
+
+    They were told so, or their network did not carry what this node told them.
+    """
 
 
 @dataclass(frozen=True, slots=True)

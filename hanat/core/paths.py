@@ -112,6 +112,16 @@ class Paths:
         return any(hears(one, other) and hears(other, one) for one, other in _pairs(tuple(told)))
 
 
+def heard_again(was: Sequence[int], now: Sequence[int]) -> bool:
+    """Say whether some peer is heard on a path where it was not: that network may have healed.
+
+    Args:
+        was: From `Paths.hears`, at the look before.
+        now: The same, at this look.
+    """
+    return any(here & ~before for before, here in zip(was, now, strict=True))
+
+
 def _pairs(nodes: Sequence[int]) -> Iterable[tuple[int, int]]:
     return ((one, other) for i, one in enumerate(nodes) for other in nodes[i + 1 :])
 

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable, Mapping
 
 from hanat.consensus.guard import Guard
-from hanat.core.inputs import Input, SilenceObserved
-from hanat.core.paths import LOOK_S, Frames, Paths
+from hanat.core.inputs import ClaimHeard, Input, SilenceObserved
+from hanat.core.paths import LOOK_S, Frames, Paths, heard_again
 from hanat.errors import KernelError
 from hanat.kernel.ports import Links
 
@@ -79,7 +79,10 @@ class PathWatch:
             if (at := self._heard_at(peer, path)) is not None
         }
         guard = self._guard
-        guard.hears = self._paths.hears(heard)
+        hears = self._paths.hears(heard)
+        if heard_again(guard.hears, hears):  # hosts of that network may have missed who holds
+            self._feed(ClaimHeard())
+        guard.hears = hears
         guard.lively = sum(
             1 << path
             for device, path in self._on.items()
