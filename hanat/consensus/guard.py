@@ -22,6 +22,7 @@ library's issues 166, 167, 197, 201.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -137,6 +138,8 @@ class Guard(Elections):
                 return self._send_append(peer, message["prevLogIdx"])
             case "next_node_idx":
                 message |= {"term": self.term, "gen": self._answering, "fit": self.fit}
+                if message["reset"]:
+                    message["next_node_idx"] = self._first_in_doubt(message["next_node_idx"])
                 return self._acknowledge(peer, message)
             case "request_vote" | "response_vote" | "timeout_now":
                 self.send_about_votes(peer, message)
@@ -144,6 +147,23 @@ class Guard(Elections):
             case _:
                 pass
         return self.wire.send(peer, message)
+
+    def _first_in_doubt(self, index: int) -> int:
+        """Return from where on to ask for entries, when the one at `index` is not the leader's.
+
+        The library goes back by one entry for each answer: a tail of hundreds of entries of
+        a leader that was cut off took longer than new leaders wait for a commit. All entries of
+        its term are in doubt, but none that is committed (Ongaro and Ousterhout, "In Search of
+        an Understandable Consensus Algorithm", 2014, section 5.3).
+        """
+        first = self.journal[0][1]
+        begin = max(first, self.raft.raftCommitIndex) + 1
+        if not begin < index <= self.last_index:
+            return index
+        term = self.journal[index - first][2]
+        return begin + bisect_left(
+            range(begin, index), term, key=lambda i: self.journal[i - first][2]
+        )
 
     def _acknowledge(self, peer: int, message: Message) -> bool:
         held = self._hold_back(peer, message)

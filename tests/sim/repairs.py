@@ -398,3 +398,11 @@ class WithoutKinds(Guard):
             self._onMessageReceived(self.nodes[peer], message)
         else:
             super().receive(peer, message)
+
+
+@broken
+class WithoutLeaps(Guard):
+    """A follower goes back through entries that are not its leader's one by one."""
+
+    def _first_in_doubt(self, index: int) -> int:
+        return index

@@ -61,6 +61,16 @@ def test_entries_in_conflict_are_replaced(after: tuple[int, int]) -> None:
     assert [e[2] for e in bench.node.journal[1:]] == [1, 1, 2, 2]
 
 
+@with_and_without(repairs.WithoutLeaps)
+def test_follower_leaps_over_a_term_that_is_not_its_leaders(guard: type[Guard]) -> None:
+    # It led term 2 while it was cut off; the leader of term 3 asks whether 100 is its own.
+    bench = Bench(guard, entries=entries_of(1, 2, 5) + entries_of(2, 6, 150), term=2)
+    bench.append(2, term=3, after=(100, 3)).run(0.1)  # the new term is saved first
+    bench.append(2, term=3, after=(100, 3))
+    answer = bench.take("next_node_idx", to=2)[-1]
+    assert (answer["reset"], answer["next_node_idx"]) == (True, 6 if guard is Guard else 100)
+
+
 @with_and_without(repairs.WithoutPacing)
 def test_nothing_in_flight_is_sent_again(guard: type[Guard]) -> None:
     useful, wire, _ = busy_cluster(guard)
