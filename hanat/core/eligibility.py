@@ -243,6 +243,10 @@ class Eligibility:
     def installed(self) -> None:
         """Note that gate and ruleset of the newest configuration are in place."""
         self.faults.pop(Kind.REVISION, None)
+        self.gate_confirmed()
+
+    def gate_confirmed(self) -> None:
+        """Note that a gate is in place, perhaps that of an older configuration."""
         if self.gate is not None and (self.gate.retried or not self.gate.waits):
             self.gate = None
 

@@ -354,6 +354,8 @@ class Node(Tenure):
         if isinstance(failed.action, InstallRuleset):
             self._no_longer_pending(configuration)
             self._installed = self._installed if failed.kept else None
+            if failed.kept:
+                self._eligibility.gate_confirmed()
         if configuration is not self._configuration:
             return ()  # that of a newer configuration is on its way
         self.settled, self.refuses = self._revision, True
@@ -369,8 +371,10 @@ class Node(Tenure):
         actions = self._fault(kind, found, now)
         if self.role is Role.ACTIVE and isinstance(action, AddAddresses | RestoreAddresses):
             return (*actions, self._announce())  # others of them may be there
-        if not opening or self.role is not Role.TAKEOVER or self._lease_until <= now:
+        if not opening or self.role is not Role.TAKEOVER:
             return actions
+        if self._lease_until <= now:
+            return (*actions, *self._fence(now))
         if kind is Kind.ADDRESS:
             return (*actions, self._arm()) if action is self._adding else actions
         assert self._adding is not None

@@ -394,6 +394,45 @@ def test_without_any_ruleset_a_node_is_unsafe() -> None:
     assert h.node.unsafe == ("kernel: no gate",)
 
 
+def test_gate_that_is_back_with_the_older_revision_ends_being_unsafe() -> None:
+    h, wanted = holder(), newer()
+    h.slow = True
+    h.tell(told.ConfigurationApplied(2, wanted))
+    refused = told.ActionFailed(do.InstallRuleset(wanted), "no helper", kept=True)
+    h.tell(refused)
+    h.tell(told.ActionFailed(do.ArmGate(LONG_S, LONG_S), "slow"))
+    assert h.node.unsafe == ("kernel: slow",)
+    h.tell(refused)  # at once: it must have been well for a while
+    assert h.node.unsafe == ("kernel: slow",)
+    h.now = KERNEL_RETRY_S
+    h.tell(told.TimerDue())
+    h.tell(refused)
+    assert not h.node.unsafe
+
+
+def test_lease_that_ended_beside_a_refused_address_does_not_open_for_ever() -> None:
+    h = Harness()
+    h.elect()
+    h.node.step(told.BarrierApplied(1), h.now)
+    h.node.step(told.FlowsSettled(1), h.now)
+    adding = [
+        a for a in h.node.step(told.LeaseObserved(1, 0.1), h.now) if isinstance(a, do.AddAddresses)
+    ]
+    h.now = 0.2
+    h.node.step(told.ActionFailed(adding[0], "not local"), h.now)
+    assert h.role is Role.FENCED
+    assert h.node.deadline is not None
+
+
+def test_told_to_end_in_a_switchover_that_does_not_drain_ends() -> None:
+    h = holder(GOOD)
+    h.tell(told.SwitchoverRequested(None))
+    h.tell(told.ShutdownRequested())
+    h.now = 1.0
+    assert any(isinstance(a, do.TransferLeadership) for a in h.tell(told.TimerDue()))
+    assert h.role is Role.RELEASING
+
+
 def test_only_what_the_gate_in_force_guards_is_put_on_a_device() -> None:
     # Revision 2 drops an address, 3 has it again; 2 came into force late, 3 is refused.
     h, second = Harness(slow=True), newer()
