@@ -57,13 +57,11 @@ class _Batch:
     Attributes:
         last: Up to which entry all is durable once it ran.
         kept: Lowest end to which the log was cut since.
-        whole: Everything is written anew.
     """
 
     work: Callable[[], None]
     last: int
     kept: int
-    whole: bool
 
 
 class Journal:
@@ -243,7 +241,7 @@ class Journal:
             else:
                 log.clear()
 
-        return _Batch(work, last, last, anew)
+        return _Batch(work, last, last)
 
     def _position(self, index: int) -> int:
         return index - self._entries[0][1]
