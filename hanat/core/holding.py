@@ -82,7 +82,7 @@ class Holding(Standing):
         return found
 
     def _placed_with(self, interface: str, address: Interface) -> tuple[FloatingAddress, ...]:
-        """Return what is there of an address; a flush takes all of them one by one."""
+        """Return what is there of an address; a flush takes all of them."""
         placed = self._placed
         if placed is not self._index_of:
             self._index_of = placed

@@ -127,10 +127,10 @@ class AnnouncementsRefused:
 
 @dataclass(frozen=True, slots=True)
 class RemovalObserved:
-    """An address was taken off the device of a logical interface, by whomever."""
+    """Addresses were taken off the device of a logical interface, by whomever."""
 
     interface: str
-    address: Interface
+    addresses: tuple[Interface, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,8 @@ class Node(Tenure):
 
     def _removal_observed(self, item: RemovalObserved, now: float) -> tuple[Action, ...]:
         if self.role is Role.ACTIVE:
-            self._upkeep.miss(self._placed_with(item.interface, item.address), now)
+            gone = (vip for a in item.addresses for vip in self._placed_with(item.interface, a))
+            self._upkeep.miss(tuple(gone), now)
         return ()
 
     def _journal_observed(self, found: str, now: float) -> tuple[Action, ...]:

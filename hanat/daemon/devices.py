@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from hanat.core.configuration import Address
+from hanat.core.configuration import Address, Interface
 from hanat.core.inputs import CarrierObserved, Input, RemovalObserved
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, Links
 from hanat.mesh.sockets import missing
@@ -60,15 +60,16 @@ class DeviceWatch:
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        gone: frozenset[Address] = frozenset()
+        gone: dict[str, list[Interface]] = {}
         for change in self._watch.read():
             match change:
                 case CarrierChanged(device, carrier):
                     self._carrier(device, carrier=carrier)
                 case AddressRemoved(device, address):
-                    gone |= {address.ip}
-                    self._tell(device, partial(RemovalObserved, address=address))
-        if self._missing or gone & self._own:
+                    gone.setdefault(device, []).append(address)
+        for device, addresses in gone.items():  # a thousand of them are one input
+            self._tell(device, partial(RemovalObserved, addresses=tuple(addresses)))
+        if self._missing or any(a.ip in self._own for some in gone.values() for a in some):
             self._look_at_own()
         if self._watch.stale:
             self._again = self._loop.call_later(AGAIN_S, self._read)

@@ -133,7 +133,7 @@ class Placing:
             except KernelError as error:
                 job.found = job.found or error
             else:
-                job.strange += part if job.adds else ()
+                job.strange += self._doubtful(part) if job.adds else ()
             took_s = self._clock() - began
             self._size = max(1, self._size // 2) if took_s > SLICE_S else self._size
             self._size = min(SLICE_MAX, self._size * 2) if took_s < SLICE_S / 4 else self._size
@@ -151,9 +151,14 @@ class Placing:
             self._soon(self._slice)
         job.ended(next((j.found for j in job.removals if j.found), job.found))
 
+    @staticmethod
+    def _doubtful(added: Iterable[Placement]) -> Iterable[Placement]:
+        """Return what is perhaps not local yet: IPv4 is when the kernel has acknowledged it."""
+        return (placement for placement in added if placement.address.version == 6)
+
     def _all_local(self, job: _Job, added: Iterable[Placement]) -> bool:
         """Say whether nothing of an addition is to be waited for, also if it takes too long."""
-        job.strange += added
+        job.strange += self._doubtful(added)
         looks = SLICE_MAX
         while job.strange and looks and self._addresses.local(job.strange[0]):
             job.strange.popleft()

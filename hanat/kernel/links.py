@@ -54,8 +54,9 @@ CARRIER = IFF_UP | IFF_RUNNING | IFF_LOWER_UP
 INTERFACE = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
 ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 
-Place = tuple[int, Interface]
-"""Index of a device, and an address on it."""
+Place = tuple[int, int, bytes]
+"""Index of a device, prefix length and packed address on it: a thousand come at once, and most
+are never looked at."""
 
 
 class KernelLinks:
@@ -101,6 +102,7 @@ class KernelLinkWatch:
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, bool]] = {}
         self._places: set[Place] = set()
+        self._room = memoryview(bytearray(RECEIVE_BYTES))
         self.stale = False
         groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
         try:
@@ -130,7 +132,7 @@ class KernelLinkWatch:
             if self._socket.fileno() < 0:
                 break
             try:
-                buffer = self._socket.recv(RECEIVE_BYTES)
+                size = self._socket.recv_into(self._room)
             except BlockingIOError:
                 if self.stale:  # not before: what waited is older
                     found += self._look_again(gone)
@@ -142,6 +144,7 @@ class KernelLinkWatch:
                     ) from error
                 self.stale = True
                 continue
+            buffer = self._room[:size]
             for kind, start, end in messages(buffer):
                 found += self._observed(kind, buffer, start, end)
                 gone |= self._taken(kind, buffer, start, end)
@@ -158,7 +161,9 @@ class KernelLinkWatch:
         self._places, self.stale = there, False
         return found
 
-    def _taken(self, kind: int, buffer: bytes, start: int, end: int) -> dict[Place, None]:
+    def _taken(
+        self, kind: int, buffer: bytes | memoryview, start: int, end: int
+    ) -> dict[Place, None]:
         """Keep account of addresses; return the one that a message takes away."""
         if kind not in {RTM_NEWADDR, RTM_DELADDR}:
             return {}
@@ -171,11 +176,13 @@ class KernelLinkWatch:
 
     def _removals(self, gone: Iterable[Place]) -> Iterator[AddressRemoved]:
         for place in gone:
-            index, address = place
+            index, prefix, packed = place
             if index in self._known and place not in self._places:
-                yield AddressRemoved(self._known[index][0], address)
+                yield AddressRemoved(self._known[index][0], _interface_of(packed, prefix))
 
-    def _observed(self, kind: int, buffer: bytes, start: int, end: int) -> list[CarrierChanged]:
+    def _observed(
+        self, kind: int, buffer: bytes | memoryview, start: int, end: int
+    ) -> list[CarrierChanged]:
         if kind not in {RTM_NEWLINK, RTM_DELLINK}:
             return []
         # A bridge tells of its ports in the same group, and of a port that leaves it
@@ -230,20 +237,23 @@ def _all_places() -> set[Place]:
     return {_place_in(answer, 0, len(answer)) for answer in answers}
 
 
-def _place_in(buffer: bytes, start: int, end: int) -> Place:
+def _place_in(buffer: bytes | memoryview, start: int, end: int) -> Place:
     _, prefix, _, _, index = ADDRESS.unpack_from(buffer, start + HEADER.size)
-    found = {
-        kind: bytes(buffer[first:last])
-        for kind, first, last in attributes(buffer, start + HEADER.size + ADDRESS.size, end)
-        if kind in {IFA_ADDRESS, IFA_LOCAL}
-    }
-    # IFA_ADDRESS is the peer's address where there is one.
-    packed = found.get(IFA_LOCAL) or found[IFA_ADDRESS]
-    make = IPv4Interface if len(packed) == 4 else IPv6Interface
-    return index, make((packed, prefix))
+    packed = b""
+    for kind, first, last in attributes(buffer, start + HEADER.size + ADDRESS.size, end):
+        # IFA_ADDRESS is the peer's address where there is one.
+        if kind == IFA_LOCAL or (kind == IFA_ADDRESS and not packed):
+            packed = bytes(buffer[first:last])
+            if kind == IFA_LOCAL:
+                break
+    return index, prefix, packed
 
 
-def _interface_in(buffer: bytes, start: int, end: int) -> tuple[int, str, int]:
+def _interface_of(packed: bytes, prefix: int) -> Interface:
+    return (IPv4Interface if len(packed) == 4 else IPv6Interface)((packed, prefix))
+
+
+def _interface_in(buffer: bytes | memoryview, start: int, end: int) -> tuple[int, str, int]:
     """Return index, name and flags."""
     _, _, index, flags, _ = INTERFACE.unpack_from(buffer, start + HEADER.size)
     name = ""

@@ -103,7 +103,7 @@ def test_takeover_waits_for_a_gate_that_somebody_removed() -> None:
 def test_restored_addresses_are_announced_when_they_are_there() -> None:
     h = Harness().active(until=9.0)
     address = VIPS[0].addresses[0]
-    h.tell(told.RemovalObserved("public", address))
+    h.tell(told.RemovalObserved("public", (address,)))
     h.now = 0.05
     actions = h.node.step(told.TimerDue(), h.now)
     assert do.RestoreAddresses(VIPS[:1]) in actions
@@ -142,7 +142,7 @@ def test_of_a_thousand_addresses_none_is_compared_with_all_others() -> None:
     h.lease(until=9.0)
     compared = 0
     for vip in many:
-        h.node.step(told.RemovalObserved("public", vip.addresses[0]), h.now)
+        h.node.step(told.RemovalObserved("public", vip.addresses[:1]), h.now)
     h.now = 0.05
     assert do.RestoreAddresses(many) in h.node.step(told.TimerDue(), h.now)
     assert compared < 10 * len(many)

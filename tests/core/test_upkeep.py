@@ -30,7 +30,7 @@ def test_announcements_are_a_burst_two_repeats_and_a_refresh() -> None:
 
 
 def removed(vip: FloatingAddress) -> told.RemovalObserved:
-    return told.RemovalObserved(vip.interface, vip.addresses[0])
+    return told.RemovalObserved(vip.interface, vip.addresses[:1])
 
 
 def test_holder_puts_back_what_somebody_else_removed_and_announces_it() -> None:
@@ -81,9 +81,9 @@ def test_node_that_is_not_the_holder_puts_nothing_back() -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        told.RemovalObserved("public", ip_interface("203.0.113.11/24")),
-        told.RemovalObserved("public", ip_interface("203.0.113.10/32")),
-        told.RemovalObserved("private", VIPS[0].addresses[0]),
+        told.RemovalObserved("public", (ip_interface("203.0.113.11/24"),)),
+        told.RemovalObserved("public", (ip_interface("203.0.113.10/32"),)),
+        told.RemovalObserved("private", VIPS[0].addresses[:1]),
     ],
 )
 def test_removal_of_another_address_is_nothing_to_the_holder(item: told.RemovalObserved) -> None:

@@ -14,6 +14,7 @@ from hanat.kernel.ports import Placement
 MANY = tuple(
     Placement("eth0", ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/16")) for n in range(1000)
 )
+MANY_V6 = tuple(Placement("eth0", ip_interface(f"2001:db8::{n + 1:x}/128")) for n in range(100))
 REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
 
 
@@ -158,7 +159,7 @@ def test_what_comes_behind_waits_and_hears_of_removals_only() -> None:
 
 
 def test_addition_ends_when_the_kernel_takes_each_address_for_its_own() -> None:
-    for few in (MANY[:2], MANY[:100]):
+    for few in (MANY_V6[:2], MANY_V6):
         d = Device()
         d.strange = set(few[-1:])
         assert not d.placing.add(few, d.tell("add"))
@@ -171,8 +172,8 @@ def test_addition_ends_when_the_kernel_takes_each_address_for_its_own() -> None:
 
 def test_address_that_never_becomes_local_is_refused_after_a_while() -> None:
     d = Device()
-    d.strange = set(MANY[:1])
-    assert not d.placing.add(MANY[:2], d.tell("add"))
+    d.strange = set(MANY_V6[:1])
+    assert not d.placing.add(MANY_V6[:2], d.tell("add"))
     began = d.now
     d.turn()
     ((name, error),) = d.ended
@@ -183,10 +184,19 @@ def test_address_that_never_becomes_local_is_refused_after_a_while() -> None:
 
 def test_removal_does_not_wait_for_an_address_to_become_local() -> None:
     d = Device()
-    d.strange = set(MANY[:1])
-    assert not d.placing.add(MANY[:2], d.tell("add"))
+    d.strange = set(MANY_V6[:1])
+    assert not d.placing.add(MANY_V6[:2], d.tell("add"))
     d.turn(3)
-    assert not d.placing.remove(MANY[:2], d.tell("remove"))
+    assert not d.placing.remove(MANY_V6[:2], d.tell("remove"))
     d.turn(3)
     assert not d.there
     assert [name for name, _ in d.ended] == ["add", "remove"]
+
+
+def test_nobody_asks_whether_an_ipv4_address_is_local() -> None:
+    d = Device()
+    d.strange = set(MANY)
+    assert not d.placing.add(MANY, d.tell("add"))
+    d.turn()
+    assert d.ended == [("add", None)]
+    assert len(d.calls) * SLICE_MAX < 2 * len(MANY)
