@@ -9,7 +9,7 @@ a history can be judged for the profile it was made with:
 - ``release``: the holder's right is given back at once, nobody waits for a lease;
 - ``lease``: the others wait for the end of the lease;
 - ``silent``: the holder hears nothing on one network, the others hear each other there;
-- ``silent-two``: the same, and there is one other node only: devices have to be silent for 3 s;
+- ``silent-two``: the same, and there is one other node only: devices have to be silent for 2 s;
 - ``hindered``: the holder can hold and another one can do better: it has to notice;
 - ``deaf``: the holder is heard but does not hear, or its frames are lost at random;
 - ``rejoin``: nobody could hold; counted from the healing: nodes wait four leases, then agree;
@@ -30,7 +30,7 @@ LATE_MS = 150.0  # for a process to get a core
 # A path is silent after 15 beacons, at least 300 ms; then nodes tell each other whom they hear,
 # for half of that again.
 SILENT_LEASES, SILENT_MS = 8, 750.0
-SILENT_TWO_MS = 3400.0  # devices have received nothing for 3 s
+SILENT_TWO_MS = 2900.0  # devices have received nothing for 2 s, looked at each 0.5 s
 NOTICE_MS = 600.0  # what another program does to the rules: looked at twice a second
 # Hosts that got no answer ask again each second (net.ipv4.neigh.*.retrans_time_ms).
 REJOIN_MS = 2500.0

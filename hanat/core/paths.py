@@ -4,8 +4,9 @@ A device can have its carrier while its network carries nothing: a port in the w
 switch that forwards no more, a filter. Beacons go over every path, and say which nodes the
 sender hears on each. So a node that hears nobody on a path on which two others hear each other
 is the one whose end is broken. With two nodes left nobody else can say so; then it is the one
-whose device received no frame at all for `FRAMES_S` while that of the other did. If that does
-not decide, nobody is hindered, and the holder stays.
+whose device received no frame at all for `FRAMES_S` while that of the other did: both ask the
+hosts there meanwhile (`Paths.asks`). If that does not decide, nobody is hindered, and the holder
+stays.
 
 Silence counts from the newest beacon on *any* path: a process that stood still, or a peer that
 is gone, makes no path silent.
@@ -21,7 +22,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hanat.core.beacon import PATHS_MAX
 
-FRAMES_S = 3.0  # without any frame: broadcasts are never that rare where somebody else is heard
+FRAMES_S = 2.0  # without any frame, although hosts were asked
+QUIET_S = 1.0  # without any frame before they are
 SILENT_BEACONS = 15  # three of those that followers send each other
 HEARD_S_MIN = 0.3  # a burst of loss, or a busy machine, is no silence
 LOOK_S = 0.1  # between two looks of a node
@@ -95,6 +97,31 @@ class Paths:
             for path in range(self.count)
         )
 
+    def asks(
+        self,
+        mine: Sequence[int],
+        quiet: int,
+        told: Mapping[int, tuple[Sequence[int], int]],
+    ) -> tuple[int, ...]:
+        """Return the paths on which nothing comes and nobody can say why: hosts must be asked.
+
+        A network can be so quiet that its frames decide nothing: they are addressed to the
+        holder, or were, before its path broke.
+
+        Args:
+            mine: From `hears`.
+            quiet: Paths whose device received no frame for `QUIET_S`, one bit each.
+            told: See `silent`.
+        """
+        return tuple(
+            path
+            for path in range(self.count)
+            if told
+            and not mine[path]
+            and quiet >> path & 1
+            and not self._hear_each_other(path, told)
+        )
+
     def _is_silent(
         self, path: int, mine: int, lively: int, told: Mapping[int, tuple[Sequence[int], int]]
     ) -> bool:
@@ -146,6 +173,6 @@ class Frames:
                 self._moved_at[device] = now
             self._counts[device] = count
 
-    def lives(self, device: str, now: float) -> bool:
+    def lives(self, device: str, now: float, *, within_s: float = FRAMES_S) -> bool:
         """Say whether a device received something in the last seconds, as far as known."""
-        return now - self._moved_at.get(device, now) <= FRAMES_S
+        return now - self._moved_at.get(device, now) <= within_s

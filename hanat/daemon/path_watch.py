@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 
 from hanat.consensus.guard import Guard
 from hanat.core.inputs import ClaimHeard, Input, SilenceObserved
-from hanat.core.paths import LOOK_S, Frames, Paths, heard_again
+from hanat.core.paths import FRAMES_S, LOOK_S, QUIET_S, Frames, Paths, heard_again
 from hanat.errors import KernelError
 from hanat.kernel.ports import Links
 
 log = logging.getLogger(__name__)
 
 COUNT_S = 0.5  # between two looks at the counters of devices
+ASK_S = 1.0  # between two times that the hosts of a network are asked
 
 
 class PathWatch:
@@ -48,7 +49,7 @@ class PathWatch:
             guard.node_id, guard.nodes, paths=len(paths), beacon_s=guard.profile.beacon_s
         )
         self._frames = Frames(paths)
-        self._counted_at = float("-inf")
+        self._counted_at = self._asked_at = float("-inf")
         self._silent = dict.fromkeys(interfaces, False)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -83,17 +84,28 @@ class PathWatch:
         if heard_again(guard.hears, hears):  # hosts of that network may have missed who holds
             self._feed(ClaimHeard())
         guard.hears = hears
-        guard.lively = sum(
-            1 << path
-            for device, path in self._on.items()
-            if path < self._paths.count and self._frames.lives(device, now)
-        )
+        guard.lively = self._lively(now, FRAMES_S)
         told = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
+        if now - self._asked_at >= ASK_S:
+            self._ask(self._paths.asks(guard.hears, ~self._lively(now, QUIET_S), told), now)
         silent = self._paths.silent(guard.hears, guard.lively, told, now)
         for name, device in self._interfaces.items():
             path = self._on.get(device)
             if path is not None and path < len(silent):
                 self._tell(name, silent=silent[path])
+
+    def _lively(self, now: float, within_s: float) -> int:
+        return sum(
+            1 << path
+            for device, path in self._on.items()
+            if path < self._paths.count and self._frames.lives(device, now, within_s=within_s)
+        )
+
+    def _ask(self, quiet: tuple[int, ...], now: float) -> None:
+        for device, path in self._on.items():
+            if path in quiet:
+                self._asked_at = now
+                self._links.ask(device)
 
     def _tell(self, name: str, *, silent: bool) -> None:
         if silent is self._silent[name]:

@@ -136,6 +136,12 @@ def _frames(placement: Placement, hardware: str) -> tuple[bytes, ...]:
     )
 
 
+def arp_request(address: bytes, *, own: bytes, to: bytes) -> bytes:
+    """Return a probe: who has the packed address, from nobody (RFC 5227 section 1.1)."""
+    body = _ARP.pack(1, _ETH_P_IP, 6, 4, _ARP_REQUEST, own, bytes(4), bytes(6), address)
+    return _ETHERNET.pack(to, own, _ETH_P_ARP) + body
+
+
 def _advertisement(address: bytes, own: bytes) -> bytes:
     """Return an unsolicited neighbour advertisement (RFC 4861 section 4.4)."""
     body = _NA_FLAGS + address + _TARGET_ADDRESS + own

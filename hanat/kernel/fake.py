@@ -472,6 +472,10 @@ class FakeLinks:
         """See `ports.Links.received`."""
         return self._kernel.device(device, operation="ask for counters").received
 
+    def ask(self, device: str) -> int:
+        """See `ports.Links.ask`; one frame, which nobody answers."""
+        return int(device in self._kernel.devices)
+
     def watch(self) -> FakeLinkWatch:
         """See `ports.Links.watch`."""
         self._kernel.meet_fault("links.watch")

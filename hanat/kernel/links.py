@@ -27,6 +27,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.configuration import Interface
 from hanat.errors import AbsentObjectError, KernelError
+from hanat.kernel.asking import ask_hosts
 from hanat.kernel.netlink import (
     HEADER,
     RECEIVE_BYTES,
@@ -90,6 +91,10 @@ class KernelLinks:
             if kind == IFLA_STATS64:  # the first one is rx_packets
                 return int.from_bytes(answer[first : first + 8], sys.byteorder)
         return 0
+
+    def ask(self, device: str) -> int:
+        """See `ports.Links.ask`."""
+        return ask_hosts(device, self._netlink)
 
     def watch(self) -> KernelLinkWatch:
         """See `ports.Links.watch`."""

@@ -443,6 +443,13 @@ class Links(Protocol):
         """Return how many frames a device received since it is there. Raises AbsentObjectError."""
         ...
 
+    def ask(self, device: str) -> int:
+        """Make hosts on a device's network answer; return how many frames asked.
+
+        Never raises, never waits: what cannot be asked is not.
+        """
+        ...
+
     def watch(self) -> LinkWatch:
         """Begin to watch; changes after this call are not missed."""
         ...

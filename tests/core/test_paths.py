@@ -6,7 +6,7 @@ import pytest
 
 from hanat.core.beacon import PATHS_MAX
 from hanat.core.configuration import PROFILES
-from hanat.core.paths import FRAMES_S, HEARD_S_MIN, Frames, Paths
+from hanat.core.paths import FRAMES_S, HEARD_S_MIN, QUIET_S, Frames, Paths
 
 ME, LEFT, RIGHT = 1, 2, 3
 PUBLIC, PRIVATE = 0, 1
@@ -95,6 +95,19 @@ def test_of_two_that_are_left_the_one_whose_device_received_nothing_is_the_broke
     assert silent(said(0, HEAR_LEFT), 0b10 | mine_lives, told) == (broken, False)
 
 
+def test_hosts_are_asked_where_nothing_comes_and_nobody_can_say_why() -> None:
+    quiet, other = said(0, HEAR_LEFT), {LEFT: (said(0, HEAR_ME), BOTH)}
+    assert PATHS.asks(quiet, 0b01, other) == (PUBLIC,)
+    assert PATHS.asks(quiet, 0b10, other) == ()  # something comes
+    assert PATHS.asks(said(HEAR_LEFT, HEAR_LEFT), 0b01, other) == ()
+    assert PATHS.asks(quiet, 0b01, {}) == ()
+    each_other = {
+        LEFT: (said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
+        RIGHT: (said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
+    }
+    assert PATHS.asks(quiet, 0b01, each_other) == ()  # they can
+
+
 def test_node_that_is_alone_has_no_silent_path() -> None:
     assert silent(NOTHING, 0, {}) == (False, False)
 
@@ -105,6 +118,7 @@ def test_device_lives_as_long_as_its_counter_moves() -> None:
     assert frames.lives("eth0", FRAMES_S)  # nothing is known yet
     frames.look({"eth0": 6, "eth1": 7}, 2.0)
     assert frames.lives("eth0", 2.0 + FRAMES_S)
+    assert not frames.lives("eth0", 2.0 + FRAMES_S, within_s=QUIET_S)
     assert not frames.lives("eth1", FRAMES_S + 0.1)
     frames.look({"eth0": 6, "eth1": 0}, 9.0)  # a driver that began anew
     assert frames.lives("eth1", 9.0)

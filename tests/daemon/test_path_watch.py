@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from hanat.core.beacon import PATHS_MAX
 from hanat.core.configuration import PROFILES
 from hanat.core.inputs import ClaimHeard, Input
@@ -20,6 +22,8 @@ class Two:
         self.hears, self.lively = (0,) * PATHS_MAX, 0
         self.fed: list[Input] = []
         self.heard = {0: 0.0, 1: 0.0}
+        self.asked: list[tuple[float, str]] = []
+        self.now, self.frames = 0.0, 0
         itself = cast("Any", self)
         self._watch = PathWatch(
             itself, lambda _peer, path: self.heard[path], itself,
@@ -30,12 +34,17 @@ class Two:
     def alive(self) -> dict[int, Any]:
         return {PEER: cast("Any", self)}
 
+    def ask(self, device: str) -> int:
+        self.asked.append((self.now, device))
+        return 1
+
     def received(self, _device: str) -> int:
-        return len(self.fed)
+        return self.frames
 
     def at(self, now: float, *paths: int) -> int:
         """Hear the peer on these paths; return how often neighbours were thought of so far."""
         self.heard.update(dict.fromkeys(paths, now))
+        self.now = now
         self._watch.look(now)
         return self.fed.count(ClaimHeard())
 
@@ -48,3 +57,29 @@ def test_path_that_carries_again_is_a_reason_to_announce_again() -> None:
     assert node.at(12.0, 0) == begun
     assert node.at(12.1, 0, 1) == begun + 1
     assert node.at(12.2, 0, 1) == begun + 1
+
+
+def test_hosts_of_a_network_that_says_nothing_are_asked_until_it_speaks() -> None:
+    """Two nodes are left, and what comes on the path was addressed to the holder only."""
+    node = Two()
+    for tenth in range(100, 180):
+        node.at(tenth / 10, 1)
+    first = node.asked[0][0]
+    assert 11.0 <= first < 11.7  # no frame for a second
+    assert {device for _, device in node.asked} == {"eth0"}
+    assert [at for at, _ in node.asked[:4]] == pytest.approx([first + n for n in range(4)])
+
+    node.frames += 1
+    asked = len(node.asked)
+    for tenth in range(180, 200):
+        node.at(tenth / 10, 1)
+    assert len(node.asked) <= asked + 1
+
+
+def test_nobody_asks_while_the_peer_is_heard_on_all_paths_or_on_none() -> None:
+    node = Two()
+    for tenth in range(100, 200):
+        node.at(tenth / 10, 0, 1)
+    for tenth in range(200, 300):
+        node.at(tenth / 10)
+    assert not node.asked
