@@ -148,26 +148,31 @@ class TableFull:
 
 @dataclass(frozen=True, slots=True)
 class AddressReplaced:
-    """A router's own address went and came, as when its network is set up again.
+    """A router's own addresses went and came, as when its network is set up again.
 
     If floating addresses were on that device, what Linux made of it shows when they leave: so
     to undo it, whoever it hit hands over.
+
+    Attributes:
+        versions: Of IP: of which the address goes.
     """
 
     lab: Lab
     router: str
     network: str
+    versions: Sequence[int]
 
     def start(self) -> int:
-        """Delete it, add it a moment later."""
+        """Delete them, add them a moment later."""
         instant_ns = time.monotonic_ns()
         ports = self.lab.topology.router(self.router).ports
         (port,) = (p for p in ports if p.network == self.network)
-        where = f"{port.address} dev {port.device}"
+        own = {4: port.address, 6: f"{port.address_v6} nodad"}  # as the lab was built
+        where = [f"{own[version]} dev {port.device}" for version in self.versions]
         namespace = self.lab.topology.namespace(self.router)
-        topology.run_ip(["-n", namespace], [f"addr del {where}"])
+        topology.run_ip(["-n", namespace], [f"addr del {each}" for each in where])
         time.sleep(GONE_S)
-        topology.run_ip(["-n", namespace], [f"addr add {where}"])
+        topology.run_ip(["-n", namespace], [f"addr add {each}" for each in where])
         return instant_ns
 
     def stop(self) -> int:

@@ -29,6 +29,7 @@ QUEUE_MBIT, OFFERED_MBIT = 4, 8
 FLOOD_PER_S = 12_000
 FLOWS_S = 0.3  # how long new flows have been coming when the rules go
 NEW = tuple(w.name for w in (*SYN, *SYN_V6))
+OWN_VERSIONS = ((4,), (6,), (4, 6))  # of which a router's own address goes
 DISCARD = 9  # nobody listens there
 
 
@@ -114,8 +115,12 @@ def _api_garbage(aim: Aim) -> Attack:
 def _replace_address(aim: Aim) -> Attack:
     network = aim.draw.choice(tuple(DEVICES))
     (name,) = aim.victims
-    fault = AddressReplaced(aim.site.lab, name, network)
-    return Attack(fault, f"{network} {name}", aim.victims, start_limit="release", stays=True)
+    versions = aim.draw.choice(OWN_VERSIONS)
+    fault = AddressReplaced(aim.site.lab, name, network, versions)
+    words = "+".join(f"IPv{version}" for version in versions)
+    return Attack(
+        fault, f"{network} {words} of {name}", aim.victims, start_limit="release", stays=True
+    )
 
 
 def _fill_disk(aim: Aim) -> Attack:
@@ -157,7 +162,7 @@ NEMESES = (
             ("holder", "all"), _flood, (1.5, 2.5), pairs=True),
     Nemesis("api-garbage", "requests that no client makes", (*FEW, "all"), _api_garbage,
             pairs=True),
-    Nemesis("own-address", "a router's own address goes and comes; then it hands over", FEW,
+    Nemesis("own-address", "own addresses of a router go and come; then it hands over", FEW,
             _replace_address, (1.0, 1.5)),
     Nemesis("disk-full", "no room on the disks of one, two or all nodes", MANY, _fill_disk,
             needs="disk", pairs=True),

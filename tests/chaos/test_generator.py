@@ -9,8 +9,11 @@ from itertools import islice
 
 import pytest
 
+from chaos.attack import Aim, Site
 from chaos.errors import UsageError
 from chaos.generator import plan
+from chaos.hardships import AddressReplaced
+from chaos.lab import Lab
 from chaos.nemeses import NEMESES, select
 from chaos.net import bridge_grudge, one_way_grudge
 from chaos.targets import TARGETS, choose
@@ -90,6 +93,16 @@ def test_targets_mean_what_they_say(target: str, holder: str | None) -> None:
         assert list(found) == sorted(set(found))
         if holder and target in ("holder", "backup"):
             assert (found == (holder,)) == (target == "holder")
+
+
+def test_own_address_goes_in_either_version_of_ip_and_in_both() -> None:
+    site = Site(Lab("none"))
+    came: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for seed in range(40):
+        fault = NEMESES["own-address"].attack(Aim(site, ("r2",), random.Random(seed))).fault
+        assert isinstance(fault, AddressReplaced)
+        came[fault.network, tuple(fault.versions)] += 1
+    assert len(came) == 2 * 3, came
 
 
 def test_grudges_are_borne_by_those_who_do_not_hear() -> None:

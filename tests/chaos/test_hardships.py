@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import random
 import socket
+import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from chaos import equipment, machine, mounts, topology
+from chaos import census, equipment, machine, mounts, topology
 from chaos.errors import LabError
 from chaos.hardships import (
     AddressReplaced,
@@ -32,8 +35,10 @@ from tests.chaos.test_nemesis import assert_all_is_well, carrier, heard
 
 kernel = pytest.mark.kernel
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
-OWN = "203.0.113.11/24"
-FLOATING = "203.0.113.10/24"
+OWN, OWN_V6 = "203.0.113.11/24", "2001:db8:113::11/64"
+FLOATING, FLOATING_V6 = "203.0.113.10/24", "2001:db8:113::10/64"
+RTM_DELADDR = 21
+ADDRESS_GROUPS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 
 
 @pytest.fixture
@@ -127,10 +132,44 @@ def test_replaced_address_is_there_again_behind_a_floating_one(lab: Lab) -> None
         for device in ("all", "eth0"):  # a router of the lab has it on, as the package does
             Path(f"/proc/sys/net/ipv4/conf/{device}/promote_secondaries").write_text("0")
     topology.run_ip(["-n", namespace, "addr", "add", FLOATING, "dev", "eth0"])
-    AddressReplaced(lab, "r1", "public").start()
+    AddressReplaced(lab, "r1", "public", (4,)).start()
     assert OWN in lab.present("r1")
     # That Linux took the floating one along is what the fault is about.
     assert FLOATING not in lab.present("r1")
+
+
+@kernel
+@pytest.mark.parametrize("versions", [(4,), (6,), (4, 6)])
+def test_own_address_goes_in_the_versions_it_was_told_to_and_comes_again(
+    lab: Lab, versions: tuple[int, ...]
+) -> None:
+    namespace = lab.topology.namespace("r1")
+    own = {4: OWN, 6: OWN_V6}
+    topology.run_ip(["-n", namespace, "addr", "add", FLOATING_V6, "dev", "eth0", "nodad"])
+    before = lab.present("r1")
+    with entered(namespace):
+        watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    with watch:
+        watch.bind((0, ADDRESS_GROUPS))
+        AddressReplaced(lab, "r1", "public", versions).start()
+        gone = set()
+        with suppress(BlockingIOError):
+            while message := watch.recv(4096, socket.MSG_DONTWAIT):
+                kind, family, length = struct.unpack_from("=4xH10xBB", message)
+                if kind == RTM_DELADDR:
+                    size = 4 if family == socket.AF_INET else 16
+                    gone.add(f"{ip_address(message[28 : 28 + size])}/{length}")
+    assert gone == {own[version] for version in versions}
+    assert lab.present("r1") == before
+
+
+@kernel
+@pytest.mark.parametrize("own", [OWN, OWN_V6])
+def test_census_tells_which_own_address_a_router_lacks(lab: Lab, own: str) -> None:
+    assert census.count(lab, "r1").lacks == []
+    topology.run_ip(["-n", lab.topology.namespace("r1"), "addr", "del", own, "dev", "eth0"])
+    assert census.count(lab, "r1").lacks == [own]
+    assert census.count(lab, "r2").lacks == []
 
 
 @kernel

@@ -122,12 +122,13 @@ def test_process_that_ends_by_itself_is_caught() -> None:
     assert steady.same_processes(of(before)).valid == "unknown"
 
 
-def test_own_address_that_is_gone_is_caught() -> None:
+@pytest.mark.parametrize("own", ["203.0.113.12/24", "2001:db8:113::12/64"])
+def test_own_address_that_is_gone_is_caught(own: str) -> None:
     assert steady.own_addresses(of(census(0, "r1"))).valid is True
-    lost = of(census(0, "r1"), census(4000, "r2", lacks=["203.0.113.12/24"]))
+    lost = of(census(0, "r1"), census(4000, "r2", lacks=[own]))
     verdict = steady.own_addresses(lost)
     assert verdict.valid is False
-    assert "r2 lacks 203.0.113.12/24" in verdict.summary
+    assert f"r2 lacks {own}" in verdict.summary
     assert steady.own_addresses(of()).valid == "unknown"
 
 
