@@ -22,7 +22,7 @@ BOTH = set(topology.floating())  # each in both families
 ANSWER_S_MAX = 5.0  # bounds a test that hangs; TCP's first retransmissions fit in
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _needs_root() -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("nft") is None:
         pytest.skip("needs root, ip and nft: it makes network namespaces")
