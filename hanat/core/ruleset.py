@@ -48,6 +48,8 @@ ICMPV6_ACCEPTED = (
     "echo-request, destination-unreachable, packet-too-big, time-exceeded, "
     "parameter-problem, nd-neighbor-solicit, nd-neighbor-advert"
 )
+# Of UDP: a probe that counts hops. No answer of a flow comes from so near its end.
+LAST_HOP = ("ip ttl 1", "ip6 hoplimit 1")
 
 
 def render_ruleset(
@@ -175,11 +177,14 @@ def _input_chains(configuration: Configuration) -> list[list[str]]:
 
     A packet of a flow this node does not know must vanish: answered, it would be
     answered by a reset, and the flow be lost that the next retransmission finds.
+    A UDP packet at its last hop is refused, so that traceroute(8) ends here: it is a probe of
+    that hop. The kernel limits how many it answers.
     """
     floating = [
         "ct state established,related accept",
         f"icmp type {{ {ICMP_ACCEPTED} }} accept",
         f"icmpv6 type {{ {ICMPV6_ACCEPTED} }} accept",
+        *(f"meta l4proto udp {last} counter reject" for last in LAST_HOP),
         "counter drop",
     ]
     entry = ["type filter hook input priority filter; policy accept;"]

@@ -111,6 +111,8 @@ ct event set assured,destroy,protoinfo
         icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept
         icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, \
 parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
+        meta l4proto udp ip ttl 1 counter reject
+        meta l4proto udp ip6 hoplimit 1 counter reject
         counter drop
     }
 
