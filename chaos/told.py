@@ -234,10 +234,17 @@ def _died(case: _Case, told: Told, following: Told) -> bool:
 def _order(case: _Case) -> None:
     """Holders follow each other in what was told as on the wire."""
     asked_ns = min(asked.t_ns for asked in case.history.asked)
-    held = [t for t in tenures(case.history) if t.start_ns < asked_ns - TELL_NS]
+    every = tenures(case.history)
+    held = [t for t in every if t.start_ns < asked_ns - TELL_NS]
+    late = {t.router for t in every if t.start_ns >= asked_ns - TELL_NS}
     told = case.told
 
     def unseen(i: int) -> bool:
+        begun = told[i].begun
+        # Younger than what has to be told, and told all the same.
+        new = begun.clock_wrong or begun.t_ns >= asked_ns - TELL_NS - TOLERANCE_NS
+        if new and begun.node in late:
+            return True
         following = told[i + 1].begun if i + 1 < len(told) else None
         ended = told[i].ended
         held_ns = None if ended is None else ended.held_ns

@@ -82,6 +82,22 @@ def test_history_that_is_what_was_seen_passes() -> None:
     assert verdict.evidence["times"] == 2
 
 
+@pytest.mark.parametrize("clock_wrong", [False, True])
+def test_holder_that_is_as_new_as_the_question_may_have_told_it_already(
+    clock_wrong: bool,  # noqa: FBT001
+) -> None:
+    wires = [*holds("r1", 0, 1110), *holds("r2", 1130, 7480), *holds("r3", 7500, 9000)]
+    third = took("r3", 3, 7510, "silence", "r2", 20)
+    if clock_wrong:
+        third = replace(third, t_ns=5000 * MS, clock_wrong=True)
+    events = [*GOOD, third, gave("r2", 2, 7480, "lease_expired", 6352)]
+    verdict = judge([hit("cut"), *wires], events)
+    assert verdict.valid is True, verdict.summary
+
+    elsewhere = [*GOOD, replace(third, node="r1"), events[-1]]
+    assert judge([hit("cut"), *wires], elsewhere).valid is False
+
+
 @pytest.mark.parametrize(
     ("events", "text"),
     [
