@@ -77,8 +77,13 @@ class Durability:
         # which index that may have been done.
         self._noted = self._from_memory = False
         self._spoken = 0
-        # What is acknowledged from disk only and is not there yet, ascending.
-        self._pending: deque[int] = deque()
+        # What is acknowledged from disk only and is not known to be there, ascending; of what
+        # was read too: a process before this one wrote it, and perhaps could not sync.
+        self._pending: deque[int] = deque(
+            index
+            for command, index, _ in journal[:]
+            if index > journal.durable_index and _from_disk_only(command)
+        )
 
     # --------------------------------------------------------------- for the guard
 

@@ -15,9 +15,10 @@ from hanat.consensus.state import NewConfiguration, encode
 from hanat.core.status import Role
 from tests.consensus.disks import Failing
 from tests.sim import repairs
-from tests.sim.bench import Bench, entries_of, settled, tell, with_and_without
+from tests.sim.bench import Bench, entries_of, fill, settled, tell, with_and_without
 from tests.sim.process import Process
 from tests.sim.run import converged, holders
+from tests.sim.storage import Storage
 from tests.sim.test_durable import acknowledged, slow
 from tests.sim.world import World
 
@@ -195,6 +196,26 @@ def test_configuration_and_what_follows_is_never_acknowledged_from_memory(
     bench.append(2, term=1, after=(6, 1)).run(0.1)
     assert acknowledged(bench)[-1] == 6
     assert bench.node.core.hindrances == ()
+
+
+def test_configuration_that_was_read_is_not_acknowledged_from_memory() -> None:
+    # A process before this one wrote it, and perhaps could not sync: it may never be on disk.
+    def prepare(process: Process) -> None:
+        process.journal = Storage(process.world.checks, process.node_id)
+        fill(process, [*entries_of(1, 2, 3), CONFIGURATION, *entries_of(1, 5, 6)], term=1)
+        process.journal.disk.entries = process.journal[:]
+        process.journal.crash(process.store)
+        process.journal.disk.failing = True
+
+    bench = Bench(Guard, prepare=prepare)
+    bench.run(0.1)
+    for _ in range(3):
+        bench.append(2, term=1, after=(6, 1)).run(0.1)
+    assert acknowledged(bench)[-1] == 3
+    bench.node.journal.disk.failing = False
+    bench.run(RETRY_S + 0.1)
+    bench.append(2, term=1, after=(6, 1)).run(0.1)
+    assert acknowledged(bench)[-1] == 6
 
 
 def test_note_is_taken_back_when_all_that_was_acknowledged_is_on_disk() -> None:
