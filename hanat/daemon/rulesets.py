@@ -175,24 +175,29 @@ class Rulesets:
 
     def _bring(self, configuration: Configuration, gate: str, ruleset: str) -> None:
         there = self._in_force
+        was, was_scripts = there.configuration, there.scripts
         self._forget(self._changed())
-        was = there.scripts if there.whole else None
         try:
-            if not there.gate:
-                self._install_gate(gate, configuration)
-            if there.ruleset != ruleset:
-                self._replace(ruleset)
-            if there.gate != gate:
-                self._install_gate(gate, configuration)
+            self._put(configuration, gate, ruleset)
         except (KernelError, OSError):
-            # Each was applied as a whole or not at all: the gate before is in force, and its
-            # ruleset must be as well.
-            if was is not None and there.gate == was[0] and there.ruleset != was[1]:
-                self._replace(was[1])
+            # Each was applied as a whole or not at all, or somebody took it away: gate and
+            # ruleset before must be in force.
+            if was is not None and not there.whole and was_scripts != (gate, ruleset):
+                self._put(was, *was_scripts)
                 self._note()
             raise
         there.configuration, there.scripts = configuration, (gate, ruleset)
         self._note()
+
+    def _put(self, configuration: Configuration, gate: str, ruleset: str) -> None:
+        """Bring both into force: no ruleset without a gate, no other gate before its ruleset."""
+        there = self._in_force
+        if not there.gate:
+            self._install_gate(gate, configuration)
+        if there.ruleset != ruleset:
+            self._replace(ruleset)
+        if there.gate != gate:
+            self._install_gate(gate, configuration)
 
     def _install_gate(self, gate: str, configuration: Configuration) -> None:
         self._gate.install(gate, configuration)

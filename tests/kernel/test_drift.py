@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 
 from hanat.consensus.background import Done
+from hanat.core.configuration import FloatingAddress, Listen, Protocol
 from hanat.core.gate import render_gate
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
@@ -17,7 +20,7 @@ from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
-from tests.core.examples import CONVERSATION, DEVICES, EDGE
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC
 from tests.gates import grant
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
@@ -96,6 +99,30 @@ def test_changed_tables_are_found_and_put_back(
     assert firewall.table("arp", "hanat_gate") is not None
 
 
+@pytest.mark.parametrize("gone", ["ruleset", "table inet hanat", "table inet hanat_gate"])
+def test_what_is_in_force_is_put_back_although_the_newest_is_refused(
+    gate: KernelGate, firewall: KernelFirewall, gone: str
+) -> None:
+    rulesets = installed(gate, firewall)
+    text, guarded = firewall.table("inet", "hanat"), gate.guarded()
+    extra = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
+    # Two services share some ports: the kernel does not take that.
+    again = replace(MEDIA, name="again", listens=(Listen(PUBLIC, Protocol.UDP, 5050, 5150),))
+    newest = replace(EDGE, vips=(*EDGE.vips, extra), services=(MEDIA, again))
+    outcomes: list[tuple[bool, bool]] = []
+
+    def told(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+        outcomes.append((error is None, kept))
+
+    for _ in range(3):
+        firewall.apply("flush ruleset" if gone == "ruleset" else f"add {gone}\ndelete {gone}")
+        rulesets.install(newest, told)
+    assert outcomes == [(False, True)] * 3
+    assert (firewall.table("inet", "hanat"), gate.guarded()) == (text, guarded)
+    assert firewall.table("arp", "hanat_gate") is not None
+    assert look(rulesets) == ()
+
+
 def test_settings_are_read_and_written() -> None:
     settings = KernelSettings()
     path = "net/ipv4/ip_forward"
@@ -122,8 +149,12 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
 
 
 def at_once(work: Callable[[], None], done: Done) -> None:
-    work()
-    done(None)
+    try:
+        work()
+    except KernelError as error:
+        done(error)
+    else:
+        done(None)
 
 
 def look(rulesets: Rulesets) -> tuple[str, ...]:
