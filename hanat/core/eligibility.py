@@ -166,7 +166,7 @@ class Fault:
 
     Attributes:
         until: When to try it again, seconds of the node's clock.
-        retried: It is being tried again; what comes of it is not known yet.
+        retried: It was tried again; what came of it is not known yet.
         waits: It counts until then, whatever succeeds meanwhile.
     """
 
@@ -238,7 +238,7 @@ class Eligibility:
     def due(self) -> float | None:
         """When something refused is tried again."""
         faults = [*self.faults.values(), *([self.gate] if self.gate else [])]
-        return min((fault.until for fault in faults if not fault.retried), default=None)
+        return min((fault.until for fault in faults), default=None)
 
     def installed(self) -> None:
         """Note that gate and ruleset of the newest configuration are in place."""
@@ -250,15 +250,17 @@ class Eligibility:
         if self.gate is not None and (self.gate.retried or not self.gate.waits):
             self.gate = None
 
-    def retries(self, now: float) -> tuple[tuple[Kind, ...], bool]:
-        """Return what to try again now: kinds, and whether the gate; each is told once."""
-        kinds = [kind for kind, f in self.faults.items() if not f.retried and f.until <= now]
-        for kind in kinds:
-            self.faults[kind].retried = True
-        gate = self.gate is not None and not self.gate.retried and self.gate.until <= now
-        if gate and self.gate is not None:
-            self.gate.retried = True
-        return tuple(kinds), gate
+    def retries(self, now: float, *, again_s: float) -> tuple[tuple[Kind, ...], bool]:
+        """Return what to try again now: kinds, and whether the gate.
+
+        Each is told once more after `again_s`: what was to be done behind something that
+        failed was not done, and has no outcome.
+        """
+        kinds = tuple(kind for kind, fault in self.faults.items() if fault.until <= now)
+        gate = self.gate if self.gate is not None and self.gate.until <= now else None
+        for fault in (*(self.faults[kind] for kind in kinds), *([gate] if gate else [])):
+            fault.retried, fault.until = True, now + again_s
+        return kinds, gate is not None
 
 
 class Damping:
@@ -266,11 +268,11 @@ class Damping:
 
     def __init__(self) -> None:
         self._free_at: dict[Kind, float] = {}
-        self.all_free_at = 0.0  # from when on for any reason
+        self._all_free_at = 0.0  # from when on for any reason
 
     def free_at(self, kind: Kind) -> float:
         """Return from when on this node may give up for a reason."""
-        return max(self._free_at.get(kind, 0.0), self.all_free_at)
+        return max(self._free_at.get(kind, 0.0), self._all_free_at)
 
     def gave_up(self, kind: Kind, now: float) -> None:
         """Note that it does, for this reason."""
@@ -278,4 +280,4 @@ class Damping:
 
     def failed(self, now: float) -> None:
         """Note that nobody took over: whatever the reason, that is not tried again soon."""
-        self.all_free_at = now + DAMPED_S
+        self._all_free_at = now + DAMPED_S

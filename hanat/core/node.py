@@ -195,16 +195,21 @@ class Node(Tenure):
         if not self._eligibility.configuration:
             self.settled, self.refuses = self._revision, False
         self._eligibility.installed()
-        rearm, self._rearm = self._rearm, False
+        armed = self._arm_anew()
         if self.role is not Role.ACTIVE:
             return self._weigh(now)
-        armed: tuple[Action, ...] = (self._arm(),) if rearm else ()
         return (*armed, *self._add_new(), *self._weigh(now))
+
+    def _arm_anew(self) -> tuple[Action, ...]:
+        """A gate that was put back grants nothing yet."""
+        rearm, self._rearm = self._rearm, False
+        return (self._arm(),) if rearm and self.role is Role.ACTIVE else ()
 
     def _ruleset_drifted(self, now: float) -> tuple[Action, ...]:
         """Put gate and ruleset back; a new gate grants nothing before it is armed."""
         if not self._repairs.begin("ruleset", now):
             return ()
+        self._drifted = self._installed or self._drifted
         self._installed, self._rearm = None, True
         return (InstallRuleset(self._configuration),)
 
@@ -242,7 +247,7 @@ class Node(Tenure):
 
     def _retry(self, now: float) -> tuple[Action, ...]:
         """Try again what the kernel refused a while ago."""
-        kinds, gate = self._eligibility.retries(now)
+        kinds, gate = self._eligibility.retries(now, again_s=KERNEL_RETRY_S)
         actions: list[Action] = []
         if gate or Kind.REVISION in kinds:
             taken = self._let_go(self._configuration.vips)
@@ -354,7 +359,7 @@ class Node(Tenure):
         """A newer one that is refused leaves the older in force; without any there is no gate."""
         if isinstance(failed.action, InstallRuleset):
             self._no_longer_pending(configuration)
-            self._installed = self._installed if failed.kept else None
+            self._installed = self._installed or self._drifted if failed.kept else None
             if failed.kept:
                 self._eligibility.gate_confirmed()
         if configuration is not self._configuration:
@@ -363,7 +368,7 @@ class Node(Tenure):
         if self._installed is None:
             return self._gate_fault(f"kernel: {failed.found}", now, waits=False)
         found = f"configuration revision {self._revision}: kernel: {failed.found}"
-        return self._fault(Kind.REVISION, found, now)
+        return (*self._arm_anew(), *self._fault(Kind.REVISION, found, now))
 
     def _go_on_without(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
         """Hold what can be held, unless another node can do better."""

@@ -35,6 +35,7 @@ class Standing:
         self._revision = self._committed = 0  # in force; newest, perhaps still being read
         self.settled, self.refuses = 0, False
         self._installed: Configuration | None = None  # whose gate and ruleset are in place
+        self._drifted: Configuration | None = None  # were, before somebody changed them
         self.role, self._reason, self.role_since = Role.BACKUP, Reason.STARTED, now
         self._started_at = now
         self._term = 0

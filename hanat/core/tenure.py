@@ -263,7 +263,7 @@ class Tenure(Holding):
     def _hand_on(self, now: float) -> tuple[Action, ...]:
         """Unsafe, and elected: let another node lead if there is one that is not."""
         to = self._successors
-        if not to or now < self._damping.all_free_at:
+        if not to:
             self._hand_on_due = now + HAND_ON_LEASES * self._profile.lease_s
             return ()
         return self._release(Reason.UNSAFE, now, to=to)

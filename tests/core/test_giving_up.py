@@ -252,6 +252,20 @@ def test_unsafe_node_that_is_elected_never_opens_and_hands_on_when_it_hears_a_sa
     assert h.tell(told.FlowsFlushed())[-1] == do.TransferLeadership((PEER,))
 
 
+def test_unsafe_node_that_is_elected_again_hands_on_though_it_did_in_vain_just_now() -> None:
+    h = holder(GOOD)
+    h.tell(told.SafetyObserved("clock", "too fast"))
+    h.tell(told.FlowsFlushed())
+    h.now = TRANSFER_LEASES * PROFILE.lease_s
+    assert h.tell(told.TimerDue()) == [do.StepDown(stand=True)]
+    h.tell(told.LeaderObserved(2, None))
+    again(h, 3, GOOD)
+    assert h.waits
+    h.now = h.node.deadline or 0.0
+    assert h.now < 1.0
+    assert h.tell(told.TimerDue()) == GIVES_UP
+
+
 def test_node_that_is_safe_again_opens() -> None:
     h = Harness()
     h.tell(told.SafetyObserved("clock", "too fast"))

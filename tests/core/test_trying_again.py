@@ -1,0 +1,53 @@
+"""What was refused, taken away, or has no outcome is tried again, and ends well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hanat.core import actions as do
+from hanat.core import inputs as told
+from hanat.core.drift import REPAIR_GAP_S
+from hanat.core.node import KERNEL_RETRY_S
+from hanat.core.status import Role
+from tests.core.test_giving_up import LONG_S, again, holder, newer
+from tests.core.test_node import CONFIGURATION, PROFILE, VIPS, Harness
+
+
+def test_gate_whose_second_try_has_no_outcome_is_tried_once_more() -> None:
+    # A removal before it failed, and nobody says so of what was to come behind it.
+    h = holder()
+    h.tell(told.ActionFailed(do.ArmGate(LONG_S, LONG_S), "slow"))
+    h.slow = True
+    for tries in range(1, 4):
+        h.now = tries * KERNEL_RETRY_S
+        assert do.InstallRuleset(CONFIGURATION) in h.tell(told.TimerDue())
+        assert h.node.unsafe
+    h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
+    assert not h.node.unsafe
+
+
+def test_address_whose_second_try_has_no_outcome_is_tried_once_more() -> None:
+    h = Harness(failing=do.AddAddresses(VIPS))
+    again(h, 1)
+    for tries in range(1, 4):
+        h.now = tries * KERNEL_RETRY_S
+        assert do.AddAddresses(VIPS) in h.node.step(told.TimerDue(), h.now)
+    h.tell(told.ActionDone(do.AddAddresses(VIPS)))
+    assert h.node.hindrances == ()
+
+
+def test_ruleset_that_somebody_took_away_is_back_with_the_older_revision() -> None:
+    h, wanted = holder(), newer()
+    h.slow = True
+    refused = told.ActionFailed(do.InstallRuleset(wanted), "no helper", kept=True)
+    h.tell(told.ConfigurationApplied(2, wanted))
+    h.tell(refused)
+    for _ in range(2):
+        h.now += REPAIR_GAP_S
+        assert h.tell(told.RulesetDrifted(("gone",)))[-1] == do.InstallRuleset(wanted)
+        actions = h.tell(refused)
+        assert do.ArmGate(LONG_S, LONG_S + PROFILE.grace_s) in actions  # its sets are empty
+        assert (h.role, h.node.unsafe) == (Role.ACTIVE, ())
+    h.now += REPAIR_GAP_S
+    h.tell(told.RulesetDrifted(("gone",)))
+    assert do.WithdrawGate() in h.tell(replace(refused, kept=False))
