@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hanat.consensus.background import Background, at_once
 from hanat.consensus.codec import REGULAR
@@ -28,9 +28,6 @@ from hanat.consensus.records import content_of
 from hanat.consensus.state import kept_on_disk_only
 from hanat.core.members import Members, named
 from hanat.errors import JournalError
-
-if TYPE_CHECKING:
-    from hanat.consensus.codec import Message
 
 RETRY_S = 1.0
 KEPT_ENTRIES = 2000  # for followers that are a little late: some seconds of flows
@@ -165,9 +162,8 @@ class Durability:
         except JournalError as error:
             self._vote_failed(error)
 
-    def may_send(self, message: Message) -> bool:
-        """Say whether a message shows nothing that is not on disk."""
-        del message
+    def may_send(self) -> bool:
+        """Say whether what a message may show is on disk: term and vote."""
         self._save()
         return self._unsaved is None
 

@@ -125,7 +125,7 @@ class Guard(Elections):
         """Send what the library wants sent, repaired."""
         peer: int = node.id
         silent = self._installing or message["type"] in NOT_FORWARDED
-        if silent or not self.durability.may_send(message):
+        if silent or not self.durability.may_send():
             return False
         match message["type"]:
             case "append_entries":
@@ -187,7 +187,7 @@ class Guard(Elections):
             self._tell_matches()
         elif self._held is not None:
             (peer, message), self._held = self._held, None
-            if message["term"] == self.term and self.durability.may_send(message):
+            if message["term"] == self.term and self.durability.may_send():
                 self._hold_back(peer, message)
                 self._answered_at = self.clock()
                 self.wire.send(peer, message)

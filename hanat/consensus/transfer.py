@@ -268,7 +268,7 @@ class Transfers:
         peer, term = leader
         message: Message = {"type": "snapshot_ack", "kind": kind, "term": term}
         message |= {"index": index, "offset": offset}
-        if not self._host.durability.may_send(message):
+        if not self._host.durability.may_send():
             message |= {"kind": "refused", "index": 0, "offset": 0}
         self._host.wire.send(peer, message)
 

@@ -34,10 +34,6 @@ class Kind(Enum):
     REVISION = 8  # the newest configuration is not in force here, an older one is
     DISK = 4  # nothing can be stored
     FLOWS = 2  # some committed flows are missing
-    KERNEL = 1  # the kernel refused something else
-
-
-HANDICAP_MAX = PATHS_MAX * Kind.PATH.value + Kind.PATH.value - 1
 
 
 class Hindrance(NamedTuple):
@@ -67,7 +63,6 @@ _WORDS = {
     Kind.REVISION: "older configuration",
     Kind.DISK: "cannot write its log",
     Kind.FLOWS: "lacks flows",
-    Kind.KERNEL: "the kernel refused something",
 }
 
 

@@ -40,7 +40,6 @@ from hanat.core.actions import (
     RestoreAddresses,
     RestoreSettings,
     ShutGate,
-    StartCapture,
     StepDown,
     TransferLeadership,
     WithdrawGate,
@@ -253,16 +252,11 @@ class Node(Tenure):
             taken = self._let_go(self._configuration.vips)
             actions += [RemoveAddresses(taken)] if taken else []
             actions.append(InstallRuleset(self._configuration))
-        active = self.role is Role.ACTIVE
-        if Kind.KERNEL in kinds:
-            actions += [StartCapture(self._term)] if active else []
-        if Kind.ADDRESS in kinds:
-            actions += [AddAddresses(self._placed)] if active else []
-        if not active:  # it is found out when they are needed
-            for kind in (Kind.KERNEL, Kind.ADDRESS):
-                self._eligibility.faults.pop(kind, None) if kind in kinds else None
-            actions += self._weigh(now)
-        return tuple(actions)
+        if self.role is Role.ACTIVE:
+            return (*actions, AddAddresses(self._placed)) if Kind.ADDRESS in kinds else (*actions,)
+        if Kind.ADDRESS in kinds:  # it is found out when they are needed
+            del self._eligibility.faults[Kind.ADDRESS]
+        return (*actions, *self._weigh(now))
 
     # -------------------------------------------------------------- time, outcomes
 
@@ -304,12 +298,10 @@ class Node(Tenure):
             case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
             case AddAddresses():
-                return (*self._tried(Kind.ADDRESS, now), *self._added(action, now))
+                return (*self._addresses_tried(now), *self._added(action, now))
             case RestoreAddresses(vips):
                 self._upkeep.restored += len(vips)
                 return self._announce_some(vips) if self.role is Role.ACTIVE else ()
-            case StartCapture():
-                return self._tried(Kind.KERNEL, now)
             # The very object: of two rulesets on their way only the newer one counts.
             case InstallRuleset(configuration):
                 self._installed = configuration
@@ -320,12 +312,12 @@ class Node(Tenure):
                 pass
         return ()
 
-    def _tried(self, kind: Kind, now: float) -> tuple[Action, ...]:
+    def _addresses_tried(self, now: float) -> tuple[Action, ...]:
         """The kernel took what it may have refused before."""
-        fault = self._eligibility.faults.get(kind)
+        fault = self._eligibility.faults.get(Kind.ADDRESS)
         if fault is None or not fault.retried:
             return ()
-        del self._eligibility.faults[kind]
+        del self._eligibility.faults[Kind.ADDRESS]
         return self._weigh(now)
 
     def _action_failed(self, failed: ActionFailed, now: float) -> tuple[Action, ...]:  # noqa: PLR0911 - one arm an action
@@ -340,7 +332,7 @@ class Node(Tenure):
                 # Perhaps the gate is gone; one that is new is shut.
                 actions = self._gate_fault(found, now, waits=True)
                 return (*actions, InstallRuleset(self._configuration))
-            case StartCapture() | AddAddresses() | RestoreAddresses():
+            case AddAddresses() | RestoreAddresses():
                 return self._go_on_without(action, found, now)
             case RemoveAddresses() if self._installed is not self._configuration:
                 # Gate and ruleset were to come behind it; that is tried again.
@@ -373,18 +365,14 @@ class Node(Tenure):
     def _go_on_without(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
         """Hold what can be held, unless another node can do better."""
         opening = self._opening
-        kind = Kind.KERNEL if isinstance(action, StartCapture) else Kind.ADDRESS
-        actions = self._fault(kind, found, now)
-        if self.role is Role.ACTIVE and isinstance(action, AddAddresses | RestoreAddresses):
+        actions = self._fault(Kind.ADDRESS, found, now)
+        if self.role is Role.ACTIVE:
             return (*actions, self._announce())  # others of them may be there
         if not opening or self.role is not Role.TAKEOVER:
             return actions
         if self._lease_until <= now:
             return (*actions, *self._fence(now))
-        if kind is Kind.ADDRESS:
-            return (*actions, self._arm()) if action is self._adding else actions
-        assert self._adding is not None
-        return (*actions, self._adding)
+        return (*actions, self._arm()) if action is self._adding else actions
 
     def _not_transferred(self, now: float) -> tuple[Action, ...]:
         if self._finishing:

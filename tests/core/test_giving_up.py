@@ -339,16 +339,6 @@ def test_elected_node_that_cannot_put_an_address_on_gives_up_for_one_that_can() 
     assert h.peers(GOOD) == GIVES_UP
 
 
-def test_elected_node_that_cannot_capture_holds_nevertheless() -> None:
-    h = Harness(failing=do.StartCapture(1))
-    again(h, 1)
-    assert h.role is Role.ACTIVE
-    h.failing = None
-    h.now = KERNEL_RETRY_S
-    assert do.StartCapture(1) in h.tell(told.TimerDue())
-    assert h.node.hindrances == ()
-
-
 # ------------------------------------------------------------ a refused revision
 
 

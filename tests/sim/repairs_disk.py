@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hanat.consensus.codec import Message
 from hanat.consensus.durability import Durability
 from hanat.consensus.guard import Guard
 from hanat.consensus.recovery import Recovery
@@ -19,7 +18,7 @@ class WithoutWriteAhead(Guard):
         super().__init__(**kwargs)
 
         class Rash(Durability):
-            def may_send(self, message: Message) -> bool:  # noqa: ARG002
+            def may_send(self) -> bool:
                 return True
 
         self.durability = Rash(self.journal, self.clock)

@@ -104,15 +104,15 @@ def fill_queue(world: World, process: Process, undo: Undo) -> None:
 
 
 def refuse(world: World, process: Process, undo: Undo) -> None:
-    """Let kernels refuse to begin a capture."""
+    """Let kernels refuse to add addresses."""
 
     def begin(p: Process) -> None:
-        p.refusing.kinds = (do.StartCapture,)
+        p.refusing.kinds = (do.AddAddresses,)
 
     def end(p: Process) -> None:
         p.refusing.kinds = ()
 
-    world.tell(f"{_for_a_while(world, process, undo, begin, end)} refuse to capture")
+    world.tell(f"{_for_a_while(world, process, undo, begin, end)} refuse addresses")
 
 
 def configure(world: World, process: Process, undo: Undo) -> None:  # noqa: ARG001 - as the others
