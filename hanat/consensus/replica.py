@@ -33,6 +33,7 @@ from hanat.core.inputs import (
     BarrierApplied,
     ClaimHeard,
     FlowsObserved,
+    HolderApplied,
     Input,
     JournalObserved,
     LeaderObserved,
@@ -197,6 +198,24 @@ class Replica:
         self._proposed = True
         return True
 
+    def propose_once(self, command: Command) -> None:
+        """Append a command unless it is in the log, in this term; see `propose`.
+
+        Nobody hears what became of it: whoever needs it asks again until it took effect.
+        """
+        if not self._appended(wrap(entries.encode(command))):
+            self.propose(command)
+
+    def _appended(self, data: bytes) -> bool:
+        log, term = self._guard.durability, self.term
+        for position in reversed(range(len(log))):
+            entry = log[position]
+            if entry[2] != term:
+                return False
+            if entry[0] == data:
+                return True
+        return False
+
     def tick(self) -> None:
         """Let time and received messages take effect; report what changed."""
         self._guard.before_tick()
@@ -337,6 +356,8 @@ class Replica:
         self._on_command(command)
         if isinstance(command, Barrier) and command.node_id == self._guard.node_id:
             self._on_input(BarrierApplied(command.term))
+        if isinstance(command, Holder) and command.node_id == self._guard.node_id:
+            self._on_input(HolderApplied(command.term))
 
 
 def _configuration_for(guard: Guard, snapshots: Snapshots) -> SyncObjConf:

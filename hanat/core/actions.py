@@ -28,6 +28,10 @@ class ProposeHolder:
     term: int
 
 
+# What is in the log already, in this term, is not appended again.
+Proposal = ProposeBarrier | ProposeConfiguration | ProposeHolder
+
+
 @dataclass(frozen=True, slots=True)
 class InstallRuleset:
     """Render and apply the gate's tables and the ruleset of a configuration.

@@ -26,6 +26,13 @@ class BarrierApplied:
 
 
 @dataclass(frozen=True, slots=True)
+class HolderApplied:
+    """That this node holds the addresses in `term` has taken effect."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseObserved:
     """A majority promised: as leader of `term` this node may answer until `until` [s]."""
 
@@ -220,6 +227,7 @@ Circumstance = (
 Input = (
     LeaderObserved
     | BarrierApplied
+    | HolderApplied
     | LeaseObserved
     | ConfigurationCommitted
     | ConfigurationApplied

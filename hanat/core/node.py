@@ -36,6 +36,7 @@ from hanat.core.actions import (
     Announce,
     ArmGate,
     InstallRuleset,
+    ProposeHolder,
     RemoveAddresses,
     RestoreAddresses,
     RestoreSettings,
@@ -61,6 +62,7 @@ from hanat.core.inputs import (
     FlowsObserved,
     FlowsSettled,
     ForwardObserved,
+    HolderApplied,
     Input,
     JournalObserved,
     LeaderObserved,
@@ -103,6 +105,10 @@ class Node(Tenure):
                 return self._leader_observed(item, now)
             case BarrierApplied():
                 return self._barrier_applied(item, now)
+            case HolderApplied(term):
+                self._holder_term = term
+                self._took_effect(ProposeHolder(term))
+                return ()
             case LeaseObserved():
                 return self._lease_observed(item, now)
             case ConfigurationCommitted(revision):
@@ -277,6 +283,8 @@ class Node(Tenure):
             actions += self._step_down(now)
         if self._past(self._hand_on_due, now):
             actions += self._hand_on(now)
+        if self._past(self._proposal_due, now):
+            actions += self._propose_again(now)
         if self._past(self._flows_due, now):
             actions += self._flows_settled(self._term, now)
         if self._past(self._weigh_due, now):

@@ -5,7 +5,7 @@ Kept apart from the transitions so that either can be read alone.
 
 from __future__ import annotations
 
-from hanat.core.actions import AddAddresses
+from hanat.core.actions import AddAddresses, Proposal, ProposeHolder
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.drift import Repairs
 from hanat.core.eligibility import Damping, Eligibility, Fitness, Hindrance, Seen, handicap
@@ -42,6 +42,9 @@ class Standing:
         self._leader: int | None = None
         self._flows_term = -1  # in which the flows are in the kernel, or were waited for
         self._flows_due: float | None = None
+        self._proposal: Proposal | None = None  # that did not take effect yet
+        self._proposal_due: float | None = None  # when it is proposed again
+        self._holder_term = -1  # in which everybody knows that this node is the holder
         self._lease_until = 0.0
         self._armed_until = 0.0
         self._pending: tuple[Configuration, ...] = ()  # on their way to be installed
@@ -75,6 +78,7 @@ class Standing:
             self._lease_until if self.role is Role.ACTIVE else None,
             self._eligibility.due, self._upkeep.due, self._weigh_due,
             self._release_due, self._step_down_due, self._hand_on_due, self._flows_due,
+            self._proposal_due,
         )  # fmt: skip
         return min((due for due in dues if due is not None), default=None)
 
@@ -133,5 +137,7 @@ class Standing:
         self._opening = False
         self._upkeep.end()
         self._step_down_due = self._hand_on_due = self._flows_due = self._weigh_due = None
+        if isinstance(self._proposal, ProposeHolder):
+            self._proposal = self._proposal_due = None
         if role is not Role.RELEASING:
             self._release_due, self._release_to, self._handing_over = None, (), False

@@ -12,6 +12,7 @@ from hanat.core.actions import (
     ArmGate,
     Finish,
     FlushFlows,
+    Proposal,
     ProposeBarrier,
     ProposeConfiguration,
     ProposeHolder,
@@ -32,6 +33,7 @@ from hanat.core.status import Role
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
 TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
 PATIENCE_LEASES = 10  # an elected leader without a lease, or that commits nothing
+PROPOSE_LEASES = 1  # what did not take effect is proposed again
 HAND_ON_LEASES = 2  # an unsafe node that is elected: a node that is not may need the log first
 
 
@@ -49,8 +51,30 @@ class Tenure(Holding):
         if self._leading and self.role is Role.BACKUP:
             self._enter(Role.TAKEOVER, Reason.ELECTED, now)
             self._step_down_later(now)
-            actions += (ProposeBarrier(item.term),)
+            actions += (self._propose(ProposeBarrier(item.term), now),)
         return actions
+
+    def _propose(self, proposal: Proposal, now: float) -> Proposal:
+        """Have something appended, and again until it took effect.
+
+        A log that is too long does not take it, and a disk that fails may lose it.
+        """
+        self._proposal = proposal
+        self._proposal_due = now + PROPOSE_LEASES * self._profile.lease_s
+        return proposal
+
+    def _propose_again(self, now: float) -> tuple[Action, ...]:
+        proposal = self._proposal
+        if isinstance(proposal, ProposeConfiguration) and self._committed:
+            self._took_effect(proposal)
+        if not self._leading or self._proposal is None:
+            self._proposal_due = None
+            return ()
+        return (self._propose(self._proposal, now),)
+
+    def _took_effect(self, proposal: Proposal) -> None:
+        if self._proposal == proposal:
+            self._proposal = self._proposal_due = None
 
     def _step_down_later(self, now: float) -> None:
         """No lease, or nothing is committed: perhaps another node fares better."""
@@ -73,10 +97,11 @@ class Tenure(Holding):
     def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
         if not self._leading or item.term != self._term:
             return ()
+        self._took_effect(ProposeBarrier(item.term))
         self._flows_due = now + self._profile.lease_s
         settle = SettleFlows(item.term)
         if self._committed == 0:
-            return (settle, ProposeConfiguration())
+            return (settle, self._propose(ProposeConfiguration(), now))
         return (settle, *self._open(now))
 
     def _flows_settled(self, term: int, now: float) -> tuple[Action, ...]:
@@ -124,6 +149,7 @@ class Tenure(Holding):
             self._step_down_later(now)
             return ()
         self._opening = True
+        self._step_down_later(now)  # behind something that failed it has no outcome
         self._held = self._guarded()
         self._adding = AddAddresses(self._held)
         return (StartCapture(self._term), self._adding)
@@ -142,7 +168,9 @@ class Tenure(Holding):
         self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
         self._upkeep.begin(now)
         # Perhaps a newer configuration was installed meanwhile.
-        return (self._announce(), ProposeHolder(self._term), *self._add_new())
+        known = self._holder_term == self._term
+        told = () if known else (self._propose(ProposeHolder(self._term), now),)
+        return (self._announce(), *told, *self._add_new())
 
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""

@@ -202,11 +202,11 @@ class NodeExecutor:
             case FlushFlows():
                 self._worker.flush(self._callbacks.flushed)
             case ProposeBarrier(term):
-                self._replica.propose(Barrier(term, self._place.node_id))
+                self._replica.propose_once(Barrier(term, self._place.node_id))
             case ProposeHolder(term):
-                self._replica.propose(Holder(term, self._place.node_id))
+                self._replica.propose_once(Holder(term, self._place.node_id))
             case ProposeConfiguration():
-                self._replica.propose(NewConfiguration(0, self._place.configuration_text))
+                self._replica.propose_once(NewConfiguration(0, self._place.configuration_text))
             case TransferLeadership(to):
                 self._callbacks.transfer(to)
             case StepDown(stand):

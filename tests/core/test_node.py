@@ -332,12 +332,14 @@ class Harness:
         electable: The others could elect one of them.
         slow: Rulesets are not installed until the test says so.
         settles: The flow worker answers at once.
+        knows: What the holder has everybody know takes effect at once.
     """
 
     revision: int = 1
     failing: do.Action | None = None
     slow: bool = False
     settles: bool = True
+    knows: bool = True
     now: float = 0.0
     electable: bool = True
     node: Node = field(init=False)
@@ -381,7 +383,10 @@ class Harness:
                 if action == self.failing:
                     failed = True
                     inputs.append(told.ActionFailed(action, "refused"))
-                elif not (self.slow and isinstance(action, do.InstallRuleset)):
+                    continue
+                if isinstance(action, do.ProposeHolder) and self.knows:
+                    inputs.append(told.HolderApplied(action.term))
+                if not (self.slow and isinstance(action, do.InstallRuleset)):
                     inputs.append(told.ActionDone(action))
         return done
 

@@ -10,7 +10,51 @@ from hanat.core.drift import REPAIR_GAP_S
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
 from tests.core.test_giving_up import LONG_S, again, holder, newer
-from tests.core.test_node import CONFIGURATION, PROFILE, VIPS, Harness
+from tests.core.test_node import CONFIGURATION, PEER, PROFILE, VIPS, Harness
+
+
+def test_what_the_log_did_not_take_is_proposed_again_until_it_took_effect() -> None:
+    h = Harness(revision=0, knows=False)
+    assert h.elect() == [do.ProposeBarrier(1)]
+    for _ in range(3):
+        assert again_when_due(h) == [do.ProposeBarrier(1)]
+    assert h.tell(told.BarrierApplied(1)) == [do.ProposeConfiguration()]
+    assert again_when_due(h) == [do.ProposeConfiguration()]
+    h.tell(told.ConfigurationApplied(1, CONFIGURATION))
+    assert again_when_due(h) == []
+    h.lease(until=LONG_S)
+    assert h.role is Role.ACTIVE
+    h.now += PROFILE.lease_s
+    assert do.ProposeHolder(1) in h.tell(told.TimerDue())
+    h.tell(told.HolderApplied(1))
+    h.now += PROFILE.lease_s
+    assert do.ProposeHolder(1) not in h.tell(told.TimerDue())
+
+
+def test_nothing_is_proposed_for_a_term_that_is_over() -> None:
+    h = Harness()
+    h.elect()
+    h.tell(told.LeaderObserved(2, PEER))
+    h.now = h.node.deadline or PROFILE.lease_s
+    assert h.tell(told.TimerDue()) == []
+    assert h.node.deadline is None
+
+
+def again_when_due(h: Harness) -> list[do.Action]:
+    """Let the node's next time come."""
+    h.now = h.node.deadline or 0.0
+    return h.tell(told.TimerDue())
+
+
+def test_node_whose_addition_has_no_outcome_makes_room() -> None:
+    h = Harness().active(until=0.09)
+    h.now = 0.09
+    h.tell(told.TimerDue())
+    assert h.role is Role.FENCED
+    h.node.step(told.LeaseObserved(1, LONG_S), h.now)
+    assert h.waits
+    h.now = h.node.deadline or 0.0
+    assert h.tell(told.TimerDue()) == [do.StepDown()]
 
 
 def test_gate_whose_second_try_has_no_outcome_is_tried_once_more() -> None:

@@ -386,7 +386,7 @@ class Process:
         self.stalled = False
         found = self.refusing.found(action) or self._execute(action)
         self.failed |= found is not None
-        if isinstance(action, do.InstallRuleset | do.AddAddresses):
+        if found is None and isinstance(action, do.InstallRuleset | do.AddAddresses):
             return  # its outcome comes later
         outcome = told.ActionDone(action) if found is None else told.ActionFailed(action, found)
         self.queue.append(outcome)
@@ -428,11 +428,11 @@ class Process:
             case do.FlushFlows():
                 self.queue.append(told.FlowsFlushed())
             case do.ProposeBarrier(term):
-                self.replica.propose(Barrier(term, self.node_id))
+                self.replica.propose_once(Barrier(term, self.node_id))
             case do.ProposeHolder(term):
-                self.replica.propose(Holder(term, self.node_id))
+                self.replica.propose_once(Holder(term, self.node_id))
             case do.ProposeConfiguration():
-                self.replica.propose(NewConfiguration(self.replica.state.revision, "text"))
+                self.replica.propose_once(NewConfiguration(self.replica.state.revision, "text"))
             case do.TransferLeadership(to):
                 self._transfer(to, TRANSFER_ATTEMPTS, (self.incarnation, self.replica.term))
             case do.StepDown(stand):
