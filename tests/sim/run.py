@@ -82,9 +82,14 @@ def present(world: World) -> list[Process]:
 
 
 def converged(world: World) -> bool:
-    """Say whether all that are not gone run, follow one holder and have applied the same."""
+    """Say whether all that are not gone run, follow one holder and have applied the same.
+
+    The holder has its addresses: what its kernel refused it tries again after some seconds.
+    """
     processes = present(world)
     if not all(p.alive and not p.paused for p in processes) or len(holders(world)) != 1:
+        return False
+    if not all(p.addresses.there for p in processes if p.role is Role.ACTIVE):
         return False
     return (
         len({(p.replica.term, p.replica.leader, p.replica.applied_index) for p in processes}) == 1

@@ -52,7 +52,7 @@ def refused_withdrawal_taken_for_done(patch: Patch) -> None:
 # What is left out, and seeds of which one must show two nodes that answer at one instant.
 ABLATIONS: tuple[tuple[Callable[[Patch], None], range], ...] = (
     (lease_longer_than_the_promise, range(1, 31)),
-    (lease_from_receipt, range(31, 111)),  # about one in twenty
+    (lease_from_receipt, range(111, 191)),  # about one in twenty
     (promises_ignored, range(1, 61)),
     (gate_not_enforced, range(1, 11)),
     (refused_withdrawal_taken_for_done, range(1, 61)),
