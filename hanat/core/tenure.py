@@ -33,6 +33,7 @@ from hanat.core.status import Role
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority
 TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is not coming
 PATIENCE_LEASES = 10  # an elected leader without a lease, or that commits nothing
+OPENING_S_MAX = 10.0  # what the kernel needs for 2,000 IPv6 addresses, several times
 PROPOSE_LEASES = 1  # what did not take effect is proposed again
 HAND_ON_LEASES = 2  # an unsafe node that is elected: a node that is not may need the log first
 
@@ -149,7 +150,9 @@ class Tenure(Holding):
             self._step_down_later(now)
             return ()
         self._opening = True
-        self._step_down_later(now)  # behind something that failed it has no outcome
+        # Until all are there it may take longer than a lease is waited for. Behind something
+        # that failed the addition has no outcome.
+        self._step_down_due = now + OPENING_S_MAX
         self._held = self._guarded()
         self._adding = AddAddresses(self._held)
         return (StartCapture(self._term), self._adding)
