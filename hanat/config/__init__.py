@@ -1,12 +1,13 @@
 """The two TOML files: parse, validate, turn into the values of `core.configuration`.
 
 ``node.toml`` is one node's own (`load_node`), ``cluster.toml`` is one text for
-all (`load_cluster`, `parse_cluster`); `check` reads any number of either and
+all (`load_cluster`, `parse_cluster`, `amended`); `check` reads any number of either and
 holds them against each other, `cross_check` does so for a pair. All raise or
 return every problem at once, with its path in the file. pydantic does the work
 and does not leave this package.
 """
 
+from hanat.config.amendment import amended
 from hanat.config.check import advice, check, check_advice, cross_check
 from hanat.config.cluster import load_cluster, parse_cluster
 from hanat.config.document import read_text
@@ -15,6 +16,7 @@ from hanat.config.node import load_node
 
 __all__ = [
     "advice",
+    "amended",
     "check",
     "check_advice",
     "cross_check",

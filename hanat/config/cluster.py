@@ -8,6 +8,7 @@ server with a port gets every port of its service there, also those of a range.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def parse_cluster(text: str, *, file: str) -> Configuration:
     return _Reading(model, findings).configuration()
 
 
+def read_services(
+    tables: Iterable[ServiceTable], known: Configuration, findings: Findings
+) -> tuple[VirtualService, ...]:
+    """Return what services mean beside the floating addresses of a configuration.
+
+    Args:
+        tables: Sound ones.
+        known: That configuration; its own services are not looked at.
+        findings: Gets what is wrong.
+    """
+    reading = _Reading(
+        ClusterFile.model_construct(schema_version=1, cluster=None, vip=[]), findings
+    )
+    return reading.services_beside(known, list(tables))
+
+
 @dataclass(frozen=True, slots=True)
 class _Vip:
     """A floating address with what is known of it; incomplete after a problem."""
@@ -112,6 +129,15 @@ class _Reading:
             forward=model.cluster.forward or Forward.SERVICES,
             transits=transits,
         )
+
+    def services_beside(
+        self, known: Configuration, tables: list[ServiceTable]
+    ) -> tuple[VirtualService, ...]:
+        """Return services of a text whose floating addresses are known already."""
+        for vip in known.vips:
+            self._vips[vip.name] = _Vip(vip, complete=True)
+            self._floating |= {address.ip: vip.name for address in vip.addresses}
+        return self._services(list(enumerate(tables)))
 
     def _read_vips(self, tables: list[tuple[int, VipTable]]) -> None:
         for i, table in tables:

@@ -21,7 +21,7 @@ What the nodes say to each other has chains of its own: `core.cluster_chains`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain as chained
 
 from hanat.core.cluster_chains import cluster_chains
@@ -37,7 +37,7 @@ from hanat.core.notation import (
     devices_of,
     quoted,
 )
-from hanat.core.services import dispatch_maps, is_dispatched, name_of, service_chains
+from hanat.core.services import dispatch_maps, is_dispatched, service_chains
 
 EVERY_EVENT = "new,reply,assured,destroy,protoinfo"  # that has a say in what a flow is
 
@@ -52,8 +52,19 @@ ICMPV6_ACCEPTED = (
 LAST_HOP = ("ip ttl 1", "ip6 hoplimit 1")
 
 
+Known = tuple[Configuration, str]
+"""A configuration and the script that was rendered of it, for the same devices and peers."""
+
+_OPENING = "table inet {} {{\n"
+_ENTRY = "    chain service/"
+
+
 def render_ruleset(
-    configuration: Configuration, devices: Mapping[str, str], conversation: Conversation
+    configuration: Configuration,
+    devices: Mapping[str, str],
+    conversation: Conversation,
+    *,
+    known: Known | None = None,
 ) -> str:
     """Return the script that replaces the translation rules.
 
@@ -61,16 +72,21 @@ def render_ruleset(
         configuration: What to publish and to translate.
         devices: Kernel name of each logical interface of the configuration.
         conversation: What not to track.
+        known: What was rendered before; spares the services that are in both configurations
+            (the same objects, not only equal ones). The script is the same with it and without.
     """
     ports = devices_of(configuration, devices)
-    blocks: list[list[str]] = []
+    had = _services_in(known) if known is not None else {}
+    texts: list[str] = []
     targets: dict[tuple[str, int], str] = {}
     for service in configuration.services:
-        for version in FAMILIES:
-            if chains := service_chains(service, version):
-                blocks += chains
-                targets[service.name, version] = name_of(chains[-1])
-    blocks += dispatch_maps(configuration, targets)
+        found = had.get(id(service))
+        if found is None:
+            found = {v: _texts(chains) for v in FAMILIES if (chains := service_chains(service, v))}
+        for version, made in found.items():
+            texts += made
+            targets[service.name, version] = made[-1].split(maxsplit=2)[1]
+    blocks = dispatch_maps(configuration, targets)
     blocks += [
         _prerouting_chain(configuration, ports),
         _output_chain(configuration),
@@ -80,12 +96,35 @@ def render_ruleset(
         *policy_blocks(configuration, devices),
         *cluster_chains(configuration, conversation),
     ]
-    body = "\n\n".join("\n".join(f"    {line}" for line in block) for block in blocks if block)
+    body = "\n\n".join([*texts, *_texts(block for block in blocks if block)])
     return (
         f"# hanat: ruleset of cluster {configuration.name}\n"
         f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
-        f"table inet {TABLE} {{\n{body}\n}}\n"
+        f"{_OPENING.format(TABLE)}{body}\n}}\n"
     )
+
+
+def _texts(blocks: Iterable[list[str]]) -> list[str]:
+    return ["\n".join(f"    {line}" for line in block) for block in blocks]
+
+
+def _services_in(known: Known) -> Mapping[int, Mapping[int, list[str]]]:
+    """Return the chains of each service in a script: by its id, and by IP version.
+
+    They come first, in the order of the services; the last chain of a service and version is the
+    one that maps lead to.
+    """
+    configuration, script = known
+    blocks = iter(script.partition(_OPENING.format(TABLE))[2].split("\n\n"))
+    found: dict[int, dict[int, list[str]]] = {}
+    for service in configuration.services:
+        versions = {listen.address.version for listen in service.listens}
+        for version in (v for v in FAMILIES if v in versions):
+            chains = [next(blocks)]
+            while not chains[-1].startswith(_ENTRY):
+                chains.append(next(blocks))
+            found.setdefault(id(service), {})[version] = chains
+    return found
 
 
 def _prerouting_chain(configuration: Configuration, ports: Sequence[str]) -> list[str]:

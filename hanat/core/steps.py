@@ -61,9 +61,17 @@ def without_services(text: str) -> str:
 
 def parse(text: str) -> Blocks:
     """Return what a script of `core.ruleset` defines, in its order."""
+    return _parsed(_blocks(text))
+
+
+def _blocks(text: str) -> list[str]:
     _, _, body = text.partition(f"\ntable inet {TABLE} {{\n")
+    return body.rstrip().removesuffix("}").rstrip().split("\n\n")
+
+
+def _parsed(blocks: Iterable[str]) -> Blocks:
     found: dict[tuple[str, str], Lines] = {}
-    for block in body.rstrip().removesuffix("}").rstrip().split("\n\n"):
+    for block in blocks:
         first, *lines, _last = block.splitlines()
         kind, name, _brace = first.split()
         found[kind, name] = tuple(line.strip() for line in lines)
@@ -77,7 +85,10 @@ def steps(old: str, new: str) -> Steps | None:
         old: What is in force, as `render_ruleset` or `without_services` return it.
         new: What shall be.
     """
-    was, will = parse(old), parse(new)
+    # Of a thousand services few change: what both have is taken out before any of it is parsed.
+    olds, news = _blocks(old), _blocks(new)
+    same = set(olds).intersection(news)
+    was, will = (_parsed(b for b in blocks if b not in same) for blocks in (olds, news))
     for (kind, name), lines in will.items():
         found = was.get((kind, name))
         if kind != "chain" and found and _without_elements(found) != _without_elements(lines):

@@ -20,7 +20,7 @@ from hanat.core.conversation import Conversation
 from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.core.steps import SLICE_BYTES, Steps, steps, without_services
 from hanat.daemon.gate_change import GateChange
-from hanat.daemon.reading import Read, Scripts, read, render
+from hanat.daemon.reading import Known, Read, Scripts, read, render
 from hanat.daemon.realtime import hurried
 from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall
@@ -89,8 +89,15 @@ class Rulesets:
 
     def _read_now(self, text: str, file: str) -> Configuration:
         if text != self._text:
+            configuration, scripts = self._read
+            if scripts is None and self._in_force.configuration is configuration:
+                scripts = self._in_force.scripts
             self._read = read(
-                text, file=file, devices=self._devices, conversation=self._conversation
+                text,
+                file=file,
+                devices=self._devices,
+                conversation=self._conversation,
+                known=Known(self._text, configuration, scripts),
             )
             self._text = text
         return self._read[0]

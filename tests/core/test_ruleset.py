@@ -15,6 +15,7 @@ from hanat.core.configuration import (
     Configuration,
     RealServer,
     Scheduler,
+    VirtualService,
 )
 from hanat.core.gate import render_gate
 from hanat.core.ruleset import render_ruleset
@@ -320,3 +321,22 @@ def test_same_configuration_same_text(configuration: Configuration) -> None:
     text = render_ruleset(configuration, DEVICES, CONVERSATION)
     assert text == render_ruleset(configuration, same, replace(CONVERSATION))
     assert render_gate(configuration, DEVICES) == render_gate(configuration, same)
+
+
+@given(configurations(), st.data())
+def test_ruleset_is_the_same_whatever_was_rendered_before(
+    configuration: Configuration, data: st.DataObject
+) -> None:
+    services = data.draw(st.permutations(configuration.services))
+    before: list[VirtualService] = []
+    for service in services:
+        scheduler = data.draw(st.sampled_from(Scheduler))
+        happened = data.draw(st.sampled_from(["stays", "is new", "has changed"]))
+        if happened != "is new":
+            changed = replace(service, scheduler=scheduler)
+            before.append(service if happened == "stays" else changed)
+    was = replace(configuration, services=tuple(before))
+    known = was, render_ruleset(was, DEVICES, CONVERSATION)
+    assert render_ruleset(configuration, DEVICES, CONVERSATION, known=known) == render_ruleset(
+        configuration, DEVICES, CONVERSATION
+    )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from chaos.configs import CLUSTER_TOML
 from hanat.config import parse_cluster
 from hanat.core.configuration import Configuration
 from hanat.daemon import reading
+from hanat.daemon.gate_change import GateChange
+from hanat.daemon.rulesets import Rulesets
 from hanat.errors import ConfigError
-from tests.core.examples import CONVERSATION, DEVICES
+from hanat.kernel.fake import FakeAddresses, FakeFirewall, FakeGate, FakeKernel
+from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
 LARGE = CLUSTER_TOML + "\n".join(
     f"""\
@@ -71,3 +76,58 @@ def test_configuration_for_devices_that_are_not_here_has_no_scripts() -> None:
     devices = {"public": "eth0"}
     found = reading.read(CLUSTER_TOML, file="it", devices=devices, conversation=CONVERSATION)
     assert found[1] is None
+
+
+def test_little_that_changed_in_a_large_text_is_all_that_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a node, which knows what it has read before."""
+    kernel = FakeKernel(DEVICES.values(), now=lambda: 0.0)
+    rulesets = Rulesets(
+        DEVICES,
+        conversation=CONVERSATION,
+        gate=GateChange(FakeGate(kernel), FakeAddresses(kernel), DEVICES.values()),
+        firewall=FakeFirewall(kernel),
+        background=at_once,
+        known=("", EDGE),
+    )
+    found: list[Configuration | ConfigError] = []
+    rulesets.read(LARGE, file="it", done=found.append)
+
+    started: list[str] = []
+
+    def command(module: str) -> list[str]:
+        started.append(module)
+        return ["/bin/false"]
+
+    monkeypatch.setattr(reading, "python_command", command)
+    changed = LARGE + "  weight = 7\n"
+    rulesets.read(changed, file="it", done=found.append)
+    assert started == []
+    assert found[1] == parse_cluster(changed, file="it")
+    wrong = LARGE + "  weight = -7\n"
+    rulesets.read(wrong, file="it", done=found.append)
+    with pytest.raises(ConfigError) as alone:
+        parse_cluster(wrong, file="it")
+    assert isinstance(found[2], ConfigError)
+    assert found[2].problems == alone.value.problems
+
+
+def test_scripts_of_what_was_nearly_known_are_those_of_the_whole() -> None:
+    configuration, scripts = reading.read(
+        LARGE, file="it", devices=DEVICES, conversation=CONVERSATION
+    )
+    text = LARGE + "  weight = 0\n"
+    known = reading.Known(LARGE, configuration, scripts)
+    found = reading.read(text, file="it", devices=DEVICES, conversation=CONVERSATION, known=known)
+    assert found[0] == parse_cluster(text, file="it")
+    assert found[1] == reading.render(found[0], DEVICES, CONVERSATION)
+
+
+def at_once(work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+    try:
+        work()
+    except ConfigError as error:
+        done(error)
+    else:
+        done(None)

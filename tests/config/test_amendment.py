@@ -1,0 +1,167 @@
+"""A text that was nearly read before: it means what it means when all of it is read."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanat.config import amended, parse_cluster
+from hanat.config.amendment import CHANGED_BYTES_MAX
+from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS
+from hanat.core.configuration import Configuration
+from hanat.errors import ConfigError
+from tests.config.helpers import SMALL, changed
+
+TRANSIT = '[[transit]]\nname = "vpn"\nnetwork = ["10.99.0.0/16"]\n'
+
+
+def service(number: int, *, port: int | None = None, weight: int = 1) -> str:
+    return f"""
+[[service]]
+name = "s{number}"
+listen = ["vip:public tcp/{port or 100 * number + 1000}-{port or 100 * number + 1099}"]
+  [[service.server]]
+  name = "one"
+  address = "10.11.12.{number + 100}:80"
+  weight = {weight}
+  [[service.server]]
+  name = "two"
+  address = "[2001:db8:1::{number + 1}]:80"
+"""
+
+
+BEFORE = SMALL + "".join(map(service, range(6)))
+KNOWN = parse_cluster(BEFORE, file="it")
+
+
+def found(text: str, before: str = BEFORE) -> Configuration | None:
+    return amended(text, known_text=before, known=parse_cluster(before, file="it"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEFORE,
+        changed(BEFORE, "weight = 1", "weight = 7"),
+        BEFORE + service(6),
+        BEFORE.replace(service(2), ""),
+        BEFORE.replace(service(2), service(6) + service(7)),
+        BEFORE.replace("tcp/1200-1299", "udp/1000-1099"),
+        BEFORE.replace("tcp/1200-1299", "tcp/1210-1220"),
+    ],
+)
+def test_what_changed_in_services_is_known_without_the_rest(text: str) -> None:
+    assert found(text) == parse_cluster(text, file="it")
+
+
+def test_services_that_did_not_change_are_the_same_objects() -> None:
+    known = parse_cluster(BEFORE, file="it")
+    after = amended(changed(BEFORE, "weight = 1", "weight = 7"), known_text=BEFORE, known=known)
+    assert after is not None
+    assert all(a is b for a, b in zip(after.services[1:], known.services[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEFORE + service(3),  # its name is taken
+        BEFORE + service(6, port=1234),  # its port is
+        BEFORE.replace("tcp/1200-1299", "tcp/1250-1350"),
+        BEFORE.replace("10.11.12.102:80", "10.11.12.1:80"),  # a floating address
+        BEFORE.replace("vip:public tcp/1200", "vip:pubic tcp/1200"),
+        changed(BEFORE, "weight = 1", "weight = -1"),
+        changed(BEFORE, "weight = 1", "wait = 1"),
+        changed(BEFORE, "weight = 1", 'weight = """'),
+        changed(BEFORE, "weight = 1", "weight = ["),
+        BEFORE + "[cluster]\n",
+        BEFORE.replace(service(2), "\n[[service]]\n"),
+        BEFORE + "\n[[service]]\n",
+        BEFORE + service(6) + '[service.oh]\nname = "x"\n',
+    ],
+)
+def test_what_is_wrong_is_left_to_those_who_can_tell_what(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_cluster(text, file="it")
+    assert found(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BEFORE.replace("edge1", "edge2"),
+        BEFORE + TRANSIT,  # in the piece of the last service
+        BEFORE.replace(service(2) + service(3), service(3) + service(2)),
+        BEFORE.replace("[[service]]", "[[ service ]]", 1),
+        BEFORE + "".join(service(n) for n in range(6, 6 + CHANGED_BYTES_MAX // 150)),
+        changed(BEFORE, "weight = 1", "weight = 1\n# \"\"\" '''"),
+    ],
+)
+def test_what_is_unusual_is_read_as_a_whole(text: str) -> None:
+    parse_cluster(text, file="it")
+    assert found(text) is None
+
+
+def test_tables_behind_services_stay_what_they_were() -> None:
+    before = SMALL + service(0) + TRANSIT + service(1) + service(2)
+    kept = before.replace("10.11.12.102:80", "10.11.12.202:80")
+    assert found(kept, before) == parse_cluster(kept, file="it")
+    fewer = before.replace(service(1), "")
+    assert found(fewer, before) == parse_cluster(fewer, file="it")
+    for text in (before.replace(service(0), ""), before.replace(service(0) + TRANSIT, "")):
+        parse_cluster(text, file="it")
+        assert found(text, before) is None
+    assert found(before.replace("10.11.12.102:80", "10.99.0.1:80"), before) is None
+
+
+def test_limits_of_all_services_together_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_more = BEFORE + service(6)
+    assert found(one_more) is not None
+    for limits, key, most in (
+        (CLUSTER_LIMITS, ("service",), 6),
+        (CLUSTER_TOTALS, ("service", "*", "server"), 13),
+        (CLUSTER_TOTALS, ("service", "*", "listen"), 6),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setitem(limits, key, most)
+            with pytest.raises(ConfigError):
+                parse_cluster(one_more, file="it")
+            assert found(one_more) is None
+
+
+def test_more_sources_are_counted_where_all_are() -> None:
+    text = BEFORE + changed(service(6), "listen", 'from = ["public"]\nlisten')
+    parse_cluster(text, file="it")
+    assert found(text) is None
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32))
+def test_amended_text_means_what_the_whole_says(seed: int) -> None:
+    rng = random.Random(seed)
+    lines = BEFORE.splitlines(keepends=True)
+    for _ in range(rng.randint(1, 3)):
+        at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+        match rng.randrange(6):
+            case 0:
+                del lines[at]
+            case 1:
+                lines.insert(at, lines[other])
+            case 2:
+                lines[at], lines[other] = lines[other], lines[at]
+            case 3:
+                lines[at] = lines[at].replace("1", str(rng.randint(0, 9)))
+            case 4:
+                lines.insert(at, rng.choice([TRANSIT, service(rng.randint(0, 9)), '"""\n', "x\n"]))
+            case _:
+                lines[at] = lines[at].replace("\n", rng.choice(["", " # x\n", "\r\n"]))
+    text = "".join(lines)
+    result = amended(text, known_text=BEFORE, known=KNOWN)
+    try:
+        whole = parse_cluster(text, file="it")
+    except ConfigError:
+        assert result is None
+    else:
+        assert result is None or result == whole
