@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hanat.cli.config import CHECKED_FIRST_MAX
 from hanat.errors import EXIT_CONFIG_INVALID, EXIT_FAILED, EXIT_NO_QUORUM, EXIT_REFUSED
 from tests.cli.helpers import REPOSITORY, Node, call
 
@@ -118,6 +119,19 @@ def test_wrong_file_is_told_with_its_name_and_nobody_is_asked(node: Node, file: 
     assert result.exit_code == EXIT_CONFIG_INVALID
     assert f"hanat: {file}: vjp" in result.stderr
     assert node.asked == []
+
+
+def test_large_file_is_left_to_the_node_and_told_in_the_same_words(node: Node, file: Path) -> None:
+    large = TEXT + "# nothing\n" * CHECKED_FIRST_MAX
+    file.write_text(large)
+    node.answers_put(APPLIED)
+    assert call("config", "apply", str(file), "--revision", "7", "--api", node.api).exit_code == 0
+
+    file.write_text(large.replace("[[vip]]", "[[vjp]]"))
+    node.answers_put({"error": "any", "exit_code": EXIT_CONFIG_INVALID}, status=422)
+    result = call("config", "apply", str(file), "--revision", "7", "--api", node.api)
+    assert result.exit_code == EXIT_CONFIG_INVALID
+    assert f"hanat: {file}: vjp" in result.stderr
 
 
 @pytest.mark.parametrize(
