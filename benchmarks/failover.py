@@ -30,7 +30,7 @@ from benchmarks import keepalived, load, table, trial
 from benchmarks.cases import CASES
 from benchmarks.figures import ENDLESS, Figures
 from benchmarks.flood import Loaded
-from benchmarks.systems import SETTLE_S, Hanat, System
+from benchmarks.systems import SETTLE_S, Hanat, System, other_build
 from chaos.errors import LabError, UsageError
 from chaos.lab import require_machine
 from chaos.removal import remove_lab
@@ -123,7 +123,7 @@ def systems(options: argparse.Namespace) -> Mapping[str, Callable[[], System]]:
     }
     for command in options.beside:
         title = f"{shlex.join(command)}, profile {options.profile}"
-        chosen[title] = partial(Hanat, options.prefix, options.profile, command)
+        chosen[title] = partial(Hanat, options.prefix, options.profile, other_build(command))
     for flows in options.flows:
         title = f"hanat, profile {options.profile}, {flows} flows"
         chosen[title] = partial(Loaded, options.prefix, options.profile, flows)

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from benchmarks.failover import machine
 from benchmarks.load import wait_for_quiet
-from benchmarks.steady import cpu_s
+from benchmarks.steady import SETTLE_S, cpu_s
+from benchmarks.systems import other_build
 from chaos.configs import cluster_toml
 from chaos.errors import LabError, UsageError
 from chaos.lab import Lab, require_machine
@@ -100,16 +101,25 @@ def measure_services(lab: Lab, text: Callable[[int], str], found: Found) -> None
     """
     lab.start()
     holder = lab.wait_for_holder(START_S_MAX)
-    time.sleep(1)
+    time.sleep(SETTLE_S)
+    found["few"].append(_cpu(lab, holder))
     before = _losses(lab)
     found["load"].append(_apply(lab, holder, text(1)))
     for weight in range(2, 2 + WEIGHTS):
         found["weight"].append(_apply(lab, lab.wait_for_holder(START_S_MAX), text(weight)))
     time.sleep(1)
-    began = cpu_s(lab, holder)
-    time.sleep(IDLE_S)
-    found["cpu"].append(100 * (cpu_s(lab, holder) - began) / IDLE_S)
+    # Who holds may have changed meanwhile; then there is nothing to compare with.
+    if lab.wait_for_holder(START_S_MAX) == holder:
+        found["cpu"].append(_cpu(lab, holder))
+        found["more"].append(found["cpu"][-1] - found["few"][-1])
     found["lost"].append(_losses(lab) - before)
+
+
+def _cpu(lab: Lab, node: str) -> float:
+    """Return what an idle node uses of a processor, in percent of a core."""
+    began = cpu_s(lab, node)
+    time.sleep(IDLE_S)
+    return 100 * (cpu_s(lab, node) - began) / IDLE_S
 
 
 def _losses(lab: Lab) -> int:
@@ -154,19 +164,24 @@ def _in_force(lab: Lab, node: str, text: str) -> bool:
 
 def shown(values: Sequence[float]) -> str:
     """Return the median, and the worst in brackets."""
-    return f"{statistics.median(values):.0f} ({max(values):.0f})" if values else "-"
+    return f"{_figure(statistics.median(values))} ({_figure(max(values))})" if values else "-"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value % 1 and abs(value) < 20 else f"{value:.0f}"
 
 
 def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
     """Measure one build once."""
-    command = (hanat,) if hanat else None
+    command = other_build([hanat]) if hanat else None
     base = cluster_toml(profile=options.profile)
-    many: Found = {"load": [], "weight": [], "cpu": [], "lost": []}
+    many: Found = {"load": [], "weight": [], "few": [], "cpu": [], "more": [], "lost": []}
     with Lab(options.prefix, hanat=command, cluster_toml=base) as lab:
         measure_services(lab, lambda w: base + services(options.services, weight=w), many)
     names = {
         "load": f"load {options.services} services", "weight": "change one weight of them",
-        "cpu": "holder's processor afterwards, % of a core", "lost": "leases lost meanwhile",
+        "few": "holder's processor before, with 3 services, % of a core",
+        "cpu": "the same afterwards", "more": "that is more by", "lost": "leases lost meanwhile",
     }  # fmt: skip
     for what, values in many.items():
         found.setdefault(names[what], []).extend(values)
@@ -180,8 +195,8 @@ def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
                 found.setdefault(f"{what}, {count + 2} addresses, IPv{version}", []).extend(values)
 
 
-def main() -> int:
-    """Measure and print."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--addresses", type=int, default=1000)
     parser.add_argument("--services", type=int, default=1000)
@@ -193,7 +208,12 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--patience", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--prefix", default=PREFIX, help="of the lab (default: %(default)s)")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Measure and print."""
+    options = parse()
     builds = ["", *options.hanat]
     found: dict[str, Found] = {build: {} for build in builds}
     try:

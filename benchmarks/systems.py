@@ -45,6 +45,15 @@ class System(Protocol):
         ...
 
 
+def other_build(command: Sequence[str]) -> list[str]:
+    """Return what runs a hanat that is not this repository's.
+
+    Processes of a lab find this repository's packages first, by an environment variable. The
+    program of another checkout would run our code: builds would be compared with themselves.
+    """
+    return ["env", "-u", "PYTHONPATH", *command]
+
+
 class Hanat:
     """Three nodes of hanat; implements `System`.
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from benchmarks import keepalived, load
+from benchmarks import keepalived, load, scale
 from benchmarks.cases import CASES
 from benchmarks.failover import Results, Trial, parse, systems
 from benchmarks.figures import ENDLESS, Figures
-from chaos.errors import UsageError
+from chaos.errors import LabError, UsageError
+from chaos.lab import Lab
+from chaos.processes import environment
 from chaos.topology import three_routers
 
 GOOD = Figures(
@@ -159,3 +163,27 @@ def test_sleeper_leaves_the_scheduling_as_it_was() -> None:
     before = os.sched_getscheduler(0)
     assert load.lateness_s(0.01) >= 0
     assert os.sched_getscheduler(0) == before
+
+
+def test_other_build_does_not_find_the_code_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "hanat"
+    program.write_text('#!/bin/sh\nprintf "%s" "$PYTHONPATH"\n')
+    program.chmod(0o755)
+    commands: list[Sequence[str]] = []
+
+    def seen(lab: Lab) -> Lab:
+        commands.append(lab.hanat)
+        raise LabError("that is all")
+
+    monkeypatch.setattr(Lab, "__enter__", seen)
+    options = parse(["--beside", str(program)])
+    commands.append([*systems(options).values()][1]().lab.hanat)
+    with pytest.raises(LabError):
+        scale.run(scale.parse(["--hanat", str(program)]), str(program), {})
+    for command in commands:
+        done = subprocess.run(
+            command, env=environment("none", "t"), capture_output=True, text=True, check=True
+        )
+        assert done.stdout == ""
