@@ -8,7 +8,8 @@ the thread gets a processor, and it must not have the priority of the loop.
 
 The process is started for one text and ends: it takes half a second and, unlike one
 that waits, no memory. Small texts are read at once, and so is what little a large one
-has that the text read before it had not: one weight of 10,000 takes 10 ms.
+has that the text read before it had not: one weight of 10,000 takes 15 ms. Meanwhile
+the thread has the interpreter, and must not be kept from the processor by others.
 """
 
 from __future__ import annotations
@@ -87,9 +88,10 @@ def read(
         ConfigError: With every problem of the text.
     """
     if known is not None and known.scripts is not None:
-        configuration = amended(text, known_text=known.text, known=known.configuration)
-        if configuration is not None:
-            return configuration, render(configuration, devices, conversation, known)
+        with hurried():
+            configuration = amended(text, known_text=known.text, known=known.configuration)
+            if configuration is not None:
+                return configuration, render(configuration, devices, conversation, known)
     if len(text) <= SMALL_BYTES_MAX:
         return _read(text, file, devices, conversation)
     try:

@@ -4,7 +4,7 @@ With a thousand services ``nft list`` takes minutes: it asks for each set, and b
 somebody changes anything, as the gate does with each renewal. The kernel gives each chain and each
 rule a handle that no other has had, and neither is ever changed but for a new one in its place. So
 names and handles are enough, and the elements of named sets. Anonymous sets cannot be changed by
-themselves. Measured: 1,000 services of ten servers take 12 ms.
+themselves.
 
 Source: ``nf_tables_fill_*_info`` in ``net/netfilter/nf_tables_api.c``.
 """
@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
+    ATTRIBUTE,
     HEADER,
     NETLINK_NETFILTER,
     NetlinkClient,
+    aligned,
     attribute,
     attributes,
 )
@@ -36,6 +38,12 @@ _SET_NAME, _SET_FLAGS, _SET_HANDLE = 2, 3, 16
 _ANONYMOUS = 1
 _ELEMENTS = 3
 _BODY = HEADER.size + 4  # behind the family
+HANDLE_BYTES = ATTRIBUTE.size + 8
+_LENGTH = struct.Struct("=H")
+_CHAIN_HANDLE, _RULE_HANDLE, _SET_HANDLE_HEAD = (
+    ATTRIBUTE.pack(HANDLE_BYTES, n) for n in (2, 3, 16)
+)
+_USED, _SET_FLAGS_HEAD = (ATTRIBUTE.pack(ATTRIBUTE.size + 4, kind) for kind in (6, _SET_FLAGS))
 
 Part = tuple[bytes, int, int]
 
@@ -69,42 +77,92 @@ class Fingerprints:
             operation="look at the rules", target=f"{family} {name}",
         )  # fmt: skip
         found.update(_kept((answer, 0, len(answer)), _TABLE_KEPT))
-        for part in self._walk(family, name, _GET_CHAIN, b""):
-            found.update(_kept(part, _CHAIN_KEPT))
-        for part in self._walk(family, name, _GET_RULE, table):
-            found.update(_kept(part, _RULE_KEPT))
+        behind = _BODY + len(table)
+        for buffer, start, end in self._walk(family, name, _GET_CHAIN, table, all_tables=True):
+            # A chain without a hook: behind its handle comes how often it is used.
+            stop = _behind_handle(buffer, start + behind, _CHAIN_HANDLE)
+            if stop and buffer.startswith(_USED, stop):
+                found.update(buffer[start + behind : stop])
+            else:
+                found.update(_kept((buffer, start, end), _CHAIN_KEPT))
+        for buffer, start, end in self._walk(family, name, _GET_RULE, table):
+            stop = _behind_handle(buffer, start + behind, _RULE_HANDLE)
+            if stop:
+                found.update(buffer[start + behind : stop])
+            else:
+                found.update(_kept((buffer, start, end), _RULE_KEPT))
         # One dump after the other: the kernel does not make two of them for a socket.
-        for part in list(self._walk(family, name, _GET_SET, table)):
+        for part in self._named_sets(family, name, table):
             kept = dict(_pieces(part, {_SET_NAME, _SET_FLAGS, _SET_HANDLE}))
             flags = kept.get(_SET_FLAGS, b"\0\0\0\0")
-            if struct.unpack(">I", flags)[0] & _ANONYMOUS:
-                continue
             found.update(kept[_SET_NAME] + flags + kept[_SET_HANDLE])
             if not (name == GATE_TABLE and _text(kept[_SET_NAME]) in RIGHTS):
                 found.update(b"".join(self._elements(family, name, table, kept[_SET_NAME])))
         return found.digest()
 
+    def _named_sets(self, family: str, name: str, table: bytes) -> list[Part]:
+        """Return the sets that can be changed by themselves."""
+        found = []
+        behind = _BODY + len(table)
+        for buffer, start, end in self._walk(family, name, _GET_SET, table):
+            stop = _behind_handle(buffer, start + behind, _SET_HANDLE_HEAD)
+            if stop and buffer.startswith(_SET_FLAGS_HEAD, stop):
+                flags = buffer[stop + ATTRIBUTE.size : stop + ATTRIBUTE.size + 4]
+            else:
+                pieces = dict(_pieces((buffer, start, end), {_SET_FLAGS}))
+                flags = pieces.get(_SET_FLAGS, b"\0\0\0\0")
+            if not flags[3] & _ANONYMOUS:  # the last byte of a number in network order
+                found.append((buffer, start, end))
+        return found
+
     def _elements(self, family: str, name: str, table: bytes, of: bytes) -> list[bytes]:
         """Return the elements of a set, sorted: the kernel's order changes with its tables."""
         found = []
         for buffer, start, end in self._walk(
-            family, name, _GET_ELEMENTS, table + attribute(_SET_NAME, of)
+            family, name, _GET_ELEMENTS, table, attribute(_SET_NAME, of)
         ):
             for kind, first, last in attributes(buffer, start + _BODY, end):
                 if kind == _ELEMENTS:
                     found += [buffer[a:b] for _, a, b in attributes(buffer, first, last)]
         return sorted(found)
 
-    def _walk(self, family: str, name: str, kind: int, what: bytes) -> Iterator[Part]:
+    def _walk(
+        self,
+        family: str,
+        name: str,
+        kind: int,
+        table: bytes,
+        what: bytes = b"",
+        *,
+        all_tables: bool = False,
+    ) -> Iterator[Part]:
         """Return the messages that are about a table; the kernel does not always choose."""
+        asked = b"" if all_tables else table + what
         for parts in self._netlink.walk(
-            SUBSYSTEM << 8 | kind, _generic(family) + what,
+            SUBSYSTEM << 8 | kind, _generic(family) + asked,
             operation="look at the rules", target=f"{family} {name}",
         ):  # fmt: skip
-            for buffer, start, end in parts:
-                first = next(attributes(buffer, start + _BODY, end), None)
-                if first is not None and _text(buffer[first[1] : first[2]]) == name:
-                    yield buffer, start, end
+            for part in parts:
+                if part[0].startswith(table, part[1] + _BODY):
+                    yield part
+
+
+def _behind_handle(buffer: bytes, at: int, head: bytes) -> int:
+    """Return where a name and the handle behind it end; 0 if that is not what is there.
+
+    The kernel puts them there in this order. To look at each attribute takes longer than all the
+    rest, so that is left for those that are different.
+
+    Args:
+        buffer: Messages.
+        at: Behind the name of the table.
+        head: Of a handle.
+    """
+    if at + _LENGTH.size > len(buffer):
+        return 0
+    (length,) = _LENGTH.unpack_from(buffer, at)
+    behind: int = at + aligned(length)
+    return behind + HANDLE_BYTES if buffer.startswith(head, behind) else 0
 
 
 def _generic(family: str) -> bytes:
