@@ -6,11 +6,19 @@ import gc
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from hanat.config.settings import NodeSettings
+from hanat.core.reconcile import Rules
 from hanat.daemon import realtime
+from hanat.daemon.reconciling import Reconciling
+from hanat.flowsync.client import FlowClient
 from hanat.kernel.facts import capabilities
+from tests.core.examples import EDGE
 
 SETTLED = """
 import logging, resource, sys
@@ -52,6 +60,33 @@ def test_thread_that_hurries_goes_back_to_what_it_was_and_collects_again() -> No
             assert os.sched_getscheduler(0) == os.SCHED_RR
     assert gc.isenabled()
     assert os.sched_getscheduler(0) == before
+
+
+def test_rules_are_put_into_words_beneath_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a thread of asyncio's pool, which inherits the priority of the loop."""
+    seen: list[int] = []
+
+    def priority(*_: object) -> Rules:
+        seen.append(os.sched_getparam(0).sched_priority)
+        return Rules()
+
+    settings = cast(
+        NodeSettings, SimpleNamespace(myself=SimpleNamespace(addresses=()), interfaces={})
+    )
+    reconciling = Reconciling(cast(FlowClient, None), settings)
+    monkeypatch.setattr("hanat.daemon.reconciling.rules_of", priority)
+
+    def as_the_loop() -> None:
+        if "CAP_SYS_NICE" in capabilities():
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(realtime.PRIORITY))
+        reconciling._document(EDGE)
+        priority()
+
+    thread = threading.Thread(target=as_the_loop)
+    thread.start()
+    thread.join()
+    if "CAP_SYS_NICE" in capabilities():
+        assert seen == [realtime.HURRIED, realtime.PRIORITY]
 
 
 def test_what_is_made_uncollected_is_never_looked_at_again() -> None:
