@@ -13,6 +13,7 @@ never touched; this is why we do not kill by namespace.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -95,11 +96,24 @@ def marked(prefix: str, name: str | None = None) -> list[Identity]:
     return found
 
 
+def _pidfd(pid: int) -> int | None:
+    """Open a pidfd; None if there is no process of that pid any more."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        # Linux 6.1 says EINVAL, not ESRCH, of a process that has been reaped while others
+        # of its process group or session live: the number is taken, but by no process.
+        if error.errno != errno.EINVAL:
+            raise
+        return None
+
+
 def send_signal(identity: Identity, number: signal.Signals) -> bool:
     """Signal that very process; return False if it has ended already."""
-    try:
-        descriptor = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
+    descriptor = _pidfd(identity.pid)
+    if descriptor is None:
         return False
     try:
         if identify(identity.pid) != identity:
@@ -116,9 +130,8 @@ def wait_gone(identities: Iterable[Identity], timeout_s: float) -> bool:
     """Wait until all have ended; a zombie has ended. Return False at the deadline."""
     deadline = time.monotonic() + timeout_s
     for identity in identities:
-        try:
-            descriptor = os.pidfd_open(identity.pid)
-        except ProcessLookupError:
+        descriptor = _pidfd(identity.pid)
+        if descriptor is None:
             continue
         try:
             if identify(identity.pid) != identity:
