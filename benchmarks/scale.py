@@ -2,8 +2,8 @@
 
 Labs for each build in each round: three routers with so many services of ten servers each (loading
 them by `hanat config apply`, one weight at a time), then with so many floating addresses (start,
-takeovers by `hanat switchover`). Builds take turns. Printed as a Markdown table of
-medians; the worst is in brackets. Needs root.
+takeovers by `hanat switchover` and after a SIGKILL of all the holder's processes). Builds take
+turns. Printed as a Markdown table of medians; the worst is in brackets. Needs root.
 
 Exit codes: 0 measured, 1 not so, 2 this machine or the command line is not fit.
 """
@@ -17,6 +17,7 @@ import re
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from chaos.lab import Lab, require_machine
 PREFIX = "hanat-scale"
 START_S_MAX, APPLY_S_MAX = 60.0, 60.0
 IDLE_S = 10.0
-TAKEOVERS, WEIGHTS = 4, 4
+TAKEOVERS, KILLS, WEIGHTS = 4, 3, 4
 # Written when a node becomes the holder; what grows with the addresses lies between the two roles.
 _OPENED = re.compile(r"role=ACTIVE was=TAKEOVER .* after_ms=(\d+)")
 _LOST = re.compile(r"role=\S+ was=ACTIVE .* reason=(\S+)")
@@ -67,7 +68,7 @@ def services(count: int, *, weight: int) -> str:
 
 
 def measure_addresses(lab: Lab, found: Found) -> None:
-    """Start a lab, then hand the addresses on some times.
+    """Start a lab, hand the addresses on some times, then kill the holder some times.
 
     Raises:
         LabError: The cluster did not come up, or a switchover did not end.
@@ -76,6 +77,7 @@ def measure_addresses(lab: Lab, found: Found) -> None:
     lab.start()
     lab.wait_for_holder(START_S_MAX)
     found["start"].append(1000 * (time.monotonic() - began))
+    seen = _takeovers(lab)
     for number in range(TAKEOVERS):
         to = f"r{number % 3 + 1}"
         if lab.holder() == to:
@@ -85,8 +87,26 @@ def measure_addresses(lab: Lab, found: Found) -> None:
         if code != 200:
             raise LabError(f"switchover to {to}: {code} {answer}")
         lab.wait_for_holder(START_S_MAX)
-    for name in lab.nodes:
-        found["takeover"] += [float(ms) for ms in _OPENED.findall(lab.log(name))]
+    found["switchover"] += (_takeovers(lab) - seen).elements()
+    seen = _takeovers(lab)
+    for _ in range(KILLS):
+        # The former holder's kernel, which is the same, has nothing to do meanwhile.
+        holder = lab.wait_for_holder(START_S_MAX)
+        lab.wait_for(partial(_all_ready, lab, holder), 30, "all nodes to be ready")
+        lab.kill_node(holder)
+        lab.wait_for_holder(START_S_MAX)
+        lab.start_node(holder)
+    found["kill"] += (_takeovers(lab) - seen).elements()
+
+
+def _takeovers(lab: Lab) -> Counter[float]:
+    """Return how many milliseconds lay between election and open gate, of each takeover so far."""
+    logs = (lab.log(name) for name in lab.nodes)
+    return Counter(float(ms) for log in logs for ms in _OPENED.findall(log))
+
+
+def _all_ready(lab: Lab, holder: str) -> bool:
+    return all(_is_ready(lab, name) for name in lab.nodes if name != holder)
 
 
 def _is_ready(lab: Lab, to: str) -> bool:
@@ -188,11 +208,12 @@ def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
     for version in (4, 6):
         for count in (0, options.addresses):
             text = base + addresses(count, version=version)
-            part: Found = {"start": [], "takeover": []}
+            part: Found = {"start": [], "switchover": [], "kill": []}
             with Lab(options.prefix, hanat=command, cluster_toml=text) as lab:
                 measure_addresses(lab, part)
             for what, values in part.items():
-                found.setdefault(f"{what}, {count + 2} addresses, IPv{version}", []).extend(values)
+                kind = what if what == "start" else f"takeover, {what}"
+                found.setdefault(f"{kind}, {count + 2} addresses, IPv{version}", []).extend(values)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -208,9 +208,12 @@ def among(
     vips: Iterable[FloatingAddress], others: Iterable[FloatingAddress]
 ) -> tuple[FloatingAddress, ...]:
     """Return the vips with those of their addresses that others have, too, on that interface."""
+    wanted = tuple(vips)
+    if not wanted:  # each time a timer is due, beside a thousand others
+        return ()
     known = {(vip.interface, address) for vip in others for address in vip.addresses}
     found = []
-    for vip in vips:
+    for vip in wanted:
         there = tuple(a for a in vip.addresses if (vip.interface, a) in known)
         if there:
             found.append(vip if there == vip.addresses else replace(vip, addresses=there))

@@ -162,6 +162,7 @@ class NodeExecutor:
             frames_per_ms=place.announcements_per_ms,
         )  # fmt: skip
         self._announced: tuple[FloatingAddress, ...] = ()
+        self._placed: tuple[tuple[FloatingAddress, ...], list[Placement]] = (), []
         self.frames = self.refused = 0
         self._complained: dict[str, float] = {}  # device → when
         self._permitted_until = 0.0  # as far as we know; the kernel knows
@@ -187,7 +188,7 @@ class NodeExecutor:
             case RestoreSettings(settings):
                 self._restore(settings)
             case RemoveAddresses(vips):
-                placed = placements(vips, self._place.interfaces)
+                placed = self._placements(vips)
                 return self._later(self._placing.remove(placed, partial(self._ended, action)))
             case Announce(vips, until):
                 return self._announce(vips, until)
@@ -224,8 +225,14 @@ class NodeExecutor:
             log.warning(
                 "vips=%s%s found=removed_by_another_program action=added_again", names, more
             )
-        placed = placements(vips, self._place.interfaces)
+        placed = self._placements(vips)
         return self._later(self._placing.add(placed, partial(self._ended, action)))
+
+    def _placements(self, vips: tuple[FloatingAddress, ...]) -> list[Placement]:
+        """Return where they go; a holder announces the same thousand again and again."""
+        if vips is not self._placed[0]:
+            self._placed = vips, placements(vips, self._place.interfaces)
+        return self._placed[1]
 
     @staticmethod
     def _later(done: bool) -> Outcome | None:  # noqa: FBT001 - of a call that returns it
@@ -239,9 +246,11 @@ class NodeExecutor:
     def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> str | None:
         if self._place.clock() >= until:
             return "the lease ended before the announcement"
-        if vips is not self._announced:
+        if not self._announced:
+            self._announced = vips
+        elif vips is not self._announced:
             self._announced = tuple(dict.fromkeys((*vips, *self._announced)))
-        self._announcing.begin(placements(vips, self._place.interfaces), until)
+        self._announcing.begin(self._placements(vips), until)
         return None
 
     def _send(self, placed: Sequence[Placement]) -> None:

@@ -118,6 +118,12 @@ def test_vip_with_another_address_is_held_by_the_one_that_has_its_gate() -> None
     assert among((replace(both, interface="private"),), VIPS) == ()
 
 
+def test_nothing_is_among_others_without_a_look_at_them() -> None:
+    looked = iter([*VIPS])
+    assert among((), looked) == ()
+    assert tuple(looked) == VIPS
+
+
 def test_of_a_thousand_addresses_none_is_compared_with_all_others() -> None:
     """A flush takes them off one by one; each is looked up, not searched for."""
     compared = 0
