@@ -312,7 +312,7 @@ class Node(Tenure):
                 return self._announce_some(vips) if self.role is Role.ACTIVE else ()
             # The very object: of two rulesets on their way only the newer one counts.
             case InstallRuleset(configuration):
-                self._installed = configuration
+                self._installed, self._drifted = configuration, None
                 self._no_longer_pending(configuration)
                 if configuration is self._configuration:
                     return self._ruleset_installed(now)

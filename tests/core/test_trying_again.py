@@ -95,3 +95,18 @@ def test_ruleset_that_somebody_took_away_is_back_with_the_older_revision() -> No
     h.now += REPAIR_GAP_S
     h.tell(told.RulesetDrifted(("gone",)))
     assert do.WithdrawGate() in h.tell(replace(refused, kept=False))
+
+
+def test_what_somebody_took_away_long_ago_is_not_what_is_back() -> None:
+    """Its gate would guard other addresses than the one that is in force."""
+    h, second = holder(), newer()
+    third = replace(second, name="third")
+    h.slow = True
+    h.tell(told.RulesetDrifted(("gone",)))
+    h.tell(told.ActionDone(do.InstallRuleset(CONFIGURATION)))
+    h.tell(told.ConfigurationApplied(2, second))
+    h.tell(told.ActionDone(do.InstallRuleset(second)))
+    h.tell(told.ConfigurationApplied(3, third))
+    for kept in (False, True):
+        h.tell(told.ActionFailed(do.InstallRuleset(third), "no helper", kept=kept))
+        assert h.node.unsafe
