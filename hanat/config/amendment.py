@@ -69,7 +69,8 @@ class _Compared:
 
 
 def _compare(was: list[str], will: list[str], known: Configuration) -> _Compared | None:
-    if was[0] != will[0] or len(was) - 1 != len(known.services):
+    # A lone carriage return is no end of a line: the text was cut before a header.
+    if was[0] != will[0] or len(was) - 1 != len(known.services) or will[-1].endswith("\r"):
         return None
     place_of = {piece: place for place, piece in enumerate(was[1:])}
     places = [place_of.get(piece) for piece in will[1:]]

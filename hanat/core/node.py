@@ -79,7 +79,7 @@ from hanat.core.inputs import (
 )
 from hanat.core.snapshot import Reason
 from hanat.core.status import Role
-from hanat.core.tenure import Tenure
+from hanat.core.tenure import HAND_ON_AGAIN_S, Tenure
 
 KERNEL_RETRY_S = 5.0  # after the kernel refused something, before it is tried again
 LATE_S = 0.012  # with less than this left nothing is granted any more (`TIMEOUT_S_MIN`)
@@ -343,7 +343,8 @@ class Node(Tenure):
             case AddAddresses() | RestoreAddresses():
                 return self._go_on_without(action, found, now)
             case RemoveAddresses() if self._installed is not self._configuration:
-                # Gate and ruleset were to come behind it; that is tried again.
+                # Gate and ruleset were to come behind it, perhaps addresses; that is tried again.
+                self._opening = False
                 return self._ruleset_refused(self._configuration, failed, now)
             case RestoreSettings():
                 self._repairs.refused("sysctl", now)
@@ -385,5 +386,10 @@ class Node(Tenure):
     def _not_transferred(self, now: float) -> tuple[Action, ...]:
         if self._finishing:
             return (StepDown(),)
-        self._damping.failed(now)
-        return self._stay(now)
+        unsafe = self._reason is Reason.UNSAFE
+        if not unsafe:
+            self._damping.failed(now)
+        actions = self._stay(now)
+        if unsafe and self._hand_on_due is not None:  # perhaps nobody has the whole log yet
+            self._hand_on_due = now + HAND_ON_AGAIN_S
+        return actions

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from hanat.core.beacon import PATHS_MAX
 
 FRAMES_S = 2.0  # without any frame, although hosts were asked
-QUIET_S = 1.0  # without any frame before they are
+QUIET_S = 0.5  # without any frame before they are: time for two questions
 SILENT_BEACONS = 15  # three of those that followers send each other
 HEARD_S_MIN = 0.3  # a burst of loss, or a busy machine, is no silence
 LOOK_S = 0.1  # between two looks of a node

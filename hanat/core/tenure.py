@@ -35,6 +35,7 @@ TRANSFER_LEASES = 5  # a transfer takes two messages; after five leases it is no
 PATIENCE_LEASES = 10  # an elected leader without a lease, or that commits nothing
 OPENING_S_MAX = 10.0  # what the kernel needs for 2,000 IPv6 addresses, several times
 PROPOSE_LEASES = 1  # what did not take effect is proposed again
+HAND_ON_AGAIN_S = 1.0  # after a hand-over that nobody took
 HAND_ON_LEASES = 2  # an unsafe node that is elected: a node that is not may need the log first
 
 
@@ -215,7 +216,8 @@ class Tenure(Holding):
         self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
         if self._finishing:
             return (StepDown(), Finish())
-        self._damping.failed(now)
+        if self._reason is not Reason.UNSAFE:
+            self._damping.failed(now)
         if not self._electable:  # as the leader it can at least bring others up to date
             self._release_due = now + self._profile.lease_s
             return ()
@@ -240,9 +242,10 @@ class Tenure(Holding):
 
     def _step_down(self, now: float) -> tuple[Action, ...]:
         """Make room, if the others could elect another; else this one is better than none."""
+        stuck, self._opening = self._opening, False  # the addition has no outcome
         if not self._electable:
             self._step_down_due = now + self._profile.lease_s
-            return ()
+            return self._open(now) if stuck else ()
         self._step_down_due = None
         return (StepDown(),)
 

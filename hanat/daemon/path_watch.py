@@ -17,8 +17,7 @@ from hanat.kernel.ports import Links
 
 log = logging.getLogger(__name__)
 
-COUNT_S = 0.5  # between two looks at the counters of devices
-ASK_S = 1.0  # between two times that the hosts of a network are asked
+ASK_S = 1.0  # between two questions to the hosts of a network
 
 
 class PathWatch:
@@ -49,7 +48,7 @@ class PathWatch:
             guard.node_id, guard.nodes, paths=len(paths), beacon_s=guard.profile.beacon_s
         )
         self._frames = Frames(paths)
-        self._counted_at = self._asked_at = float("-inf")
+        self._asked_at = dict.fromkeys(paths, float("-inf"))
         self._silent = dict.fromkeys(interfaces, False)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -69,9 +68,8 @@ class PathWatch:
 
     def look(self, now: float) -> None:
         """Look now; `now` is of the clock of beacons."""
-        if now - self._counted_at >= COUNT_S:
-            self._counted_at = now
-            self._frames.look(self._counts(), now)
+        # At each look: two nodes must not date the same frame far apart.
+        self._frames.look(self._counts(), now)
         alive = self._guard.alive()
         heard = {
             (peer, path): at
@@ -86,8 +84,7 @@ class PathWatch:
         guard.hears = hears
         guard.lively = self._lively(now, FRAMES_S)
         told = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
-        if now - self._asked_at >= ASK_S:
-            self._ask(self._paths.asks(guard.hears, ~self._lively(now, QUIET_S), told), now)
+        self._ask(self._paths.asks(guard.hears, ~self._lively(now, QUIET_S), told), now)
         silent = self._paths.silent(guard.hears, guard.lively, told, now)
         for name, device in self._interfaces.items():
             path = self._on.get(device)
@@ -103,8 +100,8 @@ class PathWatch:
 
     def _ask(self, quiet: tuple[int, ...], now: float) -> None:
         for device, path in self._on.items():
-            if path in quiet:
-                self._asked_at = now
+            if path in quiet and now - self._asked_at[device] >= ASK_S:
+                self._asked_at[device] = now
                 self._links.ask(device)
 
     def _tell(self, name: str, *, silent: bool) -> None:

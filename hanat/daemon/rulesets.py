@@ -44,6 +44,10 @@ class _InForce:
         return self.configuration is not None and (self.gate, self.ruleset) == self.scripts
 
 
+_Before = tuple[Configuration | None, Scripts]
+"""What was in force before an installation."""
+
+
 class Rulesets:
     """Reads texts and installs what they say.
 
@@ -118,19 +122,32 @@ class Rulesets:
                 raise error
             done(None if error is None else str(error), kept[0])
 
-        kept: list[bool] = []
+        kept = [False]
         self._background(partial(self._install_or_keep, configuration, kept), ended)
 
     def _install_or_keep(self, configuration: Configuration, kept: list[bool]) -> None:
-        try:
-            self._install_now(configuration)
-        finally:
-            kept.append(self._in_force.whole)
+        with hurried():
+            was = self._look_before()
+            try:
+                self._bring(was, configuration, self._scripts(configuration))
+            finally:
+                kept[0] = self._in_force.whole
 
     def pass_over(self, done: Callable[[bool], None]) -> None:
-        """Install nothing, in its turn; tell whether what was in force is."""
-        kept: list[bool] = []
-        self._background(lambda: kept.append(self._in_force.whole), lambda _: done(kept[0]))
+        """Install nothing, in its turn; put back what was in force, and tell whether it is."""
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, (KernelError, OSError)):
+                raise error
+            done(kept[0])
+
+        kept = [False]
+        self._background(partial(self._keep, kept), ended)
+
+    def _keep(self, kept: list[bool]) -> None:
+        with hurried():
+            self._put_back(self._look_before())
+            kept[0] = self._in_force.whole
 
     def try_out(
         self,
@@ -176,25 +193,31 @@ class Rulesets:
             for script in filter(None, scripts):
                 self._firewall.check(script)
 
-    def _install_now(self, configuration: Configuration) -> None:
-        with hurried():
-            self._bring(configuration, *self._scripts(configuration))
-
-    def _bring(self, configuration: Configuration, gate: str, ruleset: str) -> None:
-        there = self._in_force
-        was, was_scripts = there.configuration, there.scripts
+    def _look_before(self) -> _Before:
+        """Return what was in force, and forget what somebody changed of it."""
+        before = self._in_force.configuration, self._in_force.scripts
         self._forget(self._changed())
+        return before
+
+    def _bring(self, was: _Before, configuration: Configuration, scripts: Scripts) -> None:
+        there = self._in_force
         try:
-            self._put(configuration, gate, ruleset)
+            self._put(configuration, *scripts)
         except (KernelError, OSError):
             # Each was applied as a whole or not at all, or somebody took it away: gate and
-            # ruleset before must be in force.
-            if was is not None and not there.whole and was_scripts != (gate, ruleset):
-                self._put(was, *was_scripts)
-                self._note()
+            # ruleset before must be in force. If they are not, `whole` says so.
+            if was[1] != scripts:
+                with contextlib.suppress(KernelError, OSError):
+                    self._put_back(was)
             raise
-        there.configuration, there.scripts = configuration, (gate, ruleset)
+        there.configuration, there.scripts = configuration, scripts
         self._note()
+
+    def _put_back(self, was: _Before) -> None:
+        configuration, scripts = was
+        if configuration is not None and not self._in_force.whole:
+            self._put(configuration, *scripts)
+            self._note()
 
     def _put(self, configuration: Configuration, gate: str, ruleset: str) -> None:
         """Bring both into force: no ruleset without a gate, no other gate before its ruleset."""

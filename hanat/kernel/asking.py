@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import time
 from contextlib import suppress
 
 from hanat.errors import KernelError
@@ -25,6 +26,7 @@ ASKED_MAX = 16  # over IPv4
 RTM_GETNEIGH = 30
 NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 NDA_DST, NDA_LLADDR = 1, 2
+NUD_IN_VAIN = 0x01 | 0x20 | 0x40  # incomplete, failed, without ARP
 
 _ECHO_REQUEST = struct.pack(">BBHHH", 128, 0, 0, 0, 0)  # the kernel adds the checksum
 _ALL_NODES = "ff02::1"
@@ -48,7 +50,7 @@ def ask_hosts(device: str, netlink: NetlinkClient) -> int:
 
 def _ask_known(device: str, netlink: NetlinkClient) -> int:
     """Ask by ARP whom the kernel knows."""
-    known = _known(device, netlink)[:ASKED_MAX]
+    known = _known(device, netlink)
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_PACKET, kind, 0) as opened:
         answer = fcntl.ioctl(opened, SIOCGIFHWADDR, struct.pack("16s32x", device.encode()))
@@ -62,11 +64,16 @@ def _known(device: str, netlink: NetlinkClient) -> list[tuple[bytes, bytes]]:
     """Return packed addresses and hardware addresses of IPv4."""
     operation = "list neighbours"
     index = index_of(device, operation=operation)
-    found = []
     body = NEIGHBOUR.pack(socket.AF_INET, 0, 0, 0, 0)
+    answers = []
     for answer in netlink.dump(RTM_GETNEIGH, body, operation=operation, target=device):
-        if NEIGHBOUR.unpack_from(answer, HEADER.size)[1] != index:
-            continue
+        _, on, state, *_ = NEIGHBOUR.unpack_from(answer, HEADER.size)
+        if on == index and not state & NUD_IN_VAIN:
+            answers.append(answer)
+    # Others each second, if there are many: some may be long gone.
+    begin = int(time.monotonic()) * ASKED_MAX % max(1, len(answers))
+    found = []
+    for answer in [*answers[begin:], *answers[:begin]][:ASKED_MAX]:
         first_attribute = HEADER.size + NEIGHBOUR.size
         parts = {
             kind: bytes(answer[first:last])

@@ -80,6 +80,7 @@ def test_services_that_did_not_change_are_the_same_objects() -> None:
         BEFORE.replace(service(2), "\n[[service]]\n"),
         BEFORE + "\n[[service]]\n",
         BEFORE + service(6) + '[service.oh]\nname = "x"\n',
+        BEFORE.removesuffix(service(5)) + "\r",
     ],
 )
 def test_what_is_wrong_is_left_to_those_who_can_tell_what(text: str) -> None:

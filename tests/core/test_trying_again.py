@@ -9,8 +9,9 @@ from hanat.core import inputs as told
 from hanat.core.drift import REPAIR_GAP_S
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
-from tests.core.test_giving_up import LONG_S, again, holder, newer
-from tests.core.test_node import CONFIGURATION, PEER, PROFILE, VIPS, Harness
+from hanat.core.tenure import HAND_ON_AGAIN_S, HAND_ON_LEASES, OPENING_S_MAX
+from tests.core.test_giving_up import DARK, LONG_S, again, holder, newer
+from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
 
 def test_what_the_log_did_not_take_is_proposed_again_until_it_took_effect() -> None:
@@ -110,3 +111,48 @@ def test_what_somebody_took_away_long_ago_is_not_what_is_back() -> None:
     for kept in (False, True):
         h.tell(told.ActionFailed(do.InstallRuleset(third), "no helper", kept=kept))
         assert h.node.unsafe
+
+
+def test_addition_without_an_outcome_is_begun_again_if_nobody_else_could_be_elected() -> None:
+    h = Harness(electable=False).active(until=0.09)
+    h.peers()
+    h.now = 0.09
+    h.tell(told.TimerDue())
+    h.node.step(told.LeaseObserved(1, 60.0), h.now)
+    assert h.waits
+    h.now = 0.09 + OPENING_S_MAX
+    assert do.AddAddresses(VIPS) in h.tell(told.TimerDue())
+    assert h.role is Role.ACTIVE
+
+
+def test_opening_behind_a_removal_that_was_refused_is_begun_again() -> None:
+    h = Harness().active(until=0.09)
+    h.now = 0.09
+    h.tell(told.TimerDue())
+    h.tell(told.ConfigurationApplied(2, wanted := newer()))
+    h.slow = True
+    h.tell(told.ConfigurationApplied(3, replace(wanted, name="third")))
+    h.node.step(told.LeaseObserved(1, 60.0), h.now)
+    assert h.waits
+    assert do.AddAddresses in map(type, h.tell(told.ActionFailed(do.RemoveAddresses(VIPS), "x")))
+    assert h.role is Role.ACTIVE
+
+
+def test_unsafe_leader_whom_nobody_succeeds_hands_on_once_a_second() -> None:
+    h = Harness()
+    h.tell(told.SafetyObserved("clock", "too fast"))
+    h.tell(told.LeaderObserved(1, ME))
+    h.tell(told.BarrierApplied(1))
+    h.lease(until=60.0)
+    h.peers(DARK)
+    h.now = HAND_ON_LEASES * PROFILE.lease_s
+    assert do.WithdrawGate() in h.tell(told.TimerDue())
+    transfer = h.node.step(told.FlowsFlushed(), h.now)[-1]
+    h.tell(told.ActionFailed(transfer, "nobody has the whole log"))
+    assert h.waits
+    began = h.now
+    while h.role is Role.TAKEOVER:
+        assert h.node.deadline is not None
+        h.now = h.node.deadline
+        h.tell(told.TimerDue())
+    assert h.now - began >= HAND_ON_AGAIN_S

@@ -123,6 +123,23 @@ def test_what_is_in_force_is_put_back_although_the_newest_is_refused(
     assert look(rulesets) == ()
 
 
+@pytest.mark.parametrize("script", ["flush ruleset", "flush table inet hanat_gate"])
+def test_what_is_in_force_is_put_back_although_the_newest_lacks_a_device_here(
+    gate: KernelGate, firewall: KernelFirewall, script: str
+) -> None:
+    """A gate whose rules are flushed takes rights, and ends none."""
+    rulesets = installed(gate, firewall)
+    text, guard = firewall.table("inet", "hanat"), firewall.table("inet", "hanat_gate")
+    kept: list[bool] = []
+    for _ in range(2):
+        firewall.apply(script)
+        rulesets.pass_over(kept.append)
+    assert kept == [True, True]
+    found = firewall.table("inet", "hanat"), firewall.table("inet", "hanat_gate")
+    assert found == (text, guard)
+    assert look(rulesets) == ()
+
+
 def test_settings_are_read_and_written() -> None:
     settings = KernelSettings()
     path = "net/ipv4/ip_forward"
