@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import replace
 
@@ -197,4 +198,5 @@ def _sides(records: list[bytes]) -> set[tuple[object, object]]:
 def _dropped(network: Network, name: str = "r2") -> int:
     """Return how many packets to a floating address the router dropped."""
     listing = run("nft list chain inet hanat floating", network.made[name])
-    return int(listing.partition("counter packets ")[2].split()[0])
+    (found,) = re.findall(r"counter packets (\d+) bytes \d+ drop", listing)
+    return int(found)
