@@ -231,6 +231,13 @@ class Changes:
                 "configuration not applied: the cluster has none yet; its first leader proposes "
                 "the cluster file of its node"
             )
+        if based_on > current and self._parts.snapshot().role is not Role.ACTIVE:
+            # It has heard less than who asks: cut off, or elected just now.
+            raise NoQuorumError(
+                f"configuration not applied: it is based on revision {based_on}, and "
+                f"{self._parts.settings.node} knows {current} revisions and does not hold the "
+                "addresses: it may have missed some; try again soon"
+            )
         if based_on != current:
             raise StaleRevisionError(based_on=based_on, current=current)
 

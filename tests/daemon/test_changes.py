@@ -19,6 +19,7 @@ from hanat.core.beacon import Beacon, digest_of
 from hanat.core.configuration import Configuration
 from hanat.core.node import Node
 from hanat.core.snapshot import NodeSnapshot
+from hanat.core.status import Role
 from hanat.daemon import changes
 from hanat.daemon.changes import ChangeParts, Changes
 from hanat.errors import (
@@ -133,6 +134,16 @@ async def test_change_that_was_overtaken_on_its_way_is_stale() -> None:
     with pytest.raises(StaleRevisionError) as caught:
         await cluster.change()
     assert (caught.value.based_on, caught.value.current) == (1, 2)
+
+
+async def test_newer_revision_than_known_is_called_stale_by_a_holder_only() -> None:
+    """A leader that was cut off still leads, by its own word."""
+    cluster = Cluster()
+    with pytest.raises(NoQuorumError, match="based on revision 3, and r1 knows 1"):
+        await cluster.change(based_on=3)
+    cluster.node = replace(cluster.node, role=Role.ACTIVE)
+    with pytest.raises(StaleRevisionError):
+        await cluster.change(based_on=3)
 
 
 async def test_dry_run_proposes_nothing_and_any_node_answers_it() -> None:
