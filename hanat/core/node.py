@@ -82,6 +82,7 @@ from hanat.core.status import Role
 from hanat.core.tenure import HAND_ON_AGAIN_S, Tenure
 
 KERNEL_RETRY_S = 5.0  # after the kernel refused something, before it is tried again
+GATE_WAIT_S = 1.0  # after it did not arm the gate: what kept it is mostly over soon
 LATE_S = 0.012  # with less than this left nothing is granted any more (`TIMEOUT_S_MIN`)
 
 
@@ -247,7 +248,8 @@ class Node(Tenure):
         return self._weigh(now)
 
     def _gate_fault(self, found: str, now: float, *, waits: bool) -> tuple[Action, ...]:
-        self._eligibility.gate = Fault(found, now + KERNEL_RETRY_S, waits=waits)
+        until = now + (GATE_WAIT_S if waits else KERNEL_RETRY_S)
+        self._eligibility.gate = Fault(found, until, waits=waits)
         return self._weigh(now)
 
     def _retry(self, now: float) -> tuple[Action, ...]:

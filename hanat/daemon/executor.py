@@ -65,7 +65,7 @@ from hanat.kernel.ports import (
 log = logging.getLogger(__name__)
 
 # What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
-ARM_S_MAX, ARM_TRIES = 0.002, 3
+ARM_S_MAX, ARM_TRIES = 0.002, 6  # an installation in slices keeps it several times
 NAMED_MAX = 20  # vips in a line of the log
 COMPLAIN_S = 60.0  # of announcements, a device
 PERMIT_S = TIMEOUT_S_MIN  # how late a first grant may come to the kernel
