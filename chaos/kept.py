@@ -5,7 +5,8 @@ address. A pulled cable makes it forget all of that network; it asks once a seco
 and when the cable is plugged in meanwhile it sends what it kept, all at once. So there is a
 burst of some milliseconds into that network after the router's cable was pulled or plugged in,
 one for each neighbour, IP version and every such fault, and nobody speaks for an address around
-it.
+it. In a network that is silent the neighbours are given up as well, after some seconds; what was
+kept comes when it carries again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ BURST_NS = 10 * MS
 # Three questions, one second apart (neighbour parameters mcast_solicit, retrans_time_ms).
 KEPT_NS = 3_000 * MS
 NEIGHBOURS = {"public": 1, "private": 2}  # of a network that are no routers: client, servers
+SILENT = ("silent-network", "silent-network-two")  # `detail` begins with the network
 NETWORKS = {"link-public": ["public"], "link-private": ["private"], "link-both": [*NEIGHBOURS]}
 
 
@@ -108,6 +110,8 @@ def _near(instants: Sequence[int], t_ns: int) -> bool:
 def _cable_touched(injection: Injection, seen: Seen) -> bool:
     """Whether the router's cable to that network was pulled or plugged in shortly before."""
     networks = NETWORKS.get(injection.nemesis, [])
+    if injection.nemesis in SILENT:
+        networks = injection.detail.split()[:1]
     if seen.network not in networks or seen.router not in injection.nodes:
         return False
     instants = (injection.t_ns, injection.heal_ns)

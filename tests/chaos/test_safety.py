@@ -148,6 +148,17 @@ def test_new_connection_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
         assert safety.one_holder(kept.set_apart(history)).valid is False
 
 
+def test_what_a_kernel_had_kept_for_a_silent_network_comes_when_it_carries_again() -> None:
+    silent = replace(
+        fault(1000, 3000), nemesis="silent-network-two", detail="private r1 without r3"
+    )
+    seen = (GOOD.arp, GOOD.admissions)
+    late = AdmissionSeen(3340 * MS, "r1", "private")
+    assert safety.one_holder(kept.set_apart(of(silent, *seen, late))).valid is True
+    other = replace(silent, detail="public r1 without r3")
+    assert safety.one_holder(kept.set_apart(of(other, *seen, late))).valid is False
+
+
 def test_old_holder_that_forwards_now_and_then_is_caught() -> None:
     # Every 1.1 s for 16 s: each slice alone, none kept by a kernel.
     after = holds("r2", 1130, 20_000)
