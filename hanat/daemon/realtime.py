@@ -56,15 +56,22 @@ def step_back() -> None:
 @contextmanager
 def ordinary_children() -> Iterator[None]:
     """Let processes that are started here have no priority."""
-    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
-    if policy != os.SCHED_RR:
+    with _instead_of_the_loops(os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_getparam(0)):
+        yield
+
+
+@contextmanager
+def _instead_of_the_loops(policy: int, parameter: os.sched_param) -> Iterator[None]:
+    """Schedule this thread so for a while, if it has the priority of a loop."""
+    was, had = os.sched_getscheduler(0), os.sched_getparam(0)
+    if was != os.SCHED_RR:
         yield
         return
-    os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, parameter)
+    os.sched_setscheduler(0, policy, parameter)
     try:
         yield
     finally:
-        os.sched_setscheduler(0, policy, parameter)
+        os.sched_setscheduler(0, was, had)
 
 
 @contextmanager
@@ -94,15 +101,8 @@ def beneath_the_loop() -> Iterator[None]:
     A thread of asyncio's pool has the priority of who made it. Equal ones take turns of 100 ms: of
     three nodes on two cores one loop waited 77 ms for what others put into words in theirs.
     """
-    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
-    if policy != os.SCHED_RR:
+    with _instead_of_the_loops(os.SCHED_RR, os.sched_param(HURRIED)):
         yield
-        return
-    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(HURRIED))
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, policy, parameter)
 
 
 @contextmanager

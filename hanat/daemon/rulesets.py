@@ -118,8 +118,7 @@ class Rulesets:
         """
 
         def ended(error: BaseException | None) -> None:
-            if error is not None and not isinstance(error, (KernelError, OSError)):
-                raise error
+            _raise_unforeseen(error)
             done(None if error is None else str(error), kept[0])
 
         kept = [False]
@@ -137,8 +136,7 @@ class Rulesets:
         """Install nothing, in its turn; put back what was in force, and tell whether it is."""
 
         def ended(error: BaseException | None) -> None:
-            if error is not None and not isinstance(error, (KernelError, OSError)):
-                raise error
+            _raise_unforeseen(error)
             done(kept[0])
 
         kept = [False]
@@ -165,8 +163,7 @@ class Rulesets:
         """
 
         def ended(error: BaseException | None) -> None:
-            if error is not None and not isinstance(error, (KernelError, OSError)):
-                raise error
+            _raise_unforeseen(error)
             done(None if error is None else str(error))
 
         self._background(partial(self._try_now, configuration, bytes_max), ended)
@@ -281,8 +278,7 @@ class Rulesets:
         found: list[str] = []
 
         def ended(error: BaseException | None) -> None:
-            if error is not None and not isinstance(error, (KernelError, OSError)):
-                raise error
+            _raise_unforeseen(error)
             done(tuple(found))
 
         self._background(lambda: found.extend(self._look_now()), ended)
@@ -298,6 +294,12 @@ class Rulesets:
 
     def _is_there(self, family: str, name: str) -> bool:
         return self._firewall.fingerprint(family, name) is not None
+
+
+def _raise_unforeseen(error: BaseException | None) -> None:
+    """Pass what the kernel refused; anything else is a mistake of ours."""
+    if error is not None and not isinstance(error, (KernelError, OSError)):
+        raise error
 
 
 def _planned(old: str, new: str) -> Steps | None:

@@ -101,11 +101,9 @@ class KernelAnnouncer:
 
     def _frames_for(self, opened: socket.socket, placement: Placement) -> tuple[bytes, ...]:
         try:
-            request = struct.pack("16s32x", placement.device.encode())
-            answer = fcntl.ioctl(opened, SIOCGIFHWADDR, request)
+            hardware = hardware_address(opened, placement.device).hex(":")
         except OSError as error:
             raise _refusal(error, placement) from error
-        hardware = answer[18:24].hex(":")
         key = (placement, hardware)
         if key not in self._frames:
             self._frames[key] = _frames(placement, hardware)
@@ -134,6 +132,12 @@ def _frames(placement: Placement, hardware: str) -> tuple[bytes, ...]:
         + _ARP.pack(1, _ETH_P_IP, 6, 4, form, own, address, target, address)
         for form, target in forms
     )
+
+
+def hardware_address(opened: socket.socket, device: str) -> bytes:
+    """Return the hardware address of a device. Raises OSError."""
+    answer = fcntl.ioctl(opened, SIOCGIFHWADDR, struct.pack("16s32x", device.encode()))
+    return answer[18:24]
 
 
 def arp_request(address: bytes, *, own: bytes, to: bytes) -> bytes:

@@ -9,14 +9,13 @@ network is back. Nobody listens to the answers; the counter of received frames t
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 import time
 from contextlib import suppress
 
 from hanat.errors import KernelError
-from hanat.kernel.announcer import SIOCGIFHWADDR, arp_request
+from hanat.kernel.announcer import arp_request, hardware_address
 from hanat.kernel.netlink import HEADER, NetlinkClient, attributes
 from hanat.kernel.refusals import index_of
 
@@ -53,9 +52,9 @@ def _ask_known(device: str, netlink: NetlinkClient) -> int:
     known = _known(device, netlink)
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_PACKET, kind, 0) as opened:
-        answer = fcntl.ioctl(opened, SIOCGIFHWADDR, struct.pack("16s32x", device.encode()))
+        own = hardware_address(opened, device)
         for address, hardware in known:
-            frame = arp_request(address, own=answer[18:24], to=hardware)
+            frame = arp_request(address, own=own, to=hardware)
             opened.sendto(frame, (device, 0))
     return len(known)
 

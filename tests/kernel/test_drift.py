@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_interface
 
 import pytest
 
-from hanat.consensus.background import Done
+from hanat.consensus.background import at_once
 from hanat.core.configuration import FloatingAddress, Listen, Protocol
 from hanat.core.gate import render_gate
 from hanat.daemon.gate_change import GateChange
@@ -163,15 +163,6 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
     )
     rulesets.install(EDGE, lambda error, _: None if error is None else pytest.fail(error))
     return rulesets
-
-
-def at_once(work: Callable[[], None], done: Done) -> None:
-    try:
-        work()
-    except KernelError as error:
-        done(error)
-    else:
-        done(None)
 
 
 def look(rulesets: Rulesets) -> tuple[str, ...]:

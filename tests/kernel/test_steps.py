@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from hanat.consensus.background import Done
+from hanat.consensus.background import at_once
 from hanat.core.configuration import Configuration
 from hanat.core.gate import render_gate
 from hanat.core.ruleset import render_ruleset
@@ -23,7 +23,7 @@ from hanat.kernel.gate import KernelGate
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.core.test_steps import services
-from tests.kernel.test_drift import at_once, look
+from tests.kernel.test_drift import look
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
 
@@ -105,7 +105,7 @@ def test_change_that_is_refused_halfway_leaves_the_ruleset_before(refused: int) 
     rulesets = Rulesets(
         DEVICES, conversation=CONVERSATION, firewall=firewall,
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
-        background=at_once_or_error, known=("", EDGE),
+        background=at_once, known=("", EDGE),
     )  # fmt: skip
     outcomes: list[tuple[str | None, bool]] = []
 
@@ -158,15 +158,6 @@ def test_weight_of_one_service_changes_only_its_chain_and_no_gate(
 def fail(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
     assert error is None
     assert kept
-
-
-def at_once_or_error(work: Callable[[], None], done: Done) -> None:
-    try:
-        work()
-    except KernelError as error:
-        done(error)
-    else:
-        done(None)
 
 
 def test_gate_is_not_part_of_a_change_of_services(firewall: KernelFirewall) -> None:
