@@ -2,8 +2,9 @@
 
 Labs for each build in each round: three routers with so many services of ten servers each (loading
 them by `hanat config apply`, one weight at a time), then with so many floating addresses (start,
-takeovers by `hanat switchover` and after a SIGKILL of all the holder's processes). Builds take
-turns. Printed as a Markdown table of medians; the worst is in brackets. Needs root.
+takeovers by `hanat switchover` and after a SIGKILL of all the holder's processes: how long until
+the first ones are served, and until the kernel takes packets to all of them for its own).
+Builds take turns. Printed as a Markdown table of medians; the worst is in brackets. Needs root.
 
 Exit codes: 0 measured, 1 not so, 2 this machine or the command line is not fit.
 """
@@ -17,8 +18,8 @@ import re
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +35,11 @@ PREFIX = "hanat-scale"
 START_S_MAX, APPLY_S_MAX = 60.0, 60.0
 IDLE_S = 10.0
 TAKEOVERS, KILLS, WEIGHTS = 4, 3, 4
-# Written when a node becomes the holder; what grows with the addresses lies between the two roles.
-_OPENED = re.compile(r"role=ACTIVE was=TAKEOVER .* after_ms=(\d+)")
+MEASURED = ("start", "switchover", "switchover, all there", "kill", "kill, all there")
+# Written when a node becomes the holder: the first addresses are served.
+_OPENED = re.compile(r"^(\S+) .*role=ACTIVE was=TAKEOVER .* after_ms=(\d+)", re.MULTILINE)
+# Written by ip-monitor(8) when the kernel takes an address for its own.
+_LOCAL = re.compile(r"^\[(\S+)\] local (?:10\.99\.|fd00:99:)", re.MULTILINE)
 _LOST = re.compile(r"role=\S+ was=ACTIVE .* reason=(\S+)")
 
 Found = dict[str, list[float]]
@@ -75,9 +79,11 @@ def measure_addresses(lab: Lab, found: Found) -> None:
     """
     began = time.monotonic()
     lab.start()
+    for name in lab.nodes:
+        lab.spawn_in(name, _routes(name), ["ip", "-ts", "monitor", "route"])
     lab.wait_for_holder(START_S_MAX)
     found["start"].append(1000 * (time.monotonic() - began))
-    seen = _takeovers(lab)
+    before = _takeovers(lab)
     for number in range(TAKEOVERS):
         to = f"r{number % 3 + 1}"
         if lab.holder() == to:
@@ -87,22 +93,47 @@ def measure_addresses(lab: Lab, found: Found) -> None:
         if code != 200:
             raise LabError(f"switchover to {to}: {code} {answer}")
         lab.wait_for_holder(START_S_MAX)
-    found["switchover"] += (_takeovers(lab) - seen).elements()
-    seen = _takeovers(lab)
+    handed_over = _takeovers(lab)
     for _ in range(KILLS):
         # The former holder's kernel, which is the same, has nothing to do meanwhile.
         holder = lab.wait_for_holder(START_S_MAX)
         lab.wait_for(partial(_all_ready, lab, holder), 30, "all nodes to be ready")
         lab.kill_node(holder)
         lab.wait_for_holder(START_S_MAX)
+        time.sleep(SETTLE_S)
         lab.start_node(holder)
-    found["kill"] += (_takeovers(lab) - seen).elements()
+    for kind, takeovers in (
+        ("switchover", handed_over - before), ("kill", _takeovers(lab) - handed_over)
+    ):  # fmt: skip
+        for name, _, first_ms, all_ms in takeovers:
+            print(f"benchmarks.scale: {kind} to {name}: {first_ms}, {all_ms} ms", file=sys.stderr)
+            found[kind].append(first_ms)
+            found[f"{kind}, all there"] += [] if all_ms is None else [all_ms]
 
 
-def _takeovers(lab: Lab) -> Counter[float]:
-    """Return how many milliseconds lay between election and open gate, of each takeover so far."""
-    logs = (lab.log(name) for name in lab.nodes)
-    return Counter(float(ms) for log in logs for ms in _OPENED.findall(log))
+def _takeovers(lab: Lab) -> set[tuple[str, float, float, float | None]]:
+    """Return of each takeover so far who, when, and the ms to the first and to the last address."""
+    found = set()
+    for name in lab.nodes:
+        log = lab.log(name)
+        routes = (lab.folder / f"{_routes(name)}.log").read_text()
+        local = sorted(_seconds(stamp) for stamp in _LOCAL.findall(routes))
+        opened = [(_seconds(stamp), float(ms)) for stamp, ms in _OPENED.findall(log)]
+        for number, (at, ms) in enumerate(opened):
+            began = at - ms / 1000
+            last = opened[number + 1][0] - 1.0 if number + 1 < len(opened) else float("inf")
+            then = [stamp for stamp in local if began - 0.001 <= stamp < last]
+            found.add((name, at, ms, 1000 * (then[-1] - began) if then else None))
+    return found
+
+
+def _routes(name: str) -> str:
+    """Return the name of the file in which a router's local routes are noted."""
+    return f"{name}-routes"
+
+
+def _seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 def _all_ready(lab: Lab, holder: str) -> bool:
@@ -208,7 +239,7 @@ def run(options: argparse.Namespace, hanat: str, found: Found) -> None:
     for version in (4, 6):
         for count in (0, options.addresses):
             text = base + addresses(count, version=version)
-            part: Found = {"start": [], "switchover": [], "kill": []}
+            part: Found = {what: [] for what in MEASURED}
             with Lab(options.prefix, hanat=command, cluster_toml=text) as lab:
                 measure_addresses(lab, part)
             for what, values in part.items():

@@ -4,16 +4,22 @@ An address is on its device only as long as gate and ruleset of a configuration 
 in place: the gate guards what its configuration names, and an address without its ruleset would
 answer with resets. So what a new configuration adds comes after its gate, and what it removes
 goes before.
+
+Of many addresses some are added at a time. A takeover waits for the first ones only: the others
+come while those are served already, in the order of the configuration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 
 from hanat.core.actions import Action, AddAddresses, Announce, RemoveAddresses
 from hanat.core.configuration import Configuration, FloatingAddress, Interface, among
 from hanat.core.standing import Standing
+
+FIRST_MAX = 64  # the kernel adds so many in 1 to 5 ms
 
 
 class Holding(Standing):
@@ -57,16 +63,21 @@ class Holding(Standing):
         return (Announce(there, self._lease_until),) if there else ()
 
     def _add_new(self) -> tuple[Action, ...]:
-        """Add what a holder lacks, if its gate and ruleset are in place."""
-        if self._installed is not self._configuration:
-            return ()
-        held, wanted = set(self._held), self._configuration.vips
-        new = tuple(vip for vip in wanted if vip not in held)
+        """Add what a holder lacks and may have, as much again as it has: the outcome brings more.
+
+        So a thousand need six additions: to find out what is lacking is a look at all of them.
+        """
+        held = set(self._held)
+        lacking = (vip for vip in self._guarded() if vip not in held)
+        new = tuple(islice(lacking, max(FIRST_MAX, len(held))))
         if not new:
             return ()
-        known = {(vip.interface, address) for vip in wanted for address in vip.addresses}
+        # A vip that was held with fewer addresses, or under another name, is this one now.
+        known = {(vip.interface, address) for vip in new for address in vip.addresses}
         rest = (v for v in self._held if any((v.interface, a) not in known for a in v.addresses))
-        self._held = (*wanted, *rest)
+        there = dict.fromkeys((*rest, *new))
+        wanted = tuple(vip for vip in self._configuration.vips if vip in there)
+        self._held = tuple(dict.fromkeys((*wanted, *there)))
         return (AddAddresses(new),)
 
     @property

@@ -204,7 +204,8 @@ class Node(Tenure):
         armed = self._arm_anew()
         if self.role is not Role.ACTIVE:
             return self._weigh(now)
-        return (*armed, *self._add_new(), *self._weigh(now))
+        # First: behind something that failed nothing is done, and this is not asked for again.
+        return (*self._add_new(), *armed, *self._weigh(now))
 
     def _arm_anew(self) -> tuple[Action, ...]:
         """A gate that was put back grants nothing yet."""
@@ -378,7 +379,7 @@ class Node(Tenure):
         opening = self._opening
         actions = self._fault(Kind.ADDRESS, found, now)
         if self.role is Role.ACTIVE:
-            return (*actions, self._announce())  # others of them may be there
+            return (*actions, *self._add_new(), self._announce())  # others may be there
         if not opening or self.role is not Role.TAKEOVER:
             return actions
         if self._lease_until <= now:

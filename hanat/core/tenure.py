@@ -25,7 +25,7 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.eligibility import Fitness, better, gravest, handicap
-from hanat.core.holding import Holding
+from hanat.core.holding import FIRST_MAX, Holding
 from hanat.core.inputs import BarrierApplied, LeaderObserved, LeaseObserved
 from hanat.core.snapshot import Reason
 from hanat.core.status import Role
@@ -151,19 +151,19 @@ class Tenure(Holding):
             self._step_down_later(now)
             return ()
         self._opening = True
-        # Until all are there it may take longer than a lease is waited for. Behind something
+        # Until they are there it may take longer than a lease is waited for. Behind something
         # that failed the addition has no outcome.
         self._step_down_due = now + OPENING_S_MAX
-        self._held = self._guarded()
+        self._held = self._guarded()[:FIRST_MAX]
         self._adding = AddAddresses(self._held)
         return (StartCapture(self._term), self._adding)
 
     def _added(self, action: AddAddresses, now: float) -> tuple[Action, ...]:
-        """Open the gate when the last address is there, or announce what a holder got anew."""
+        """Open the gate when the first addresses are there; announce what a holder got anew."""
         if action is self._adding and self._opening and self.role is Role.TAKEOVER:
             return self._fence(now) if self._lease_until <= now else (self._arm(),)
         if self.role is Role.ACTIVE:
-            return self._announce_some(action.vips)
+            return (*self._add_new(), *self._announce_some(action.vips))
         return ()
 
     def _opened(self, now: float) -> tuple[Action, ...]:
@@ -171,10 +171,12 @@ class Tenure(Holding):
             return self._fence(now)
         self._enter(Role.ACTIVE, Reason.LEASE_OBTAINED, now)
         self._upkeep.begin(now)
-        # Perhaps a newer configuration was installed meanwhile.
         known = self._holder_term == self._term
         told = () if known else (self._propose(ProposeHolder(self._term), now),)
-        return (self._announce(), *told, *self._add_new())
+        # First: behind something that failed nothing is done. There may be many, or a newer
+        # configuration was installed meanwhile.
+        announcement = self._announce()
+        return (*self._add_new(), announcement, *told)
 
     def _fence(self, now: float) -> tuple[Action, ...]:
         """The lease is over although nobody told us that we lost."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_interface
 
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import Configuration, FloatingAddress, among
+from hanat.core.holding import FIRST_MAX
 from hanat.core.status import Role
 from hanat.core.tenure import OPENING_S_MAX
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
@@ -69,8 +71,9 @@ def test_address_that_a_revision_removes_while_it_is_added_goes_before_its_gate_
 def test_address_that_a_revision_adds_while_others_are_added_comes_after_its_gate() -> None:
     h, adding = opening()
     h.tell(told.ConfigurationApplied(2, MORE))  # its gate is installed at once
-    assert h.tell(told.ActionDone(adding))[-2:] == [
-        do.AddAddresses((EXTRA,)), do.Announce((EXTRA,), until=0.09),
+    assert h.tell(told.ActionDone(adding))[1:] == [
+        do.AddAddresses((EXTRA,)), do.Announce(VIPS, until=0.09), do.ProposeHolder(1),
+        do.Announce((EXTRA,), until=0.09),
     ]  # fmt: skip
 
 
@@ -164,3 +167,103 @@ def test_opening_that_takes_longer_than_a_lease_is_waited_for_is_not_given_up() 
         assert do.StepDown() not in h.tell(told.TimerDue())
     assert h.tell(told.ActionDone(adding))[0] == do.ArmGate(60.0, 60.0 + PROFILE.grace_s)
     assert h.role is Role.ACTIVE
+
+
+def many(count: int = 200) -> tuple[FloatingAddress, ...]:
+    return tuple(
+        FloatingAddress(f"v{n}", "public", (ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/16"),))
+        for n in range(count)
+    )
+
+
+def opening_of(vips: tuple[FloatingAddress, ...]) -> tuple[Harness, do.AddAddresses]:
+    """Return an elected node that adds the first of so many."""
+    h = Harness()
+    h.tell(told.ConfigurationApplied(2, replace(CONFIGURATION, vips=vips)))
+    h.elect()
+    h.tell(told.BarrierApplied(1))
+    return h, added_in(h.node.step(told.LeaseObserved(1, 9.0), h.now))
+
+
+def added_in(actions: Iterable[do.Action]) -> do.AddAddresses:
+    (adding,) = (action for action in actions if isinstance(action, do.AddAddresses))
+    return adding
+
+
+def announced_in(actions: Iterable[do.Action]) -> set[FloatingAddress]:
+    return {vip for a in actions if isinstance(a, do.Announce) for vip in a.vips}
+
+
+def open_gate(h: Harness, adding: do.AddAddresses) -> list[do.Action]:
+    (arm,) = h.node.step(told.ActionDone(adding), h.now)
+    return [*h.node.step(told.ActionDone(arm), h.now)]
+
+
+def test_gate_opens_when_the_first_of_many_addresses_are_there_and_each_is_announced() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    assert adding.vips == vips[:FIRST_MAX]
+    actions = open_gate(h, adding)
+    assert h.role is Role.ACTIVE
+    assert announced_in(actions) == {*adding.vips}  # none that is not there
+    there = [*adding.vips]
+    while len(there) < len(vips):
+        adding = added_in(actions)
+        assert 0 < len(adding.vips) <= len(there)
+        there += adding.vips
+        actions = [*h.node.step(told.ActionDone(adding), h.now)]
+        assert announced_in(actions) == {*adding.vips}
+    assert tuple(there) == vips
+    assert do.AddAddresses not in map(type, actions)
+    (_, again) = (h.node.step(told.TimerDue(), now) for now in (0.01, 0.05))
+    assert announced_in(again) == {*vips}
+
+
+def test_address_that_is_refused_keeps_none_of_those_behind_it_away() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    actions = open_gate(h, adding)
+    added = [*adding.vips]
+    while do.AddAddresses in map(type, actions):
+        adding = added_in(actions)
+        added += adding.vips
+        actions = [*h.node.step(told.ActionFailed(adding, "refused"), h.now)]
+    assert tuple(added) == vips
+
+
+def test_holder_that_gives_up_adds_no_more_and_removes_all_that_may_be_there() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    more = added_in(open_gate(h, adding))
+    actions = h.node.step(told.LeaderObserved(2, PEER), h.now)
+    (removal,) = (action for action in actions if isinstance(action, do.RemoveAddresses))
+    assert {*removal.vips} == {*vips}
+    assert h.node.step(told.ActionDone(more), h.now) == ()
+    assert h.node.step(told.ActionDone(removal), h.now) == ()
+
+
+def test_revision_that_comes_while_many_are_added_decides_which_still_come() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    more = added_in(open_gate(h, adding))
+    kept = vips[: FIRST_MAX + 5] + vips[-5:]
+    changed = replace(CONFIGURATION, vips=kept)
+    actions = h.node.step(told.ConfigurationApplied(3, changed), h.now)
+    (removal,) = (action for action in actions if isinstance(action, do.RemoveAddresses))
+    assert {*removal.vips} == {*more.vips[5:]}  # what was not begun is not taken away
+    h.node.step(told.ActionDone(removal), h.now)
+    actions = h.node.step(told.ActionDone(more), h.now)
+    assert announced_in(actions) == {*more.vips[:5]}
+    # Those have the gate of the older revision, too.
+    assert {*added_in(actions).vips} == {*vips[-5:]}
+
+
+def test_addresses_come_although_the_gate_that_was_put_back_is_not_armed() -> None:
+    """What is behind an action that failed is not done, and nobody would ask for it again."""
+    h = Harness().active(until=9.0)
+    h.slow = True
+    h.tell(told.RulesetDrifted(("table inet hanat_gate gone",)))
+    h.tell(told.ConfigurationApplied(2, MORE))
+    actions = h.node.step(told.ActionDone(do.InstallRuleset(MORE)), h.now)
+    kinds = [*map(type, actions)]
+    assert kinds.index(do.AddAddresses) < kinds.index(do.ArmGate)

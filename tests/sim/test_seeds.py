@@ -27,6 +27,14 @@ def test_invariants_hold_under_random_faults(profile: str) -> None:
         assert result.valid, verdict(result, profile)
 
 
+def test_invariants_hold_while_addresses_come_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("holding", "tenure"):
+        monkeypatch.setattr(f"hanat.core.{module}.FIRST_MAX", 1)
+    for seed in range(1, 1 + SEEDS_QUICK):
+        result = run_seed(seed)
+        assert result.valid, verdict(result, "default")
+
+
 def test_invariants_hold_while_logs_are_cut() -> None:
     for seed in range(1, 1 + SEEDS_QUICK):
         result = run_seed(seed, compact=True)
