@@ -61,7 +61,11 @@ ROUTER_SYSCTLS = {
     "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
     "net.netfilter.nf_conntrack_events": "1",
 }
-SWITCH_SYSCTLS = {  # bridged frames must not meet this namespace's conntrack
+SWITCH_SYSCTLS = {
+    # A switch says nothing by itself; with IPv6 each port looks for routers, past what is dropped.
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    # Bridged frames must not meet this namespace's conntrack.
     "?net.bridge.bridge-nf-call-iptables": "0",
     "?net.bridge.bridge-nf-call-ip6tables": "0",
     "?net.bridge.bridge-nf-call-arptables": "0",

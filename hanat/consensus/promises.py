@@ -119,7 +119,8 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.candidacy = Candidacy(profile, draw=rng.random)
         self.fitness, self._fitness_at = Fitness(), 0.0  # and since when
         self.complete = True
-        self.hears, self.lively, self.interfaces = NOBODY_HEARD, 0, 0  # see `Beacon`
+        self.hears = NOBODY_HEARD  # see `Beacon`, as for the next ones
+        self.lively = self.answered = self.interfaces = 0
         self._answered: dict[int, tuple[bool, float]] = {}  # peer → fit, by its connection
         self.revision, self.refuses = 0, False  # what this node made of the configuration
         self.held_until = 0.0  # of a lease that this node lost with its term
@@ -287,6 +288,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             unsafe=not self.fitness.safe,
             hears=self.hears,
             lively=self.lively,
+            answered=self.answered,
             interfaces=self.interfaces,
         )
 

@@ -66,6 +66,7 @@ class Beacon(NamedTuple):
         hears: For each path, one bit for each node, by its place among all sorted ids: the
             sender hears it there.
         lively: One bit for each path: its device received frames in the last seconds.
+        answered: Likewise: hosts were asked there, and one answered lately.
         interfaces: Logical interfaces for which the sender has a device, see `digest_of`.
     """
 
@@ -83,6 +84,7 @@ class Beacon(NamedTuple):
     unsafe: bool = False
     hears: tuple[int, ...] = NOBODY_HEARD
     lively: int = 0
+    answered: int = 0
     interfaces: int = 0
 
 

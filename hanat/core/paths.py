@@ -3,9 +3,12 @@
 A device can have its carrier while its network carries nothing: a port in the wrong VLAN, a
 switch that forwards no more, a filter. Beacons go over every path, and say which nodes the
 sender hears on each. So a node that hears nobody on a path on which two others hear each other
-is the one whose end is broken. With two nodes left nobody else can say so; then it is the one
-whose device received no frame at all for `FRAMES_S` while that of the other did: both ask the
-hosts there meanwhile (`Paths.asks`). If that does not decide, nobody is hindered, and the holder
+is the one whose end is broken. With two nodes left nobody else can say so; then both ask the
+hosts of that network (`Paths.asks`), and it is the one whom nobody answers for `IN_VAIN_S` while
+somebody answers the other. Where no host answers anybody it is the one whose device received no
+frame at all for `FRAMES_S` while that of the other did. That alone would not do: what is at the
+other end of the cable speaks by itself (a switch sends BPDUs each two seconds, a port in the
+wrong VLAN brings that VLAN's broadcasts). If neither decides, nobody is hindered, and the holder
 stays.
 
 Silence counts from the newest beacon on *any* path: a process that stood still, or a peer that
@@ -19,17 +22,30 @@ the silence again, more than the five beacons between two words of followers.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from hanat.core.beacon import PATHS_MAX
 
 FRAMES_S = 2.0  # without any frame, although hosts were asked
-QUIET_S = 0.5  # without any frame before they are: time for two questions
+ASK_S = 0.5  # between two questions to the hosts of a network
+# A question may be lost, or its answer. Of two whose network dies at one instant neither has
+# asked in vain for long while the other counts as answered.
+ANSWERED_S, IN_VAIN_S = 2 * ASK_S, 3 * ASK_S
 SILENT_BEACONS = 15  # three of those that followers send each other
 HEARD_S_MIN = 0.3  # a burst of loss, or a busy machine, is no silence
 LOOK_S = 0.1  # between two looks of a node
 
 HeardAt = Mapping[tuple[int, int], float]
 """Peer and path to when it was heard there last, seconds."""
+
+
+class Word(NamedTuple):
+    """What a peer says of its paths, see `core.beacon.Beacon`."""
+
+    hears: Sequence[int]
+    lively: int
+    answered: int = 0
 
 
 class Paths:
@@ -76,7 +92,8 @@ class Paths:
         self,
         mine: Sequence[int],
         lively: int,
-        told: Mapping[int, tuple[Sequence[int], int]],
+        unanswered: int,
+        told: Mapping[int, Word],
         now: float,
     ) -> tuple[bool, ...]:
         """Say of each path whether this node's end of it is broken, for `confirm_s` already.
@@ -84,11 +101,12 @@ class Paths:
         Args:
             mine: From `hears`.
             lively: Paths whose device received frames lately, one bit each.
-            told: The same two of each peer that is heard now, on whatever path.
+            unanswered: Likewise, paths on which hosts are asked, long in vain.
+            told: What each peer says that is heard now, on whatever path.
             now: Seconds.
         """
         for path in range(self.count):
-            if self._is_silent(path, mine[path], lively, told):
+            if self._is_silent(path, mine[path], lively, unanswered, told):
                 self._since.setdefault(path, now)
             else:
                 self._since.pop(path, None)
@@ -97,44 +115,33 @@ class Paths:
             for path in range(self.count)
         )
 
-    def asks(
-        self,
-        mine: Sequence[int],
-        quiet: int,
-        told: Mapping[int, tuple[Sequence[int], int]],
-    ) -> tuple[int, ...]:
-        """Return the paths on which nothing comes and nobody can say why: hosts must be asked.
-
-        A network can be so quiet that its frames decide nothing: they are addressed to the
-        holder, or were, before its path broke.
+    def asks(self, mine: Sequence[int], told: Mapping[int, Word]) -> tuple[int, ...]:
+        """Return the paths on which no peer is heard and nobody can say why: ask hosts there.
 
         Args:
             mine: From `hears`.
-            quiet: Paths whose device received no frame for `QUIET_S`, one bit each.
             told: See `silent`.
         """
         return tuple(
             path
             for path in range(self.count)
-            if told
-            and not mine[path]
-            and quiet >> path & 1
-            and not self._hear_each_other(path, told)
+            if told and not mine[path] and not self._hear_each_other(path, told)
         )
 
     def _is_silent(
-        self, path: int, mine: int, lively: int, told: Mapping[int, tuple[Sequence[int], int]]
+        self, path: int, mine: int, lively: int, unanswered: int, told: Mapping[int, Word]
     ) -> bool:
         if mine or not told:
             return False
         if self._hear_each_other(path, told):
             return True
-        mine_lives = lively >> path & 1
-        return not mine_lives and any(lives >> path & 1 for _, lives in told.values())
+        if unanswered >> path & 1 and any(word.answered >> path & 1 for word in told.values()):
+            return True
+        return not lively >> path & 1 and any(word.lively >> path & 1 for word in told.values())
 
-    def _hear_each_other(self, path: int, told: Mapping[int, tuple[Sequence[int], int]]) -> bool:
+    def _hear_each_other(self, path: int, told: Mapping[int, Word]) -> bool:
         def hears(one: int, other: int) -> bool:
-            return bool(told[one][0][path] & self._bits[other])
+            return bool(told[one].hears[path] & self._bits[other])
 
         return any(hears(one, other) and hears(other, one) for one, other in _pairs(tuple(told)))
 
@@ -173,6 +180,35 @@ class Frames:
                 self._moved_at[device] = now
             self._counts[device] = count
 
-    def lives(self, device: str, now: float, *, within_s: float = FRAMES_S) -> bool:
+    def lives(self, device: str, now: float) -> bool:
         """Say whether a device received something in the last seconds, as far as known."""
-        return now - self._moved_at.get(device, now) <= within_s
+        return now - self._moved_at.get(device, now) <= FRAMES_S
+
+
+@dataclass(slots=True)
+class Questions:
+    """To the hosts of one network, as long as they are asked.
+
+    Attributes:
+        began: When the first was asked, seconds.
+        asked: When the newest was.
+        answered: When an answer came last.
+    """
+
+    began: float
+    asked: float = float("-inf")
+    answered: float = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Say whether it is time to ask; note that it was done, if it is."""
+        due = now - self.asked >= ASK_S
+        self.asked = now if due else self.asked
+        return due
+
+    def are_answered(self, now: float) -> bool:
+        """Say whether an answer came lately."""
+        return now - self.answered <= ANSWERED_S
+
+    def are_in_vain(self, now: float) -> bool:
+        """Say whether none did for long."""
+        return now - max(self.began, self.answered) > IN_VAIN_S

@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping
 
 from hanat.consensus.guard import Guard
 from hanat.core.inputs import ClaimHeard, Input, SilenceObserved
-from hanat.core.paths import FRAMES_S, LOOK_S, QUIET_S, Frames, Paths, heard_again
+from hanat.core.paths import LOOK_S, Frames, Paths, Questions, Word, heard_again
 from hanat.errors import KernelError
 from hanat.kernel.ports import Links
 
 log = logging.getLogger(__name__)
-
-ASK_S = 1.0  # between two questions to the hosts of a network
 
 
 class PathWatch:
@@ -48,7 +46,7 @@ class PathWatch:
             guard.node_id, guard.nodes, paths=len(paths), beacon_s=guard.profile.beacon_s
         )
         self._frames = Frames(paths)
-        self._asked_at = dict.fromkeys(paths, float("-inf"))
+        self._questions: dict[str, Questions] = {}  # of devices whose hosts are asked
         self._silent = dict.fromkeys(interfaces, False)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,6 +59,9 @@ class PathWatch:
         """Stop."""
         if self._timer is not None:
             self._timer.cancel()
+        for device in self._questions:
+            self._links.ask_no_more(device)
+        self._questions.clear()
 
     def _look_again(self) -> None:
         self._timer = self._loop.call_later(LOOK_S, self._look_again)
@@ -82,26 +83,36 @@ class PathWatch:
         if heard_again(guard.hears, hears):  # hosts of that network may have missed who holds
             self._feed(ClaimHeard())
         guard.hears = hears
-        guard.lively = self._lively(now, FRAMES_S)
-        told = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
-        self._ask(self._paths.asks(guard.hears, ~self._lively(now, QUIET_S), told), now)
-        silent = self._paths.silent(guard.hears, guard.lively, told, now)
+        guard.lively = self._bits(lambda device: self._frames.lives(device, now))
+        told = {peer: Word(b.hears, b.lively, b.answered) for peer, b in alive.items()}
+        self._ask(self._paths.asks(guard.hears, told), now)
+        asked = self._questions
+        guard.answered = self._bits(lambda d: d in asked and asked[d].are_answered(now))
+        unanswered = self._bits(lambda d: d in asked and asked[d].are_in_vain(now))
+        silent = self._paths.silent(guard.hears, guard.lively, unanswered, told, now)
         for name, device in self._interfaces.items():
             path = self._on.get(device)
             if path is not None and path < len(silent):
                 self._tell(name, silent=silent[path])
 
-    def _lively(self, now: float, within_s: float) -> int:
+    def _bits(self, holds: Callable[[str], bool]) -> int:
+        """Return one bit for each path of whose device something holds."""
         return sum(
             1 << path
             for device, path in self._on.items()
-            if path < self._paths.count and self._frames.lives(device, now, within_s=within_s)
+            if path < self._paths.count and holds(device)
         )
 
-    def _ask(self, quiet: tuple[int, ...], now: float) -> None:
+    def _ask(self, paths: tuple[int, ...], now: float) -> None:
         for device, path in self._on.items():
-            if path in quiet and now - self._asked_at[device] >= ASK_S:
-                self._asked_at[device] = now
+            if path not in paths:
+                if self._questions.pop(device, None):
+                    self._links.ask_no_more(device)
+                continue
+            questions = self._questions.setdefault(device, Questions(now))
+            if self._links.answered(device):
+                questions.answered = now
+            if questions.due(now):
                 self._links.ask(device)
 
     def _tell(self, name: str, *, silent: bool) -> None:

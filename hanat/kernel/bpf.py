@@ -5,7 +5,12 @@ Source: ``Documentation/networking/filter.rst``, ``include/uapi/linux/filter.h``
 
 from __future__ import annotations
 
+import ctypes
+import socket
+import struct
 from collections.abc import Sequence
+
+from hanat.kernel.netlink import SO_ATTACH_FILTER
 
 Step = tuple[str, str, int] | tuple[str, str, int, str, str]
 
@@ -37,3 +42,15 @@ def assembled(steps: Sequence[Step]) -> list[tuple[int, int, int, int]]:
         true, false = [distance(place, str(label)) for label in labels] or (0, 0)
         program.append((CODES[name], true, false, operand))
     return program
+
+
+def attach(opened: socket.socket, steps: Sequence[Step]) -> None:
+    """Let a socket receive only what a program keeps.
+
+    Raises:
+        OSError: The kernel has no room for it.
+    """
+    program = b"".join(struct.pack("=HBBI", *step) for step in assembled(steps))
+    instructions = ctypes.create_string_buffer(program)
+    pointer = struct.pack("HL", len(steps), ctypes.addressof(instructions))
+    opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)

@@ -9,15 +9,12 @@ Source: RFC 826; RFC 4861, section 4.4; ``Documentation/networking/filter.rst``.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 from collections.abc import Iterable
 
 from hanat.core.configuration import Address
-from hanat.kernel.bpf import Step, assembled
-from hanat.kernel.netlink import SO_ATTACH_FILTER
+from hanat.kernel.bpf import Step, attach
 from hanat.kernel.refusals import refused
 
 ADDRESSES_MAX = 100  # of each family: a jump of a filter reaches 255 steps
@@ -71,10 +68,7 @@ class KernelClaims:
         # Without a protocol it hears nothing before its filter is there.
         opened = socket.socket(socket.AF_PACKET, kind, 0)
         self._sockets.append(opened)
-        program = b"".join(struct.pack("=HBBI", *step) for step in assembled(steps))
-        kept = ctypes.create_string_buffer(program)
-        pointer = struct.pack("HL", len(steps), ctypes.addressof(kept))
-        opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
+        attach(opened, steps)
         opened.bind((device, protocol))
 
     def read(self) -> bool:

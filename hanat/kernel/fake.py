@@ -476,6 +476,14 @@ class FakeLinks:
         """See `ports.Links.ask`; one frame, which nobody answers."""
         return int(device in self._kernel.devices)
 
+    def answered(self, device: str) -> bool:
+        """See `ports.Links.answered`."""
+        del device
+        return False
+
+    def ask_no_more(self, device: str) -> None:
+        """See `ports.Links.ask_no_more`."""
+
     def watch(self) -> FakeLinkWatch:
         """See `ports.Links.watch`."""
         self._kernel.meet_fault("links.watch")

@@ -27,7 +27,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.configuration import Interface
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.asking import ask_hosts
+from hanat.kernel.asking import Inquiry
 from hanat.kernel.netlink import (
     HEADER,
     RECEIVE_BYTES,
@@ -65,10 +65,13 @@ class KernelLinks:
 
     def __init__(self) -> None:
         self._netlink = NetlinkClient(socket.NETLINK_ROUTE)
+        self._inquiries: dict[str, Inquiry] = {}  # device → what its hosts are asked
 
     def close(self) -> None:
-        """Release the descriptor; the next call opens another."""
+        """Release the descriptors; the next call opens others."""
         self._netlink.close()
+        for device in [*self._inquiries]:
+            self.ask_no_more(device)
 
     def names(self) -> tuple[str, ...]:
         """See `ports.Links.names`."""
@@ -94,7 +97,17 @@ class KernelLinks:
 
     def ask(self, device: str) -> int:
         """See `ports.Links.ask`."""
-        return ask_hosts(device, self._netlink)
+        return self._inquiries.setdefault(device, Inquiry(device)).ask(self._netlink)
+
+    def answered(self, device: str) -> bool:
+        """See `ports.Links.answered`."""
+        inquiry = self._inquiries.get(device)
+        return inquiry is not None and inquiry.answered()
+
+    def ask_no_more(self, device: str) -> None:
+        """See `ports.Links.ask_no_more`."""
+        if inquiry := self._inquiries.pop(device, None):
+            inquiry.close()
 
     def watch(self) -> KernelLinkWatch:
         """See `ports.Links.watch`."""

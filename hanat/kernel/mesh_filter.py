@@ -10,14 +10,12 @@ Source: Documentation/networking/filter.rst.
 
 from __future__ import annotations
 
-import ctypes
 import socket
 import struct
 from collections.abc import Sequence
 
 from hanat.core.configuration import Address
-from hanat.kernel.bpf import Step, assembled
-from hanat.kernel.netlink import SO_ATTACH_FILTER
+from hanat.kernel.bpf import Step, attach
 
 SKF_NET_OFF = 0xFFF00000
 IPV4_SOURCE, IPV6_SOURCE = 12, 8  # offsets in the headers: RFC 791, RFC 8200
@@ -36,11 +34,7 @@ def admit_only(opened: socket.socket, sources: Sequence[Address], magics: Sequen
     Raises:
         OSError: The kernel has no room for the program.
     """
-    steps = _program(sources, magics)
-    program = b"".join(struct.pack("=HBBI", *step) for step in assembled(steps))
-    instructions = ctypes.create_string_buffer(program)
-    pointer = struct.pack("HL", len(steps), ctypes.addressof(instructions))
-    opened.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
+    attach(opened, _program(sources, magics))
 
 
 def _program(sources: Sequence[Address], magics: Sequence[bytes]) -> list[Step]:

@@ -446,8 +446,17 @@ class Links(Protocol):
     def ask(self, device: str) -> int:
         """Make hosts on a device's network answer; return how many frames asked.
 
-        Never raises, never waits: what cannot be asked is not.
+        Never raises, never waits: what cannot be asked is not. Answers are heard from the
+        first question on, until `ask_no_more`.
         """
+        ...
+
+    def answered(self, device: str) -> bool:
+        """Say whether a host answered since this was asked last. Never raises, never waits."""
+        ...
+
+    def ask_no_more(self, device: str) -> None:
+        """Hear answers no longer. Never raises."""
         ...
 
     def watch(self) -> LinkWatch:

@@ -33,7 +33,7 @@ DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
-_BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQH4BBQ")
+_BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQH4BBBQ")
 _LEADS, _ASKS, _PROMISED, _FIT, _COMPLETE, _REFUSES, _UNSAFE = 1, 2, 4, 8, 16, 32, 64
 _TAG_BYTES = 16
 
@@ -92,7 +92,7 @@ class Wire:
         body = _BODY.pack(
             d.echo.incarnation, d.echo.sequence, self._lease_us, self._members, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
-            b.revision, b.handicap, *b.hears, b.lively, b.interfaces,
+            b.revision, b.handicap, *b.hears, b.lively, b.answered, b.interfaces,
         )  # fmt: skip
         nonce = _NONCE.pack(d.mark.sequence)
         cipher = self._cipher(d.sender, d.mark.incarnation)
@@ -149,7 +149,7 @@ class Wire:
 def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:
     echo_incarnation, echo_sequence, lease_us, listed, *view = _BODY.unpack_from(body)
     term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
-    *hears, lively, interfaces = rest
+    *hears, lively, answered, interfaces = rest
     beacon = Beacon(
         term=term,
         leads=bool(flags & _LEADS),
@@ -165,6 +165,7 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         unsafe=bool(flags & _UNSAFE),
         hears=tuple(hears),
         lively=lively,
+        answered=answered,
         interfaces=interfaces,
     )
     echo = Mark(echo_incarnation, echo_sequence)

@@ -6,6 +6,8 @@ Each test leaves the lab as it found it, and begins with whoever holds.
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -17,6 +19,7 @@ from chaos import topology
 from chaos.configs import CLUSTER_TOML
 from chaos.lab import Lab
 from chaos.net import Net
+from chaos.netns import entered
 from hanat.core.beacon import digest_of
 from hanat.errors import EXIT_REFUSED
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, complete, replicated
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.cluster
 
 WAIT_S_MAX = 10.0  # bounds a test that hangs
 UNHEARD_S = 1.0  # longer than a node takes to find a path silent and to ask the others
+BPDU_S = 0.3  # more often than a switch does, 2 s
 ALONE = "dmz"
 SOLE = "r1"  # the only one that has a device for it
 ANSWERED = f"""
@@ -140,6 +144,57 @@ def test_holder_whose_public_network_is_silent_leaves_it_to_another_and_is_well_
     lab.wait_for(lambda: lab.switchover(first)[0] == 200, WAIT_S_MAX, "the way back")
     assert lab.wait_for_holder() == first
     works(lab, inbound)
+
+
+class Switch:
+    """Says on a port what a managed switch does every two seconds, whatever that port carries."""
+
+    def __init__(self, lab: Lab, port: str) -> None:
+        with entered(lab.topology.namespace(topology.SWITCH)):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._port, self._ended = port, threading.Event()
+        self._thread = threading.Thread(target=self._speak)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _speak(self) -> None:
+        frame = bytes.fromhex("0180c2000000 02686e0100fe 0026 424203") + bytes(35)  # IEEE 802.1D
+        while not self._ended.wait(BPDU_S):
+            self._socket.sendto(frame, (self._port, 0))
+
+
+def test_of_two_left_the_holder_whose_network_only_the_switch_speaks_on_leaves_it_to_the_other(
+    lab: Lab, inbound: Echo
+) -> None:
+    first = lab.wait_for_holder()
+    lab.wait_for(lambda: replicated(lab), WAIT_S_MAX, "replicated flows")
+    (port,) = (
+        port.port
+        for router in lab.topology.routers
+        if router.name == first
+        for port in router.ports
+        if port.network == "public"
+    )
+    third, second = (name for name in lab.nodes if name != first)
+    lab.kill_node(third)
+    net = Net(lab.topology)
+    net.cut([first], "public")
+    try:
+        with Switch(lab, port):
+            lab.wait_for(lambda: other_holder(lab, first), WAIT_S_MAX, "another holder")
+            assert "public: silent" in hindrances(lab)[first]
+            assert lab.addresses(second) == BOTH
+            works(lab, inbound)
+    finally:
+        net.heal()
+        lab.start_node(third)
+    lab.wait_for(partial(all_is_well, lab), WAIT_S_MAX, "all well")
 
 
 @pytest.mark.parametrize("carriers", ["gone", "there"])

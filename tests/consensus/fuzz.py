@@ -90,6 +90,7 @@ def beacon(rng: Random, *, term: int, nodes: int) -> Beacon:
         unsafe=rng.random() < 0.5,
         hears=tuple(rng.randbytes(4)),
         lively=rng.getrandbits(8),
+        answered=rng.getrandbits(8),
         interfaces=rng.getrandbits(64),
     )
 

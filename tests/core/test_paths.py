@@ -6,7 +6,17 @@ import pytest
 
 from hanat.core.beacon import PATHS_MAX
 from hanat.core.configuration import PROFILES
-from hanat.core.paths import FRAMES_S, HEARD_S_MIN, QUIET_S, Frames, Paths
+from hanat.core.paths import (
+    ANSWERED_S,
+    ASK_S,
+    FRAMES_S,
+    HEARD_S_MIN,
+    IN_VAIN_S,
+    Frames,
+    Paths,
+    Questions,
+    Word,
+)
 
 ME, LEFT, RIGHT = 1, 2, 3
 PUBLIC, PRIVATE = 0, 1
@@ -17,12 +27,12 @@ HEAR_ME, HEAR_LEFT, HEAR_RIGHT = 1, 2, 4
 
 
 def silent(
-    mine: tuple[int, ...], lively: int, told: dict[int, tuple[tuple[int, ...], int]]
+    mine: tuple[int, ...], lively: int, told: dict[int, Word], unanswered: int = 0
 ) -> tuple[bool, ...]:
     """Return what is found of this when it stays so."""
     paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
-    assert paths.silent(mine, lively, told, 1.0) == (False, False)
-    return paths.silent(mine, lively, told, 1.0 + paths.confirm_s)
+    assert paths.silent(mine, lively, unanswered, told, 1.0) == (False, False)
+    return paths.silent(mine, lively, unanswered, told, 1.0 + paths.confirm_s)
 
 
 def said(public: int, private: int) -> tuple[int, ...]:
@@ -49,8 +59,8 @@ def test_short_silence_is_none() -> None:
 def test_node_that_hears_nobody_where_the_others_hear_each_other_is_the_broken_one() -> None:
     mine = said(0, HEAR_LEFT | HEAR_RIGHT)
     told = {
-        LEFT: (said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
-        RIGHT: (said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
+        LEFT: Word(said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
+        RIGHT: Word(said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
     }
     assert silent(mine, BOTH, told) == (True, False)
 
@@ -58,27 +68,28 @@ def test_node_that_hears_nobody_where_the_others_hear_each_other_is_the_broken_o
 def test_word_of_before_a_network_died_for_all_blames_nobody() -> None:
     paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
     mine = said(0, HEAR_LEFT | HEAR_RIGHT)
-    before = {LEFT: (said(HEAR_RIGHT, HEAR_ME), BOTH), RIGHT: (said(HEAR_LEFT, HEAR_ME), BOTH)}
-    after = {LEFT: (said(0, HEAR_ME), BOTH), RIGHT: (said(HEAR_LEFT, HEAR_ME), BOTH)}
-    assert paths.silent(mine, BOTH, before, 1.0) == (False, False)
-    assert paths.silent(mine, BOTH, before, 0.99 + paths.confirm_s) == (False, False)
-    assert paths.silent(mine, BOTH, after, 1.0 + paths.confirm_s) == (False, False)
-    assert paths.silent(mine, BOTH, before, 1.1 + paths.confirm_s) == (False, False)
+    right = Word(said(HEAR_LEFT, HEAR_ME), BOTH)
+    before = {LEFT: Word(said(HEAR_RIGHT, HEAR_ME), BOTH), RIGHT: right}
+    after = {LEFT: Word(said(0, HEAR_ME), BOTH), RIGHT: right}
+    assert paths.silent(mine, BOTH, 0, before, 1.0) == (False, False)
+    assert paths.silent(mine, BOTH, 0, before, 0.99 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, BOTH, 0, after, 1.0 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, BOTH, 0, before, 1.1 + paths.confirm_s) == (False, False)
 
 
 @pytest.mark.parametrize("one_way", [True, False])
 def test_nobody_is_to_blame_where_nobody_hears_each_other(one_way: bool) -> None:  # noqa: FBT001 - a parameter
     mine = said(0, HEAR_LEFT | HEAR_RIGHT)
     told = {
-        LEFT: (said(HEAR_RIGHT if one_way else 0, HEAR_ME | HEAR_RIGHT), BOTH),
-        RIGHT: (said(0, HEAR_ME | HEAR_LEFT), BOTH),
+        LEFT: Word(said(HEAR_RIGHT if one_way else 0, HEAR_ME | HEAR_RIGHT), BOTH),
+        RIGHT: Word(said(0, HEAR_ME | HEAR_LEFT), BOTH),
     }
     assert silent(mine, BOTH, told) == (False, False)
 
 
 def test_node_that_hears_one_other_is_not_silent() -> None:
     mine = said(HEAR_LEFT, HEAR_LEFT | HEAR_RIGHT)
-    told = {LEFT: (said(HEAR_ME | HEAR_RIGHT, 5), BOTH), RIGHT: (said(HEAR_LEFT, 3), BOTH)}
+    told = {LEFT: Word(said(HEAR_ME | HEAR_RIGHT, 5), BOTH), RIGHT: Word(said(HEAR_LEFT, 3), BOTH)}
     assert silent(mine, 0, told) == (False, False)
 
 
@@ -91,21 +102,68 @@ def test_of_two_that_are_left_the_one_whose_device_received_nothing_is_the_broke
     other_lives: bool,  # noqa: FBT001 - a parameter
     broken: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    told = {LEFT: (said(0, HEAR_ME), 0b10 | other_lives)}
+    told = {LEFT: Word(said(0, HEAR_ME), 0b10 | other_lives)}
     assert silent(said(0, HEAR_LEFT), 0b10 | mine_lives, told) == (broken, False)
 
 
-def test_hosts_are_asked_where_nothing_comes_and_nobody_can_say_why() -> None:
-    quiet, other = said(0, HEAR_LEFT), {LEFT: (said(0, HEAR_ME), BOTH)}
-    assert PATHS.asks(quiet, 0b01, other) == (PUBLIC,)
-    assert PATHS.asks(quiet, 0b10, other) == ()  # something comes
-    assert PATHS.asks(said(HEAR_LEFT, HEAR_LEFT), 0b01, other) == ()
-    assert PATHS.asks(quiet, 0b01, {}) == ()
+@pytest.mark.parametrize(
+    ("mine_in_vain", "other_answered", "broken"),
+    [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
+)
+def test_of_two_that_are_left_the_one_whom_nobody_answers_is_the_broken_one(
+    mine_in_vain: bool,  # noqa: FBT001 - a parameter
+    other_answered: bool,  # noqa: FBT001 - a parameter
+    broken: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Both devices receive frames: a switch says something on each port."""
+    told = {LEFT: Word(said(0, HEAR_ME), BOTH, 0b01 * other_answered)}
+    found = silent(said(0, HEAR_LEFT), BOTH, told, unanswered=0b01 * mine_in_vain)
+    assert found == (broken, False)
+
+
+def test_answers_decide_nothing_where_a_peer_is_heard() -> None:
+    told = {LEFT: Word(said(HEAR_ME, HEAR_ME), BOTH, BOTH)}
+    assert silent(said(HEAR_LEFT, HEAR_LEFT), BOTH, told, unanswered=BOTH) == (False, False)
+
+
+def test_hosts_are_asked_where_nobody_is_heard_and_nobody_can_say_why() -> None:
+    mine, other = said(0, HEAR_LEFT), {LEFT: Word(said(0, HEAR_ME), BOTH)}
+    assert PATHS.asks(mine, other) == (PUBLIC,)
+    assert PATHS.asks(said(HEAR_LEFT, HEAR_LEFT), other) == ()
+    assert PATHS.asks(mine, {}) == ()
     each_other = {
-        LEFT: (said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
-        RIGHT: (said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
+        LEFT: Word(said(HEAR_RIGHT, HEAR_ME | HEAR_RIGHT), BOTH),
+        RIGHT: Word(said(HEAR_LEFT, HEAR_ME | HEAR_LEFT), BOTH),
     }
-    assert PATHS.asks(quiet, 0b01, each_other) == ()  # they can
+    assert PATHS.asks(mine, each_other) == ()  # they can
+
+
+def test_questions_are_in_vain_when_three_were_not_answered() -> None:
+    questions = Questions(began=1.0)
+    assert questions.due(1.0)
+    assert not questions.due(0.9 + ASK_S)
+    assert questions.due(1.0 + ASK_S)
+    assert not questions.are_in_vain(1.0 + IN_VAIN_S)
+    assert questions.are_in_vain(1.1 + IN_VAIN_S)
+    assert not questions.are_answered(1.1)
+    questions.answered = 3.0
+    assert questions.are_answered(3.0 + ANSWERED_S)
+    assert not questions.are_answered(3.1 + ANSWERED_S)
+    assert not questions.are_in_vain(3.0 + IN_VAIN_S)
+    assert questions.are_in_vain(3.1 + IN_VAIN_S)
+
+
+@pytest.mark.parametrize("later_s", [0.0, ASK_S / 2, ASK_S])
+def test_network_that_dies_for_both_that_are_left_blames_neither(later_s: float) -> None:
+    """The last answer to one came before the last to the other, up to a question earlier."""
+    mine, others = Questions(began=0.0, answered=9.0), Questions(began=0.0, answered=9.0 + later_s)
+    paths = Paths(ME, [LEFT], paths=2, beacon_s=PROFILES["default"].beacon_s)
+    for hundredth in range(900, 1300):
+        now = hundredth / 100
+        told = {LEFT: Word(said(0, HEAR_ME), BOTH, others.are_answered(now))}
+        in_vain = mine.are_in_vain(now)
+        assert paths.silent(said(0, HEAR_LEFT), BOTH, in_vain, told, now) == (False, False)
+    assert mine.are_in_vain(13.0)
 
 
 def test_node_that_is_alone_has_no_silent_path() -> None:
@@ -118,7 +176,6 @@ def test_device_lives_as_long_as_its_counter_moves() -> None:
     assert frames.lives("eth0", FRAMES_S)  # nothing is known yet
     frames.look({"eth0": 6, "eth1": 7}, 2.0)
     assert frames.lives("eth0", 2.0 + FRAMES_S)
-    assert not frames.lives("eth0", 2.0 + FRAMES_S, within_s=QUIET_S)
     assert not frames.lives("eth1", FRAMES_S + 0.1)
     frames.look({"eth0": 6, "eth1": 0}, 9.0)  # a driver that began anew
     assert frames.lives("eth1", 9.0)

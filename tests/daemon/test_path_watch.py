@@ -8,48 +8,64 @@ from typing import Any, cast
 
 import pytest
 
-from hanat.core.beacon import PATHS_MAX
+from hanat.core.beacon import PATHS_MAX, Beacon
 from hanat.core.configuration import PROFILES
-from hanat.core.inputs import ClaimHeard, Input
+from hanat.core.inputs import ClaimHeard, Input, SilenceObserved
 from hanat.daemon.path_watch import PathWatch
 
 PEER = 2
 
 
+class Hosts:
+    """The kernel of a node: what its devices receive, and whether somebody answers there."""
+
+    def __init__(self) -> None:
+        self.now, self.frames = 0.0, Counter[str]()
+        self.asked: list[tuple[float, str]] = []
+        self.answer: set[str] = set()
+        self.listening: set[str] = set()
+
+    def ask(self, device: str) -> int:
+        self.asked.append((self.now, device))
+        self.listening.add(device)
+        return 1
+
+    def answered(self, device: str) -> bool:
+        return device in self.answer & self.listening
+
+    def ask_no_more(self, device: str) -> None:
+        self.listening.discard(device)
+
+    def received(self, device: str) -> int:
+        return self.frames[device]
+
+
 class Two:
-    """A node with two paths or more to one peer: guard, sockets and kernel in one."""
+    """A node with two paths or more to one peer."""
 
     def __init__(self, more: Sequence[str] = ()) -> None:
         self.node_id, self.nodes, self.profile = 1, {PEER: None}, PROFILES["default"]
-        self.hears, self.lively = (0,) * PATHS_MAX, 0
+        self.hears, self.lively, self.answered = (0,) * PATHS_MAX, 0, 0
+        self.peer = Beacon(term=1, lively=0b11)
+        self.hosts = Hosts()
         self.fed: list[Input] = []
         devices = ("eth0", "eth1", *more)
         self.heard = dict.fromkeys(range(len(devices)), 0.0)
-        self.asked: list[tuple[float, str]] = []
-        self.now, self.frames = 0.0, Counter[str]()
-        itself = cast("Any", self)
-        self._watch = PathWatch(
-            itself, lambda _peer, path: self.heard[path], itself,
+        self.watch = PathWatch(
+            cast("Any", self), lambda _peer, path: self.heard[path], cast("Any", self.hosts),
             interfaces={"public": "eth0", "private": "eth1"},
             paths={device: path for path, device in enumerate(devices)},
             feed=self.fed.append,
         )  # fmt: skip
 
-    def alive(self) -> dict[int, Any]:
-        return {PEER: cast("Any", self)}
-
-    def ask(self, device: str) -> int:
-        self.asked.append((self.now, device))
-        return 1
-
-    def received(self, device: str) -> int:
-        return self.frames[device]
+    def alive(self) -> dict[int, Beacon]:
+        return {PEER: self.peer}
 
     def at(self, now: float, *paths: int) -> int:
         """Hear the peer on these paths; return how often neighbours were thought of so far."""
         self.heard.update(dict.fromkeys(paths, now))
-        self.now = now
-        self._watch.look(now)
+        self.hosts.now = now
+        self.watch.look(now)
         return self.fed.count(ClaimHeard())
 
 
@@ -63,21 +79,54 @@ def test_path_that_carries_again_is_a_reason_to_announce_again() -> None:
     assert node.at(12.2, 0, 1) == begun + 1
 
 
-def test_hosts_of_a_network_that_says_nothing_are_asked_until_it_speaks() -> None:
-    """Two nodes are left, and what comes on the path was addressed to the holder only."""
+def test_hosts_are_asked_twice_a_second_while_nobody_is_heard_there() -> None:
+    """Two nodes are left: a device that receives something is no reason not to ask."""
     node = Two()
-    for tenth in range(100, 180):
+    for tenth in range(100, 140):
+        node.hosts.frames["eth0"] += 1
         node.at(tenth / 10, 1)
-    first = node.asked[0][0]
-    assert 10.5 <= first < 10.7  # no frame for half a second
-    assert {device for _, device in node.asked} == {"eth0"}
-    assert [at for at, _ in node.asked[:4]] == pytest.approx([first + n for n in range(4)])
+    assert {device for _, device in node.hosts.asked} == {"eth0"}
+    times = [at for at, _ in node.hosts.asked]
+    assert times == pytest.approx([10 + n / 2 for n in range(8)])
 
-    node.frames["eth0"] += 1
-    asked = len(node.asked)
-    for tenth in range(180, 185):
+    node.at(14.0, 0, 1)
+    assert not node.hosts.listening
+    assert len(node.hosts.asked) == len(times)
+
+
+def test_node_whose_questions_are_in_vain_is_silent_where_the_peer_is_answered() -> None:
+    node = Two()
+    for tenth in range(100, 140):
+        node.hosts.frames["eth0"] += 1  # what the switch at the other end says by itself
         node.at(tenth / 10, 1)
-    assert len(node.asked) == asked
+    assert SilenceObserved("public", silent=True) not in node.fed  # perhaps nobody answers there
+    assert node.answered == 0
+    node.peer = node.peer._replace(answered=0b01)
+    for tenth in range(140, 145):
+        node.at(tenth / 10, 1)
+    assert node.fed[-1] == SilenceObserved("public", silent=True)
+
+
+def test_node_that_is_answered_says_so_until_the_peer_is_heard_again() -> None:
+    node = Two()
+    node.peer = node.peer._replace(answered=0b01)
+    node.hosts.answer = {"eth0"}
+    for tenth in range(100, 140):
+        node.hosts.frames["eth0"] += 1
+        node.at(tenth / 10, 1)
+    assert node.answered == 0b01
+    assert SilenceObserved("public", silent=True) not in node.fed
+    node.at(14.1, 0, 1)
+    assert node.answered == 0
+
+
+def test_nobody_is_asked_any_more_when_the_watch_ends() -> None:
+    node = Two()
+    for tenth in range(100, 140):
+        node.at(tenth / 10, 1)
+    assert node.hosts.listening == {"eth0"}
+    node.watch.close()
+    assert not node.hosts.listening
 
 
 def test_nobody_asks_while_the_peer_is_heard_on_all_paths_or_on_none() -> None:
@@ -86,13 +135,12 @@ def test_nobody_asks_while_the_peer_is_heard_on_all_paths_or_on_none() -> None:
         node.at(tenth / 10, 0, 1)
     for tenth in range(200, 300):
         node.at(tenth / 10)
-    assert not node.asked
+    assert not node.hosts.asked
 
 
-def test_two_quiet_networks_are_both_asked_each_second() -> None:
+def test_two_quiet_networks_are_both_asked() -> None:
     node = Two(("eth2",))  # the peer is heard on the third one
     for tenth in range(100, 140):
-        node.frames["eth1"] += tenth <= 103
         node.at(tenth / 10, 2)
-    asked = {device: [at for at, d in node.asked if d == device] for device in ("eth0", "eth1")}
-    assert [len(times) for times in asked.values()] == [4, 4]
+    asked = Counter(device for _, device in node.hosts.asked)
+    assert asked == {"eth0": 8, "eth1": 8}

@@ -29,6 +29,7 @@ beacons = st.builds(
     unsafe=st.booleans(),
     hears=st.tuples(*[nodes] * PATHS_MAX),
     lively=nodes,
+    answered=nodes,
     interfaces=numbers,
 )
 marks = st.builds(Mark, numbers, numbers)

@@ -20,7 +20,7 @@ from hanat.core.configuration import PROFILES
 from hanat.core.eligibility import DAMPED_S, Fitness, Kind, Seen
 from hanat.core.inputs import CarrierObserved, SilenceObserved
 from hanat.core.node import Node
-from hanat.core.paths import FRAMES_S, Paths
+from hanat.core.paths import FRAMES_S, Paths, Questions, Word
 from hanat.core.status import Role
 from hanat.core.tenure import Tenure
 from tests.sim.bench import Bench, settled, tell
@@ -343,11 +343,13 @@ class OnTwoPaths(Process):
 
     deaf: ClassVar[set[int]] = set()  # nodes whose public path carries nothing
     frames: ClassVar[set[int]] = set()  # nodes whose public device receives something nevertheless
+    answers: ClassVar[set[int]] = set()  # nodes whom hosts of the public network answer
     said: tuple[bool, ...] = (False, False)
 
     def start(self) -> None:
         peers = [i for i in self.world.node_ids if i != self.node_id]
         self.paths = Paths(self.node_id, peers, paths=2, beacon_s=BEACON_S)
+        self.questions: Questions | None = None
         super().start()
 
     def receive_datagram(self, data: bytes) -> None:
@@ -369,17 +371,35 @@ class OnTwoPaths(Process):
         self.guard.hears = self.paths.hears(heard)
         lives = self.node_id not in self.deaf or self.node_id in self.frames
         self.guard.lively = 1 | lives << 1
-        others = {peer: (beacon.hears, beacon.lively) for peer, beacon in alive.items()}
-        said = self.paths.silent(self.guard.hears, self.guard.lively, others, self.clock())
+        others = {peer: Word(b.hears, b.lively, b.answered) for peer, b in alive.items()}
+        unanswered = self._ask(others)
+        said = self.paths.silent(
+            self.guard.hears, self.guard.lively, unanswered, others, self.clock()
+        )
         if said != self.said:
             self.said = said
             self.feed(SilenceObserved("public", said[1]))
         super()._tick_now()
 
+    def _ask(self, others: dict[int, Word]) -> int:
+        """Ask the hosts of the public network, if need be; return where that is in vain."""
+        now = self.clock()
+        if 1 not in self.paths.asks(self.guard.hears, others):
+            self.questions = None
+        elif self.questions is None:
+            self.questions = Questions(now)
+        if self.questions is None:
+            self.guard.answered = 0
+            return 0
+        if self.node_id in self.answers:
+            self.questions.answered = now
+        self.guard.answered = self.questions.are_answered(now) << 1
+        return self.questions.are_in_vain(now) << 1
+
 
 def on_two_paths(*, deaf: str) -> tuple[World, int]:
     """Return a settled cluster in which some of holder, other and third hear nothing any more."""
-    OnTwoPaths.deaf, OnTwoPaths.frames = set(), set()
+    OnTwoPaths.deaf, OnTwoPaths.frames, OnTwoPaths.answers = set(), set(), set()
     world = cluster(seed=1, process=OnTwoPaths)
     assert world.run_until(lambda: converged(world), within_s=10), tell(world)
     world.run(1.0)
@@ -423,3 +443,21 @@ def test_of_two_left_the_one_whose_device_received_nothing_gives_up(
     assert (holders(world) == [other]) is moves, tell(world)
     assert len(holders(world)) == 1
     assert DAMPED_S > 2 * FRAMES_S  # so it was once
+
+
+@pytest.mark.parametrize(
+    ("answers", "moves"), [("other", True), ("holder", False), ("holder other", False), ("", False)]
+)
+def test_of_two_left_the_one_whom_no_host_answers_gives_up_though_its_device_receives_frames(
+    answers: str,
+    moves: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    world, holder = on_two_paths(deaf="")
+    other, third = (i for i in world.node_ids if i != holder)
+    world.processes[third].kill()
+    names = {"holder": holder, "other": other}
+    OnTwoPaths.deaf = OnTwoPaths.frames = {holder, other}
+    OnTwoPaths.answers = {names[word] for word in answers.split()}
+    world.run(2 * FRAMES_S)
+    assert (holders(world) == [other]) is moves, tell(world)
+    assert len(holders(world)) == 1
