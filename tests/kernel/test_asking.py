@@ -98,13 +98,13 @@ def test_frames_that_are_no_answer_are_none(router: str) -> None:
 
 def test_device_that_was_made_anew_is_heard(router: str) -> None:
     links = KernelLinks()
-    until(lambda: links.ask("eth0") and links.answered("eth0"), "an answer")
+    until(lambda: links.ask("eth0") > 0 and links.answered("eth0"), "an answer")
     run("ip link delete eth0", router)
     assert links.ask("eth0") == 0
     assert not links.answered("eth0")
     host = router.removesuffix("router") + "host"
     cable((router, "eth0"), (host, "eth0"))
-    until(lambda: links.ask("eth0") and links.answered("eth0"), "an answer")
+    until(lambda: links.ask("eth0") > 0 and links.answered("eth0"), "an answer")
     links.close()
 
 
