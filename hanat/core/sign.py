@@ -24,7 +24,8 @@ class Sign:
         heard_at: Its last beacon on each path, None for none.
         died_at: When its supervisor said that it was dead, if it was not heard since.
         word_at: Its newest beacon.
-        led_at: Its newest beacon as the leader, see `Watch`; None if it led in none.
+        led_at: Its newest beacon as a leader that asks for promises, see `Watch`; None if there
+            is none. One that hears no majority asks for none, and its lease ends meanwhile.
         released_term: Up to which term it said there that it answers no more.
         released_at: When it said so first.
         successor: And to whom it handed over.
@@ -74,7 +75,7 @@ class Watch:
         elif self._word is not None and now - self._word[1] > self._silence_s:
             self._resumed_at = now
         if beacon.leads and not self._may_be_old(said, now):
-            self._led_at, self._former = now, None
+            self._led_at, self._former = now if beacon.asks else self._led_at, None
         if beacon.released_term > self._released[0]:
             self._released = beacon.released_term, now
         self._word = beacon, now

@@ -28,7 +28,7 @@ def watch() -> Watch:
     """Of a peer that was heard last at 9.0, as the leader of term 6."""
     watch = Watch(SILENCE_S)
     for at in (8.98, 8.99, 9.0):
-        watch.hear(heard(Beacon(6, leads=True), echoed_at=at - 0.005), at, (at, at))
+        watch.hear(heard(Beacon(6, leads=True, asks=True), echoed_at=at - 0.005), at, (at, at))
     return watch
 
 
@@ -38,27 +38,29 @@ def test_leader_led_until_its_newest_beacon(watch: Watch) -> None:
 
 def test_beacons_that_come_from_before_a_silence_tell_nothing_new(watch: Watch) -> None:
     for at in (11.0, 11.0001, 11.0002):  # kept by its kernel while it had no cable
-        watch.hear(heard(Beacon(6, leads=True), echoed_at=8.999), at, (at, at))
+        watch.hear(heard(Beacon(6, leads=True, asks=True), echoed_at=8.999), at, (at, at))
     watch.hear(heard(Beacon(6, released_term=6), echoed_at=8.999), 11.001, (11.001, 11.001))
     sign = watch.sign((11.001, 11.001))
     assert (sign.led_at, sign.released_term, sign.released_at) == (9.0, 6, 11.001)
-    watch.hear(heard(Beacon(8, leads=True), echoed_at=11.0015), 11.002, (11.002, 11.002))
+    watch.hear(heard(Beacon(8, leads=True, asks=True), echoed_at=11.0015), 11.002, (11.002, 11.002))
     assert watch.sign((11.002, 11.002)).led_at == 11.002
 
 
-def test_leader_that_hears_nothing_is_no_silent_one(watch: Watch) -> None:
+def test_leader_that_hears_nothing_is_no_silent_one_and_its_lease_ends(watch: Watch) -> None:
+    """It asks for no promises then, and renews nothing."""
     at = 9.0
     for _ in range(100):
         at += 0.01
         watch.hear(heard(Beacon(6, leads=True), echoed_at=8.999), at, (at, at))
-    assert watch.sign((at, at)).led_at == at
+    assert watch.sign((at, at)).word_at == at
+    assert watch.sign((at, at)).led_at == 9.0
 
 
-def test_leader_that_hears_nothing_since_a_silence_leads_all_the_same(watch: Watch) -> None:
+def test_leader_that_this_node_does_not_reach_leads_all_the_same(watch: Watch) -> None:
     at = 11.0
     for _ in range(150):
         at += 0.01
-        watch.hear(heard(Beacon(6, leads=True)), at, (at, at))
+        watch.hear(heard(Beacon(6, leads=True, asks=True)), at, (at, at))
     assert watch.sign((at, at)).led_at == at
 
 
@@ -73,7 +75,7 @@ def test_new_incarnation_leaves_the_sign_until_it_leads(watch: Watch) -> None:
     watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, 9.0))
     watch.hear(heard(Beacon(6), echoed_at=9.505), 9.51, (9.51, 9.51))
     assert watch.sign((9.51, 9.51)) == Sign(BOTH, word_at=9.0, led_at=9.0)
-    watch.hear(heard(Beacon(7, leads=True), echoed_at=9.515), 9.52, (9.52, 9.52))
+    watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.515), 9.52, (9.52, 9.52))
     assert watch.sign((9.52, 9.52)) == Sign((9.52, 9.52), word_at=9.52, led_at=9.52)
 
 
