@@ -15,10 +15,12 @@ from chaos import kept
 from chaos.checkers import MS, Valid, Verdict
 from chaos.history import ArpSeen, CarriedSeen, History, Injection
 from chaos.tenure import Spell, holder_at, spells, tenures
+from chaos.topology import DEVICES, floating
 
 # Two kernel ticks at HZ=250, by which a timeout may be late, and the slice of the observer.
 CARRY_TOLERANCE_MS = 25.0
 SHORT_NS = 300 * MS  # a tenure so short need not have told everybody
+PULLED = {"link-public": ("public",), "link-private": ("private",), "link-both": tuple(DEVICES)}
 ANSWER_MS = 60.0  # the observer asks every 8 ms
 EXAMPLES_MAX = 10
 
@@ -192,7 +194,8 @@ def announced(history: History, addresses: Sequence[str]) -> Verdict:
             and tenure.start_ns <= a.t_ns <= tenure.end_ns
         }
         label = during(history.injections, tenure.start_ns)
-        missing += [f"{tenure.router} {a} ({label})" for a in addresses if a not in told]
+        unheard = _beyond_pulled_cables(history.injections, tenure)
+        missing += [f"{tenure.router} {a} ({label})" for a in addresses if a not in told | unheard]
     macs = {(a.router, a.address): a.mac for a in history.arp}
     wrong = []
     for seen in history.neighbours:
@@ -206,6 +209,19 @@ def announced(history: History, addresses: Sequence[str]) -> Verdict:
     evidence = {"problems": problems[:EXAMPLES_MAX]}
     valid: Valid = not problems if known else "unknown"
     return Verdict("announced", valid, "; ".join(problems[:3]) or text, evidence)
+
+
+def _beyond_pulled_cables(injections: Sequence[Injection], tenure: Spell) -> set[str]:
+    """Return the addresses on networks to which a holder had no cable all the time it held."""
+    return {
+        address
+        for injection in injections
+        for network in PULLED.get(injection.nemesis, ())
+        for address in floating(network)
+        if tenure.router in injection.nodes
+        and injection.t_ns <= tenure.start_ns
+        and (injection.heal_ns is None or tenure.end_ns <= injection.heal_ns)
+    }
 
 
 def announced_last(history: History) -> Verdict:

@@ -214,19 +214,25 @@ def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict
 def handed_over(history: History) -> Verdict:
     """Check that whoever an operator asked to hold was the next to hold.
 
-    Not judged where the run ended, or another fault was in force, before all was well again.
+    Not judged where another fault was in force that hit one of the two, or where the run ended
+    before all was well again and before the next fault.
     """
     held = tenures(history)
     judged, wrong = 0, []
     for asked in (i for i in history.injections if i.nemesis == SWITCHOVER):
-        end_ns = asked.settled_ns
-        if end_ns is None or any(
-            i is not asked and i.t_ns < end_ns and (i.settled_ns or end_ns) > asked.t_ns
-            for i in history.injections
-        ):
-            continue
-        judged += 1
         target = asked.nodes[0]
+        concerned = {target, holder_at(held, asked.t_ns)}
+        before = [i for i in history.injections if i is not asked and i.t_ns <= asked.t_ns]
+        hit = (i for i in before if i.settled_ns is None or i.settled_ns > asked.t_ns)
+        if any(not i.nodes or concerned & {*i.nodes} for i in hit):
+            continue
+        later = [i.t_ns for i in history.injections if i is not asked and i.t_ns > asked.t_ns]
+        if asked.settled_ns is not None:
+            later.append(asked.settled_ns)
+        if not later:
+            continue
+        end_ns = min(later)
+        judged += 1
         following = (t.router for t in held if asked.t_ns < t.start_ns < end_ns)
         name = next(following, holder_at(held, asked.t_ns))
         if name != target:

@@ -8,7 +8,7 @@ import pytest
 
 from chaos import kept, safety
 from chaos.checkers import MS, Verdict
-from chaos.history import AdmissionSeen, CarriedSeen, Fact, NeighbourSeen
+from chaos.history import AdmissionSeen, ArpSeen, CarriedSeen, Fact, NeighbourSeen
 from chaos.limits import GRACE_MS, LEASE_MS
 from chaos.observed import Dropped
 from tests.chaos.histories import ADDRESSES, speaks
@@ -195,6 +195,33 @@ def test_holder_that_did_not_announce_is_caught() -> None:
     assert safety.announced(of(GOOD.arp, known), ADDRESSES).valid is True
     assert safety.announced(silent, ADDRESSES).valid is False
     assert safety.announced(of(GOOD.arp), ADDRESSES).valid == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("nemesis", "node", "until_ms", "missed"),
+    [
+        ("link-public", "r2", 5000, False),
+        ("link-both", "r2", 5000, False),
+        ("link-public", "r2", 4000, True),  # it could announce then
+        ("link-public", "r3", 5000, True),
+        ("link-private", "r2", 5000, True),
+        ("cut", "r2", 5000, True),  # the observer listens on its cable
+    ],
+)
+def test_holder_need_not_announce_where_it_has_no_cable_all_the_time(
+    nemesis: str,
+    node: str,
+    until_ms: int,
+    missed: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    known = NeighbourSeen(900 * MS, "c1", "203.0.113.10", "02:00:00:00:00:01")
+    pulled = replace(fault(1000, until_ms, nodes=(node,)), nemesis=nemesis)
+    dark = speaks("r2", 1130, 5000, networks=("private",))
+    if nemesis == "link-both":
+        dark = []
+    admitted = [a for a in holds("r2", 1130, 5000) if not isinstance(a, ArpSeen)]
+    history = of(pulled, holds("r1", 0, 1110), dark, admitted, known)
+    assert safety.announced(history, ADDRESSES).valid is not missed
 
 
 def test_host_that_did_not_learn_is_caught() -> None:

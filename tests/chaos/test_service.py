@@ -145,6 +145,24 @@ def test_whoever_an_operator_asked_for_holds_next() -> None:
     assert service.handed_over(of(replace(asked, settled_ns=None), others)).valid == "unknown"
 
 
+@pytest.mark.parametrize(
+    ("nodes", "judged"), [(("r3",), True), (("r2",), False), (("r1", "r3"), False), ((), False)]
+)
+def test_switchover_beside_a_fault_is_judged_if_that_hits_neither_of_the_two(
+    nodes: tuple[str, ...],
+    judged: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    asked = replace(fault(1100, 1200, nodes=("r2",), out=()), nemesis="switchover")
+    asked = replace(asked, settled_ns=None)
+    around, next_one = fault(1000, 3000, nodes=nodes), fault(2000, 2500, nodes=("r2",))
+    well = [holds("r1", 0, 1110), holds("r2", 1130, 2010), holds("r1", 2100, 5000)]
+    ill = [holds("r1", 0, 1110), holds("r3", 1130, 2010), holds("r2", 2100, 5000)]
+    assert service.handed_over(of(asked, around, next_one, *well)).valid == (judged or "unknown")
+    assert service.handed_over(of(asked, around, next_one, *ill)).valid == (
+        False if judged else "unknown"
+    )
+
+
 def test_fault_of_unbounded_outage_does_not_excuse_a_healthy_holder_that_moves() -> None:
     moved = [holds("r1", 0, 1510), holds("r2", 1530, 5000)]
     stranger = fault(1000, 3000, nodes=(), limits=("unbounded", "rejoin"))
