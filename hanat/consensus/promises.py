@@ -118,6 +118,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.misled: Callable[[], None] = lambda: None
         self.candidacy = Candidacy(profile, draw=rng.random)
         self.fitness, self._fitness_at = Fitness(), 0.0  # and since when
+        self.shut = True  # see `Beacon`
         self.complete = True
         self.hears = NOBODY_HEARD  # see `Beacon`, as for the next ones
         self.lively = self.answered = self.interfaces = 0
@@ -286,6 +287,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             refuses=self.refuses,
             handicap=self.handicap,
             unsafe=not self.fitness.safe,
+            shut=self.shut,
             hears=self.hears,
             lively=self.lively,
             answered=self.answered,

@@ -63,6 +63,7 @@ class Beacon(NamedTuple):
         revision: Newest configuration of which the sender knows whether it is in force there.
         refuses: It is not: the sender cannot use it.
         unsafe: The sender must not hold the floating addresses.
+        shut: It answers for none of them now, leader or not.
         hears: For each path, one bit for each node, by its place among all sorted ids: the
             sender hears it there.
         lively: One bit for each path: its device received frames in the last seconds.
@@ -82,6 +83,7 @@ class Beacon(NamedTuple):
     refuses: bool = False
     handicap: int = 0
     unsafe: bool = False
+    shut: bool = False
     hears: tuple[int, ...] = NOBODY_HEARD
     lively: int = 0
     answered: int = 0

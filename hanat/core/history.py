@@ -202,15 +202,20 @@ class Witness:
             handed = sign.successor == self._node_id
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
         if self._elected_at - sign.word_at > silence_s(self._profile):
-            return Why.SILENCE, self._lease_over(sign.word_at)
-        return Why.DEPOSED, None
+            return Why.SILENCE, _first(self._lease_over(sign.word_at), sign.shut_at)
+        if sign.shut_at is None:
+            return Why.DEPOSED, None
+        return Why.DEPOSED, self._stopped_at(sign)
 
     def _released_at(self, sign: Sign) -> float | None:
         """Return when it stopped answering; that it did may be heard long after that."""
         said_at = sign.word_at if sign.released_at is None else sign.released_at
-        if sign.led_at is None or said_at is None:
-            return said_at
-        return min(said_at, self._lease_over(sign.led_at))
+        return _first(said_at, self._stopped_at(sign))
+
+    def _stopped_at(self, sign: Sign) -> float | None:
+        """Return when its lease was over, or it said that it answers no more."""
+        over_at = None if sign.led_at is None else self._lease_over(sign.led_at)
+        return _first(over_at, sign.shut_at)
 
     def _lease_over(self, heard_at: float) -> float:
         # It counts from the sending of its last beacon that was answered.
@@ -238,6 +243,10 @@ class Witness:
             found=found[:TEXT_CHARS_MAX],
             held_s=_rounded(self._lost_at - since),
         )
+
+
+def _first(*instants: float | None) -> float | None:
+    return min((at for at in instants if at is not None), default=None)
 
 
 def is_settled(snapshot: NodeSnapshot) -> bool:

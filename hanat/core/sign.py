@@ -24,8 +24,11 @@ class Sign:
         heard_at: Its last beacon on each path, None for none.
         died_at: When its supervisor said that it was dead, if it was not heard since.
         word_at: Its newest beacon.
-        led_at: Its newest beacon as a leader that asks for promises, see `Watch`; None if there
-            is none. One that hears no majority asks for none, and its lease ends meanwhile.
+        led_at: Its newest beacon as a leader that answers for the addresses and asks for
+            promises, see `Watch`; None if there is none. One that hears no majority asks for
+            none, and its lease ends meanwhile.
+        shut_at: When it said first after that one that it leads and answers no more; it may
+            have a lease again before it makes room.
         released_term: Up to which term it said there that it answers no more.
         released_at: When it said so first.
         successor: And to whom it handed over.
@@ -35,6 +38,7 @@ class Sign:
     died_at: float | None = None
     word_at: float | None = None
     led_at: float | None = None
+    shut_at: float | None = None
     released_term: int = 0
     released_at: float | None = None
     successor: int = 0
@@ -59,6 +63,7 @@ class Watch:
         self._word: tuple[Beacon, float] | None = None
         self._resumed_at: float | None = None  # heard again after its last silence
         self._led_at: float | None = None
+        self._shut_at: float | None = None
         self._released: tuple[int, float | None] = (0, None)  # the term, when it said so first
         self._former: Sign | None = None
 
@@ -71,14 +76,24 @@ class Watch:
         beacon = said.beacon
         if said.introduced:
             self._former = self._former or self._sign(heard_at)
-            self._resumed_at, self._led_at, self._released = None, None, (0, None)
+            self._resumed_at, self._released = None, (0, None)
+            self._led_at = self._shut_at = None
         elif self._word is not None and now - self._word[1] > self._silence_s:
             self._resumed_at = now
         if beacon.leads and not self._may_be_old(said, now):
-            self._led_at, self._former = now if beacon.asks else self._led_at, None
+            self._led(beacon, now)
         if beacon.released_term > self._released[0]:
             self._released = beacon.released_term, now
         self._word = beacon, now
+
+    def _led(self, beacon: Beacon, now: float) -> None:
+        """Note a beacon of it as the leader."""
+        self._former = None
+        if not beacon.shut:
+            self._shut_at = None
+            self._led_at = now if beacon.asks else self._led_at
+        elif self._shut_at is None and self._led_at is not None:  # one that has just started: no
+            self._shut_at = now
 
     def _may_be_old(self, said: Heard, now: float) -> bool:
         resumed_at = self._resumed_at
@@ -99,6 +114,7 @@ class Watch:
             tuple(None if path_at is None else min(path_at, at) for path_at in heard_at),
             word_at=at,
             led_at=self._led_at,
+            shut_at=self._shut_at,
             released_term=beacon.released_term,
             released_at=self._released[1],
             successor=beacon.successor,

@@ -117,6 +117,7 @@ class Historian:
     def entered(self, was: Role) -> None:
         """Note that this node entered a role."""
         now = self._snapshot()
+        self._parts.guard.shut = now.role is not Role.ACTIVE
         if now.role is Role.TAKEOVER:
             self._witness.elected(now, self._signs())
         if now.role is Role.ACTIVE:

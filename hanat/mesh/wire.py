@@ -35,6 +35,7 @@ _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
 _BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQH4BBBQ")
 _LEADS, _ASKS, _PROMISED, _FIT, _COMPLETE, _REFUSES, _UNSAFE = 1, 2, 4, 8, 16, 32, 64
+_SHUT = 128
 _TAG_BYTES = 16
 
 
@@ -88,7 +89,7 @@ class Wire:
         promised = b.promised or Promised(0, 0)
         flags = b.leads * _LEADS | b.asks * _ASKS | b.fit * _FIT
         flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
-        flags |= b.refuses * _REFUSES | b.unsafe * _UNSAFE
+        flags |= b.refuses * _REFUSES | b.unsafe * _UNSAFE | b.shut * _SHUT
         body = _BODY.pack(
             d.echo.incarnation, d.echo.sequence, self._lease_us, self._members, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
@@ -163,6 +164,7 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         refuses=bool(flags & _REFUSES),
         handicap=handicap,
         unsafe=bool(flags & _UNSAFE),
+        shut=bool(flags & _SHUT),
         hears=tuple(hears),
         lively=lively,
         answered=answered,

@@ -88,6 +88,7 @@ def beacon(rng: Random, *, term: int, nodes: int) -> Beacon:
         refuses=rng.random() < 0.5,
         handicap=rng.choice((0, 0, 1, 64, 65535)),
         unsafe=rng.random() < 0.5,
+        shut=rng.random() < 0.5,
         hears=tuple(rng.randbytes(4)),
         lively=rng.getrandbits(8),
         answered=rng.getrandbits(8),

@@ -83,6 +83,14 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
             Why.HANDED_OVER,
             0.035,
         ),
+        # It had a lease again just before it made room, and did not answer by it.
+        (
+            Sign(word_at=9.99, led_at=8.0, shut_at=8.1, released_term=6, released_at=9.985),
+            Why.STEPPED_DOWN,
+            1.92,
+        ),
+        (Sign(word_at=9.99, led_at=8.0, shut_at=8.1), Why.DEPOSED, 1.92),
+        (Sign(word_at=9.0, led_at=8.0, shut_at=8.1), Why.SILENCE, 1.92),
         (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
         (Sign(word_at=9.99, released_term=7), Why.DEPOSED, None),  # in which it did not hold
         (Sign(word_at=9.99), Why.DEPOSED, None),

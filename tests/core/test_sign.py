@@ -64,6 +64,23 @@ def test_leader_that_this_node_does_not_reach_leads_all_the_same(watch: Watch) -
     assert watch.sign((at, at)).led_at == at
 
 
+def test_leader_that_answers_no_more_stopped_when_it_said_so_first(watch: Watch) -> None:
+    for at in (9.01, 9.02, 9.03):  # asks: it has a lease again, and is about to make room
+        beacon = Beacon(6, leads=True, asks=at > 9.02, shut=True)
+        watch.hear(heard(beacon, echoed_at=at - 0.005), at, (at, at))
+    sign = watch.sign((9.03, 9.03))
+    assert (sign.led_at, sign.shut_at) == (9.0, 9.01)
+    watch.hear(heard(Beacon(6, leads=True, asks=True), echoed_at=9.035), 9.04, (9.04, 9.04))
+    sign = watch.sign((9.04, 9.04))  # it resumed
+    assert (sign.led_at, sign.shut_at) == (9.04, None)
+
+
+def test_one_that_has_started_and_leads_has_not_stopped_just_now(watch: Watch) -> None:
+    watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, 9.0))
+    watch.hear(heard(Beacon(7, leads=True, asks=True, shut=True), echoed_at=9.505), 9.51, BOTH)
+    assert watch.sign(BOTH).shut_at is None
+
+
 def test_release_counts_from_when_it_was_said_first(watch: Watch) -> None:
     for at in (9.01, 9.02):
         watch.hear(heard(Beacon(6, released_term=6, successor=3), echoed_at=at), at, (at, at))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from hanat.core import inputs as told
+from hanat.core.beacon import Heard
+from hanat.core.configuration import PROFILES
 from hanat.core.history import Witness
 from hanat.core.snapshot import NodeSnapshot
+from hanat.core.status import Role
 from hanat.daemon.historian import PROPOSED_MAX, Historian, HistorianParts
 from hanat.flowsync.client import FlowClient
 from tests.daemon.test_changes import SETTINGS
-from tests.sim.bench import settled
+from tests.sim.bench import settled, tell
 from tests.sim.process import Process
 from tests.sim.world import World
+
+BEACON_S = PROFILES["default"].beacon_s
 
 
 def _no_worker(*_: object) -> Any:  # noqa: ANN401 - it returns nothing
@@ -25,7 +32,7 @@ def _historian(process: Process) -> Historian:
         return process.core.snapshot()
 
     parts = HistorianParts(
-        settings=SETTINGS,
+        settings=replace(SETTINGS, node_id=process.node_id),
         replica=process.replica,
         guard=process.guard,
         heard_at=lambda _peer, _path: None,
@@ -35,7 +42,7 @@ def _historian(process: Process) -> Historian:
         frames=lambda: 0,
     )
     witness = Witness(process.node_id, process.guard.profile)
-    return Historian(parts, witness, snapshot=snapshot, origin=1, kick=lambda: None)
+    return Historian(parts, witness, snapshot=snapshot, origin=process.node_id, kick=lambda: None)
 
 
 def _leader() -> tuple[World, Process]:
@@ -71,3 +78,50 @@ def test_event_is_proposed_anew_in_another_term() -> None:
     assert _told(world, process, origins=range(2, 3)) == 1
     process.replica._machine._SyncObj__raftCurrentTerm += 1
     assert _told(world, process, origins=range(2, 3)) >= 1  # and the barrier of the term
+
+
+def _watched(process: Process) -> Historian:
+    """Return the historian of a node, told of its roles and of what it hears as in the daemon."""
+    historian = _historian(process)
+    hear, step = process.guard.hear, process._step
+
+    def told_all(heard: Heard) -> None:
+        historian.hear(heard)
+        hear(heard)
+
+    def stepped(item: told.Input) -> None:
+        was = process.core.snapshot().role
+        step(item)
+        if process.core.snapshot().role is not was:
+            historian.entered(was)
+
+    process.guard.hear = told_all  # type: ignore[method-assign]
+    process._step = stepped  # type: ignore[method-assign]
+    return historian
+
+
+def test_gap_after_a_holder_that_was_fenced_counts_from_when_it_was() -> None:
+    # One node is dead, the holder does not hear the other; when it does, the holder leaves it
+    # the addresses at once, with a lease again that it did not answer by.
+    world, holder = settled()
+    dead, other = (node_id for node_id in world.node_ids if node_id != holder)
+    before, after = world.processes[holder], world.processes[other]
+    first, second = _watched(before), _watched(after)
+    first.entered(Role.TAKEOVER)
+    world.on(before, first.look)
+    world.run(0.5)
+    world.processes[dead].kill()
+    arrives_again, hears_again = world.stick(other, holder), world.block(other, holder)
+    assert world.run_until(lambda: before.role is Role.FENCED, within_s=1.0), tell(world)
+    fenced_at = after.clock()
+    world.on(before, before.feed, told.CarrierObserved("public", carrier=False))
+    world.run(1.0)
+    hears_again()
+    world.after(0.2, arrives_again)  # TCP repeats later than beacons come
+    assert world.run_until(lambda: after.role is Role.ACTIVE, within_s=5.0), tell(world)
+    gap_s = after.clock() - fenced_at
+    world.on(after, second.look)
+    assert world.run_until(lambda: len(second.show(10)) == 2, within_s=5.0), tell(world)
+    found = second.show(10)[-1]
+    assert found["why"] == "stepped_down", found
+    assert gap_s - BEACON_S <= found["without_s"] <= gap_s, (found["text"], tell(world))

@@ -27,6 +27,7 @@ beacons = st.builds(
     refuses=st.booleans(),
     handicap=st.integers(0, 2**16 - 1),
     unsafe=st.booleans(),
+    shut=st.booleans(),
     hears=st.tuples(*[nodes] * PATHS_MAX),
     lively=nodes,
     answered=nodes,
