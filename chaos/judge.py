@@ -52,7 +52,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     history = kept.set_apart(History.of(campaign.facts))
     if campaign.end_ns == 0:
         nothing = Verdict("measured", "unknown", "nothing was measured: there was no traffic")
-        return Judgement(history, (), (_procedure(campaign), nothing))
+        return Judgement(history, (), (_procedure(campaign, history), nothing))
     profile, end_ns = campaign.settings.profile, campaign.end_ns
     lease_ms = LEASE_MS[profile]
     bounds = (campaign.start_ns, end_ns)
@@ -85,7 +85,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     ]
     if history.flows:
         applied.append(("translated", steady.translated, (history,)))
-    if any(i.nemesis == service.SWITCHOVER for i in history.injections):
+    if service.bare_switchovers(history):
         applied.append((service.SWITCHOVER, service.handed_over, (history,)))
     if history.tables:  # not every kernel tells
         applied.append(("tables", tables.tables_agree, (history,)))
@@ -93,18 +93,23 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         applied.append(("configuration", linearizable.configuration, (history,)))
     if not told.absent(history):
         applied.append((told.NAME, told.agrees, (history, lease_ms)))
-    verdicts = [_procedure(campaign)]
+    verdicts = [_procedure(campaign, history)]
     verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]
     return Judgement(history, tuple(cut), tuple(verdicts))
 
 
-def _procedure(campaign: Campaign) -> Verdict:
-    """Say whether the run went on to its end; one that was interrupted or not begun is no proof."""
+def _procedure(campaign: Campaign, history: History) -> Verdict:
+    """Say whether the run went on to its end; one that was interrupted or not begun is no proof.
+
+    What came, or could have come, and was not judged is told here.
+    """
     if campaign.problem is None:
         text = f"{len(campaign.injections)} faults, each done and undone"
         came = {injection.nemesis for injection in campaign.injections}
         if never := [n.name for n in campaign.settings.nemeses if n.name not in came]:
             text += f"; no time for {', '.join(never)}"
+        if service.SWITCHOVER in came and not service.bare_switchovers(history):
+            text += "; no switchover judged, other faults met each"
         return Verdict("procedure", True, text)  # noqa: FBT003
     nothing = campaign.interrupted or not campaign.begun
     return Verdict("procedure", "unknown" if nothing else False, campaign.problem.splitlines()[0])

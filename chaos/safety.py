@@ -21,6 +21,8 @@ from chaos.topology import DEVICES, floating
 CARRY_TOLERANCE_MS = 25.0
 SHORT_NS = 300 * MS  # a tenure so short need not have told everybody
 PULLED = {"link-public": ("public",), "link-private": ("private",), "link-both": tuple(DEVICES)}
+# An undoing is noted before it is done, cable by cable, and a router has to notice.
+PLUGGING_NS = 20 * MS
 ANSWER_MS = 60.0  # the observer asks every 8 ms
 EXAMPLES_MAX = 10
 
@@ -220,7 +222,7 @@ def _beyond_pulled_cables(injections: Sequence[Injection], tenure: Spell) -> set
         for address in floating(network)
         if tenure.router in injection.nodes
         and injection.t_ns <= tenure.start_ns
-        and (injection.heal_ns is None or tenure.end_ns <= injection.heal_ns)
+        and (injection.heal_ns is None or tenure.end_ns <= injection.heal_ns + PLUGGING_NS)
     }
 
 

@@ -214,11 +214,30 @@ def stayed(history: History, cut: Sequence[Segment], spare_ms: float) -> Verdict
 def handed_over(history: History) -> Verdict:
     """Check that whoever an operator asked to hold was the next to hold.
 
-    Not judged where another fault was in force that hit one of the two, or where the run ended
-    before all was well again and before the next fault.
+    Only those that `bare_switchovers` returns are judged.
     """
     held = tenures(history)
-    judged, wrong = 0, []
+    wrong = []
+    judged = bare_switchovers(history)
+    for asked, end_ns in judged:
+        target = asked.nodes[0]
+        following = (t.router for t in held if asked.t_ns < t.start_ns < end_ns)
+        name = next(following, holder_at(held, asked.t_ns))
+        if name != target:
+            wrong.append(f"{target} was asked for, then {name or 'nobody'} held")
+    valid: Valid = not wrong if judged else "unknown"
+    text = f"{len(judged)} switchovers, the one that was asked for held next"
+    return Verdict(SWITCHOVER, valid, "; ".join(wrong[:3]) or text, {"wrong": wrong[:EXAMPLES_MAX]})
+
+
+def bare_switchovers(history: History) -> list[tuple[Injection, int]]:
+    """Return each switchover that no other fault disturbs, and until when none does.
+
+    Disturbed is one beside a fault that was in force and hit one of the two, and one after which
+    the run ended before all was well again and before the next fault.
+    """
+    held = tenures(history)
+    found = []
     for asked in (i for i in history.injections if i.nemesis == SWITCHOVER):
         target = asked.nodes[0]
         concerned = {target, holder_at(held, asked.t_ns)}
@@ -229,17 +248,9 @@ def handed_over(history: History) -> Verdict:
         later = [i.t_ns for i in history.injections if i is not asked and i.t_ns > asked.t_ns]
         if asked.settled_ns is not None:
             later.append(asked.settled_ns)
-        if not later:
-            continue
-        end_ns = min(later)
-        judged += 1
-        following = (t.router for t in held if asked.t_ns < t.start_ns < end_ns)
-        name = next(following, holder_at(held, asked.t_ns))
-        if name != target:
-            wrong.append(f"{target} was asked for, then {name or 'nobody'} held")
-    valid: Valid = not wrong if judged else "unknown"
-    text = f"{judged} switchovers, the one that was asked for held next"
-    return Verdict(SWITCHOVER, valid, "; ".join(wrong[:3]) or text, {"wrong": wrong[:EXAMPLES_MAX]})
+        if later:
+            found.append((asked, min(later)))
+    return found
 
 
 def _explains(injection: Injection, before: Spell, after: Spell) -> bool:

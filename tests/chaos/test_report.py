@@ -13,7 +13,7 @@ from chaos import comparing, judge, page, service
 from chaos.campaign import PROBED, Campaign, Settings
 from chaos.checkers import MS
 from chaos.errors import LabError
-from chaos.history import Fact
+from chaos.history import Fact, Injection
 from chaos.judge import Judgement
 from chaos.running import document
 from tests.chaos.histories import connection, stream
@@ -101,6 +101,20 @@ def test_checker_that_crashes_is_unknown_and_so_is_the_run(monkeypatch: pytest.M
     assert found["http"] == found["connections"] == "unknown"
     assert found["one-holder"] is True
     assert judgement.exit_code == judge.EXIT_UNKNOWN
+
+
+def test_switchover_that_another_fault_met_is_not_judged_and_that_is_told() -> None:
+    asked_for = replace(fault(1500, 2000, nodes=("r1",), out=()), nemesis="switchover")
+    campaign, _ = judged()
+    for met, told in ((True, "; no switchover judged, other faults met each"), (False, "")):
+        at_ns = 1500 * MS if met else 4000 * MS
+        after = replace(asked_for, t_ns=at_ns, heal_ns=at_ns, settled_ns=at_ns + 600 * MS)
+        campaign.injections = [fault(1000, 3000), after]
+        campaign.facts = [f for f in campaign.facts if not isinstance(f, Injection)]
+        campaign.facts += campaign.injections
+        verdicts = {v.name: v for v in judge.judge(campaign, NODES, []).verdicts}
+        assert ("switchover" in verdicts) is not met
+        assert verdicts["procedure"].summary == f"2 faults, each done and undone{told}"
 
 
 def test_runs_are_compared_by_verdict_and_outage(tmp_path: Path) -> None:

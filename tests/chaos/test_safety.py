@@ -202,7 +202,9 @@ def test_holder_that_did_not_announce_is_caught() -> None:
     [
         ("link-public", "r2", 5000, False),
         ("link-both", "r2", 5000, False),
-        ("link-public", "r2", 4000, True),  # it could announce then
+        ("link-public", "r2", 4980, False),  # noted before it is plugged in
+        ("link-public", "r2", 4960, True),  # it could announce then
+        ("link-public", "r2", 4000, True),
         ("link-public", "r3", 5000, True),
         ("link-private", "r2", 5000, True),
         ("cut", "r2", 5000, True),  # the observer listens on its cable
