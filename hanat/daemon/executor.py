@@ -225,6 +225,9 @@ class NodeExecutor:
             log.warning(
                 "vips=%s%s found=removed_by_another_program action=added_again", names, more
             )
+        # No address without a gate: if its tables are gone this says so.
+        if self._permitted_until <= self._place.clock():
+            self._kernel.gate.permit(PERMIT_S)
         placed = self._placements(vips)
         return self._later(self._placing.add(placed, partial(self._ended, action)))
 

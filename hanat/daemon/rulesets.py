@@ -26,6 +26,7 @@ from hanat.errors import ConfigError, KernelError
 from hanat.kernel.ports import Firewall
 
 TABLES = (("inet", GATE_TABLE), ("arp", GATE_TABLE), ("inet", TABLE))
+GONE = b""  # unlike what any table is like, and unlike none
 
 
 @dataclass(slots=True)
@@ -208,31 +209,39 @@ class Rulesets:
                     self._put_back(was)
             raise
         there.configuration, there.scripts = configuration, scripts
-        self._note()
 
     def _put_back(self, was: _Before) -> None:
         configuration, scripts = was
         if configuration is not None and not self._in_force.whole:
             self._put(configuration, *scripts)
-            self._note()
 
     def _put(self, configuration: Configuration, gate: str, ruleset: str) -> None:
         """Bring both into force: no ruleset without a gate, no other gate before its ruleset."""
         there = self._in_force
+        old = {GATE_TABLE: there.gate, TABLE: there.ruleset}
         if not there.gate:
             self._install_gate(gate, configuration)
         if there.ruleset != ruleset:
             self._replace(ruleset)
         if there.gate != gate:
             self._install_gate(gate, configuration)
+        new = {GATE_TABLE: gate, TABLE: ruleset}
+        self._note({name for name in new if new[name] != old[name]})
 
     def _install_gate(self, gate: str, configuration: Configuration) -> None:
         self._gate.install(gate, configuration)
         self._in_force.gate = gate
 
-    def _note(self) -> None:
-        """Remember what the tables are like now."""
-        self._in_force.prints = {table: self._firewall.fingerprint(*table) for table in TABLES}
+    def _note(self, renewed: set[str]) -> None:
+        """Remember what the tables are like that were brought up to date, by their names.
+
+        The others were looked at before: what somebody did to them meanwhile is found by the next
+        look, and so is it if one of those is gone already.
+        """
+        prints = self._in_force.prints
+        for table in TABLES:
+            if table[1] in renewed or table not in prints:
+                prints[table] = self._firewall.fingerprint(*table) or GONE
 
     def _replace(self, ruleset: str) -> None:
         """Bring a ruleset into force, or leave the one that is."""

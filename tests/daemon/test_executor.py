@@ -8,20 +8,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
-from typing import cast
+from typing import ParamSpec, TypeVar, cast
 
 import pytest
 
 from hanat.consensus.background import Done
 from hanat.consensus.replica import Replica
-from hanat.core.actions import Action, Announce, ArmGate, InstallRuleset, WithdrawGate
-from hanat.core.configuration import FloatingAddress
+from hanat.core.actions import (
+    Action,
+    AddAddresses,
+    Announce,
+    ArmGate,
+    InstallRuleset,
+    WithdrawGate,
+)
+from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.gate import render_gate
 from hanat.core.inputs import ActionDone, ActionFailed, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.gate_change import GateChange
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.rulesets import TABLES, Rulesets
 from hanat.errors import HanatError, KernelError
 from hanat.flowsync.client import FlowClient
 from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
@@ -29,6 +36,8 @@ from hanat.kernel.ports import Placement
 from hanat.kernel.sysctls import KernelSettings
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
+P = ParamSpec("P")
+R = TypeVar("R")
 REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
 
 
@@ -69,7 +78,7 @@ class Executed:
         self.outcomes: list[Input] = []
         self.turns: deque[Callable[[], None]] = deque()  # of the loop, that were asked for
         self.settings = KernelSettings(Path("/nonexistent"))
-        rulesets = Rulesets(
+        self.rulesets = Rulesets(
             DEVICES,
             conversation=CONVERSATION,
             gate=GateChange(self.gate, FakeAddresses(self.kernel), DEVICES.values()),
@@ -83,7 +92,7 @@ class Executed:
                 FakeAddresses(self.kernel),
                 FakeAnnouncer(self.kernel),
                 self.gate,
-                rulesets,
+                self.rulesets,
                 self.settings,
             ),
             replica=cast(Replica, None),
@@ -185,6 +194,50 @@ def test_what_is_installed_is_not_installed_again_unless_somebody_changed_it() -
 
     del e.kernel.tables["inet", "hanat"]
     assert isinstance(e.install(), ActionFailed)  # tried, and refused
+
+
+@pytest.mark.parametrize("before", [EDGE, replace(EDGE, vips=EDGE.vips[1:], services=())])
+@pytest.mark.parametrize("call", range(12))
+def test_rules_that_are_flushed_while_others_are_installed_are_found_to_be_gone(
+    monkeypatch: pytest.MonkeyPatch, before: Configuration, call: int
+) -> None:
+    """At whatever moment; what is remembered of the kernel's tables must not be their absence."""
+    e = Executed()
+    e.begin(InstallRuleset(before))
+    e.thread.go_on()
+    calls = 0
+
+    def flushing(work: Callable[P, R]) -> Callable[P, R]:
+        def done(*arguments: P.args, **named: P.kwargs) -> R:
+            nonlocal calls
+            if calls == call:
+                e.kernel.tables.clear()
+            calls += 1
+            return work(*arguments, **named)
+
+        return done
+
+    monkeypatch.setattr(e.firewall, "fingerprint", flushing(e.firewall.fingerprint))
+    monkeypatch.setattr(e.firewall, "apply", flushing(e.firewall.apply))
+    e.install()
+    monkeypatch.undo()
+    found: list[str] = []
+    e.rulesets.look(found.extend)
+    e.thread.go_on()
+    gone = {t for t in TABLES if t not in e.kernel.tables}
+    there = {t for t in TABLES if f"table {t[0]} {t[1]} gone" not in found}
+    told = isinstance(e.outcomes[-1], ActionFailed) and not e.outcomes[-1].kept
+    assert told or not gone & there
+
+
+def test_no_address_comes_to_a_kernel_whose_gate_is_gone() -> None:
+    e = Executed()
+    e.install()
+    e.kernel.tables.clear()
+    found = e.executor.execute(AddAddresses(EDGE.vips))
+    assert isinstance(found, str)
+    assert "the gate's tables are missing" in found
+    assert not any(e.kernel.devices[device].addresses for device in DEVICES.values())
 
 
 def test_refused_ruleset_leaves_the_one_before_in_force() -> None:
