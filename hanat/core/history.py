@@ -22,6 +22,7 @@ from hanat.core.configuration import Profile
 from hanat.core.sign import Sign, silence_s
 from hanat.core.snapshot import NodeSnapshot, Reason
 from hanat.core.status import Role
+from hanat.core.tenure import FLUSH_S_MAX
 
 EVENTS_MAX = 500  # in the log's state; some 150 KiB
 EVENT_BYTES_MAX = 1024
@@ -199,7 +200,8 @@ class Witness:
             return Why.SILENCE, None
         # Of the very term: it may have led once more since, and never held.
         if sign.released_term and sign.released_term == taking.previous_term:
-            handed = sign.successor == self._node_id
+            # One that had lost its lease, and made room when it was heard again, had held no more.
+            handed = sign.successor == self._node_id and not _shut_long(sign)
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
         if self._elected_at - sign.word_at > silence_s(self._profile):
             return Why.SILENCE, _first(self._lease_over(sign.word_at), sign.shut_at)
@@ -243,6 +245,14 @@ class Witness:
             found=found[:TEXT_CHARS_MAX],
             held_s=_rounded(self._lost_at - since),
         )
+
+
+def _shut_long(sign: Sign) -> bool:
+    """Say whether a holder had stopped answering before it began to hand over."""
+    said_at = sign.word_at if sign.released_at is None else sign.released_at
+    if sign.shut_at is None or said_at is None:
+        return False
+    return said_at - sign.shut_at > FLUSH_S_MAX
 
 
 def _first(*instants: float | None) -> float | None:

@@ -89,6 +89,31 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
             Why.STEPPED_DOWN,
             1.92,
         ),
+        (
+            Sign(
+                word_at=9.99,
+                led_at=8.0,
+                shut_at=8.1,
+                released_term=6,
+                successor=ME,
+                released_at=9.985,
+            ),
+            Why.STEPPED_DOWN,
+            1.92,
+        ),
+        # It let its flows drain before it handed over.
+        (
+            Sign(
+                word_at=9.99,
+                led_at=9.8,
+                shut_at=9.8,
+                released_term=6,
+                successor=ME,
+                released_at=9.985,
+            ),
+            Why.HANDED_OVER,
+            0.22,
+        ),
         (Sign(word_at=9.99, led_at=8.0, shut_at=8.1), Why.DEPOSED, 1.92),
         (Sign(word_at=9.0, led_at=8.0, shut_at=8.1), Why.SILENCE, 1.92),
         (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
