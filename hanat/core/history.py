@@ -201,13 +201,20 @@ class Witness:
         # Of the very term: it may have led once more since, and never held.
         if sign.released_term and sign.released_term == taking.previous_term:
             # One that had lost its lease, and made room when it was heard again, had held no more.
-            handed = sign.successor == self._node_id and not _shut_long(sign)
+            handed = sign.successor == self._node_id and not self._shut_long(sign)
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
         if self._elected_at - sign.word_at > silence_s(self._profile):
             return Why.SILENCE, _first(self._lease_over(sign.word_at), sign.shut_at)
         if sign.shut_at is None:
             return Why.DEPOSED, None
         return Why.DEPOSED, self._stopped_at(sign)
+
+    def _shut_long(self, sign: Sign) -> bool:
+        """Say whether a holder had stopped answering before it began to hand over."""
+        said_at = sign.word_at if sign.released_at is None else sign.released_at
+        if sign.shut_at is None or said_at is None:
+            return False
+        return said_at - sign.shut_at > FLUSH_S_MAX + 2 * self._profile.lease_s
 
     def _released_at(self, sign: Sign) -> float | None:
         """Return when it stopped answering; that it did may be heard long after that."""
@@ -245,14 +252,6 @@ class Witness:
             found=found[:TEXT_CHARS_MAX],
             held_s=_rounded(self._lost_at - since),
         )
-
-
-def _shut_long(sign: Sign) -> bool:
-    """Say whether a holder had stopped answering before it began to hand over."""
-    said_at = sign.word_at if sign.released_at is None else sign.released_at
-    if sign.shut_at is None or said_at is None:
-        return False
-    return said_at - sign.shut_at > FLUSH_S_MAX
 
 
 def _first(*instants: float | None) -> float | None:

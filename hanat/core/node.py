@@ -9,8 +9,8 @@ is TAKEOVER, gate still shut, until five things hold: its barrier is applied (so
 every committed flow and configuration is here), the flow worker has installed those
 flows, the ruleset of that configuration is installed, it has a lease, and it is
 not unsafe. For the flow worker it waits a lease at most. It starts to capture flows, adds
-the addresses, opens the gate for all of them at once, announces them, and is
-ACTIVE: state first, announcements last.
+the first addresses, opens the gate, announces them, and is ACTIVE: state first,
+announcements last. Of many addresses the others come then.
 
     BACKUP ──elected──▶ TAKEOVER ──barrier, lease, not unsafe─▶ ACTIVE
       ▲                    │ ▲                                  │ │
@@ -372,7 +372,9 @@ class Node(Tenure):
         if self._installed is None:
             return self._gate_fault(f"kernel: {failed.found}", now, waits=False)
         found = f"configuration revision {self._revision}: kernel: {failed.found}"
-        return (*self._arm_anew(), *self._fault(Kind.REVISION, found, now))
+        # A flush may have come between two additions.
+        added = self._add_new() if self.role is Role.ACTIVE else ()
+        return (*added, *self._arm_anew(), *self._fault(Kind.REVISION, found, now))
 
     def _go_on_without(self, action: Action, found: str, now: float) -> tuple[Action, ...]:
         """Hold what can be held, unless another node can do better."""

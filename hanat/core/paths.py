@@ -31,7 +31,7 @@ FRAMES_S = 2.0  # without any frame, although hosts were asked
 ASK_S = 0.5  # between two questions to the hosts of a network
 # A question may be lost, or its answer. Of two whose network dies at one instant neither has
 # asked in vain for long while the other counts as answered.
-ANSWERED_S, IN_VAIN_S = 2 * ASK_S, 3 * ASK_S
+ANSWERED_S, IN_VAIN_S = 2 * ASK_S, 4 * ASK_S
 SILENT_BEACONS = 15  # three of those that followers send each other
 HEARD_S_MIN = 0.3  # a burst of loss, or a busy machine, is no silence
 LOOK_S = 0.1  # between two looks of a node
@@ -116,7 +116,9 @@ class Paths:
         )
 
     def asks(self, mine: Sequence[int], told: Mapping[int, Word]) -> tuple[int, ...]:
-        """Return the paths on which no peer is heard and nobody can say why: ask hosts there.
+        """Return the paths on which somebody hears nobody and nobody can say why: ask hosts there.
+
+        Also where this node hears a peer: that one may only be deaf.
 
         Args:
             mine: From `hears`.
@@ -125,7 +127,9 @@ class Paths:
         return tuple(
             path
             for path in range(self.count)
-            if told and not mine[path] and not self._hear_each_other(path, told)
+            if told
+            and not (mine[path] and all(word.hears[path] for word in told.values()))
+            and not self._hear_each_other(path, told)
         )
 
     def _is_silent(

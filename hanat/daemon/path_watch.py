@@ -112,8 +112,8 @@ class PathWatch:
             questions = self._questions.setdefault(device, Questions(now))
             if self._links.answered(device):
                 questions.answered = now
-            if questions.due(now):
-                self._links.ask(device)
+            if questions.due(now) and not self._links.ask(device):
+                questions.began = now  # nobody was asked, so nobody refuses to answer
 
     def _tell(self, name: str, *, silent: bool) -> None:
         if silent is self._silent[name]:

@@ -42,6 +42,9 @@ _NEXT_HEADER, _ICMP_TYPE, _ECHOED = 20, 54, 58
 _ICMPV6, _ECHO_REQUEST, _ECHO_REPLY = 58, 128, 129
 _ALL_NODES = "ff02::1"
 _FRAME_BYTES, _READ_MAX = 64, 64
+# A frame of a VLAN without a device here is told without its tag, as one for another host
+# (SKF_AD_PKTTYPE, PACKET_OTHERHOST).
+_OWN_NETWORK: list[Step] = [("", "ld", 0xFFFFF004), ("", "jeq", 3, "drop", "")]
 
 _RAW = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 
@@ -93,7 +96,7 @@ class Inquiry:
         """Ask by ARP whom the kernel knows."""
         if self._arp is None:
             self._arp = self._hear(ETH_P_ARP, [
-                ("", "ld", _ARP_KIND), ("", "jeq", _ARP_REPLY, "", "drop"),
+                *_OWN_NETWORK, ("", "ld", _ARP_KIND), ("", "jeq", _ARP_REPLY, "", "drop"),
             ])  # fmt: skip
         known = _known(self._device, netlink)
         own = hardware_address(self._arp, self._device)
@@ -106,7 +109,7 @@ class Inquiry:
         """Ask all by an echo request."""
         if self._echo is None:
             self._echo = self._hear(ETH_P_IPV6, [
-                ("", "ldb", _NEXT_HEADER), ("", "jeq", _ICMPV6, "", "drop"),
+                *_OWN_NETWORK, ("", "ldb", _NEXT_HEADER), ("", "jeq", _ICMPV6, "", "drop"),
                 ("", "ldb", _ICMP_TYPE), ("", "jeq", _ECHO_REPLY, "", "drop"),
                 ("", "ld", _ECHOED), ("", "jeq", self._number, "", "drop"),
             ])  # fmt: skip

@@ -27,7 +27,7 @@ from hanat.core.beacon import Beacon, Promised
 from hanat.core.identity import Identity, code
 from hanat.errors import WireError
 
-MAGIC = b"hnt4"
+MAGIC = b"hnt5"
 DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 
 _HEADER = Struct("!4s8sBBQQ")

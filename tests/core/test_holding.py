@@ -267,3 +267,16 @@ def test_addresses_come_although_the_gate_that_was_put_back_is_not_armed() -> No
     actions = h.node.step(told.ActionDone(do.InstallRuleset(MORE)), h.now)
     kinds = [*map(type, actions)]
     assert kinds.index(do.AddAddresses) < kinds.index(do.ArmGate)
+
+
+def test_additions_go_on_after_a_flush_although_the_newest_revision_is_refused() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    more = added_in(open_gate(h, adding))
+    changed = replace(CONFIGURATION, name="other", vips=vips)
+    refused = told.ActionFailed(do.InstallRuleset(changed), "refused", kept=True)
+    h.node.step(told.ConfigurationApplied(3, changed), h.now)
+    h.node.step(told.RulesetDrifted(("table inet hanat_gate gone",)), h.now)
+    assert do.AddAddresses not in map(type, h.node.step(told.ActionDone(more), h.now))
+    assert added_in(h.node.step(refused, h.now)).vips == vips[2 * FIRST_MAX : 4 * FIRST_MAX]
+    assert h.role is Role.ACTIVE

@@ -23,12 +23,13 @@ class Hosts:
         self.now, self.frames = 0.0, Counter[str]()
         self.asked: list[tuple[float, str]] = []
         self.answer: set[str] = set()
+        self.known = 1  # hosts that can be asked
         self.listening: set[str] = set()
 
     def ask(self, device: str) -> int:
         self.asked.append((self.now, device))
         self.listening.add(device)
-        return 1
+        return self.known
 
     def answered(self, device: str) -> bool:
         return device in self.answer & self.listening
@@ -46,7 +47,7 @@ class Two:
     def __init__(self, more: Sequence[str] = ()) -> None:
         self.node_id, self.nodes, self.profile = 1, {PEER: None}, PROFILES["default"]
         self.hears, self.lively, self.answered = (0,) * PATHS_MAX, 0, 0
-        self.peer = Beacon(term=1, lively=0b11)
+        self.peer = Beacon(term=1, lively=0b11, hears=(1,) * PATHS_MAX)  # this node, on each path
         self.hosts = Hosts()
         self.fed: list[Input] = []
         devices = ("eth0", "eth1", *more)
@@ -105,6 +106,17 @@ def test_node_whose_questions_are_in_vain_is_silent_where_the_peer_is_answered()
     for tenth in range(140, 145):
         node.at(tenth / 10, 1)
     assert node.fed[-1] == SilenceObserved("public", silent=True)
+
+
+def test_node_that_can_ask_nobody_is_not_silent() -> None:
+    """IPv4 alone, and no neighbour known yet."""
+    node = Two()
+    node.hosts.known = 0
+    node.peer = node.peer._replace(answered=0b01)
+    for tenth in range(100, 180):
+        node.hosts.frames["eth0"] += 1
+        node.at(tenth / 10, 1)
+    assert SilenceObserved("public", silent=True) not in node.fed
 
 
 def test_node_that_is_answered_says_so_until_the_peer_is_heard_again() -> None:

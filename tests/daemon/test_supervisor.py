@@ -16,6 +16,7 @@ import pytest
 from hanat.daemon.pulse import Pulse
 from hanat.daemon.supervisor import HEALTHY_S, SILENCES_MAX, Backoff, Child
 from hanat.daemon.will import BEAT
+from tests.kernel.namespaces import until
 
 REPOSITORY = Path(__file__).parents[2]
 REMOVE = "remove 203.0.113.10/24@eth0"
@@ -127,6 +128,8 @@ def test_supervisor_can_be_ended_between_two_daemons(tmp_path: Path) -> None:
     with started(tmp_path, "will die", *["1"] * 100) as process:
         for _ in range(5):
             read_until(process, "daemon 1")  # the pauses double
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until(lambda: not children.read_text(), "the end of the fifth daemon")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
 
