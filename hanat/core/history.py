@@ -170,6 +170,8 @@ class Witness:
         now = snapshot.role_since
         self._held = snapshot.term, now
         sign = self._signs.get(taking.previous or 0, Sign())
+        if sign.led_term not in {0, taking.previous_term}:  # nothing was heard of its last tenure
+            sign = replace(sign, led_at=None, shut_at=None)
         why, since = self._why(taking, sign)
         return Event(
             what=What.TOOK_OVER.value,

@@ -27,6 +27,7 @@ class Sign:
         led_at: Its newest beacon as a leader that answers for the addresses and asks for
             promises, see `Watch`; None if there is none. One that hears no majority asks for
             none, and its lease ends meanwhile.
+        led_term: Of what term that and the next one are, 0 if not known.
         shut_at: When it said first after that one that it leads and answers no more; it may
             have a lease again before it makes room.
         released_term: Up to which term it said there that it answers no more.
@@ -38,6 +39,7 @@ class Sign:
     died_at: float | None = None
     word_at: float | None = None
     led_at: float | None = None
+    led_term: int = 0
     shut_at: float | None = None
     released_term: int = 0
     released_at: float | None = None
@@ -63,6 +65,7 @@ class Watch:
         self._word: tuple[Beacon, float] | None = None
         self._resumed_at: float | None = None  # heard again after its last silence
         self._led_at: float | None = None
+        self._led_term = 0
         self._shut_at: float | None = None
         self._released: tuple[int, float | None] = (0, None)  # the term, when it said so first
         self._former: Sign | None = None
@@ -89,6 +92,9 @@ class Watch:
     def _led(self, beacon: Beacon, now: float) -> None:
         """Note a beacon of it as the leader."""
         self._former = None
+        if beacon.term != self._led_term:
+            self._led_term = beacon.term
+            self._led_at = self._shut_at = None
         if not beacon.shut:
             self._shut_at = None
             self._led_at = now if beacon.asks else self._led_at
@@ -114,6 +120,7 @@ class Watch:
             tuple(None if path_at is None else min(path_at, at) for path_at in heard_at),
             word_at=at,
             led_at=self._led_at,
+            led_term=self._led_term,
             shut_at=self._shut_at,
             released_term=beacon.released_term,
             released_at=self._released[1],

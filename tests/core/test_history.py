@@ -114,6 +114,12 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
             Why.HANDED_OVER,
             0.22,
         ),
+        # What was heard is of a tenure before.
+        (
+            Sign(word_at=9.99, led_at=2.0, led_term=3, shut_at=2.1, released_term=6),
+            Why.STEPPED_DOWN,
+            0.03,
+        ),
         (Sign(word_at=9.99, led_at=8.0, shut_at=8.1), Why.DEPOSED, 1.92),
         (Sign(word_at=9.0, led_at=8.0, shut_at=8.1), Why.SILENCE, 1.92),
         (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago

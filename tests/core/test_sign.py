@@ -33,7 +33,7 @@ def watch() -> Watch:
 
 
 def test_leader_led_until_its_newest_beacon(watch: Watch) -> None:
-    assert watch.sign(BOTH) == Sign(BOTH, word_at=9.0, led_at=9.0)
+    assert watch.sign(BOTH) == Sign(BOTH, word_at=9.0, led_at=9.0, led_term=6)
 
 
 def test_beacons_that_come_from_before_a_silence_tell_nothing_new(watch: Watch) -> None:
@@ -91,9 +91,9 @@ def test_release_counts_from_when_it_was_said_first(watch: Watch) -> None:
 def test_new_incarnation_leaves_the_sign_until_it_leads(watch: Watch) -> None:
     watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, 9.0))
     watch.hear(heard(Beacon(6), echoed_at=9.505), 9.51, (9.51, 9.51))
-    assert watch.sign((9.51, 9.51)) == Sign(BOTH, word_at=9.0, led_at=9.0)
+    assert watch.sign((9.51, 9.51)) == Sign(BOTH, word_at=9.0, led_at=9.0, led_term=6)
     watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.515), 9.52, (9.52, 9.52))
-    assert watch.sign((9.52, 9.52)) == Sign((9.52, 9.52), word_at=9.52, led_at=9.52)
+    assert watch.sign((9.52, 9.52)) == Sign((9.52, 9.52), word_at=9.52, led_at=9.52, led_term=7)
 
 
 def test_daemon_that_died_is_remembered_as_that_until_it_leads_again(watch: Watch) -> None:
@@ -101,3 +101,11 @@ def test_daemon_that_died_is_remembered_as_that_until_it_leads_again(watch: Watc
     assert watch.sign(BOTH) == Sign((None, None), died_at=9.005)
     watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, None))
     assert watch.sign((9.5, 9.5)) == Sign((None, None), died_at=9.005)
+
+
+def test_tenure_that_nobody_heard_does_not_end_when_an_earlier_one_did(watch: Watch) -> None:
+    watch.hear(heard(Beacon(6, leads=True, shut=True), echoed_at=9.01), 9.02, (9.02, 9.02))
+    assert watch.sign(BOTH).shut_at == 9.02
+    watch.hear(heard(Beacon(8, leads=True, shut=True), echoed_at=9.03), 9.04, (9.04, 9.04))
+    sign = watch.sign(BOTH)
+    assert (sign.led_term, sign.led_at, sign.shut_at) == (8, None, None)
