@@ -30,7 +30,7 @@ LATE_MS = 150.0  # for a process to get a core
 # A path is silent after 15 beacons, at least 300 ms; then nodes tell each other whom they hear,
 # for half of that again.
 SILENT_LEASES, SILENT_MS = 8, 750.0
-SILENT_TWO_MS = 3400.0  # devices have received nothing for 2 s; mostly 2.5 s in all
+SILENT_TWO_MS = 2600.0  # nobody has answered, or devices have received nothing, for 2 s
 NOTICE_MS = 600.0  # what another program does to the rules: looked at twice a second
 # Hosts that got no answer ask again each second (net.ipv4.neigh.*.retrans_time_ms).
 REJOIN_MS = 2500.0

@@ -22,7 +22,8 @@ from contextlib import suppress
 
 from hanat.errors import KernelError
 from hanat.kernel.announcer import arp_request, hardware_address
-from hanat.kernel.bpf import Step, attach
+from hanat.kernel.bpf import Step, packet_socket
+from hanat.kernel.claims import ETH_P_ARP, ETH_P_IPV6
 from hanat.kernel.netlink import HEADER, NetlinkClient, attributes
 from hanat.kernel.refusals import index_of
 
@@ -34,7 +35,6 @@ NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_IN_VAIN = 0x01 | 0x20 | 0x40  # incomplete, failed, without ARP
 
-ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD
 # In a frame, behind the 14 bytes of Ethernet: an ARP reply, for Ethernet and IPv4, and its sender.
 _ARP_KIND, _ARP_REPLY, _ARP_SENDER = 18, 0x06040002, 28
 # Likewise of IPv6: where the next header is named, the type of ICMPv6, and what was asked.
@@ -96,7 +96,7 @@ class Inquiry:
         """Ask by ARP whom the kernel knows."""
         if self._arp is None:
             self._arp = self._hear(ETH_P_ARP, [
-                *_OWN_NETWORK, ("", "ld", _ARP_KIND), ("", "jeq", _ARP_REPLY, "", "drop"),
+                ("", "ld", _ARP_KIND), ("", "jeq", _ARP_REPLY, "", "drop"),
             ])  # fmt: skip
         known = _known(self._device, netlink)
         own = hardware_address(self._arp, self._device)
@@ -109,7 +109,7 @@ class Inquiry:
         """Ask all by an echo request."""
         if self._echo is None:
             self._echo = self._hear(ETH_P_IPV6, [
-                *_OWN_NETWORK, ("", "ldb", _NEXT_HEADER), ("", "jeq", _ICMPV6, "", "drop"),
+                ("", "ldb", _NEXT_HEADER), ("", "jeq", _ICMPV6, "", "drop"),
                 ("", "ldb", _ICMP_TYPE), ("", "jeq", _ECHO_REPLY, "", "drop"),
                 ("", "ld", _ECHOED), ("", "jeq", self._number, "", "drop"),
             ])  # fmt: skip
@@ -122,15 +122,8 @@ class Inquiry:
         return 1
 
     def _hear(self, protocol: int, steps: list[Step]) -> socket.socket:
-        # Without a protocol it hears nothing before its filter is there.
-        opened = socket.socket(socket.AF_PACKET, _RAW, 0)
-        try:
-            attach(opened, [*steps, ("", "ret", 0xFFFF), ("drop", "ret", 0)])
-            opened.bind((self._device, protocol))
-        except OSError:
-            opened.close()
-            raise
-        return opened
+        program = [*_OWN_NETWORK, *steps, ("", "ret", 0xFFFF), ("drop", "ret", 0)]
+        return packet_socket(self._device, protocol, program)
 
 
 def _frames(opened: socket.socket | None) -> list[bytes]:

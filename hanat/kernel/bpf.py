@@ -44,6 +44,24 @@ def assembled(steps: Sequence[Step]) -> list[tuple[int, int, int, int]]:
     return program
 
 
+def packet_socket(device: str, protocol: int, steps: Sequence[Step]) -> socket.socket:
+    """Return a socket that is given the frames of a device and protocol that a program keeps.
+
+    Raises:
+        OSError: There is no such device, or no room in the kernel.
+    """
+    # Without a protocol it hears nothing before its filter is there.
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    opened = socket.socket(socket.AF_PACKET, kind, 0)
+    try:
+        attach(opened, steps)
+        opened.bind((device, protocol))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
 def attach(opened: socket.socket, steps: Sequence[Step]) -> None:
     """Let a socket receive only what a program keeps.
 

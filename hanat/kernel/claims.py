@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable
 
 from hanat.core.configuration import Address
-from hanat.kernel.bpf import Step, attach
+from hanat.kernel.bpf import Step, packet_socket
 from hanat.kernel.refusals import refused
 
 ADDRESSES_MAX = 100  # of each family: a jump of a filter reaches 255 steps
@@ -64,12 +64,7 @@ class KernelClaims:
         return tuple(opened.fileno() for opened in self._sockets)
 
     def _open(self, device: str, protocol: int, steps: list[Step]) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        # Without a protocol it hears nothing before its filter is there.
-        opened = socket.socket(socket.AF_PACKET, kind, 0)
-        self._sockets.append(opened)
-        attach(opened, steps)
-        opened.bind((device, protocol))
+        self._sockets.append(packet_socket(device, protocol, steps))
 
     def read(self) -> bool:
         """See `ports.Claims.read`."""

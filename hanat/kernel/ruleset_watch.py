@@ -11,18 +11,15 @@ Source: ``include/uapi/linux/netfilter/nf_tables.h``, ``nf_tables_api.c`` (nf_ta
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 import sys
 
-from hanat.kernel.bpf import Step, assembled
+from hanat.kernel.bpf import Step, attach
 from hanat.kernel.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_NETFILTER,
     RECEIVE_BYTES,
-    SO_ATTACH_FILTER,
     SOL_NETLINK,
 )
 from hanat.kernel.refusals import refused
@@ -50,19 +47,13 @@ class KernelRulesetWatch:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         try:
             self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
-            self._attach_filter()
+            attach(self._socket, _FILTER)
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
         except OSError as error:
             raise refused(
                 error.errno or errno.EIO, operation="watch rules", target="nftables"
             ) from error
-
-    def _attach_filter(self) -> None:
-        program = b"".join(struct.pack("=HBBI", *step) for step in assembled(_FILTER))
-        steps = ctypes.create_string_buffer(program)
-        pointer = struct.pack("HL", len(_FILTER), ctypes.addressof(steps))
-        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, pointer)
 
     def fileno(self) -> int:
         """See `ports.RulesetWatch.fileno`."""

@@ -426,6 +426,15 @@ def test_nobody_moves_when_a_network_is_silent_for_all() -> None:
     assert handovers(world) == 0
 
 
+def two_left_deaf_on_a_path() -> tuple[World, int, int]:
+    """Return a cluster that lost a node, the holder and the other; these are deaf on a path."""
+    world, holder = on_two_paths(deaf="")
+    other, third = (i for i in world.node_ids if i != holder)
+    world.processes[third].kill()
+    OnTwoPaths.deaf = {holder, other}
+    return world, holder, other
+
+
 @pytest.mark.parametrize(
     ("frames", "moves"), [("other", True), ("holder", False), ("holder other", False), ("", False)]
 )
@@ -433,11 +442,8 @@ def test_of_two_left_the_one_whose_device_received_nothing_gives_up(
     frames: str,
     moves: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    world, holder = on_two_paths(deaf="")
-    other, third = (i for i in world.node_ids if i != holder)
-    world.processes[third].kill()
+    world, holder, other = two_left_deaf_on_a_path()
     names = {"holder": holder, "other": other}
-    OnTwoPaths.deaf = {holder, other}
     OnTwoPaths.frames = {names[word] for word in frames.split()}
     world.run(2 * FRAMES_S)
     assert (holders(world) == [other]) is moves, tell(world)
@@ -452,11 +458,9 @@ def test_of_two_left_the_one_whom_no_host_answers_gives_up_though_its_device_rec
     answers: str,
     moves: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    world, holder = on_two_paths(deaf="")
-    other, third = (i for i in world.node_ids if i != holder)
-    world.processes[third].kill()
+    world, holder, other = two_left_deaf_on_a_path()
     names = {"holder": holder, "other": other}
-    OnTwoPaths.deaf = OnTwoPaths.frames = {holder, other}
+    OnTwoPaths.frames = {holder, other}
     OnTwoPaths.answers = {names[word] for word in answers.split()}
     world.run(2 * FRAMES_S)
     assert (holders(world) == [other]) is moves, tell(world)
