@@ -4,7 +4,10 @@ Two classes, and nothing between them. An *unsafe* node gives the addresses up a
 whoever else there is, and takes none: a gate that is not confirmed, a clock that runs at
 another rate, another list of members, a term or vote that cannot be read. A *hindered* node
 may hold: being served by it beats not being served. It gives up only for a node that
-can do better, and only once for the same reason within `DAMPED_S`.
+can do better, and only once for the same reason within `DAMPED_S`. What happens to several
+nodes happens to one of them first: a holder that was as badly off as the others for a while
+waits `SETTLED_S` when one of them recovers, and when its flows are flushed it asks once more
+whether there still is a better one.
 
 All hindrances of a node together are one number, its *handicap*, which beacons carry:
 the sum of their weights, so that one order is total and every node finds the same. Each
@@ -23,6 +26,9 @@ from typing import NamedTuple
 
 DAMPED_S = 10.0  # nobody is given up for again for the same reason before that
 PATHS_MAX = 15  # broken paths that count
+# What broke for all at once comes back for one first: a switch that starts brings up one port
+# after the other, and each node's kernel tells it when it pleases.
+SETTLED_S = 0.1
 
 
 class Kind(Enum):
@@ -95,6 +101,11 @@ def better(mine: int, seen: Iterable[Seen]) -> tuple[Seen, ...]:
     """Return the peers that can stand in and do strictly better, the best first."""
     found = [s for s in seen if s.fit and s.handicap is not None and s.handicap < mine]
     return tuple(sorted(found, key=lambda s: (s.handicap, s.node_id)))
+
+
+def all_said(seen: Iterable[Seen]) -> bool:
+    """Say whether the order of each peer that can stand in is known."""
+    return all(s.handicap is not None for s in seen if s.fit)
 
 
 def electable(*, fit: int, self_fit: bool, quorum: int) -> bool:
@@ -259,19 +270,40 @@ class Eligibility:
 
 
 class Damping:
-    """Keeps a node from giving up again and again for the same reason."""
+    """Keeps a node from giving up again and again for the same reason, or too early."""
 
     def __init__(self) -> None:
         self._free_at: dict[Kind, float] = {}
         self._all_free_at = 0.0  # from when on for any reason
+        self._outdone_at: float | None = None  # since when another node does better
+        self._last: Kind | None = None
 
-    def free_at(self, kind: Kind) -> float:
-        """Return from when on this node may give up for a reason."""
-        return max(self._free_at.get(kind, 0.0), self._all_free_at)
+    def not_outdone(self) -> None:
+        """Note that nobody does better."""
+        self._outdone_at = None
+
+    def free_at(self, kind: Kind, now: float, *, since: float) -> float:
+        """Return from when on this node may give up for another that does better.
+
+        Args:
+            kind: In what the other does better.
+            now: Seconds.
+            since: When this node became as it is; it waits for nothing in its first
+                `SETTLED_S`, seconds.
+        """
+        outdone_at = self._outdone_at = now if self._outdone_at is None else self._outdone_at
+        settled_at = outdone_at + SETTLED_S if outdone_at - since >= SETTLED_S else 0.0
+        return max(self._free_at.get(kind, 0.0), self._all_free_at, settled_at)
 
     def gave_up(self, kind: Kind, now: float) -> None:
         """Note that it does, for this reason."""
         self._free_at[kind] = now + DAMPED_S
+        self._last = kind
+
+    def stayed(self) -> None:
+        """Note that it did not after all."""
+        if self._last is not None:
+            self._free_at.pop(self._last, None)
 
     def failed(self, now: float) -> None:
         """Note that nobody took over: whatever the reason, that is not tried again soon."""

@@ -36,6 +36,7 @@ class Holding(Standing):
         """Remove what may be on the devices."""
         wanted = self._configuration.vips
         held = () if self._held is wanted else self._held
+        self._cleared = True
         return (RemoveAddresses(tuple(dict.fromkeys((*held, *wanted)))),)
 
     def _guarded(self) -> tuple[FloatingAddress, ...]:

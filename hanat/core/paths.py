@@ -17,6 +17,9 @@ is gone, makes no path silent.
 When a network dies for all, one node finds out first, and has the others' older word that they
 hear each other. So what it finds must hold until each of them has looked and said so: half of
 the silence again, more than the five beacons between two words of followers.
+
+A node that leaves takes its word with it, but mends no cable: what was found by that word holds
+until this node hears somebody there, or a host answers it.
 """
 
 from __future__ import annotations
@@ -41,11 +44,24 @@ HeardAt = Mapping[tuple[int, int], float]
 
 
 class Word(NamedTuple):
-    """What a peer says of its paths, see `core.beacon.Beacon`."""
+    """What a node says of its paths, see `core.beacon.Beacon`."""
 
     hears: Sequence[int]
     lively: int
     answered: int = 0
+
+
+@dataclass(slots=True)
+class _Silence:
+    """Of one path.
+
+    Attributes:
+        since: When it was found first, seconds.
+        witnesses: Peers by whose words it is this node's end that is broken.
+    """
+
+    since: float
+    witnesses: frozenset[int]
 
 
 class Paths:
@@ -67,7 +83,7 @@ class Paths:
         self.count = min(paths, PATHS_MAX)
         self._silent_s = max(SILENT_BEACONS * beacon_s, HEARD_S_MIN)
         self.confirm_s = self._silent_s / 2 + LOOK_S
-        self._since: dict[int, float] = {}  # path to when it was found first
+        self._found: dict[int, _Silence] = {}  # by path
 
     def hears(self, heard_at: HeardAt) -> tuple[int, ...]:
         """Return for each path who is heard there, as in beacons.
@@ -89,31 +105,37 @@ class Paths:
         return tuple(found)
 
     def silent(
-        self,
-        mine: Sequence[int],
-        lively: int,
-        unanswered: int,
-        told: Mapping[int, Word],
-        now: float,
+        self, mine: Word, unanswered: int, told: Mapping[int, Word], now: float
     ) -> tuple[bool, ...]:
         """Say of each path whether this node's end of it is broken, for `confirm_s` already.
 
         Args:
-            mine: From `hears`.
-            lively: Paths whose device received frames lately, one bit each.
-            unanswered: Likewise, paths on which hosts are asked, long in vain.
+            mine: What this node says.
+            unanswered: Paths on which it asks hosts, long in vain, one bit each.
             told: What each peer says that is heard now, on whatever path.
             now: Seconds.
         """
-        for path in range(self.count):
-            if self._is_silent(path, mine[path], lively, unanswered, told):
-                self._since.setdefault(path, now)
-            else:
-                self._since.pop(path, None)
         return tuple(
-            path in self._since and now - self._since[path] >= self.confirm_s
-            for path in range(self.count)
+            self._is_silent(path, mine, unanswered, told, now) for path in range(self.count)
         )
+
+    def _is_silent(
+        self, path: int, mine: Word, unanswered: int, told: Mapping[int, Word], now: float
+    ) -> bool:
+        found = self._found.get(path)
+        if witnesses := self._witnesses(path, mine, unanswered, told):
+            found = self._found.setdefault(path, _Silence(now, witnesses))
+            found.witnesses = witnesses
+        elif found is not None and (
+            not told
+            or mine.hears[path]
+            or mine.answered >> path & 1
+            or now - found.since < self.confirm_s
+            or found.witnesses <= told.keys()
+        ):
+            self._found.pop(path)
+            return False
+        return found is not None and now - found.since >= self.confirm_s
 
     def asks(self, mine: Sequence[int], told: Mapping[int, Word]) -> tuple[int, ...]:
         """Return the paths on which somebody hears nobody and nobody can say why: ask hosts there.
@@ -132,22 +154,30 @@ class Paths:
             and not self._hear_each_other(path, told)
         )
 
-    def _is_silent(
-        self, path: int, mine: int, lively: int, unanswered: int, told: Mapping[int, Word]
-    ) -> bool:
-        if mine or not told:
-            return False
-        if self._hear_each_other(path, told):
-            return True
-        if unanswered >> path & 1 and any(word.answered >> path & 1 for word in told.values()):
-            return True
-        return not lively >> path & 1 and any(word.lively >> path & 1 for word in told.values())
+    def _witnesses(
+        self, path: int, mine: Word, unanswered: int, told: Mapping[int, Word]
+    ) -> frozenset[int]:
+        """Return by whose words this node's end of a path is broken; empty if it is not."""
+        if mine.hears[path]:
+            return frozenset()
+        if pair := self._hear_each_other(path, told):
+            return frozenset(pair)
+        if unanswered >> path & 1:
+            answered = frozenset(p for p, word in told.items() if word.answered >> path & 1)
+            if answered:
+                return answered
+        if mine.lively >> path & 1:
+            return frozenset()
+        return frozenset(peer for peer, word in told.items() if word.lively >> path & 1)
 
-    def _hear_each_other(self, path: int, told: Mapping[int, Word]) -> bool:
+    def _hear_each_other(self, path: int, told: Mapping[int, Word]) -> tuple[int, ...]:
+        """Return two peers that do, or nobody."""
+
         def hears(one: int, other: int) -> bool:
             return bool(told[one].hears[path] & self._bits[other])
 
-        return any(hears(one, other) and hears(other, one) for one, other in _pairs(tuple(told)))
+        pairs = _pairs(tuple(told))
+        return next((p for p in pairs if hears(p[0], p[1]) and hears(p[1], p[0])), ())
 
 
 def heard_again(was: Sequence[int], now: Sequence[int]) -> bool:

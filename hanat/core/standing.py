@@ -50,11 +50,12 @@ class Standing:
         self._pending: tuple[Configuration, ...] = ()  # on their way to be installed
         self._eligibility = Eligibility()
         self._damping = Damping()
-        self._told = Fitness()
+        self._told, self._told_at = Fitness(), now
         self._seen: tuple[Seen, ...] = ()
         self._electable = False
         self._weigh_due: float | None = None  # when a better node may be given up for
         self._held: tuple[FloatingAddress, ...] = ()  # what may be on the devices
+        self._cleared = True  # its removal was asked for since the last opening
         self._gate_until = 0.0  # until when the kernel may let this node answer
         self._opening = False
         self._adding: AddAddresses | None = None  # what the gate waits for to open

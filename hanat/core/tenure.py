@@ -24,7 +24,7 @@ from hanat.core.actions import (
     TransferLeadership,
     WithdrawGate,
 )
-from hanat.core.eligibility import Fitness, better, gravest, handicap
+from hanat.core.eligibility import Fitness, all_said, better, gravest, handicap
 from hanat.core.holding import FIRST_MAX, Holding
 from hanat.core.inputs import BarrierApplied, LeaderObserved, LeaseObserved
 from hanat.core.snapshot import Reason
@@ -154,17 +154,23 @@ class Tenure(Holding):
         # Until they are there it may take longer than a lease is waited for. Behind something
         # that failed the addition has no outcome.
         self._step_down_due = now + OPENING_S_MAX
-        self._held = self._guarded()[:FIRST_MAX]
-        self._adding = AddAddresses(self._held)
+        first = self._guarded()[:FIRST_MAX]
+        # A hand-over that was called off took none away.
+        self._held = first if self._cleared else tuple(dict.fromkeys((*first, *self._held)))
+        self._cleared = False
+        self._adding = AddAddresses(first)
         return (StartCapture(self._term), self._adding)
 
     def _added(self, action: AddAddresses, now: float) -> tuple[Action, ...]:
         """Open the gate when the first addresses are there; announce what a holder got anew."""
         if action is self._adding and self._opening and self.role is Role.TAKEOVER:
             return self._fence(now) if self._lease_until <= now else (self._arm(),)
-        if self.role is Role.ACTIVE:
-            return (*self._add_new(), *self._announce_some(action.vips))
-        return ()
+        if self.role is not Role.ACTIVE:
+            return ()
+        more = self._add_new()
+        if not more:  # the repetitions so far named those only that were there
+            self._upkeep.begin(now)
+        return (*more, *self._announce_some(action.vips))
 
     def _opened(self, now: float) -> tuple[Action, ...]:
         if self._lease_until <= now:  # the kernel call took longer than the lease
@@ -200,6 +206,9 @@ class Tenure(Holding):
         if self._gate_until > now:  # the kernel did not withdraw: it ends the right by itself
             self._release_due = self._gate_until
             return ()
+        if self._reason is Reason.HINDERED and self._none_better and not self._finishing:
+            self._damping.stayed()
+            return self._stay(now)
         self._handing_over = True
         self._lease_until = self._armed_until = 0.0
         self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
@@ -235,7 +244,7 @@ class Tenure(Holding):
 
     def _shutdown(self, now: float) -> tuple[Action, ...]:
         self._finishing = True
-        told = self._tell()
+        told = self._tell(now)
         if self.role in {Role.ACTIVE, Role.TAKEOVER, Role.FENCED}:
             return (*told, *self._release(Reason.SHUTDOWN, now))
         if self.role is Role.RELEASING:
@@ -253,19 +262,19 @@ class Tenure(Holding):
 
     # -------------------------------------------------------------------- eligibility
 
-    def _tell(self) -> tuple[Action, ...]:
+    def _tell(self, now: float) -> tuple[Action, ...]:
         """Let the others know what speaks against this node, if that changed."""
         fitness = Fitness(not (self.unsafe or self._finishing), handicap(self._hindrances))
         if fitness == self._told:
             return ()
-        self._told = fitness
+        self._told, self._told_at = fitness, now
         # What they said before was no answer to this: they may have met the same trouble.
         self._seen = tuple(seen._replace(handicap=None) for seen in self._seen)
         return (SetFitness(fitness),)
 
     def _weigh(self, now: float) -> tuple[Action, ...]:
         """Act on what speaks against this node, or against the others, after a change."""
-        told = self._tell()
+        told = self._tell(now)
         holds = self.role is Role.ACTIVE or self._opening
         if self.unsafe and holds:
             return (*told, *self._release(Reason.UNSAFE, now, to=self._successors))
@@ -278,16 +287,24 @@ class Tenure(Holding):
         self._weigh_due = None
         mine = handicap(self._hindrances)
         others = better(mine, self._seen)
+        if self._none_better:
+            self._damping.not_outdone()
         if not others or self._finishing:
             return ()
         assert others[0].handicap is not None
         kind = gravest(mine, others[0].handicap)
-        free_at = self._damping.free_at(kind)
+        since = self._told_at if self.role is Role.ACTIVE else now
+        free_at = self._damping.free_at(kind, now, since=since)
         if now < free_at:
             self._weigh_due = free_at
             return ()
         self._damping.gave_up(kind, now)
         return self._release(Reason.HINDERED, now, to=tuple(other.node_id for other in others))
+
+    @property
+    def _none_better(self) -> bool:
+        """All have said that they do no better."""
+        return all_said(self._seen) and not better(handicap(self._hindrances), self._seen)
 
     @property
     def _successors(self) -> tuple[int, ...]:

@@ -43,7 +43,11 @@ class PathWatch:
         self._guard, self._heard_at, self._links = guard, heard_at, links
         self._interfaces, self._on, self._feed = interfaces, paths, feed
         self._paths = Paths(
-            guard.node_id, guard.nodes, paths=len(paths), beacon_s=guard.profile.beacon_s
+            guard.node_id,
+            guard.nodes,
+            # Not their number: two of the own addresses may be on one device.
+            paths=max(paths.values(), default=-1) + 1,
+            beacon_s=guard.profile.beacon_s,
         )
         self._frames = Frames(paths)
         self._questions: dict[str, Questions] = {}  # of devices whose hosts are asked
@@ -89,7 +93,8 @@ class PathWatch:
         asked = self._questions
         guard.answered = self._bits(lambda d: d in asked and asked[d].are_answered(now))
         unanswered = self._bits(lambda d: d in asked and asked[d].are_in_vain(now))
-        silent = self._paths.silent(guard.hears, guard.lively, unanswered, told, now)
+        mine = Word(guard.hears, guard.lively, guard.answered)
+        silent = self._paths.silent(mine, unanswered, told, now)
         for name, device in self._interfaces.items():
             path = self._on.get(device)
             if path is not None and path < len(silent):

@@ -12,6 +12,7 @@ from typing import Self
 import pytest
 
 from chaos import topology
+from chaos.errors import LabError
 from chaos.lab import Lab
 from chaos.netns import entered
 from tests.cluster import unprivileged
@@ -97,6 +98,18 @@ def outbound(lab: Lab) -> Iterator[Echo]:
     echo.exchange()
     yield echo
     echo.close()
+
+
+def hand_over(lab: Lab, to: str, timeout_s: float = 10.0) -> None:
+    """Switch over as soon as that can be: who started just now is refused at first."""
+
+    def handed_over() -> bool:
+        try:
+            return lab.switchover(to)[0] == 200
+        except LabError:  # nobody holds for the moment, or the answer was lost
+            return lab.holder() == to
+
+    lab.wait_for(handed_over, timeout_s, f"a switchover to {to}")
 
 
 def complete(lab: Lab) -> bool:

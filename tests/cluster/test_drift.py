@@ -10,7 +10,7 @@ import pytest
 from chaos import topology
 from chaos.lab import Lab
 from hanat.config import load_node
-from tests.cluster.conftest import PUBLIC, Echo, replicated
+from tests.cluster.conftest import PUBLIC, Echo, hand_over, replicated
 
 pytestmark = pytest.mark.cluster
 TABLES = ["table inet hanat", "table inet hanat_gate", "table arp hanat_gate"]
@@ -85,7 +85,7 @@ def test_own_address_that_a_network_restart_takes_away_costs_neither_it_nor_the_
 
     lab.wait_for(path_works, 5, "beacons on the path")
     assert lab.wait_for_holder() == holder
-    lab.wait_for(lambda: lab.switchover(peer)[0] == 200, 10, "a switchover")
+    hand_over(lab, peer)
     assert f" {own}/" in lab.exec_in(holder, ["ip", "-o", "addr"]).stdout
 
 

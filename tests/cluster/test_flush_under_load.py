@@ -16,7 +16,7 @@ import pytest
 from chaos import topology
 from chaos.lab import Lab
 from chaos.netns import entered
-from tests.cluster.conftest import PUBLIC, PUBLIC_V6
+from tests.cluster.conftest import PUBLIC, PUBLIC_V6, hand_over
 from tests.cluster.test_drift import wait_for_tables
 
 pytestmark = pytest.mark.cluster
@@ -162,5 +162,5 @@ def test_flush_under_four_thousand_new_flows_a_second_leaves_none_untranslated(l
         if lab.wait_for_holder() == holder:
             return
         # It gave up, having nothing that tells it how long: what it let through is still there.
-        lab.wait_for(lambda: lab.switchover(holder)[0] == 200, 10, "the way back")
+        hand_over(lab, holder)
         all_translated(lab, flows)

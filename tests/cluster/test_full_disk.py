@@ -13,7 +13,7 @@ import pytest
 from chaos import topology
 from chaos.equipment import equip, missing
 from chaos.lab import Lab
-from tests.cluster.conftest import PUBLIC, Echo
+from tests.cluster.conftest import PUBLIC, Echo, hand_over
 
 pytestmark = pytest.mark.cluster
 
@@ -75,11 +75,7 @@ def test_full_disks_of_all_three_and_one_node_less_stop_nothing(small_disks: Lab
         lab.kill_node(backup)
         goes_on(lab)
         lab.start_node(backup)  # on its full disk
-        lab.wait_for(
-            lambda: lab.switchover(backup)[0] == 200,
-            TAKEOVER_S_MAX,
-            "a switchover to the restarted",
-        )
+        hand_over(lab, backup, TAKEOVER_S_MAX)
         assert lab.wait_for_holder() == backup
         lab.kill_node(backup)  # and an election
         goes_on(lab)

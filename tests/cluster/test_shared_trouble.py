@@ -22,7 +22,7 @@ from chaos.net import Net
 from chaos.netns import entered
 from hanat.core.beacon import digest_of
 from hanat.errors import EXIT_REFUSED
-from tests.cluster.conftest import BOTH, PUBLIC, Echo, complete, replicated
+from tests.cluster.conftest import BOTH, PUBLIC, Echo, complete, hand_over, replicated
 from tests.cluster.test_configuration import config, write
 
 pytestmark = pytest.mark.cluster
@@ -141,7 +141,7 @@ def test_holder_whose_public_network_is_silent_leaves_it_to_another_and_is_well_
 
     lab.wait_for(partial(all_is_well, lab), WAIT_S_MAX, "all well")
     assert lab.wait_for_holder() == second  # there is no way back by itself
-    lab.wait_for(lambda: lab.switchover(first)[0] == 200, WAIT_S_MAX, "the way back")
+    hand_over(lab, first, WAIT_S_MAX)
     assert lab.wait_for_holder() == first
     works(lab, inbound)
 
@@ -240,7 +240,7 @@ def test_revision_that_no_majority_can_use_is_rolled_back_with_the_old_text(
     lab: Lab, inbound: Echo, tmp_path: Path
 ) -> None:
     if lab.wait_for_holder() != SOLE:
-        lab.wait_for(lambda: lab.switchover(SOLE)[0] == 200, WAIT_S_MAX, "a switchover")
+        hand_over(lab, SOLE, WAIT_S_MAX)
         assert lab.wait_for_holder() == SOLE
     file = write(tmp_path, CLUSTER_TOML + ANSWERED)
 
@@ -271,14 +271,14 @@ def nobody_has_addresses(lab: Lab) -> bool:
 
 
 def plug(lab: Lab, networks: list[str], *, up: bool) -> None:
-    """Set the ports of all three nodes up or down, together."""
-    wanted = "up" if up else "down"
+    """Set the ports of all three nodes up or down, together: in one call, as one group."""
+    ports = [p for r in lab.topology.routers for p in r.ports if p.network in networks]
+    group = 1 + len(networks)
     topology.run_ip(
         ["-n", lab.topology.namespace(topology.SWITCH)],
         [
-            f"link set {port.port} {wanted}"
-            for router in lab.topology.routers
-            for port in router.ports
-            if port.network in networks
+            *(f"link set {port.port} group {group}" for port in ports),
+            f"link set group {group} {'up' if up else 'down'}",
+            *(f"link set {port.port} group default" for port in ports),
         ],
     )

@@ -61,15 +61,12 @@ def test_holders_daemon_dies_while_connections_are_opened(lab: Lab) -> None:
         lab.wait_for(lambda: flows(lab, holder) > COUNT // 3, 30, "a third of them")
         before = flows(lab, holder)
         lab.kill_daemon(holder)
+        lab.wait_for(lambda: (lab.holder() or "").replace(holder, ""), 10, "another node to hold")
         loading.result()  # what comes after is for nobody: the other has another address
-    other = lab.wait_for(
-        lambda: (lab.holder() or "").replace(holder, ""), 10, "another node to hold"
-    )
 
     lab.wait_for(lambda: complete(lab), 60, "all flows on all nodes")
     lab.wait_for(lambda: len(set(map(frozenset, tables(lab)))) == 1, 30, "equal tables")
     assert len(tables(lab)[0]) > before // 2
-    assert lab.holder() == other
 
 
 def flows(lab: Lab, name: str) -> int:

@@ -11,7 +11,8 @@ from hanat.core import inputs as told
 from hanat.core.configuration import Configuration, FloatingAddress, among
 from hanat.core.holding import FIRST_MAX
 from hanat.core.status import Role
-from hanat.core.tenure import OPENING_S_MAX
+from hanat.core.tenure import FLUSH_S_MAX, OPENING_S_MAX
+from hanat.core.upkeep import ANNOUNCE_OFFSETS_S
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
 EXTRA = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
@@ -280,3 +281,36 @@ def test_additions_go_on_after_a_flush_although_the_newest_revision_is_refused()
     assert do.AddAddresses not in map(type, h.node.step(told.ActionDone(more), h.now))
     assert added_in(h.node.step(refused, h.now)).vips == vips[2 * FIRST_MAX : 4 * FIRST_MAX]
     assert h.role is Role.ACTIVE
+
+
+def test_all_of_many_addresses_are_announced_as_often_as_a_few_are() -> None:
+    """The last come after the repetitions for those that were there first."""
+    vips = many()
+    h, adding = opening_of(vips)
+    actions = open_gate(h, adding)
+    while do.AddAddresses in map(type, actions):
+        h.now += 0.1
+        h.node.step(told.TimerDue(), h.now)
+        actions = [*h.node.step(told.ActionDone(added_in(actions)), h.now)]
+    rounds = 0
+    for offset in ANNOUNCE_OFFSETS_S[1:]:
+        found = h.node.step(told.TimerDue(), h.now + offset)
+        rounds += announced_in(found) == {*vips}
+    assert rounds == len(ANNOUNCE_OFFSETS_S) - 1
+
+
+def test_called_off_switchover_forgets_none_of_many_addresses_that_are_on_the_devices() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    actions = open_gate(h, adding)
+    while do.AddAddresses in map(type, actions):
+        actions = [*h.node.step(told.ActionDone(added_in(actions)), h.now)]
+    h.node.step(told.SwitchoverRequested(None), h.now)
+    assert h.role is Role.RELEASING
+    h.now += FLUSH_S_MAX  # the flows do not drain
+    adding = added_in(h.node.step(told.TimerDue(), h.now))
+    actions = [
+        *h.node.step(told.ConfigurationApplied(3, replace(CONFIGURATION, vips=vips[:5])), h.now)
+    ]
+    (removal,) = (action for action in actions if isinstance(action, do.RemoveAddresses))
+    assert {*removal.vips} == {*vips[5:]}

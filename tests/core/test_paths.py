@@ -24,6 +24,10 @@ BOTH = 0b11  # paths that are lively
 NOTHING = (0,) * PATHS_MAX
 PATHS = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
 HEAR_ME, HEAR_LEFT, HEAR_RIGHT = 1, 2, 4
+EACH_OTHER = {
+    LEFT: Word((HEAR_RIGHT, HEAR_ME | HEAR_RIGHT, 0, 0), BOTH),
+    RIGHT: Word((HEAR_LEFT, HEAR_ME | HEAR_LEFT, 0, 0), BOTH),
+}
 
 
 def silent(
@@ -31,8 +35,9 @@ def silent(
 ) -> tuple[bool, ...]:
     """Return what is found of this when it stays so."""
     paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
-    assert paths.silent(mine, lively, unanswered, told, 1.0) == (False, False)
-    return paths.silent(mine, lively, unanswered, told, 1.0 + paths.confirm_s)
+    word = Word(mine, lively)
+    assert paths.silent(word, unanswered, told, 1.0) == (False, False)
+    return paths.silent(word, unanswered, told, 1.0 + paths.confirm_s)
 
 
 def said(public: int, private: int) -> tuple[int, ...]:
@@ -65,16 +70,54 @@ def test_node_that_hears_nobody_where_the_others_hear_each_other_is_the_broken_o
     assert silent(mine, BOTH, told) == (True, False)
 
 
+def broken_end() -> tuple[Paths, float]:
+    """Return a node whose public end was found broken by the word of both others, and when."""
+    paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
+    mine = Word(said(0, HEAR_LEFT | HEAR_RIGHT), BOTH)
+    paths.silent(mine, 0, EACH_OTHER, 1.0)
+    now = 1.0 + paths.confirm_s
+    assert paths.silent(mine, 0, EACH_OTHER, now) == (True, False)
+    return paths, now
+
+
+def test_broken_end_stays_broken_when_a_node_leaves_by_whose_word_it_was_found() -> None:
+    paths, now = broken_end()
+    left = {LEFT: Word(said(0, HEAR_ME), BOTH)}  # it hears nobody there either now
+    mine = Word(said(0, HEAR_LEFT), BOTH)
+    for seconds in range(5):
+        assert paths.silent(mine, 0, left, now + seconds) == (True, False)
+    assert paths.silent(Word(said(0, HEAR_LEFT), BOTH, 0b01), 0, left, now) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "told", [{LEFT: Word(said(HEAR_ME, HEAR_ME), BOTH)}, {}, {LEFT: Word(said(0, HEAR_ME), BOTH)}]
+)
+def test_broken_end_is_none_when_somebody_is_heard_there_or_nobody_at_all(
+    told: dict[int, Word],
+) -> None:
+    paths, now = broken_end()
+    heard = next((word.hears[PUBLIC] for word in told.values()), 0) and HEAR_LEFT
+    ends = not told or heard
+    assert paths.silent(Word(said(heard, HEAR_LEFT), BOTH), 0, told, now) == (not ends, False)
+
+
+def test_network_that_dies_for_all_after_one_end_of_it_broke_blames_that_end_no_more() -> None:
+    paths, now = broken_end()
+    mine = Word(said(0, HEAR_LEFT | HEAR_RIGHT), BOTH)
+    nobody = {peer: Word(said(0, 7), BOTH) for peer in (LEFT, RIGHT)}
+    assert paths.silent(mine, 0, nobody, now) == (False, False)
+
+
 def test_word_of_before_a_network_died_for_all_blames_nobody() -> None:
     paths = Paths(ME, [LEFT, RIGHT], paths=2, beacon_s=PROFILES["default"].beacon_s)
-    mine = said(0, HEAR_LEFT | HEAR_RIGHT)
+    mine = Word(said(0, HEAR_LEFT | HEAR_RIGHT), BOTH)
     right = Word(said(HEAR_LEFT, HEAR_ME), BOTH)
     before = {LEFT: Word(said(HEAR_RIGHT, HEAR_ME), BOTH), RIGHT: right}
     after = {LEFT: Word(said(0, HEAR_ME), BOTH), RIGHT: right}
-    assert paths.silent(mine, BOTH, 0, before, 1.0) == (False, False)
-    assert paths.silent(mine, BOTH, 0, before, 0.99 + paths.confirm_s) == (False, False)
-    assert paths.silent(mine, BOTH, 0, after, 1.0 + paths.confirm_s) == (False, False)
-    assert paths.silent(mine, BOTH, 0, before, 1.1 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, 0, before, 1.0) == (False, False)
+    assert paths.silent(mine, 0, before, 0.99 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, 0, after, 1.0 + paths.confirm_s) == (False, False)
+    assert paths.silent(mine, 0, before, 1.1 + paths.confirm_s) == (False, False)
 
 
 @pytest.mark.parametrize("one_way", [True, False])
@@ -163,7 +206,7 @@ def test_network_that_dies_for_both_that_are_left_blames_neither(later_s: float)
         now = hundredth / 100
         told = {LEFT: Word(said(0, HEAR_ME), BOTH, others.are_answered(now))}
         in_vain = mine.are_in_vain(now)
-        assert paths.silent(said(0, HEAR_LEFT), BOTH, in_vain, told, now) == (False, False)
+        assert paths.silent(Word(said(0, HEAR_LEFT), BOTH), in_vain, told, now) == (False, False)
     assert mine.are_in_vain(13.0)
 
 

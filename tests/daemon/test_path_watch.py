@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
@@ -44,18 +44,18 @@ class Hosts:
 class Two:
     """A node with two paths or more to one peer."""
 
-    def __init__(self, more: Sequence[str] = ()) -> None:
+    def __init__(self, paths: Mapping[str, int] | None = None) -> None:
         self.node_id, self.nodes, self.profile = 1, {PEER: None}, PROFILES["default"]
         self.hears, self.lively, self.answered = (0,) * PATHS_MAX, 0, 0
         self.peer = Beacon(term=1, lively=0b11, hears=(1,) * PATHS_MAX)  # this node, on each path
         self.hosts = Hosts()
         self.fed: list[Input] = []
-        devices = ("eth0", "eth1", *more)
-        self.heard = dict.fromkeys(range(len(devices)), 0.0)
+        paths = {"eth0": 0, "eth1": 1} if paths is None else paths
+        self.heard = dict.fromkeys(range(PATHS_MAX), 0.0)
         self.watch = PathWatch(
             cast("Any", self), lambda _peer, path: self.heard[path], cast("Any", self.hosts),
             interfaces={"public": "eth0", "private": "eth1"},
-            paths={device: path for path, device in enumerate(devices)},
+            paths=paths,
             feed=self.fed.append,
         )  # fmt: skip
 
@@ -151,8 +151,17 @@ def test_nobody_asks_while_the_peer_is_heard_on_all_paths_or_on_none() -> None:
 
 
 def test_two_quiet_networks_are_both_asked() -> None:
-    node = Two(("eth2",))  # the peer is heard on the third one
+    node = Two({"eth0": 0, "eth1": 1, "eth2": 2})  # the peer is heard on the third one
     for tenth in range(100, 140):
         node.at(tenth / 10, 2)
     asked = Counter(device for _, device in node.hosts.asked)
     assert asked == {"eth0": 8, "eth1": 8}
+
+
+def test_path_behind_two_on_one_device_is_watched_too() -> None:
+    """A node with an IPv4 and an IPv6 address on its public network."""
+    node = Two({"eth0": 1, "eth1": 2})  # of paths 0 and 1 the device has the later one
+    node.peer = node.peer._replace(answered=0b100)
+    for tenth in range(100, 140):
+        node.at(tenth / 10, 0, 1)
+    assert node.fed[-1] == SilenceObserved("private", silent=True)

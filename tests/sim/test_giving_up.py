@@ -17,7 +17,7 @@ from hanat.core import inputs as told
 from hanat.core.actions import Action
 from hanat.core.beacon import Beacon
 from hanat.core.configuration import PROFILES
-from hanat.core.eligibility import DAMPED_S, Fitness, Kind, Seen
+from hanat.core.eligibility import DAMPED_S, SETTLED_S, Fitness, Kind, Seen
 from hanat.core.inputs import CarrierObserved, SilenceObserved
 from hanat.core.node import Node
 from hanat.core.paths import FRAMES_S, Paths, Questions, Word
@@ -63,6 +63,21 @@ def test_nobody_moves_when_a_switch_dies_that_all_share_and_when_it_is_back() ->
     assert world.violations == []
 
 
+@pytest.mark.parametrize("apart_s", [0.001, 0.003, SETTLED_S / 3])
+def test_nobody_moves_when_its_ports_come_back_one_after_the_other(apart_s: float) -> None:
+    world, holder = settled()
+    terms = len(world.leaders)
+    feed(world, LOST, *world.node_ids)
+    world.run(5.0)
+    for node_id in sorted(world.node_ids, key=lambda node_id: node_id == holder):  # it is the last
+        feed(world, BACK, node_id)
+        world.run(apart_s)
+    world.run(5.0)
+    assert holders(world) == [holder], tell(world)
+    assert len(world.leaders) == terms
+    assert world.violations == []
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_holder_that_notices_first_waits_for_what_the_others_answer(
     answers: bool,  # noqa: FBT001 - a parameter
@@ -76,9 +91,9 @@ def test_holder_that_notices_first_waits_for_what_the_others_answer(
 
         tells = Tenure._tell
 
-        def hasty(self: Tenure) -> tuple[Action, ...]:
+        def hasty(self: Tenure, now: float) -> tuple[Action, ...]:
             seen = self._seen
-            actions = tells(self)
+            actions = tells(self, now)
             self._seen = seen
             return actions
 
@@ -373,9 +388,8 @@ class OnTwoPaths(Process):
         self.guard.lively = 1 | lives << 1
         others = {peer: Word(b.hears, b.lively, b.answered) for peer, b in alive.items()}
         unanswered = self._ask(others)
-        said = self.paths.silent(
-            self.guard.hears, self.guard.lively, unanswered, others, self.clock()
-        )
+        mine = Word(self.guard.hears, self.guard.lively, self.guard.answered)
+        said = self.paths.silent(mine, unanswered, others, self.clock())
         if said != self.said:
             self.said = said
             self.feed(SilenceObserved("public", said[1]))
