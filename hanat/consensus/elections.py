@@ -297,7 +297,7 @@ class Elections(Promises):
         """When to call `before_tick` again at the latest, seconds of the clock."""
         now, beacon_s = self.clock(), self.profile.beacon_s
         if self.leading:
-            return now + beacon_s
+            return now if self.news else now + beacon_s
         if not self.able or self._free_at > now + FOLLOWER_BEACONS * beacon_s:
             return now + FOLLOWER_BEACONS * beacon_s
         if now <= max(self._round_until, self._campaign_until):
@@ -308,7 +308,7 @@ class Elections(Promises):
         """Do what is due by time; call it before each tick of the library."""
         now = self.clock()
         stalled = now - self._ticked_at > STALLED_BEACONS * self.profile.beacon_s
-        self._ticked_at = now
+        self._ticked_at, self.news = now, False
         if stalled:  # what was said meanwhile is still to be read
             self.candidacy.wait(now + self.profile.beacon_s)
         self._settle()

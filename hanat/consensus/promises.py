@@ -128,6 +128,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.successor = NOBODY  # whom it ordered to lead
         self._promised: Promised | None = None
         self._views: dict[int, tuple[Beacon, float]] = {}  # peer → newest, when heard
+        self.news = False  # a leader heard what it may have to give up for
         self._echoed_at: dict[int, float] = {}  # peer → when its newest echo was sent
         self._told_at: dict[int, float] = {}
         self.dead: set[int] = set()  # peers whose daemon died, until they are heard again
@@ -210,11 +211,14 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         for peer, beacon in self.alive().items():
             # Said in answer to what this node is: both may have met the same trouble, and the
             # peer noticed it a moment later.
-            answers = self._echoed_at.get(peer, 0.0) >= self._fitness_at
-            fresh = answers and self._views[peer][1] >= since
+            fresh = self._answers(peer) and self._views[peer][1] >= since
             fit = beacon.fit and peer in connected
             found.append(Seen(peer, fit, self._order_of(beacon) if fresh else None))
         return tuple(found)
+
+    def _answers(self, peer: int) -> bool:
+        """Say whether a peer's newest word was said in answer to what this node is."""
+        return self._echoed_at.get(peer, 0.0) >= self._fitness_at
 
     def _order_of(self, beacon: Beacon) -> int:
         """Return a peer's handicap: it may refuse our newest revision if it has not tried it."""
@@ -342,7 +346,8 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
     def hear(self, heard: Heard) -> None:
         """Take what a peer says of itself, and answer at once if it needs that.
 
-        It may make something due: look at `deadline`.
+        It may make something due: look at `deadline`. A holder that lost its carrier waits for
+        what its peers answer to that.
 
         Raises:
             WireError: No node that keeps to the rules says this.
@@ -350,11 +355,14 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         peer, beacon, now = heard.peer, heard.beacon, self.clock()
         self._check_term(peer, beacon.term)
         away = not self.mesh_knows(peer)
+        was, answered = self._views.get(peer), self._answers(peer)
         self._views[peer] = (beacon, now)
         if self.leading and (away or (beacon.leads and beacon.term < self.term)):
             self.misled()  # it may have told neighbours that it has the addresses
         if heard.echoed_at is not None:
             self._echoed_at[peer] = max(heard.echoed_at, self._echoed_at.get(peer, 0.0))
+        if self.leading and (answered < self._answers(peer) or not _as_before(was, beacon)):
+            self.news = True
         if heard.introduced and self.promise.leader == peer:
             self._promised = None  # what it counts from was said by its predecessor
         self.dead.discard(peer)
@@ -439,3 +447,13 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         if term > self.term:
             invented = {"type": "request_vote", "term": term, "last_log_index": 0}
             self._onMessageReceived(node, invented | {"last_log_term": -1})
+
+
+def _as_before(was: tuple[Beacon, float] | None, beacon: Beacon) -> bool:
+    """Say whether a peer can stand in, and do better, as much as it could at its last word."""
+    if was is None:
+        return False
+    before = was[0]
+    return (before.fit, before.handicap, before.revision) == (
+        beacon.fit, beacon.handicap, beacon.revision,
+    )  # fmt: skip

@@ -206,7 +206,8 @@ class Tenure(Holding):
         if self._gate_until > now:  # the kernel did not withdraw: it ends the right by itself
             self._release_due = self._gate_until
             return ()
-        if self._reason is Reason.HINDERED and self._none_better and not self._finishing:
+        hindered = self._reason is Reason.HINDERED and not self._finishing
+        if hindered and self._none_better(self._damping.gave_up_as):
             self._damping.stayed()
             return self._stay(now)
         self._handing_over = True
@@ -287,7 +288,7 @@ class Tenure(Holding):
         self._weigh_due = None
         mine = handicap(self._hindrances)
         others = better(mine, self._seen)
-        if self._none_better:
+        if self._none_better(mine):
             self._damping.not_outdone()
         if not others or self._finishing:
             return ()
@@ -298,13 +299,12 @@ class Tenure(Holding):
         if now < free_at:
             self._weigh_due = free_at
             return ()
-        self._damping.gave_up(kind, now)
+        self._damping.gave_up(kind, mine, now)
         return self._release(Reason.HINDERED, now, to=tuple(other.node_id for other in others))
 
-    @property
-    def _none_better(self) -> bool:
+    def _none_better(self, mine: int) -> bool:
         """All have said that they do no better."""
-        return all_said(self._seen) and not better(handicap(self._hindrances), self._seen)
+        return all_said(self._seen) and not better(mine, self._seen)
 
     @property
     def _successors(self) -> tuple[int, ...]:

@@ -107,6 +107,16 @@ def test_holder_that_notices_first_waits_for_what_the_others_answer(
     assert len(holders(world)) == 1
 
 
+@pytest.mark.parametrize("tenth", range(10))
+def test_holder_that_lost_its_carrier_gives_up_when_it_has_an_answer_not_at_its_next_tick(
+    tenth: int,
+) -> None:
+    world, holder = settled()
+    world.run(tenth / 10 * BEACON_S)
+    feed(world, LOST, holder)
+    assert world.run_until(lambda: handovers(world) == 1, within_s=BEACON_S / 4), tell(world)
+
+
 def test_holder_that_dies_is_replaced_without_delay_by_a_node_hindered_as_all() -> None:
     world, holder = settled()
     feed(world, LOST, *world.node_ids)
