@@ -297,7 +297,9 @@ class Elections(Promises):
         """When to call `before_tick` again at the latest, seconds of the clock."""
         now, beacon_s = self.clock(), self.profile.beacon_s
         if self.leading:
-            return now if self.news else now + beacon_s
+            # A tick for news is not the one for beacons.
+            told_at = min((self._told_at.get(peer, 0.0) for peer in self.nodes), default=now)
+            return now if self.news else max(now, min(now, told_at) + beacon_s)
         if not self.able or self._free_at > now + FOLLOWER_BEACONS * beacon_s:
             return now + FOLLOWER_BEACONS * beacon_s
         if now <= max(self._round_until, self._campaign_until):

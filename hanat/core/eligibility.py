@@ -297,7 +297,9 @@ class Damping:
             since: When this node became as it is; it waits for nothing in its first
                 `SETTLED_S`, seconds.
         """
-        outdone_at = self._outdone_at = now if self._outdone_at is None else self._outdone_at
+        if self._outdone_at is None or self._outdone_at < since:
+            self._outdone_at = now
+        outdone_at = self._outdone_at
         settled_at = outdone_at + SETTLED_S if outdone_at - since >= SETTLED_S else 0.0
         return max(self._free_at.get(kind, 0.0), self._all_free_at, settled_at)
 

@@ -28,6 +28,8 @@ class Holding(Standing):
     Of a thousand addresses none is searched for in a tuple, or compared with all others.
     """
 
+    _left: tuple[FloatingAddress, ...] = ()  # perhaps on the devices, by a former opening
+    _coming = False  # an addition has no outcome yet that follows the first ones
     _index_of: tuple[FloatingAddress, ...] = ()
     _index: Mapping[tuple[str, Interface], tuple[FloatingAddress, ...]] = {}
     _placed_then: tuple[tuple[FloatingAddress, ...], ...] = ((), (), ())  # wanted, held, result
@@ -37,7 +39,7 @@ class Holding(Standing):
         wanted = self._configuration.vips
         held = () if self._held is wanted else self._held
         self._cleared = True
-        return (RemoveAddresses(tuple(dict.fromkeys((*held, *wanted)))),)
+        return (RemoveAddresses(tuple(dict.fromkeys((*held, *self._left, *wanted)))),)
 
     def _guarded(self) -> tuple[FloatingAddress, ...]:
         """Return what may be held now: what is wanted, and has its gate and its ruleset.
@@ -79,7 +81,16 @@ class Holding(Standing):
         there = dict.fromkeys((*rest, *new))
         wanted = tuple(vip for vip in self._configuration.vips if vip in there)
         self._held = tuple(dict.fromkeys((*wanted, *there)))
+        self._coming = True
         return (AddAddresses(new),)
+
+    def _add_rest(self, now: float) -> tuple[Action, ...]:
+        """After an addition: go on, or begin to announce all."""
+        more = self._add_new()
+        if self._coming and not more:  # the repetitions so far named those that were there
+            self._upkeep.begin(now)
+            self._coming = False
+        return more
 
     @property
     def _placed(self) -> tuple[FloatingAddress, ...]:
@@ -109,13 +120,16 @@ class Holding(Standing):
 
         A vip that only got another address or name must not be gone for a moment.
         """
-        keep = set(wanted)
+        keep, held = set(wanted), set(self._held)
         stay = {(vip.interface, address) for vip in wanted for address in vip.addresses}
         gone: list[FloatingAddress] = []
         stays: list[FloatingAddress] = []
-        for vip in (vip for vip in self._held if vip not in keep):
+        for vip in (vip for vip in dict.fromkeys((*self._held, *self._left)) if vip not in keep):
             for part, some in ((stays, True), (gone, False)):
                 left = tuple(a for a in vip.addresses if ((vip.interface, a) in stay) is some)
-                part.extend([replace(vip, addresses=left)] if left else [])
+                # What stays of another opening's is added again.
+                known = vip in held or not some
+                part.extend([replace(vip, addresses=left)] if left and known else [])
+        self._left = tuple(vip for vip in self._left if vip in keep)
         self._held = (*(vip for vip in self._held if vip in keep), *stays, *gone)
         return tuple(gone)

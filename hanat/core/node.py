@@ -305,6 +305,7 @@ class Node(Tenure):
             # While opening: they were added again behind that.
             case RemoveAddresses(vips) if not self._opening:
                 taken = set(vips)
+                self._left = tuple(vip for vip in self._left if vip not in taken)
                 self._held = tuple(vip for vip in self._held if vip not in taken)
             case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
@@ -381,7 +382,7 @@ class Node(Tenure):
         opening = self._opening
         actions = self._fault(Kind.ADDRESS, found, now)
         if self.role is Role.ACTIVE:
-            return (*actions, *self._add_new(), self._announce())  # others may be there
+            return (*actions, *self._add_rest(now), self._announce())  # others may be there
         if not opening or self.role is not Role.TAKEOVER:
             return actions
         if self._lease_until <= now:

@@ -58,10 +58,15 @@ class _Silence:
     Attributes:
         since: When it was found first, seconds.
         witnesses: Peers by whose words it is this node's end that is broken.
+        confirmed: They said so for `Paths.confirm_s`.
+        lapsed: Since when they are all heard and say so no more, None: they say so, or one
+            is not heard.
     """
 
     since: float
     witnesses: frozenset[int]
+    confirmed: bool = False
+    lapsed: float | None = None
 
 
 class Paths:
@@ -125,17 +130,29 @@ class Paths:
         found = self._found.get(path)
         if witnesses := self._witnesses(path, mine, unanswered, told):
             found = self._found.setdefault(path, _Silence(now, witnesses))
-            found.witnesses = witnesses
-        elif found is not None and (
-            not told
-            or mine.hears[path]
-            or mine.answered >> path & 1
-            or now - found.since < self.confirm_s
-            or found.witnesses <= told.keys()
-        ):
+            found.witnesses, found.lapsed = witnesses, None
+            found.confirmed = now - found.since >= self.confirm_s
+        elif found is not None and self._ends(found, path, mine, told, now):
             self._found.pop(path)
             return False
-        return found is not None and now - found.since >= self.confirm_s
+        return found is not None and found.confirmed
+
+    def _ends(
+        self, found: _Silence, path: int, mine: Word, told: Mapping[int, Word], now: float
+    ) -> bool:
+        """Say whether a silence is none, now that nobody's word says that it is one."""
+        bit = 1 << path
+        if mine.hears[path] or mine.answered & bit or not found.confirmed:
+            return True
+        deaf = told and not any(word.lively & bit for word in told.values())
+        if mine.lively & bit and deaf:
+            return True  # whoever else is there is as deaf
+        if not found.witnesses <= told.keys():
+            found.lapsed = None
+            return False
+        # Who returned has not heard the other yet.
+        found.lapsed = now if found.lapsed is None else found.lapsed
+        return now - found.lapsed >= self.confirm_s
 
     def asks(self, mine: Sequence[int], told: Mapping[int, Word]) -> tuple[int, ...]:
         """Return the paths on which somebody hears nobody and nobody can say why: ask hosts there.

@@ -95,7 +95,8 @@ class Standing:
 
     @property
     def _hindrances(self) -> tuple[Hindrance, ...]:
-        holds = self.role is Role.ACTIVE or self._flushing
+        # Its own kernel is where the flows are, also while a hand-over is called off.
+        holds = self.role is Role.ACTIVE or self._flushing or not self._cleared
         return self._eligibility.hindrances(self._configuration.interfaces, holds=holds)
 
     def snapshot(self) -> NodeSnapshot:

@@ -24,7 +24,7 @@ from hanat.core.actions import (
     TransferLeadership,
     WithdrawGate,
 )
-from hanat.core.eligibility import Fitness, all_said, better, gravest, handicap
+from hanat.core.eligibility import Fitness, Kind, all_said, better, gravest, handicap
 from hanat.core.holding import FIRST_MAX, Holding
 from hanat.core.inputs import BarrierApplied, LeaderObserved, LeaseObserved
 from hanat.core.snapshot import Reason
@@ -155,9 +155,9 @@ class Tenure(Holding):
         # that failed the addition has no outcome.
         self._step_down_due = now + OPENING_S_MAX
         first = self._guarded()[:FIRST_MAX]
-        # A hand-over that was called off took none away.
-        self._held = first if self._cleared else tuple(dict.fromkeys((*first, *self._held)))
-        self._cleared = False
+        # A hand-over that was called off took none away; somebody else may have.
+        self._left = () if self._cleared else (*self._left, *self._held)
+        self._held, self._cleared, self._coming = first, False, False
         self._adding = AddAddresses(first)
         return (StartCapture(self._term), self._adding)
 
@@ -167,10 +167,7 @@ class Tenure(Holding):
             return self._fence(now) if self._lease_until <= now else (self._arm(),)
         if self.role is not Role.ACTIVE:
             return ()
-        more = self._add_new()
-        if not more:  # the repetitions so far named those only that were there
-            self._upkeep.begin(now)
-        return (*more, *self._announce_some(action.vips))
+        return (*self._add_rest(now), *self._announce_some(action.vips))
 
     def _opened(self, now: float) -> tuple[Action, ...]:
         if self._lease_until <= now:  # the kernel call took longer than the lease
@@ -206,8 +203,10 @@ class Tenure(Holding):
         if self._gate_until > now:  # the kernel did not withdraw: it ends the right by itself
             self._release_due = self._gate_until
             return ()
-        hindered = self._reason is Reason.HINDERED and not self._finishing
-        if hindered and self._none_better(self._damping.gave_up_as):
+        hindered = self._reason is Reason.HINDERED and not self.unsafe and not self._finishing
+        # What an elected node lacks does not count while it flushes, as if it held.
+        lacked = self._damping.gave_up_as & Kind.FLOWS.value
+        if hindered and self._none_better(handicap(self._hindrances) | lacked):
             self._damping.stayed()
             return self._stay(now)
         self._handing_over = True
@@ -275,6 +274,7 @@ class Tenure(Holding):
 
     def _weigh(self, now: float) -> tuple[Action, ...]:
         """Act on what speaks against this node, or against the others, after a change."""
+        self._weigh_due = None
         told = self._tell(now)
         holds = self.role is Role.ACTIVE or self._opening
         if self.unsafe and holds:
@@ -285,7 +285,6 @@ class Tenure(Holding):
 
     def _give_up(self, now: float) -> tuple[Action, ...]:
         """Give up if another node can do better, and it was not given up for that just now."""
-        self._weigh_due = None
         mine = handicap(self._hindrances)
         others = better(mine, self._seen)
         if self._none_better(mine):

@@ -314,3 +314,22 @@ def test_called_off_switchover_forgets_none_of_many_addresses_that_are_on_the_de
     ]
     (removal,) = (action for action in actions if isinstance(action, do.RemoveAddresses))
     assert {*removal.vips} == {*vips[5:]}
+
+
+def test_addresses_that_somebody_took_during_a_called_off_switchover_are_put_back() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    actions = open_gate(h, adding)
+    while do.AddAddresses in map(type, actions):
+        actions = [*h.node.step(told.ActionDone(added_in(actions)), h.now)]
+    h.node.step(told.SwitchoverRequested(None), h.now)
+    h.node.step(told.RemovalObserved("public", vips[-1].addresses), h.now)
+    h.now += FLUSH_S_MAX
+    adding = added_in(h.node.step(told.TimerDue(), h.now))
+    added = [*adding.vips]
+    actions = open_gate(h, adding)
+    while do.AddAddresses in map(type, actions):
+        adding = added_in(actions)
+        added += adding.vips
+        actions = [*h.node.step(told.ActionDone(adding), h.now)]
+    assert tuple(added) == vips

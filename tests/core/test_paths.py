@@ -89,23 +89,35 @@ def test_broken_end_stays_broken_when_a_node_leaves_by_whose_word_it_was_found()
     assert paths.silent(Word(said(0, HEAR_LEFT), BOTH, 0b01), 0, left, now) == (False, False)
 
 
-@pytest.mark.parametrize(
-    "told", [{LEFT: Word(said(HEAR_ME, HEAR_ME), BOTH)}, {}, {LEFT: Word(said(0, HEAR_ME), BOTH)}]
-)
-def test_broken_end_is_none_when_somebody_is_heard_there_or_nobody_at_all(
-    told: dict[int, Word],
-) -> None:
+def test_broken_end_is_none_when_somebody_is_heard_there() -> None:
     paths, now = broken_end()
-    heard = next((word.hears[PUBLIC] for word in told.values()), 0) and HEAR_LEFT
-    ends = not told or heard
-    assert paths.silent(Word(said(heard, HEAR_LEFT), BOTH), 0, told, now) == (not ends, False)
+    told = {LEFT: Word(said(HEAR_ME, HEAR_ME), BOTH)}
+    assert paths.silent(Word(said(HEAR_LEFT, HEAR_LEFT), BOTH), 0, told, now) == (False, False)
+
+
+def test_broken_end_stays_broken_while_a_node_that_returned_has_not_heard_the_other_yet() -> None:
+    paths, now = broken_end()
+    assert paths.silent(Word(NOTHING, BOTH), 0, {}, now) == (True, False)  # this one stood still
+    mine = Word(said(0, HEAR_LEFT | HEAR_RIGHT), BOTH)
+    deaf_yet = EACH_OTHER | {RIGHT: Word(NOTHING, BOTH)}
+    assert paths.silent(mine, 0, deaf_yet, now + 0.1) == (True, False)
+    assert paths.silent(mine, 0, deaf_yet, now + 0.3) == (True, False)
+    assert paths.silent(mine, 0, EACH_OTHER, now + 0.4) == (True, False)
+    assert paths.silent(mine, 0, deaf_yet, now + 0.5) == (True, False)
+
+
+def test_broken_end_is_none_when_whoever_is_left_there_is_as_deaf() -> None:
+    paths, now = broken_end()
+    left = {LEFT: Word(said(0, HEAR_ME), 0b10)}
+    assert paths.silent(Word(said(0, HEAR_LEFT), BOTH), 0, left, now) == (False, False)
 
 
 def test_network_that_dies_for_all_after_one_end_of_it_broke_blames_that_end_no_more() -> None:
     paths, now = broken_end()
     mine = Word(said(0, HEAR_LEFT | HEAR_RIGHT), BOTH)
     nobody = {peer: Word(said(0, 7), BOTH) for peer in (LEFT, RIGHT)}
-    assert paths.silent(mine, 0, nobody, now) == (False, False)
+    paths.silent(mine, 0, nobody, now)
+    assert paths.silent(mine, 0, nobody, now + paths.confirm_s) == (False, False)
 
 
 def test_word_of_before_a_network_died_for_all_blames_nobody() -> None:

@@ -56,3 +56,33 @@ def test_holder_that_lost_a_second_carrier_while_its_flows_were_flushed_goes_on(
     assert h.peers(GOOD) == GIVES_UP
     h.tell(told.CarrierObserved("private", carrier=False))  # nobody has answered to that yet
     assert do.TransferLeadership((PEER,)) in h.tell(told.FlowsFlushed())
+
+
+def test_holder_whose_own_carrier_is_back_while_its_flows_are_flushed_stays() -> None:
+    h = holder(DARK)
+    h.tell(LOST)
+    assert h.peers(GOOD) == GIVES_UP
+    h.tell(BACK)
+    h.peers(GOOD)
+    h.tell(told.FlowsFlushed())
+    assert h.role is Role.ACTIVE
+
+
+def test_holder_that_became_unsafe_while_its_flows_were_flushed_goes_on() -> None:
+    h = holder(GOOD)
+    h.tell(LOST)
+    assert h.peers(GOOD) == GIVES_UP
+    h.tell(told.SafetyObserved("clock", "runs at another rate"))
+    h.peers(DARK)
+    assert do.TransferLeadership((PEER,)) in h.tell(told.FlowsFlushed())
+
+
+def test_holder_that_stays_lacks_no_flows() -> None:
+    """Its worker was started again just then; its kernel has them."""
+    h = holder(GOOD)
+    h.tell(told.FlowsObserved(complete=False))
+    h.tell(LOST)
+    assert h.peers(GOOD) == GIVES_UP
+    h.peers(DARK)
+    h.tell(told.FlowsFlushed())
+    assert h.role is Role.ACTIVE
