@@ -6,8 +6,8 @@ another rate, another list of members, a term or vote that cannot be read. A *hi
 may hold: being served by it beats not being served. It gives up only for a node that
 can do better, and only once for the same reason within `DAMPED_S`. What happens to several
 nodes happens to one of them first: a holder that was as badly off as the others for a while
-waits `SETTLED_S` when one of them recovers, and when its flows are flushed it asks once more
-whether there still is a better one.
+waits `SETTLED_S` when one of them recovers, or before it gives up for what spreads; and when its
+flows are flushed it asks once more whether there still is a better one.
 
 All hindrances of a node together are one number, its *handicap*, which beacons carry:
 the sum of their weights, so that one order is total and every node finds the same. Each
@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 DAMPED_S = 10.0  # nobody is given up for again for the same reason before that
 PATHS_MAX = 15  # broken paths that count
-# What broke for all at once comes back for one first: a switch that starts brings up one port
-# after the other, and each node's kernel tells it when it pleases.
+# What happens to all happens to one first: a switch that starts brings up one port after the other;
+# rules that forward nothing, or a revision that kernels refuse, come to each node in its turn.
 SETTLED_S = 0.1
 
 
@@ -40,6 +40,10 @@ class Kind(Enum):
     REVISION = 8  # the newest configuration is not in force here, an older one is
     DISK = 4  # nothing can be stored
     FLOWS = 2  # some committed flows are missing
+
+
+# Who has one of these may only be the first.
+SPREADING = frozenset({Kind.FORWARD, Kind.REVISION, Kind.DISK})
 
 
 class Hindrance(NamedTuple):
@@ -288,19 +292,24 @@ class Damping:
         """Note that nobody does better."""
         self._outdone_at = None
 
-    def free_at(self, kind: Kind, now: float, *, since: float) -> float:
+    def free_at(self, kind: Kind, now: float, *, since: float | None) -> float:
         """Return from when on this node may give up for another that does better.
 
         Args:
             kind: In what the other does better.
             now: Seconds.
-            since: When this node became as it is; it waits for nothing in its first
-                `SETTLED_S`, seconds.
+            since: When this holder became as it is, seconds; None: it does not hold yet, and
+                keeps nobody waiting.
         """
-        if self._outdone_at is None or self._outdone_at < since:
-            self._outdone_at = now
-        outdone_at = self._outdone_at
-        settled_at = outdone_at + SETTLED_S if outdone_at - since >= SETTLED_S else 0.0
+        outdone_at = now if self._outdone_at is None else self._outdone_at
+        if since is not None and outdone_at < since:
+            outdone_at = now
+        self._outdone_at = outdone_at
+        settled_at = 0.0
+        if since is not None and outdone_at - since >= SETTLED_S:
+            settled_at = outdone_at + SETTLED_S  # this one may recover next
+        elif since is not None and kind in SPREADING:
+            settled_at = since + SETTLED_S  # the other may notice the same in a moment
         return max(self._free_at.get(kind, 0.0), self._all_free_at, settled_at)
 
     def gave_up(self, kind: Kind, mine: int, now: float) -> None:

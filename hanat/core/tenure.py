@@ -293,7 +293,7 @@ class Tenure(Holding):
             return ()
         assert others[0].handicap is not None
         kind = gravest(mine, others[0].handicap)
-        since = self._told_at if self.role is Role.ACTIVE else now
+        since = self._told_at if self.role is Role.ACTIVE else None
         free_at = self._damping.free_at(kind, now, since=since)
         if now < free_at:
             self._weigh_due = free_at

@@ -15,7 +15,7 @@ from hanat.kernel.ports import Forwarding, RulesetWatch
 
 log = logging.getLogger(__name__)
 
-PERIOD_S, GAP_S = 10.0, 0.5
+PERIOD_S, GAP_S = 10.0, 0.4
 
 
 class ForwardWatch:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hanat.core import actions as do
 from hanat.core import inputs as told
-from hanat.core.eligibility import SETTLED_S, Fitness
+from hanat.core.eligibility import SETTLED_S, Fitness, Kind
 from hanat.core.snapshot import Reason
 from hanat.core.status import Role
 from tests.core.test_giving_up import BACK, DARK, GIVES_UP, GOOD, LONG_S, LOST, holder
@@ -36,6 +38,28 @@ def test_holder_gives_up_for_who_recovered_alone() -> None:
     assert h.node.deadline <= 2.0 + SETTLED_S
     h.now = 2.0 + SETTLED_S
     assert h.tell(told.TimerDue())[-2:] == GIVES_UP
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        told.ForwardObserved("chain FORWARD drops"),
+        told.JournalObserved("no space left"),
+        told.ConfigurationRefused(2, "cluster.profile: unknown"),
+    ],
+)
+def test_holder_that_is_the_first_to_meet_what_spreads_waits_until_the_others_have_met_it(
+    item: told.Input,
+) -> None:
+    """Automation sets a FORWARD policy, or fills the disks, of one node after the other."""
+    h = holder(GOOD)
+    h.tell(item)
+    assert h.peers(GOOD) == []
+    h.now = SETTLED_S / 2
+    assert h.peers(GOOD._replace(handicap=Kind.FORWARD.value)) == []
+    h.now = SETTLED_S
+    assert do.WithdrawGate() not in h.tell(told.TimerDue())
+    assert h.role is Role.ACTIVE
 
 
 def test_holder_whose_successors_all_lost_their_carrier_meanwhile_stays() -> None:
