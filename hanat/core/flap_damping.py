@@ -15,7 +15,7 @@ times at once stays out for two minutes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import log2
+from math import exp2, log2
 from typing import NamedTuple
 
 PENALTY = 1000.0
@@ -23,7 +23,7 @@ CUTOFF = 3000.0
 REUSE = 750.0
 HALF_LIFE_S = 60.0
 HOLD_DOWN_S_MAX = 4 * HALF_LIFE_S
-CEILING = REUSE * 2 ** (HOLD_DOWN_S_MAX / HALF_LIFE_S)
+CEILING = REUSE * exp2(HOLD_DOWN_S_MAX / HALF_LIFE_S)
 
 
 class _Merit(NamedTuple):
@@ -45,7 +45,7 @@ class FlapDamping:
         merit = self._merits.get(target)
         if merit is None:
             return 0.0
-        return merit.penalty * 0.5 ** ((now - merit.at) / HALF_LIFE_S)
+        return merit.penalty * exp2((merit.at - now) / HALF_LIFE_S)
 
     def fall(self, target: str, now: float) -> None:
         """Note that the verdict of a target went from up to down."""

@@ -1,0 +1,369 @@
+"""Which servers of a service get new clients, and why the others do not.
+
+For one server that follows from three facts, see `core.server_facts`.
+
+A server whose checks have no verdict yet is unknown, and out of rotation. But one that was in
+rotation when a check was added, or replaced by another, *stays* until that check's first
+verdict: a new configuration must not empty a service. The set of those that stay follows from
+the order of the log, so every node has the same; a snapshot carries it.
+
+If fewer than `min_healthy` percent of the servers that should serve are healthy, the service is
+in *panic*: all of them are used. Those in drain, in maintenance or of weight 0 neither count nor
+are used. (Envoy calls this a panic threshold; its own is a share of all hosts.)
+
+A verdict is looked at only where its target is used; of a service only its own servers are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hanat.core.probing import Operational
+from hanat.core.server_facts import (
+    Administrative,
+    Cause,
+    CheckedServer,
+    CheckedService,
+    Mode,
+    OnServerDown,
+    ServerId,
+    ServerStatus,
+    judge,
+    words,
+)
+from hanat.core.verdicts import NO_VERDICT, Verdict
+
+
+class ServiceState(Enum):
+    """The worst that matters to clients."""
+
+    UP = "up"  # all servers that should serve do
+    DEGRADED = "degraded"  # some of them do not
+    PANIC = "panic"  # too few are healthy: all of them are used
+    DOWN = "down"  # no server gets clients
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """What follows for a service.
+
+    Attributes:
+        servers: In the order of the configuration.
+        candidates: How many should serve; `healthy`: how many of them can.
+    """
+
+    name: str
+    servers: tuple[ServerStatus, ...]
+    candidates: int
+    healthy: int
+    min_healthy_percent: int
+
+    @property
+    def is_panic(self) -> bool:
+        """Say whether servers are used that are not healthy."""
+        return 100 * self.healthy < self.min_healthy_percent * self.candidates
+
+    @property
+    def state(self) -> ServiceState:
+        """The service's own state."""
+        if self.is_panic:
+            return ServiceState.PANIC
+        if not self.healthy:
+            return ServiceState.DOWN
+        return ServiceState.UP if self.healthy == self.candidates else ServiceState.DEGRADED
+
+    def gets_clients(self, server: ServerStatus) -> bool:
+        """Say whether a server of this service is in rotation."""
+        return not server.causes or (self.is_panic and server.is_candidate)
+
+    @property
+    def rotation(self) -> tuple[tuple[str, int], ...]:
+        """Names and weights of the servers that get new clients."""
+        return tuple((s.name, s.weight) for s in self.servers if self.gets_clients(s))
+
+    def loses_connections(self, server: ServerStatus) -> bool:
+        """Say whether the service's `on_server_down` applies to a server."""
+        if Cause.MAINT in server.causes:
+            return True
+        return Cause.DOWN in server.causes and not self.gets_clients(server)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChanged:
+    """A service is another one than before; None: it was not there, or is not any more."""
+
+    name: str
+    was: ServiceStatus | None
+    now: ServiceStatus | None
+
+    @property
+    def rotates_anew(self) -> bool:
+        """Say whether other servers get clients, or with other weights."""
+        if self.was is None or self.now is None:
+            return True
+        return self.was.rotation != self.now.rotation
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsEnd:
+    """A server went down, into maintenance, or away: this is to happen to its connections."""
+
+    server: ServerId
+    place: str
+    policy: OnServerDown
+
+
+Event = ServiceChanged | ConnectionsEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that decides beside the verdicts; equal facts give equal rotations on every node."""
+
+    services: tuple[CheckedService, ...] = ()
+    administrative: Mapping[ServerId, Administrative] = field(default_factory=dict)
+    factors: Mapping[ServerId, float] = field(default_factory=dict)
+    stays: frozenset[ServerId] = frozenset()
+
+
+class Rotations:
+    """The rotations of all services.
+
+    Args:
+        verdicts: What is committed, by target; read whenever something may have changed.
+        facts: Of a snapshot, or nothing.
+    """
+
+    def __init__(self, verdicts: Mapping[str, Verdict], facts: Facts | None = None) -> None:
+        facts = Facts() if facts is None else facts
+        self._verdicts = verdicts
+        self._services: dict[str, CheckedService] = {s.name: s for s in facts.services}
+        self._indices = _indices(self._services)
+        self._administrative = dict(facts.administrative)
+        self._factors = dict(facts.factors)
+        self._stays = set(facts.stays)
+        self._users = _users(self._services)
+        self._statuses = {name: self._judge(s) for name, s in self._services.items()}
+
+    @property
+    def facts(self) -> Facts:
+        """What a snapshot needs."""
+        services = tuple(self._services.values())
+        return Facts(
+            services, dict(self._administrative), dict(self._factors), frozenset(self._stays)
+        )
+
+    @property
+    def statuses(self) -> Mapping[str, ServiceStatus]:
+        """All services, in the order of the configuration."""
+        return self._statuses
+
+    # ------------------------------------------------------------------ what is told
+
+    def configure(self, services: Iterable[CheckedService]) -> tuple[Event, ...]:
+        """Take these services and no others.
+
+        Before this, `Verdicts.configure` dropped the verdicts of targets that are gone.
+        """
+        old, before = self._services, self._statuses
+        in_rotation = {
+            (ServerId(name, server.name), server.place)
+            for name, status in before.items()
+            for server in status.servers
+            if not server.causes
+        }
+        self._services = {s.name: s for s in services}
+        self._indices = _indices(self._services)
+        self._users = _users(self._services)
+        self._stays = {
+            ServerId(name, server.name)
+            for name, service in self._services.items()
+            for server in service.servers
+            if (ServerId(name, server.name), server.place) in in_rotation
+            and not self._has_verdicts(server)
+        }
+        self._administrative = {i: a for i, a in self._administrative.items() if self.knows(i)}
+        self._factors = {i: f for i, f in self._factors.items() if self.knows(i)}
+        self._statuses = {name: self._judge(s) for name, s in self._services.items()}
+        events: list[Event] = []
+        for name in {**before, **self._statuses}:
+            was, now = before.get(name), self._statuses.get(name)
+            policy = (self._services.get(name) or old[name]).on_server_down
+            events += _changes(was, now, policy) if was != now else ()
+        return tuple(events)
+
+    def administer(self, server: ServerId, record: Administrative) -> tuple[Event, ...]:
+        """Apply a record of the log; one of a server that is gone is nothing."""
+        if not self.knows(server):
+            return ()
+        self._administrative[server] = record
+        return self._rejudge({server})
+
+    def weigh(self, server: ServerId, factor: float) -> tuple[Event, ...]:
+        """Apply a runtime weight, a factor on the configured one.
+
+        Raises:
+            ValueError: It is negative or no number.
+        """
+        if not math.isfinite(factor) or factor < 0:
+            raise ValueError(f"runtime weight of {server}: {factor} is not a factor of 0 or more")
+        if not self.knows(server):
+            return ()
+        self._factors[server] = factor
+        return self._rejudge({server})
+
+    def reconsider(self, targets: Iterable[str]) -> tuple[Event, ...]:
+        """Look at verdicts that changed; many at once cost less than one after the other."""
+        users = {user for target in targets for user in self._users.get(target, ())}
+        for user in users & self._stays:
+            if self._has_verdicts(self._services[user.service].servers[self._indices[user]]):
+                self._stays.discard(user)
+        return self._rejudge(users)
+
+    def expired(self, wall_s: float) -> tuple[tuple[ServerId, Administrative], ...]:
+        """Return records that the holder should propose: the time of others is over.
+
+        Args:
+            wall_s: Wall clock, seconds since 1970.
+        """
+        return tuple(
+            (server, Administrative(Mode.READY, record.by, "its time was over", since_s=wall_s))
+            for server, record in self._administrative.items()
+            if record.until_s is not None and record.until_s <= wall_s
+        )
+
+    def knows(self, server: ServerId) -> bool:
+        """Say whether a server is configured."""
+        return server in self._indices
+
+    def administrative(self, server: ServerId) -> Administrative:
+        """Return what operators made of a server."""
+        return self._administrative.get(server, Administrative())
+
+    # -------------------------------------------------------------------- the rules
+
+    def _judge(self, service: CheckedService) -> ServiceStatus:
+        indices = range(len(service.servers))
+        servers = tuple(self._judge_server(service.name, i) for i in indices)
+        candidates = sum(s.is_candidate for s in servers)
+        healthy = sum(not s.causes for s in servers)
+        return ServiceStatus(
+            service.name, servers, candidates, healthy, service.min_healthy_percent
+        )
+
+    def _judge_server(self, service: str, index: int) -> ServerStatus:
+        server = self._services[service].servers[index]
+        me = ServerId(service, server.name)
+        return judge(
+            server,
+            self.administrative(me),
+            self._verdicts,
+            factor=self._factors.get(me, 1.0),
+            stays=me in self._stays,
+        )
+
+    def _rejudge(self, servers: Iterable[ServerId]) -> tuple[Event, ...]:
+        """Judge some servers again; the others of their services are only counted with."""
+        concerned: dict[str, list[int]] = {}
+        for server in servers:
+            concerned.setdefault(server.service, []).append(self._indices[server])
+        events: list[Event] = []
+        for name, indices in sorted(concerned.items()):
+            was = self._statuses[name]
+            now = self._replaced(was, indices)
+            if now != was:
+                self._statuses[name] = now
+                # Panic takes all in, and its end lets many go.
+                some = None if now.is_panic is not was.is_panic else sorted(indices)
+                events += _changes(was, now, self._services[name].on_server_down, some)
+        return tuple(events)
+
+    def _replaced(self, was: ServiceStatus, indices: Iterable[int]) -> ServiceStatus:
+        servers = list(was.servers)
+        candidates, healthy = was.candidates, was.healthy
+        for i in indices:
+            new = self._judge_server(was.name, i)
+            candidates += new.is_candidate - servers[i].is_candidate
+            healthy += (not new.causes) - (not servers[i].causes)
+            servers[i] = new
+        return ServiceStatus(was.name, tuple(servers), candidates, healthy, was.min_healthy_percent)
+
+    def _has_verdicts(self, server: CheckedServer) -> bool:
+        unknown = Operational.UNKNOWN
+        return all(self._verdicts.get(t, NO_VERDICT).state is not unknown for t in server.targets)
+
+    # ------------------------------------------------------------------- for people
+
+    def why(self, server: ServerId, note: str = "") -> str:
+        """Return in one sentence why a server gets no clients; empty if it does as it should.
+
+        Args:
+            server: One that is configured.
+            note: What else is known, for instance `TargetStatus.note`.
+        """
+        index = self._indices[server]
+        service, configured = self._statuses[server.service], self._services[server.service]
+        status = service.servers[index]
+        if status.stays:
+            return f"{server} gets clients as before: its checks have no verdict yet"
+        if not status.causes:
+            return ""
+        record = self.administrative(server)
+        clauses = words(status, configured.servers[index], record, self._verdicts)
+        clauses += f"; {note}" if note else ""
+        if not service.gets_clients(status):
+            return f"{server} gets no clients: {clauses}"
+        return (
+            f"{server} gets clients although {clauses}: only {service.healthy} of "
+            f"{service.candidates} servers are healthy, fewer than {service.min_healthy_percent} %"
+        )
+
+
+def _indices(services: Mapping[str, CheckedService]) -> dict[ServerId, int]:
+    return {
+        ServerId(name, server.name): i
+        for name, service in services.items()
+        for i, server in enumerate(service.servers)
+    }
+
+
+def _users(services: Mapping[str, CheckedService]) -> dict[str, list[ServerId]]:
+    """Return the servers that each target is checked for."""
+    users: dict[str, list[ServerId]] = {}
+    for name, service in services.items():
+        for server in service.servers:
+            for target in server.targets:
+                users.setdefault(target, []).append(ServerId(name, server.name))
+    return users
+
+
+def _changes(
+    was: ServiceStatus | None,
+    now: ServiceStatus | None,
+    policy: OnServerDown,
+    indices: Iterable[int] | None = None,
+) -> tuple[Event, ...]:
+    """Return the events of a service that changed, at some servers or anywhere."""
+    status = now or was
+    assert status is not None
+    name = status.name
+    if was is None:
+        return (ServiceChanged(name, was, now),)
+    pairs: list[tuple[ServerStatus, ServerStatus | None]]
+    if now is None:
+        pairs = [(old, None) for old in was.servers]
+    elif indices is None:
+        there = {(s.name, s.place): s for s in now.servers}
+        pairs = [(old, there.get((old.name, old.place))) for old in was.servers]
+    else:
+        pairs = [(was.servers[i], now.servers[i]) for i in indices]
+    ends = (
+        ConnectionsEnd(ServerId(name, old.name), old.place, policy)
+        for old, new in pairs
+        if not was.loses_connections(old)
+        and (new is None or (now is not None and now.loses_connections(new)))
+    )
+    return (ServiceChanged(name, was, now), *ends)
