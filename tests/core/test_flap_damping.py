@@ -50,6 +50,12 @@ def test_target_that_is_gone_has_no_penalty() -> None:
     assert damping.reuse_at("a") < 0.0
 
 
+def test_fall_after_fall_adds_no_more_than_the_ceiling() -> None:
+    damping = fallen(*[0.0] * 50)
+    assert damping.penalty("a", 0.0) == CEILING
+    assert damping.reuse_at("a") == pytest.approx(HOLD_DOWN_S_MAX)
+
+
 @given(st.lists(st.floats(0, 100), max_size=60))
 def test_no_target_is_kept_out_longer_than_the_bound(gaps: list[float]) -> None:
     damping, now = FlapDamping(), 0.0

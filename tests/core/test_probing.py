@@ -233,7 +233,8 @@ def test_of_results_in_any_order_only_the_newest_probe_s_counts_once(data: st.Da
     draws = data.draw(st.randoms(use_true_random=False))
     probes = Probes(draw=draws.random)
     probes.configure({"a": CHECK, "b": CHECK}, 0.0)
-    now, made, newest = 0.0, list[Probe](), dict[str, Probe]()
+    now, made = 0.0, list[Probe]()
+    newest: dict[str, Probe] = {}
     open_until: dict[int, float] = {}
     for _ in range(data.draw(st.integers(1, 30))):
         now += data.draw(st.floats(0, 3))
@@ -241,8 +242,9 @@ def test_of_results_in_any_order_only_the_newest_probe_s_counts_once(data: st.Da
             made.append(probe)
             newest[probe.target] = probe
             open_until[probe.number] = now + CHECK.timeout_s + RESULT_S_MAX
-        if made and data.draw(st.booleans()):
-            probe = data.draw(st.sampled_from(made))
+        answered = data.draw(st.booleans())
+        if made and answered:
+            probe = made[data.draw(st.integers(0, len(made) - 1))]
             counts = newest[probe.target] is probe and now <= open_until[probe.number]
             assert (probes.finish(probe, OK, now) is not None) is counts
             open_until[probe.number] = -1.0

@@ -108,7 +108,10 @@ def test_server_that_is_added_with_a_check_is_out_until_its_first_verdict() -> N
 
 def test_server_in_rotation_stays_when_a_check_is_added_until_its_first_verdict() -> None:
     site = Site(server(1), server(2, "a"), a=UP)
+    site.rotations.configure([web(server(1), server(2, "a"), server(3))])
+    assert site.rotations.facts.stays == frozenset()  # those that are known need not stay
     checked = [web(server(1, "b"), server(2, "a", "c"))]
+    site.rotations.configure([web(server(1), server(2, "a"))])
     (change,) = site.rotations.configure(checked)
     assert isinstance(change, ServiceChanged)
     assert not change.rotates_anew

@@ -227,9 +227,9 @@ def test_holder_is_in_doubt_before_it_is_blind() -> None:
     for target in "abc":
         verdicts.hear(OTHER, target, SURE, 0.0)
     assert verdicts.sight(sighting("a", UP, ok=False), 1.0) == ()
-    assert not verdicts.frozen
+    assert [verdicts.frozen] == [False]
     assert verdicts.sight(sighting("b", UP, ok=False), 1.0) == ()
-    assert verdicts.frozen
+    assert [verdicts.frozen] == [True]
     assert verdicts.sight(decides("a", DOWN), 1.1) == ()  # else it would be out of rotation
     events = verdicts.sight(sighting("b", UP), 1.2)
     assert events[0] == VerdictChanged("a", DOWN, "answer", 3, 0.1, ME, TENURE)

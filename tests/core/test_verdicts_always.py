@@ -50,6 +50,8 @@ class Cluster:
         self.handed_over: list[float] = []
         self.configure(set(TARGETS))
         self.hold(ME)
+        self.enable({OTHER})
+        self.hear_all(OTHER, SURE)
 
     def take(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -66,9 +68,10 @@ class Cluster:
 
     def configure(self, targets: set[str]) -> None:
         self.targets = targets
-        for known in (self.own, self.results, *self.views.values()):
-            for target in set(known) - targets:
-                del known[target]
+        self.own = {t: view for t, view in self.own.items() if t in targets}
+        self.results = {t: run for t, run in self.results.items() if t in targets}
+        for node_id, views in self.views.items():
+            self.views[node_id] = {t: view for t, view in views.items() if t in targets}
         self.probes.configure(dict.fromkeys(sorted(targets), self.check), self.now)
         self.take(self.verdicts.configure(targets, self.now))
 
