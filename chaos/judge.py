@@ -12,7 +12,7 @@ from chaos.checkers import Verdict, checked
 from chaos.history import History
 from chaos.limits import GRACE_MS, LEASE_MS, SPARE_MS, limit_ms
 from chaos.segments import Segment, segments
-from chaos.tenure import damped
+from chaos.tenure import damped, spells
 from chaos.topology import floating
 from chaos.traffic import TCP
 
@@ -56,9 +56,10 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     profile, end_ns = campaign.settings.profile, campaign.end_ns
     lease_ms = LEASE_MS[profile]
     bounds = (campaign.start_ns, end_ns)
+    held = spells([*history.arp, *history.admissions])
     cut = segments(
         history.injections, nodes, bounds, lambda word: limit_ms(word, profile),
-        lambda injection: damped(history, injection),
+        lambda injection: damped(history, held, injection),
     )  # fmt: skip
     tcp = [w.name for w in TCP]
     settled = partial(upkeep.converged, interrupted=campaign.interrupted)

@@ -65,16 +65,16 @@ def holder_at(held: Sequence[Spell], t_ns: int) -> str | None:
     return name
 
 
-def damped(history: History, injection: Injection) -> bool:
+def damped(history: History, held: Sequence[Spell], injection: Injection) -> bool:
     """Whether a hindrance of the holder comes too soon after one for which it gave up before.
 
     So that addresses do not go to and fro, a node gives up only once in `DAMPED_NS` for the same
-    reason; which of hanat's reasons are the same is not asked here, nor whether another held.
+    reason; which of hanat's reasons are the same is not asked here, nor whether another held:
+    `held` are spells, not tenures.
     """
     holder = injection.holder
     if holder is None or holder not in injection.hindered:
         return False
-    held = spells([*history.arp, *history.admissions])
     ends = [spell.end_ns for spell in held if spell.router == holder]
     return any(
         i.holds(end_ns) and holder in i.hindered

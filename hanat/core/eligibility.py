@@ -277,8 +277,8 @@ class Damping:
     """Keeps a node from giving up again and again for the same reason, or too early.
 
     Attributes:
-        gave_up_as: The handicap with which it did last. Not that of later, when what a holder
-            lacks counts otherwise.
+        gave_up_as: The handicap with which it did last: what a holder lacks, or one that flushes
+            its flows, counts otherwise.
     """
 
     def __init__(self) -> None:

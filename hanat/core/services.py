@@ -21,6 +21,7 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name
+from hanat.core.shares import interleaved
 
 # Any fixed number: all nodes must send one client to the same server.
 HASH_SEED = 0x68616E61
@@ -49,16 +50,13 @@ def shares(scheduler: Scheduler, servers: Iterable[RealServer]) -> tuple[Share, 
 
     Returns:
         Shares in order, without gaps from turn 0 on; empty if no server has a weight.
-
-    Source: the interleaving is nginx's smooth weighted round robin
-    (``ngx_http_upstream_round_robin.c``).
     """
     rotation = [server for server in servers if server.weight > 0]
     weights = [1 if scheduler is Scheduler.RR else server.weight for server in rotation]
     divisor = math.gcd(*weights) or 1
     weights = [weight // divisor for weight in weights]
     if scheduler is Scheduler.WRR and sum(weights) <= SLOTS_INTERLEAVED_MAX:
-        runs = [(index, len(list(run))) for index, run in groupby(_smooth(tuple(weights)))]
+        runs = [(index, len(list(run))) for index, run in groupby(_in_turn(tuple(weights)))]
     else:
         runs = list(enumerate(weights))
     found, first = [], 0
@@ -69,14 +67,9 @@ def shares(scheduler: Scheduler, servers: Iterable[RealServer]) -> tuple[Share, 
 
 
 @lru_cache(maxsize=1024)
-def _smooth(weights: tuple[int, ...]) -> tuple[int, ...]:
-    total, credit, turns = sum(weights), [0] * len(weights), []
-    for _ in range(total):
-        credit = [have + weight for have, weight in zip(credit, weights, strict=True)]
-        chosen = max(range(len(credit)), key=credit.__getitem__)
-        credit[chosen] -= total
-        turns.append(chosen)
-    return tuple(turns)
+def _in_turn(weights: tuple[int, ...]) -> tuple[int, ...]:
+    """Return whose turn it is, by place in the configuration."""
+    return interleaved(dict(enumerate(weights)))
 
 
 def service_chains(service: VirtualService, version: int) -> list[list[str]]:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from heapq import nlargest
+from typing import TypeVar
 
 SLOTS_MAX = 4_093  # an element of a map costs nft 15 us: a whole table 61 ms
 
@@ -29,6 +30,7 @@ REWRITES_BURST = 10
 REWRITES_PER_S = 40  # with the burst: at most 50 in any second
 OFF_MIN = 0.02  # a table that is off by less is left alone: a few connections more or less
 
+Server = TypeVar("Server", str, int)
 Slots = tuple[str, ...]
 """The server of each slot, by name; empty if there is none."""
 
@@ -101,15 +103,17 @@ def in_a_row(counts: Mapping[str, int]) -> Slots:
     return tuple(name for name in sorted(counts) for _ in range(counts[name]))
 
 
-def interleaved(counts: Mapping[str, int]) -> Slots:
+def interleaved(counts: Mapping[Server, int]) -> tuple[Server, ...]:
     """Return as many slots as each server has, those of one spread as evenly as can be.
+
+    Servers are told by their names, or by their places in a list.
 
     Every server earns its count in each turn; the one that has most takes the turn and pays the
     sum of all. Servers of equal count take turns among themselves, so only the first of each such
     group is looked at: 4,093 slots have at most 90 different counts.
 
     Source: nginx, smooth weighted round robin (``ngx_http_upstream_round_robin.c``); the result is
-    the same, with servers in the order of names.
+    the same, with servers in the order of names or places.
     """
     names = sorted(name for name in counts if counts[name] > 0)
     groups: dict[int, list[int]] = {}

@@ -13,7 +13,7 @@ from chaos.limits import limit_ms
 from chaos.logs import lines
 from chaos.observed import Flows, LogLines
 from chaos.segments import segments
-from chaos.tenure import damped
+from chaos.tenure import damped, spells
 from tests.chaos.histories import connection, stream
 from tests.chaos.runs import NODES, census, cut, fault, holds, of
 
@@ -201,9 +201,10 @@ def test_holder_that_gave_up_for_a_hindrance_need_not_do_so_again_at_once(other:
             holds("r1", 0, 1310), holds(other, 1380, 5000), holds("r1", 5020, end_ms),
             first, back, second,
         )  # fmt: skip
+        held = spells([*history.arp, *history.admissions])
         found = segments(
             history.injections, NODES, (0, end_ms * MS), lambda word: limit_ms(word, "default"),
-            lambda injection: damped(history, injection),
+            lambda injection: damped(history, held, injection),
         )  # fmt: skip
         return next(s for s in found if s.start_ns == second.t_ns).judged
 

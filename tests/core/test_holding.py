@@ -200,6 +200,26 @@ def open_gate(h: Harness, adding: do.AddAddresses) -> list[do.Action]:
     return [*h.node.step(told.ActionDone(arm), h.now)]
 
 
+def add_rest(
+    h: Harness, actions: list[do.Action], *, every_s: float = 0.0
+) -> list[do.AddAddresses]:
+    """Let all additions that follow succeed; return them."""
+    found = []
+    while do.AddAddresses in map(type, actions):
+        h.now += every_s
+        h.node.step(told.TimerDue(), h.now)
+        found.append(added_in(actions))
+        actions = [*h.node.step(told.ActionDone(found[-1]), h.now)]
+    return found
+
+
+def holding(vips: tuple[FloatingAddress, ...]) -> Harness:
+    """Return a holder that has all of them."""
+    h, adding = opening_of(vips)
+    add_rest(h, open_gate(h, adding))
+    return h
+
+
 def test_gate_opens_when_the_first_of_many_addresses_are_there_and_each_is_announced() -> None:
     vips = many()
     h, adding = opening_of(vips)
@@ -287,11 +307,7 @@ def test_all_of_many_addresses_are_announced_as_often_as_a_few_are() -> None:
     """The last come after the repetitions for those that were there first."""
     vips = many()
     h, adding = opening_of(vips)
-    actions = open_gate(h, adding)
-    while do.AddAddresses in map(type, actions):
-        h.now += 0.1
-        h.node.step(told.TimerDue(), h.now)
-        actions = [*h.node.step(told.ActionDone(added_in(actions)), h.now)]
+    add_rest(h, open_gate(h, adding), every_s=0.1)
     rounds = 0
     for offset in ANNOUNCE_OFFSETS_S[1:]:
         found = h.node.step(told.TimerDue(), h.now + offset)
@@ -301,14 +317,11 @@ def test_all_of_many_addresses_are_announced_as_often_as_a_few_are() -> None:
 
 def test_called_off_switchover_forgets_none_of_many_addresses_that_are_on_the_devices() -> None:
     vips = many()
-    h, adding = opening_of(vips)
-    actions = open_gate(h, adding)
-    while do.AddAddresses in map(type, actions):
-        actions = [*h.node.step(told.ActionDone(added_in(actions)), h.now)]
+    h = holding(vips)
     h.node.step(told.SwitchoverRequested(None), h.now)
     assert h.role is Role.RELEASING
     h.now += FLUSH_S_MAX  # the flows do not drain
-    adding = added_in(h.node.step(told.TimerDue(), h.now))
+    assert added_in(h.node.step(told.TimerDue(), h.now)).vips
     actions = [
         *h.node.step(told.ConfigurationApplied(3, replace(CONFIGURATION, vips=vips[:5])), h.now)
     ]
@@ -318,18 +331,10 @@ def test_called_off_switchover_forgets_none_of_many_addresses_that_are_on_the_de
 
 def test_addresses_that_somebody_took_during_a_called_off_switchover_are_put_back() -> None:
     vips = many()
-    h, adding = opening_of(vips)
-    actions = open_gate(h, adding)
-    while do.AddAddresses in map(type, actions):
-        actions = [*h.node.step(told.ActionDone(added_in(actions)), h.now)]
+    h = holding(vips)
     h.node.step(told.SwitchoverRequested(None), h.now)
     h.node.step(told.RemovalObserved("public", vips[-1].addresses), h.now)
     h.now += FLUSH_S_MAX
     adding = added_in(h.node.step(told.TimerDue(), h.now))
-    added = [*adding.vips]
-    actions = open_gate(h, adding)
-    while do.AddAddresses in map(type, actions):
-        adding = added_in(actions)
-        added += adding.vips
-        actions = [*h.node.step(told.ActionDone(adding), h.now)]
-    assert tuple(added) == vips
+    rest = add_rest(h, open_gate(h, adding))
+    assert tuple(vip for each in (adding, *rest) for vip in each.vips) == vips
