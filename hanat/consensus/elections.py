@@ -104,13 +104,19 @@ class Elections(Promises):
             self._show_peers(visible=False)
 
     def step_down(self, *, stand: bool = False) -> None:
-        """Stop leading; the next term belongs to whoever is elected.
+        """Stop leading, and free the others of their promises: the gate is shut.
+
+        The next term belongs to whoever is elected.
 
         Args:
             stand: It may well be this node: it stands as soon as any other.
         """
         self.held_until = max(self.held_until, self.lease.until)
         self.lease.give_up(self.term)
+        self._make_room(stand=stand)
+
+    def _make_room(self, *, stand: bool = False) -> None:
+        """Stop leading; whoever promised this node something is bound as long as before."""
         if self.leading:
             if not stand:
                 self.candidacy.wait(self.clock() + STEPPED_DOWN_LEASES * self.profile.lease_s)
@@ -327,12 +333,13 @@ class Elections(Promises):
     def _fall_back(self, now: float) -> None:
         """Step down as leader if nobody answers its connections and another could lead.
 
-        Its beacons may pass, and its lease go on; but it commits nothing.
+        Its beacons may pass, and its lease go on; but it commits nothing. Its gate is still open,
+        and the kernel may refuse to shut it: nobody is freed of a promise.
         """
         since = now - FALLBACK_LEASES * self.profile.lease_s
         answering = 1 + sum(at >= since for _, at in self._answered.values())
         if self._led_since < since and answering < self.quorum and self.electable:
-            self.step_down()
+            self._make_room()
 
     def _ask_again(self, now: float) -> None:
         """Ask those that did not answer again; not at each message that arrives meanwhile."""

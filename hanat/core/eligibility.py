@@ -274,19 +274,13 @@ class Eligibility:
 
 
 class Damping:
-    """Keeps a node from giving up again and again for the same reason, or too early.
-
-    Attributes:
-        gave_up_as: The handicap with which it did last: what a holder lacks, or one that flushes
-            its flows, counts otherwise.
-    """
+    """Keeps a node from giving up again and again for the same reason, or too early."""
 
     def __init__(self) -> None:
         self._free_at: dict[Kind, float] = {}
         self._all_free_at = 0.0  # from when on for any reason
         self._outdone_at: float | None = None  # since when another node does better
         self._last: Kind | None = None
-        self.gave_up_as = 0
 
     def not_outdone(self) -> None:
         """Note that nobody does better."""
@@ -312,10 +306,10 @@ class Damping:
             settled_at = since + SETTLED_S  # the other may notice the same in a moment
         return max(self._free_at.get(kind, 0.0), self._all_free_at, settled_at)
 
-    def gave_up(self, kind: Kind, mine: int, now: float) -> None:
-        """Note that it does, for this reason, with this handicap."""
+    def gave_up(self, kind: Kind, now: float) -> None:
+        """Note that it does, for this reason."""
         self._free_at[kind] = now + DAMPED_S
-        self._last, self.gave_up_as = kind, mine
+        self._last = kind
 
     def stayed(self) -> None:
         """Note that it did not after all."""

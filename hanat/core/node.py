@@ -387,7 +387,7 @@ class Node(Tenure):
             return actions
         if self._lease_until <= now:
             return (*actions, *self._fence(now))
-        return (*actions, self._arm()) if action is self._adding else actions
+        return (*actions, *self._added(action, now)) if action is self._adding else actions
 
     def _not_transferred(self, now: float) -> tuple[Action, ...]:
         if self._finishing:

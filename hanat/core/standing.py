@@ -29,6 +29,9 @@ class Standing:
         refuses: It is not: this node cannot read or use it, or its kernel refused it.
     """
 
+    _ready = False  # the first addresses are there, and the gate was not opened yet
+    _captures = False  # the capture of flows was begun, and not ended
+
     def __init__(self, *, node_id: int, configuration: Configuration, now: float) -> None:
         self.node_id = node_id
         self._configuration, self._profile = configuration, configuration.profile
@@ -95,9 +98,9 @@ class Standing:
 
     @property
     def _hindrances(self) -> tuple[Hindrance, ...]:
-        # Its own kernel is where the flows are, also while a hand-over is called off.
-        holds = self.role is Role.ACTIVE or self._flushing or not self._cleared
-        return self._eligibility.hindrances(self._configuration.interfaces, holds=holds)
+        # The kernel of the node that captures is where the flows are.
+        interfaces = self._configuration.interfaces
+        return self._eligibility.hindrances(interfaces, holds=self._captures)
 
     def snapshot(self) -> NodeSnapshot:
         """Return an immutable copy of the state."""

@@ -24,7 +24,7 @@ from hanat.core.actions import (
     TransferLeadership,
     WithdrawGate,
 )
-from hanat.core.eligibility import Fitness, Kind, all_said, better, gravest, handicap
+from hanat.core.eligibility import Fitness, all_said, better, gravest, handicap
 from hanat.core.holding import FIRST_MAX, Holding
 from hanat.core.inputs import BarrierApplied, LeaderObserved, LeaseObserved
 from hanat.core.snapshot import Reason
@@ -94,6 +94,7 @@ class Tenure(Holding):
 
     def _retreat(self) -> tuple[Action, ...]:
         """Stop answering, then stop the capture, then give the addresses back."""
+        self._captures = False
         return (WithdrawGate(), StopCapture(), *self._clear())
 
     def _barrier_applied(self, item: BarrierApplied, now: float) -> tuple[Action, ...]:
@@ -110,6 +111,10 @@ class Tenure(Holding):
         """The flows are in the kernel, or were waited for long enough."""
         if term == self._term and self._flows_due is not None:
             self._flows_term, self._flows_due = term, None
+            if self._opening and not self._ready:
+                # Until the addresses are there it may take longer than a lease is waited for.
+                # Behind something that failed the addition has no outcome.
+                self._step_down_due = now + OPENING_S_MAX
         return self._open(now)
 
     def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
@@ -133,38 +138,71 @@ class Tenure(Holding):
         """Take the addresses if everything is in place; called whenever something changed."""
         if self.role is Role.FENCED and self._lease_until > now:
             self._enter(Role.TAKEOVER, Reason.LEASE_OBTAINED, now)
-        if self.role is not Role.TAKEOVER or self._opening:
+        if self.role is not Role.TAKEOVER or self._committed == 0:
             return ()
-        if self._flows_term != self._term or self._committed == 0:
+        if self._opening:
+            return self._open_gate(now)
+        if not self._settled:
+            if self.unsafe or better(handicap(self._hindrances), self._seen):
+                return ()  # that is decided when it is known what is committed
+        elif self.unsafe:
+            self._hand_on_later(now)
             return ()
-        if self.unsafe:
-            self._step_down_due = None
-            if self._hand_on_due is None:
-                self._hand_on_due = now + HAND_ON_LEASES * self._profile.lease_s
+        else:
+            self._hand_on_due = None
+            if actions := self._give_up(now):
+                return actions
+        return self._add_first(now)
+
+    def _add_first(self, now: float) -> tuple[Action, ...]:
+        """Have the first addresses added behind a gate that is shut."""
+        if not self._is_known or self._lease_until <= now:
+            if self._settled:
+                self._step_down_later(now)
             return ()
-        self._hand_on_due = None
-        if actions := self._give_up(now):
-            return actions
-        # What the newest revision says must be known, or addresses that it removed would answer.
-        known = self._revision >= self._committed and self._installed is not None
-        if not known or self._lease_until <= now:
-            self._step_down_later(now)
-            return ()
-        self._opening = True
-        # Until they are there it may take longer than a lease is waited for. Behind something
-        # that failed the addition has no outcome.
-        self._step_down_due = now + OPENING_S_MAX
+        self._opening, self._ready = True, False
+        if self._settled:
+            self._step_down_due = now + OPENING_S_MAX
         first = self._guarded()[:FIRST_MAX]
         # A hand-over that was called off took none away; somebody else may have.
         self._left = () if self._cleared else (*self._left, *self._held)
         self._held, self._cleared, self._coming = first, False, False
         self._adding = AddAddresses(first)
-        return (StartCapture(self._term), self._adding)
+        return (self._adding,)
+
+    def _hand_on_later(self, now: float) -> None:
+        """Elected, and unsafe: a node that is not may need the log first."""
+        self._step_down_due = None
+        if self._hand_on_due is None:
+            self._hand_on_due = now + HAND_ON_LEASES * self._profile.lease_s
+
+    @property
+    def _settled(self) -> bool:
+        """The flows of this term are in the kernel, or were waited for."""
+        return self._flows_term == self._term
+
+    @property
+    def _is_known(self) -> bool:
+        """What the newest revision says: else addresses that it removed would answer."""
+        return self._revision >= self._committed and self._installed is not None
+
+    def _open_gate(self, now: float) -> tuple[Action, ...]:
+        """Open the gate when the first addresses and the flows are in the kernel.
+
+        The addresses may come before the flows: until the gate is open they answer nobody.
+        """
+        if not self._ready or not self._settled or not self._is_known:
+            return ()
+        if self._lease_until <= now:
+            return self._fence(now)
+        self._ready, self._captures = False, True
+        return (StartCapture(self._term), self._arm())
 
     def _added(self, action: AddAddresses, now: float) -> tuple[Action, ...]:
-        """Open the gate when the first addresses are there; announce what a holder got anew."""
+        """Go on when the first addresses are there; announce what a holder got anew."""
         if action is self._adding and self._opening and self.role is Role.TAKEOVER:
-            return self._fence(now) if self._lease_until <= now else (self._arm(),)
+            self._ready = True
+            return self._open_gate(now)
         if self.role is not Role.ACTIVE:
             return ()
         return (*self._add_rest(now), *self._announce_some(action.vips))
@@ -204,14 +242,13 @@ class Tenure(Holding):
             self._release_due = self._gate_until
             return ()
         hindered = self._reason is Reason.HINDERED and not self.unsafe and not self._finishing
-        # What an elected node lacks does not count while it flushes, as if it held.
-        lacked = self._damping.gave_up_as & Kind.FLOWS.value
-        if hindered and self._none_better(handicap(self._hindrances) | lacked):
+        if hindered and self._none_better(handicap(self._hindrances)):
             self._damping.stayed()
             return self._stay(now)
         self._handing_over = True
         self._lease_until = self._armed_until = 0.0
         self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
+        self._captures = False
         return (StopCapture(), *self._clear(), TransferLeadership(self._release_to))
 
     def _release_overdue(self, now: float) -> tuple[Action, ...]:
@@ -279,9 +316,8 @@ class Tenure(Holding):
         holds = self.role is Role.ACTIVE or self._opening
         if self.unsafe and holds:
             return (*told, *self._release(Reason.UNSAFE, now, to=self._successors))
-        if holds:
-            return (*told, *self._give_up(now))
-        return (*told, *self._open(now))
+        given_up = self._give_up(now) if holds else ()
+        return (*told, *(given_up or self._open(now)))
 
     def _give_up(self, now: float) -> tuple[Action, ...]:
         """Give up if another node can do better, and it was not given up for that just now."""
@@ -298,7 +334,7 @@ class Tenure(Holding):
         if now < free_at:
             self._weigh_due = free_at
             return ()
-        self._damping.gave_up(kind, mine, now)
+        self._damping.gave_up(kind, now)
         return self._release(Reason.HINDERED, now, to=tuple(other.node_id for other in others))
 
     def _none_better(self, mine: int) -> bool:

@@ -36,7 +36,7 @@ def test_gate_is_armed_after_the_last_address() -> None:
     h.now = 0.08
     assert h.lease(until=0.15) == []  # renewed meanwhile
     assert h.waits
-    assert h.tell(told.ActionDone(adding))[0] == do.ArmGate(0.15, 0.15 + PROFILE.grace_s)
+    assert h.tell(told.ActionDone(adding))[1] == do.ArmGate(0.15, 0.15 + PROFILE.grace_s)
     assert h.role is Role.ACTIVE
 
 
@@ -72,7 +72,7 @@ def test_address_that_a_revision_removes_while_it_is_added_goes_before_its_gate_
 def test_address_that_a_revision_adds_while_others_are_added_comes_after_its_gate() -> None:
     h, adding = opening()
     h.tell(told.ConfigurationApplied(2, MORE))  # its gate is installed at once
-    assert h.tell(told.ActionDone(adding))[1:] == [
+    assert h.tell(told.ActionDone(adding))[2:] == [
         do.AddAddresses((EXTRA,)), do.Announce(VIPS, until=0.09), do.ProposeHolder(1),
         do.Announce((EXTRA,), until=0.09),
     ]  # fmt: skip
@@ -166,7 +166,7 @@ def test_opening_that_takes_longer_than_a_lease_is_waited_for_is_not_given_up() 
     while h.node.deadline is not None and h.node.deadline < OPENING_S_MAX:
         h.now = h.node.deadline
         assert do.StepDown() not in h.tell(told.TimerDue())
-    assert h.tell(told.ActionDone(adding))[0] == do.ArmGate(60.0, 60.0 + PROFILE.grace_s)
+    assert h.tell(told.ActionDone(adding))[1] == do.ArmGate(60.0, 60.0 + PROFILE.grace_s)
     assert h.role is Role.ACTIVE
 
 
@@ -196,7 +196,7 @@ def announced_in(actions: Iterable[do.Action]) -> set[FloatingAddress]:
 
 
 def open_gate(h: Harness, adding: do.AddAddresses) -> list[do.Action]:
-    (arm,) = h.node.step(told.ActionDone(adding), h.now)
+    (_, arm) = h.node.step(told.ActionDone(adding), h.now)
     return [*h.node.step(told.ActionDone(arm), h.now)]
 
 

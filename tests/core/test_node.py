@@ -34,9 +34,9 @@ def test_start_shuts_the_gate_and_removes_what_a_predecessor_left() -> None:
 def test_elected_node_opens_only_after_its_barrier() -> None:
     h = Harness()
     assert h.elect() == [do.ProposeBarrier(1)]
-    assert h.lease(until=0.09) == []
+    assert h.lease(until=0.09) == [do.AddAddresses(VIPS)]  # behind a gate that is shut
     assert h.waits
-    assert do.AddAddresses(VIPS) in h.tell(told.BarrierApplied(1))
+    assert do.StartCapture(1) in h.tell(told.BarrierApplied(1))
     assert h.role is Role.ACTIVE
 
 
@@ -52,8 +52,8 @@ def test_takeover_installs_state_first_and_announces_last() -> None:
     h.elect()
     h.tell(told.BarrierApplied(1))
     assert h.lease(until=0.09) == [
-        do.StartCapture(1),
         do.AddAddresses(VIPS),
+        do.StartCapture(1),
         do.ArmGate(0.09, 0.09 + PROFILE.grace_s),
         do.Announce(VIPS, until=0.09),
         do.ProposeHolder(1),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hanat.core import actions as do
 from hanat.core import inputs as told
+from hanat.core.eligibility import kinds_of
 from hanat.core.status import Role
-from tests.core.test_node import ME, PEER, PROFILE, VIPS, Harness
+from hanat.core.tenure import PATIENCE_LEASES
+from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
 
 def test_elected_node_opens_only_with_its_flows() -> None:
@@ -17,8 +21,63 @@ def test_elected_node_opens_only_with_its_flows() -> None:
     assert h.tell(told.BarrierApplied(1)) == [do.SettleFlows(1)]
     assert h.waits
     assert h.tell(told.FlowsSettled(0)) == []
-    assert do.AddAddresses(VIPS) in h.tell(told.FlowsSettled(1))
+    arm = do.ArmGate(0.09, 0.09 + PROFILE.grace_s)
+    assert h.tell(told.FlowsSettled(1))[:2] == [do.StartCapture(1), arm]
     assert h.role is Role.ACTIVE
+
+
+def test_addresses_come_while_the_flows_do_and_the_gate_after_both() -> None:
+    h = Harness(settles=False)
+    h.elect()
+    (adding,) = h.node.step(told.LeaseObserved(1, 0.09), h.now)
+    assert adding == do.AddAddresses(VIPS)
+    h.tell(told.BarrierApplied(1))
+    assert h.tell(told.FlowsSettled(1)) == []
+    assert do.StartCapture(1) in h.tell(told.ActionDone(adding))
+    assert h.role is Role.ACTIVE
+
+
+def test_node_whose_barrier_is_not_committed_makes_room_although_its_addresses_are_there() -> None:
+    h = Harness()
+    h.elect()
+    h.lease(until=60.0)
+    h.now = PATIENCE_LEASES * PROFILE.lease_s
+    assert do.StepDown() in h.tell(told.TimerDue())
+
+
+def test_revision_that_the_barrier_brings_is_known_before_the_gate_opens() -> None:
+    h = Harness()
+    h.elect()
+    h.lease(until=0.09)
+    h.tell(told.ConfigurationCommitted(2))  # is still being read
+    h.tell(told.BarrierApplied(1))
+    assert h.waits
+    less = replace(CONFIGURATION, vips=VIPS[:1])
+    actions = h.tell(told.ConfigurationApplied(2, less))
+    assert actions[0] == do.RemoveAddresses(VIPS[1:])
+    assert [*map(type, actions)].index(do.ArmGate) > 0
+    assert h.role is Role.ACTIVE
+
+
+def test_elected_node_that_lacks_flows_says_so_while_its_addresses_come() -> None:
+    h = Harness(settles=False)
+    h.tell(told.FlowsObserved(complete=False))
+    h.elect()
+    assert do.AddAddresses(VIPS) in h.lease(until=0.09)
+    assert "lacks flows" in kinds_of(h.node.snapshot().handicap)
+    h.tell(told.BarrierApplied(1))
+    h.tell(told.FlowsSettled(1))
+    assert "lacks flows" not in kinds_of(h.node.snapshot().handicap)
+
+
+def test_lease_that_ended_while_the_flows_came_opens_nothing() -> None:
+    h = Harness(settles=False)
+    h.elect()
+    h.lease(until=0.09)
+    h.tell(told.BarrierApplied(1))
+    h.now = 0.09
+    assert do.RemoveAddresses(VIPS) in h.tell(told.FlowsSettled(1))
+    assert h.role is Role.FENCED
 
 
 def test_elected_node_waits_for_its_flows_no_longer_than_a_lease() -> None:
@@ -28,7 +87,7 @@ def test_elected_node_waits_for_its_flows_no_longer_than_a_lease() -> None:
     h.lease(until=1.0)
     assert h.node.deadline == pytest.approx(PROFILE.lease_s)
     h.now = PROFILE.lease_s
-    assert do.AddAddresses(VIPS) in h.tell(told.TimerDue())
+    assert do.StartCapture(1) in h.tell(told.TimerDue())
     assert h.role is Role.ACTIVE
     assert h.tell(told.FlowsSettled(1)) == []
 

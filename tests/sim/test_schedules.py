@@ -70,7 +70,7 @@ def test_no_storm_of_elections_when_no_node_may_hold(seed: int) -> None:
 
 
 @pytest.mark.parametrize("withdraw_s", [None, 0.02, 0.3], ids=["refused", "late", "very late"])
-@pytest.mark.parametrize("why", ["carrier", "switchover", "crash"])
+@pytest.mark.parametrize("why", ["carrier", "switchover", "crash", "connections"])
 def test_holder_whose_gate_does_not_shut_is_followed_when_its_right_has_ended(
     why: str, withdraw_s: float | None
 ) -> None:
@@ -82,6 +82,10 @@ def test_holder_whose_gate_does_not_shut_is_followed_when_its_right_has_ended(
             world.on(process, process.feed, told.CarrierObserved("public", carrier=False))
         case "switchover":
             world.on(process, process.feed, told.SwitchoverRequested(None))
+        case "connections":  # beacons pass, so the lease goes on
+            for peer in set(world.node_ids) - {holder}:
+                world.stick(peer, holder)
+                world.stick(holder, peer)
         case _:
             process.crash(noticed_s=0.001)
     world.run(3.0)
