@@ -179,10 +179,13 @@ def parse_profile(value: object) -> Profile:
     return PROFILES[text]
 
 
+RENDERED = (Scheduler.RR, Scheduler.WRR, Scheduler.SH)  # that the ruleset knows
+
+
 def parse_scheduler(value: object) -> Scheduler:
     """Return the scheduler of that name."""
     text = parse_text(value)
-    known = [scheduler.value for scheduler in Scheduler]
+    known = [scheduler.value for scheduler in RENDERED]
     if text not in known:
         raise ValueError(f"{show(text)} is not a scheduler; they are {', '.join(known)}")
     return Scheduler(text)

@@ -19,17 +19,36 @@ from ipaddress import (
     IPv6Network,
 )
 
+from hanat.core.checks import ServiceCheck, Target, target_of
+
 Address = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 
 
 class Scheduler(Enum):
-    """How a new connection finds its real server."""
+    """How a new connection finds its server; names as of ipvsadm(8), and ``random``."""
 
-    RR = "rr"  # each in turn, weights ignored
-    WRR = "wrr"  # in turn, by weight
-    SH = "sh"  # by a hash of the client's address, by weight
+    RR = "rr"
+    WRR = "wrr"
+    RANDOM = "random"
+    SH = "sh"
+    MH = "mh"
+    LC = "lc"
+    WLC = "wlc"
+    SED = "sed"
+    NQ = "nq"
+    FO = "fo"
+
+    @property
+    def by_counts(self) -> bool:
+        """Whether the slots follow the connection counts."""
+        return self in {Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ}
+
+    @property
+    def by_source(self) -> bool:
+        """Whether a client is to come back to the same server."""
+        return self in {Scheduler.SH, Scheduler.MH}
 
 
 class Protocol(Enum):
@@ -44,6 +63,21 @@ class Forward(Enum):
 
     SERVICES = "services"  # to the servers of services, and what is masqueraded
     OPEN = "open"  # everything that this machine has a route for
+
+
+class OnServerDown(Enum):
+    """What becomes of the connections of a server that is down, in maintenance or removed."""
+
+    KEEP = "keep"
+    EXPIRE = "expire"  # their entries are deleted: the next packet gets another server
+    RESET = "reset"  # both ends get a RST at their next packet
+
+
+class Unavailable(Enum):
+    """What a client meets if no server can take it, and there is no sorry server."""
+
+    REJECT = "reject"  # a reset, or ICMP port unreachable
+    DROP = "drop"
 
 
 PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
@@ -139,12 +173,42 @@ class RealServer:
     Attributes:
         port: None keeps the port the client asked for.
         weight: 0 takes the server out of rotation, established flows go on.
+        tier: Of scheduler ``fo``; 0 is the best.
     """
 
     name: str
     address: Address
     port: int | None
     weight: int
+    tier: int = 0
+
+    @property
+    def place(self) -> str:
+        """Address and port; at another place, the same name is another machine."""
+        address = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return address if self.port is None else f"{address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sorry:
+    """Where clients go when no server can take them."""
+
+    address: Address
+    port: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """A client, or all of one network, goes to the server it was at.
+
+    Attributes:
+        timeout_s: For so long after its last new connection.
+        netmask: Prefix length of what counts as one client, IPv4; `netmask6` likewise.
+    """
+
+    timeout_s: float
+    netmask: int = 32
+    netmask6: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +217,13 @@ class VirtualService:
 
     Attributes:
         sources: Logical interfaces by which clients may come; empty: that of the vip alone.
+        checks: All must hold for a server; none: it is always up.
+        min_healthy_percent: With fewer healthy servers all are used; 0: never.
+        on_server_down: None: `reset` for TCP, `expire` for UDP.
+        sorry: At most one per family.
+        slow_start_s: In which a server that comes back grows to its whole weight; 0: at once.
+        hash_port: Schedulers ``sh`` and ``mh`` hash the client's port, too.
+        ops: UDP: each datagram by itself, without a flow.
     """
 
     name: str
@@ -161,6 +232,23 @@ class VirtualService:
     servers: tuple[RealServer, ...]
     replicate: Replicate = Replicate()
     sources: tuple[str, ...] = ()
+    checks: tuple[ServiceCheck, ...] = ()
+    min_healthy_percent: int = 0
+    on_server_down: OnServerDown | None = None
+    sorry: tuple[Sorry, ...] = ()
+    unavailable: Unavailable = Unavailable.REJECT
+    slow_start_s: float = 0.0
+    persistence: Persistence | None = None
+    hash_port: bool = False
+    ops: bool = False
+
+    def targets_of(self, server: RealServer) -> tuple[Target, ...]:
+        """Return what is probed to know whether one of its servers is up, one per check."""
+        port = self.listens[0].first_port if server.port is None else server.port
+        return tuple(
+            target_of(c, service=self.name, server=server.name, address=server.address, port=port)
+            for c in self.checks
+        )
 
 
 @dataclass(frozen=True, slots=True)

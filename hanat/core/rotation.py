@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from hanat.core.configuration import OnServerDown
 from hanat.core.probing import Operational
 from hanat.core.server_facts import (
     Administrative,
@@ -28,7 +29,6 @@ from hanat.core.server_facts import (
     CheckedServer,
     CheckedService,
     Mode,
-    OnServerDown,
     ServerId,
     ServerStatus,
     judge,

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from hanat.core.configuration import Protocol
+from hanat.core.configuration import Protocol, Scheduler
 from hanat.core.hash_tables import maglev, rendezvous
 from hanat.core.shares import (
     SLOTS_MAX,
@@ -45,31 +45,6 @@ SLOW_START_STEPS = (100 - SLOW_START_PERCENT) // SLOW_START_STEP_PERCENT
 SLOW_START_STEP_MS_MIN = 1_000
 
 
-class Scheduling(Enum):
-    """How a new connection finds its server; names as of ipvsadm(8), and ``random``."""
-
-    RR = "rr"
-    WRR = "wrr"
-    RANDOM = "random"
-    SH = "sh"
-    MH = "mh"
-    LC = "lc"
-    WLC = "wlc"
-    SED = "sed"
-    NQ = "nq"
-    FO = "fo"
-
-    @property
-    def by_counts(self) -> bool:
-        """Whether the slots follow the connection counts."""
-        return self in {Scheduling.LC, Scheduling.WLC, Scheduling.SED, Scheduling.NQ}
-
-    @property
-    def by_source(self) -> bool:
-        """Whether a client is to come back to the same server."""
-        return self in {Scheduling.SH, Scheduling.MH}
-
-
 class Key(Enum):
     """What of its first packet decides about a connection's slot."""
 
@@ -80,7 +55,7 @@ class Key(Enum):
 
 
 def key_of(
-    scheduling: Scheduling,
+    scheduler: Scheduler,
     protocol: Protocol,
     *,
     source_port: bool = False,
@@ -92,12 +67,12 @@ def key_of(
     the flow. Its shares are then as even as the clients' ports are mixed.
 
     Args:
-        scheduling: Of the service.
+        scheduler: Of the service.
         protocol: Of what it listens on.
         source_port: sh and mh hash the port, too: IPVS's ``sh-port`` and ``mh-port``.
         in_turn: UDP, too, takes each first packet for itself: services of single datagrams.
     """
-    if scheduling.by_source:
+    if scheduler.by_source:
         return Key.SOURCE_PORT if source_port else Key.SOURCE
     return Key.FLOW if protocol is Protocol.UDP and not in_turn else Key.NONE
 
@@ -134,45 +109,45 @@ def best_tier(servers: Iterable[InRotation]) -> tuple[InRotation, ...]:
     return tuple(server for server in able if server.tier == best)
 
 
-def weights_of(scheduling: Scheduling, servers: Iterable[InRotation]) -> dict[str, int]:
+def weights_of(scheduler: Scheduler, servers: Iterable[InRotation]) -> dict[str, int]:
     """Return what each server counts, by name: its weight in hundredths, with slow start.
 
     Servers that get nothing are left out: of weight 0, with fo also those of other tiers. rr and
     lc ignore weights, but not slow start.
     """
     found = [server for server in servers if server.weight]
-    if scheduling is Scheduling.FO:
+    if scheduler is Scheduler.FO:
         found = list(best_tier(found))
-    alike = scheduling in {Scheduling.RR, Scheduling.LC}
+    alike = scheduler in {Scheduler.RR, Scheduler.LC}
     weights = {s.name: (1 if alike else s.weight) * s.percent for s in found}
     assert len(weights) == len(found), "two servers have one name"
     return weights
 
 
-def slots(scheduling: Scheduling, servers: Iterable[InRotation]) -> Slots:
+def slots(scheduler: Scheduler, servers: Iterable[InRotation]) -> Slots:
     """Return the table of a service, at most 4,093 slots; empty if no server has a weight.
 
     Schedulers by counts have the table of servers without connections; see `level`. With `random`
     a server's slots are side by side: a range instead of elements.
     """
-    weights = weights_of(scheduling, servers)
+    weights = weights_of(scheduler, servers)
     if not weights:
         return ()
-    match scheduling:
-        case Scheduling.RR | Scheduling.WRR | Scheduling.FO:
+    match scheduler:
+        case Scheduler.RR | Scheduler.WRR | Scheduler.FO:
             return interleaved(fit(weights, SLOTS_MAX))
-        case Scheduling.RANDOM:
+        case Scheduler.RANDOM:
             return in_a_row(fit(weights, SLOTS_MAX))
-        case Scheduling.SH:
+        case Scheduler.SH:
             return rendezvous(weights)
-        case Scheduling.MH:
+        case Scheduler.MH:
             return maglev(weights)
-        case Scheduling.LC | Scheduling.WLC | Scheduling.SED | Scheduling.NQ:
-            return interleaved(wanted(scheduling, weights, {}, arriving=0))
+        case Scheduler.LC | Scheduler.WLC | Scheduler.SED | Scheduler.NQ:
+            return interleaved(wanted(scheduler, weights, {}, arriving=0))
 
 
 def wanted(
-    scheduling: Scheduling, weights: Mapping[str, int], counts: Mapping[str, int], *, arriving: int
+    scheduler: Scheduler, weights: Mapping[str, int], counts: Mapping[str, int], *, arriving: int
 ) -> dict[str, int]:
     """Return how many slots each server is to have, by its connections.
 
@@ -182,23 +157,23 @@ def wanted(
     rule, and how far it is from IPVS's, is in `shares.levelling`.
 
     Args:
-        scheduling: One by counts.
+        scheduler: One by counts.
         weights: From `weights_of`; not empty.
         counts: Connections of each server now.
         arriving: New connections expected until the next time; 0 if not known.
     """
-    assert scheduling.by_counts, scheduling
+    assert scheduler.by_counts, scheduler
     return levelling(
         weights,
         counts,
         arriving=arriving,
-        ahead=int(scheduling in {Scheduling.SED, Scheduling.NQ}),
-        idle_first=scheduling is Scheduling.NQ,
+        ahead=int(scheduler in {Scheduler.SED, Scheduler.NQ}),
+        idle_first=scheduler is Scheduler.NQ,
     )
 
 
 def level(
-    scheduling: Scheduling,
+    scheduler: Scheduler,
     servers: Iterable[InRotation],
     counts: Mapping[str, int],
     before: Slots,
@@ -209,10 +184,10 @@ def level(
 
     `wanted` and `shares.rewritten` in one; `shares.moved` says which elements to write.
     """
-    weights = weights_of(scheduling, servers)
+    weights = weights_of(scheduler, servers)
     if not weights:
         return ()
-    return rewritten(before, wanted(scheduling, weights, counts, arriving=arriving))
+    return rewritten(before, wanted(scheduler, weights, counts, arriving=arriving))
 
 
 class SlowStart(NamedTuple):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
-from hanat.core.configuration import Protocol
+from hanat.core.configuration import OnServerDown, Protocol
 from hanat.core.probing import Operational
 from hanat.core.verdicts import NO_VERDICT, Verdict
 
@@ -29,14 +29,6 @@ class Mode(Enum):
     READY = "ready"
     DRAIN = "drain"
     MAINT = "maint"
-
-
-class OnServerDown(Enum):
-    """What becomes of the connections of a server that is down, in maintenance or removed."""
-
-    KEEP = "keep"
-    EXPIRE = "expire"  # their entries are deleted: the next packet gets another server
-    RESET = "reset"  # both ends get a RST at their next packet
 
 
 def default_policy(protocol: Protocol) -> OnServerDown:

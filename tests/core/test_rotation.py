@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.core.configuration import Protocol
+from hanat.core.configuration import OnServerDown, Protocol
 from hanat.core.probing import Operational
 from hanat.core.rotation import (
     ConnectionsEnd,
@@ -27,7 +27,6 @@ from hanat.core.server_facts import (
     CheckedServer,
     CheckedService,
     Mode,
-    OnServerDown,
     ServerId,
     default_policy,
     scaled,

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanat.core.configuration import Protocol
+from hanat.core.configuration import Protocol, Scheduler
 from hanat.core.schedulers import (
     InRotation,
     Key,
-    Scheduling,
     SlowStart,
     best_tier,
     key_of,
@@ -36,18 +35,18 @@ SERVERS = st.lists(
     unique_by=lambda server: server.name,
     max_size=8,
 )
-BY_COUNTS = [Scheduling.LC, Scheduling.WLC, Scheduling.SED, Scheduling.NQ]
+BY_COUNTS = [Scheduler.LC, Scheduler.WLC, Scheduler.SED, Scheduler.NQ]
 
 
 def pool(*weights: int) -> list[InRotation]:
     return [InRotation(f"web{i}", weight) for i, weight in enumerate(weights, 1)]
 
 
-@pytest.mark.parametrize("scheduling", Scheduling)
+@pytest.mark.parametrize("scheduling", Scheduler)
 @settings(max_examples=25)
 @given(servers=SERVERS, data=st.data())
 def test_slots_are_bounded_the_same_in_any_order_and_nobody_s_without_weight(
-    scheduling: Scheduling, servers: list[InRotation], data: st.DataObject
+    scheduling: Scheduler, servers: list[InRotation], data: st.DataObject
 ) -> None:
     table = slots(scheduling, servers)
     assert table == slots(scheduling, data.draw(st.permutations(servers)))
@@ -57,19 +56,19 @@ def test_slots_are_bounded_the_same_in_any_order_and_nobody_s_without_weight(
 
 
 def test_rr_ignores_weights_and_wrr_interleaves_them() -> None:
-    assert slots(Scheduling.RR, pool(5, 1, 0, 9)) == ("web1", "web2", "web4")
+    assert slots(Scheduler.RR, pool(5, 1, 0, 9)) == ("web1", "web2", "web4")
     one, two, three = "web1", "web2", "web3"
-    assert slots(Scheduling.WRR, pool(50, 10, 10)) == (one, one, two, one, three, one, one)
+    assert slots(Scheduler.WRR, pool(50, 10, 10)) == (one, one, two, one, three, one, one)
 
 
 def test_random_has_a_range_of_slots_for_each_server() -> None:
-    assert slots(Scheduling.RANDOM, pool(30, 10, 20)) == (
+    assert slots(Scheduler.RANDOM, pool(30, 10, 20)) == (
         *("web1",) * 3, "web2", *("web3",) * 2,
     )  # fmt: skip
 
 
 def test_large_weights_without_anything_in_common_are_scaled_down() -> None:
-    for scheduling in (Scheduling.WRR, Scheduling.RANDOM):
+    for scheduling in (Scheduler.WRR, Scheduler.RANDOM):
         table = slots(scheduling, pool(65_535, 65_534, 1))
         assert len(table) == SLOTS_MAX == 4_093
         assert Counter(table) == {"web1": 2_046, "web2": 2_046, "web3": 1}
@@ -77,18 +76,18 @@ def test_large_weights_without_anything_in_common_are_scaled_down() -> None:
 
 def test_slow_start_counts_where_weights_do_not() -> None:
     servers = [InRotation("new", percent=10), InRotation("old", weight=7)]
-    for scheduling in (Scheduling.RR, Scheduling.LC):
+    for scheduling in (Scheduler.RR, Scheduler.LC):
         assert weights_of(scheduling, servers) == {"new": 10, "old": 100}
-    assert Counter(slots(Scheduling.RR, servers)) == {"new": 1, "old": 10}
+    assert Counter(slots(Scheduler.RR, servers)) == {"new": 1, "old": 10}
 
 
 def test_slow_start_brings_clients_of_sh_back_bit_by_bit_and_moves_no_others() -> None:
     rest = pool(10, 10, 10)
-    full = slots(Scheduling.SH, [*rest, InRotation("late", 10)])
-    without = slots(Scheduling.SH, rest)
+    full = slots(Scheduler.SH, [*rest, InRotation("late", 10)])
+    without = slots(Scheduler.SH, rest)
     had = 0
     for percent in (10, 55, 100):
-        table = slots(Scheduling.SH, [*rest, InRotation("late", 10, percent)])
+        table = slots(Scheduler.SH, [*rest, InRotation("late", 10, percent)])
         assert set(moved(without, table).values()) == {"late"}
         assert {s for s, n in enumerate(table) if n == "late"} <= set(moved(without, full))
         assert table.count("late") > had
@@ -97,7 +96,7 @@ def test_slow_start_brings_clients_of_sh_back_bit_by_bit_and_moves_no_others() -
 
 def test_two_servers_of_one_name_are_refused() -> None:
     with pytest.raises(AssertionError, match="one name"):
-        slots(Scheduling.RR, [InRotation("a"), InRotation("a", 2)])
+        slots(Scheduler.RR, [InRotation("a"), InRotation("a", 2)])
 
 
 # ------------------------------------------------------------------------ fo
@@ -107,9 +106,9 @@ def test_only_the_best_tier_with_a_server_in_rotation_gets_clients() -> None:
     first = [InRotation("a", 2, tier=0), InRotation("b", 1, tier=0)]
     second = [InRotation("c", 1, tier=1), InRotation("d", 1, tier=1)]
     third = [InRotation("e", 1, tier=5)]
-    assert Counter(slots(Scheduling.FO, [*third, *second, *first])) == {"a": 2, "b": 1}
-    assert slots(Scheduling.FO, [*third, *second]) == ("c", "d")
-    assert slots(Scheduling.FO, third) == ("e",)
+    assert Counter(slots(Scheduler.FO, [*third, *second, *first])) == {"a": 2, "b": 1}
+    assert slots(Scheduler.FO, [*third, *second]) == ("c", "d")
+    assert slots(Scheduler.FO, third) == ("e",)
 
 
 def test_a_tier_of_servers_without_weight_is_passed_over() -> None:
@@ -120,27 +119,27 @@ def test_a_tier_of_servers_without_weight_is_passed_over() -> None:
 
 def test_tiers_are_of_fo_only() -> None:
     servers = [InRotation("a", tier=0), InRotation("b", tier=1)]
-    assert slots(Scheduling.RR, servers) == ("a", "b")
+    assert slots(Scheduler.RR, servers) == ("a", "b")
 
 
 # ------------------------------------------------------------------------ by counts
 
 
 def test_each_rule_looks_at_what_ipvsadm_says() -> None:
-    weights = weights_of(Scheduling.WLC, [InRotation("fast", 3), InRotation("slow", 1)])
-    alike = weights_of(Scheduling.LC, [InRotation("fast", 3), InRotation("slow", 1)])
+    weights = weights_of(Scheduler.WLC, [InRotation("fast", 3), InRotation("slow", 1)])
+    alike = weights_of(Scheduler.LC, [InRotation("fast", 3), InRotation("slow", 1)])
     counts = {"fast": 3, "slow": 1}
-    assert wanted(Scheduling.LC, alike, counts, arriving=2) == {"fast": 96, "slow": 160}
-    assert wanted(Scheduling.WLC, weights, counts, arriving=2) == {"fast": 192, "slow": 64}
-    assert wanted(Scheduling.SED, weights, counts, arriving=2) == {"fast": 208, "slow": 48}
+    assert wanted(Scheduler.LC, alike, counts, arriving=2) == {"fast": 96, "slow": 160}
+    assert wanted(Scheduler.WLC, weights, counts, arriving=2) == {"fast": 192, "slow": 64}
+    assert wanted(Scheduler.SED, weights, counts, arriving=2) == {"fast": 208, "slow": 48}
     idle = {"fast": 30, "slow": 0}
     few = {"fast": 10_000, "slow": 100}
-    assert "slow" in wanted(Scheduling.NQ, few, idle, arriving=2)
-    assert "slow" not in wanted(Scheduling.SED, few, idle, arriving=2)
+    assert "slow" in wanted(Scheduler.NQ, few, idle, arriving=2)
+    assert "slow" not in wanted(Scheduler.SED, few, idle, arriving=2)
 
 
 @pytest.mark.parametrize("scheduling", BY_COUNTS)
-def test_levelled_slots_prefer_the_server_that_has_fewer(scheduling: Scheduling) -> None:
+def test_levelled_slots_prefer_the_server_that_has_fewer(scheduling: Scheduler) -> None:
     before = slots(scheduling, pool(1, 1, 1))
     after = level(
         scheduling, pool(1, 1, 1), {"web1": 50, "web2": 100, "web3": 100}, before, arriving=100
@@ -152,24 +151,24 @@ def test_levelled_slots_prefer_the_server_that_has_fewer(scheduling: Scheduling)
 
 
 def test_a_server_that_left_rotation_has_no_slots_and_all_slots_are_of_somebody() -> None:
-    before = slots(Scheduling.WLC, pool(1, 1, 1))
-    after = level(Scheduling.WLC, pool(1, 0, 1), {"web2": 5}, before, arriving=10)
+    before = slots(Scheduler.WLC, pool(1, 1, 1))
+    after = level(Scheduler.WLC, pool(1, 0, 1), {"web2": 5}, before, arriving=10)
     assert Counter(after) == {"web1": 128, "web3": 128}
-    assert level(Scheduling.WLC, pool(0, 0), {}, before, arriving=10) == ()
+    assert level(Scheduler.WLC, pool(0, 0), {}, before, arriving=10) == ()
 
 
 def test_a_scheduler_that_does_not_look_at_counts_is_refused() -> None:
-    assert [s for s in Scheduling if s.by_counts] == BY_COUNTS
+    assert [s for s in Scheduler if s.by_counts] == BY_COUNTS
     with pytest.raises(AssertionError):
-        wanted(Scheduling.WRR, {"a": 1}, {}, arriving=0)
+        wanted(Scheduler.WRR, {"a": 1}, {}, arriving=0)
 
 
 # ------------------------------------------------------------------------ key
 
 
-@pytest.mark.parametrize("scheduling", Scheduling)
-def test_udp_goes_by_the_flow_unless_told_otherwise(scheduling: Scheduling) -> None:
-    if scheduling in {Scheduling.SH, Scheduling.MH}:
+@pytest.mark.parametrize("scheduling", Scheduler)
+def test_udp_goes_by_the_flow_unless_told_otherwise(scheduling: Scheduler) -> None:
+    if scheduling in {Scheduler.SH, Scheduler.MH}:
         for protocol in Protocol:
             assert key_of(scheduling, protocol) is Key.SOURCE
             assert key_of(scheduling, protocol, source_port=True) is Key.SOURCE_PORT
