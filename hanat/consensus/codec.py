@@ -29,6 +29,7 @@ METHOD_ID = 0  # the state machine has one replicated method
 NO_OP = b"\x01"
 REGULAR = b"\x00"
 ENTRIES_MAX = 4096
+CONTENT_BYTES_MAX = 256 * 1024
 
 _APPEND = Struct("!QQQQQQI")
 _ENTRY = Struct("!QBI")
@@ -203,6 +204,21 @@ def _unpack_event(data: bytes) -> Message:
     return {"origin": origin, "serial": serial, "event": event}
 
 
+def _content(field: str) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
+    """Return the layout of a message that is opaque here, and bounded."""
+
+    def pack(message: Message) -> bytes:
+        content: bytes = message[field]
+        return content
+
+    def unpack(data: bytes) -> Message:
+        if len(data) > CONTENT_BYTES_MAX:
+            raise ValueError(f"{field} of {len(data)} bytes, at most {CONTENT_BYTES_MAX}")
+        return {field: data}
+
+    return pack, unpack
+
+
 def _one(field: str) -> tuple[Callable[[Message], bytes], Callable[[bytes], Message]]:
     """Return the layout of a message with one number."""
 
@@ -230,5 +246,7 @@ _KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Messa
     "snapshot": (10, _pack_piece, _unpack_piece),
     "snapshot_ack": (11, _pack_piece_ack, _unpack_piece_ack),
     "event": (12, _pack_event, _unpack_event),
+    "records": (13, *_content("records")),  # of servers, to be proposed (`core.server_records`)
+    "views": (14, *_content("views")),  # how the sender sees servers (`core.views`)
 }
 _CODES = {code: (kind, unpack) for kind, (code, _, unpack) in _KINDS.items()}

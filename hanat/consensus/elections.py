@@ -16,7 +16,7 @@ Source: Ongaro, "Consensus: Bridging Theory and Practice", 2014, sections 3.10
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from random import Random  # noqa: TID251 - as a type: the source is a parameter
 from typing import TYPE_CHECKING
@@ -87,6 +87,11 @@ class Elections(Promises):
     def connected(self) -> Collection[int]:
         """Peers with a connection."""
         return self._connections.keys()
+
+    @property
+    def connections(self) -> Mapping[int, int]:
+        """Peers with a connection, and its number: another one is a new connection."""
+        return self._connections
 
     def _settle(self) -> None:
         """After anything that may have changed the role."""

@@ -113,6 +113,9 @@ class Guard(Elections):
         self._held: tuple[int, Message] | None = None  # an acknowledgement that waits, to whom
         self._answered_at = 0.0  # when this node last told a leader what it has
         self.on_event: Callable[[Message], None] = lambda _: None  # told by a peer, for the log
+        # Of servers, from a peer: what it wants proposed, and how it sees them.
+        self.on_records: Callable[[int, bytes], None] = lambda _peer, _records: None
+        self.on_views: Callable[[int, bytes], None] = lambda _peer, _views: None
 
     def bind(self, raft: RaftView, wire: Wire) -> None:
         """Connect the guard to the library's object and to what carries messages."""
@@ -304,6 +307,10 @@ class Guard(Elections):
                 self.transfers.receive(node.id, message)
             case "event":
                 self.on_event(message)
+            case "records":
+                self.on_records(node.id, message["records"])
+            case "views":
+                self.on_views(node.id, message["views"])
             case _:
                 raise WireError(f"message type {message['type']!r} is not for a node")
 

@@ -17,15 +17,20 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
 from hanat.core.history import EVENT_BYTES_MAX, EVENTS_MAX
+from hanat.core.server_records import KEY_BYTES_MAX, VALUE_BYTES_MAX, Record
 
-_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT = 1, 2, 3, 4, 5
+_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS = 1, 2, 3, 4, 5, 6
+# A verdict of each of 10,000 servers, what operators made of it, its weight, and some to spare.
+RECORDS_MAX = 50_000
 _TERM_NODE = Struct("!QI")
 _REVISION = Struct("!Q")
 _TERM_ORIGIN = Struct("!QQ")
 _STATE = Struct("<QIQQQ")  # see State.freeze
 _ORIGIN_SERIAL = Struct("!QI")
 _EVENT_SIZE = Struct("!H")
-_CORE, _EVENTS = b"core", b"events"
+_TERM = Struct("!Q")
+_KEY_VALUE = Struct("!BH")
+_CORE, _EVENTS, _SERVERS = b"core", b"events", b"servers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,20 @@ class Happened:
     event: bytes
 
 
-Command = Barrier | Holder | NewConfiguration | Flows | Happened
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What became known of servers (`core.server_records`), opaque here.
+
+    Attributes:
+        term: Of the holder that decided it; 0: an operator did, which counts in any term.
+        records: The newest of each key is kept; an empty value deletes it.
+    """
+
+    term: int
+    records: tuple[Record, ...]
+
+
+Command = Barrier | Holder | NewConfiguration | Flows | Happened | Records
 
 
 def encode(command: Command) -> bytes:
@@ -96,15 +114,18 @@ def encode(command: Command) -> bytes:
             return bytes((_FLOWS,)) + _TERM_ORIGIN.pack(term, origin) + batch
         case Happened(origin, serial, event):
             return bytes((_EVENT,)) + _ORIGIN_SERIAL.pack(origin, serial) + event
+        case Records(term, records):
+            return bytes((_RECORDS,)) + _TERM.pack(term) + b"".join(map(_freeze_record, records))
 
 
 def kept_on_disk_only(data: bytes) -> bool:
-    """Say whether an entry may never be acknowledged from memory: a configuration.
+    """Say whether an entry may never be acknowledged from memory: what an operator wants.
 
-    Whatever happens to disks and machines, an acknowledged configuration is on a majority
-    of the disks.
+    Whatever happens to disks and machines, an acknowledged configuration, and what was made of
+    a server, is on a majority of the disks.
     """
-    return data[:1] == bytes((_CONFIGURATION,))
+    by_operator = bytes((_RECORDS,)) + _TERM.pack(0)
+    return data[:1] == bytes((_CONFIGURATION,)) or data.startswith(by_operator)
 
 
 def decode(data: bytes) -> Command:
@@ -128,6 +149,9 @@ def decode(data: bytes) -> Command:
         if kind == bytes((_EVENT,)):
             origin, serial = _ORIGIN_SERIAL.unpack_from(rest)
             return Happened(origin, serial, rest[_ORIGIN_SERIAL.size :])
+        if kind == bytes((_RECORDS,)):
+            (term,) = _TERM.unpack_from(rest)
+            return Records(term, tuple(_thaw_records(rest[_TERM.size :])))
     except StructFault as error:
         raise ValueError(f"entry of kind {kind!r} with {len(data)} bytes: {error}") from error
     raise ValueError(f"entry of unknown kind {kind!r}")
@@ -144,6 +168,8 @@ class State:
         refused_batches: Flow batches of a holder that had lost its term.
         unreadable: Entries skipped because they could not be read.
         events: The newest of the history, oldest first.
+        records: What is known of servers, by key.
+        refused_records: Of a holder that had lost its term, too large, or too many.
     """
 
     def __init__(self) -> None:
@@ -154,6 +180,8 @@ class State:
         self.refused_batches = 0
         self.unreadable = 0
         self.events: deque[Happened] = deque(maxlen=EVENTS_MAX)
+        self.records: dict[bytes, bytes] = {}
+        self.refused_records = 0
 
     def freeze(self) -> list[tuple[bytes, bytes]]:
         """Return the state as it is now, in parts of a snapshot: kind and content.
@@ -166,6 +194,9 @@ class State:
         parts = [(_CORE, _STATE.pack(*numbers) + self.text.encode())]
         if self.events:
             parts.append((_EVENTS, b"".join(map(_freeze_event, self.events))))
+        if self.records:
+            records = (_freeze_record(Record(k, v)) for k, v in self.records.items())
+            parts.append((_SERVERS, b"".join(records)))
         return parts
 
     def restore(self, sections: Mapping[bytes, bytes]) -> None:
@@ -184,6 +215,10 @@ class State:
         self.text = core[_STATE.size :].decode()
         self.events.clear()
         self.events.extend(_thaw_events(sections.get(_EVENTS, b"")))
+        try:
+            self.records = dict(_thaw_records(sections.get(_SERVERS, b"")))
+        except StructFault as error:
+            raise ValueError(f"a snapshot with a damaged section {_SERVERS!r}: {error}") from error
 
     def apply(self, data: bytes) -> Command | None:
         """Apply one committed entry; return what took effect, None if nothing did."""
@@ -194,7 +229,7 @@ class State:
             return None
         return command if self._accept(command) else None
 
-    def _accept(self, command: Command) -> bool:
+    def _accept(self, command: Command) -> bool:  # noqa: C901 - one arm a kind
         match command:
             case Barrier(term, _):
                 if term > self.term:
@@ -218,6 +253,23 @@ class State:
                 if accepted:
                     self.events.append(command)
                 return accepted
+            case Records(term, records):
+                accepted = term in {0, self.term} and self._take(records)
+                self.refused_records += not accepted
+                return accepted
+
+    def _take(self, records: tuple[Record, ...]) -> bool:
+        """Keep records, all or none."""
+        new = sum(bool(r.value) and r.key not in self.records for r in records)
+        sound = all(r.key and len(r.value) <= VALUE_BYTES_MAX for r in records)
+        if not sound or (new and len(self.records) + new > RECORDS_MAX):
+            return False
+        for key, value in records:
+            if value:
+                self.records[key] = value
+            else:
+                self.records.pop(key, None)
+        return True
 
 
 def _freeze_event(event: Happened) -> bytes:
@@ -226,6 +278,30 @@ def _freeze_event(event: Happened) -> bytes:
         + _EVENT_SIZE.pack(len(event.event))
         + event.event
     )
+
+
+def _freeze_record(record: Record) -> bytes:
+    key, value = record
+    assert len(key) <= KEY_BYTES_MAX, f"a key of {len(key)} bytes"
+    assert len(value) <= VALUE_BYTES_MAX, f"a value of {len(value)} bytes"
+    return _KEY_VALUE.pack(len(key), len(value)) + key + value
+
+
+def _thaw_records(data: bytes) -> Iterator[Record]:
+    """Return what `_freeze_record` made bytes of, one behind the other.
+
+    Raises:
+        struct.error: The end is missing.
+    """
+    position = 0
+    while position < len(data):
+        key_size, value_size = _KEY_VALUE.unpack_from(data, position)
+        key_at = position + _KEY_VALUE.size
+        value_at = key_at + key_size
+        position = value_at + value_size
+        if position > len(data):
+            raise StructFault(f"a record ends {position - len(data)} bytes behind the end")
+        yield Record(data[key_at:value_at], data[value_at:position])
 
 
 def _thaw_events(data: bytes) -> Iterator[Happened]:

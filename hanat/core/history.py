@@ -365,6 +365,7 @@ _WHY_GIVEN_UP = {
     Reason.SHUTDOWN.value: "it was told to end",
     Reason.UNSAFE.value: "it must not hold",
     Reason.HINDERED.value: "another node could do better",
+    Reason.BLIND.value: "it did not reach servers that another node reaches",
     Reason.LEASE_EXPIRED.value: "its lease was over, no majority answered in time",
     Reason.LEADERSHIP_LOST.value: "another node leads",
 }

@@ -163,9 +163,13 @@ class JournalObserved:
 
 @dataclass(frozen=True, slots=True)
 class SwitchoverRequested:
-    """An operator wants another node to hold the addresses; None: any."""
+    """Another node shall hold the addresses; None: any.
+
+    An operator wants it, or (`blind`) this holder does not reach servers that the other reaches.
+    """
 
     to: int | None
+    blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

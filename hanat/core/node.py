@@ -138,7 +138,8 @@ class Node(Tenure):
                 if self.role is not Role.ACTIVE:
                     return ()
                 to = () if item.to is None else (item.to,)
-                return self._release(Reason.SWITCHOVER, now, to=to)
+                reason = Reason.BLIND if item.blind else Reason.SWITCHOVER
+                return self._release(reason, now, to=to)
             case ShutdownRequested():
                 return self._shutdown(now)
             case FlowsFlushed():

@@ -17,7 +17,7 @@ A verdict is looked at only where its target is used; of a service only its own 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -164,36 +164,64 @@ class Rotations:
     # ------------------------------------------------------------------ what is told
 
     def configure(self, services: Iterable[CheckedService]) -> tuple[Event, ...]:
-        """Take these services and no others.
+        """Take these services and no others; the same object as before is not looked at.
 
         Before this, `Verdicts.configure` dropped the verdicts of targets that are gone.
         """
-        old, before = self._services, self._statuses
-        in_rotation = {
-            (ServerId(name, server.name), server.place)
-            for name, status in before.items()
-            for server in status.servers
-            if not server.causes
-        }
-        self._services = {s.name: s for s in services}
-        self._indices = _indices(self._services)
-        self._users = _users(self._services)
-        self._stays = {
-            ServerId(name, server.name)
-            for name, service in self._services.items()
-            for server in service.servers
-            if (ServerId(name, server.name), server.place) in in_rotation
-            and not self._has_verdicts(server)
-        }
-        self._administrative = {i: a for i, a in self._administrative.items() if self.knows(i)}
-        self._factors = {i: f for i, f in self._factors.items() if self.knows(i)}
-        self._statuses = {name: self._judge(s) for name, s in self._services.items()}
+        new = {s.name: s for s in services}
+        gone = [name for name in self._services if name not in new]
+        changed = [s for s in new.values() if self._services.get(s.name) is not s]
+        events = self.replace(changed, gone)
+        self._services = new
+        self._statuses = {name: self._statuses[name] for name in new}
+        return events
+
+    def replace(
+        self, changed: Iterable[CheckedService], gone: Iterable[str] = ()
+    ) -> tuple[Event, ...]:
+        """Take services that are new or have changed, and drop some; the others stay."""
         events: list[Event] = []
-        for name in {**before, **self._statuses}:
-            was, now = before.get(name), self._statuses.get(name)
-            policy = (self._services.get(name) or old[name]).on_server_down
-            events += _changes(was, now, policy) if was != now else ()
+        for name in gone:
+            old, was = self._services.pop(name), self._statuses.pop(name)
+            self._forget(old)
+            events += _changes(was, None, old.on_server_down)
+        for service in changed:
+            events += self._replace(service)
         return tuple(events)
+
+    def _replace(self, service: CheckedService) -> tuple[Event, ...]:
+        name = service.name
+        old, was = self._services.get(name), self._statuses.get(name)
+        in_rotation = () if was is None else (s for s in was.servers if not s.causes)
+        had = {(s.name, s.place) for s in in_rotation}
+        kept = {server.name for server in service.servers}
+        if old is not None:
+            self._forget(old, kept)
+        self._services[name] = service
+        for i, server in enumerate(service.servers):
+            me = ServerId(name, server.name)
+            self._indices[me] = i
+            for target in server.targets:
+                self._users.setdefault(target, {})[me] = None
+            if (server.name, server.place) in had and not self._has_verdicts(server):
+                self._stays.add(me)
+        now = self._statuses[name] = self._judge(service)
+        return _changes(was, now, service.on_server_down) if was != now else ()
+
+    def _forget(self, service: CheckedService, kept: Collection[str] = ()) -> None:
+        """Drop what is known of a service's servers; of those that are kept, facts stay."""
+        for server in service.servers:
+            me = ServerId(service.name, server.name)
+            del self._indices[me]
+            self._stays.discard(me)
+            if server.name not in kept:
+                self._administrative.pop(me, None)
+                self._factors.pop(me, None)
+            for target in server.targets:
+                users = self._users.get(target, {})
+                users.pop(me, None)
+                if not users:
+                    self._users.pop(target, None)
 
     def administer(self, server: ServerId, record: Administrative) -> tuple[Event, ...]:
         """Apply a record of the log; one of a server that is gone is nothing."""
@@ -213,6 +241,18 @@ class Rotations:
         if not self.knows(server):
             return ()
         self._factors[server] = factor
+        return self._rejudge({server})
+
+    def stay(self, server: ServerId) -> tuple[Event, ...]:
+        """Apply a record of the log: a server gets clients as before until its first verdict.
+
+        One that is gone, or has verdicts by now, is nothing.
+        """
+        if not self.knows(server) or server in self._stays:
+            return ()
+        if self._has_verdicts(self._services[server.service].servers[self._indices[server]]):
+            return ()
+        self._stays.add(server)
         return self._rejudge({server})
 
     def reconsider(self, targets: Iterable[str]) -> tuple[Event, ...]:
@@ -330,13 +370,13 @@ def _indices(services: Mapping[str, CheckedService]) -> dict[ServerId, int]:
     }
 
 
-def _users(services: Mapping[str, CheckedService]) -> dict[str, list[ServerId]]:
+def _users(services: Mapping[str, CheckedService]) -> dict[str, dict[ServerId, None]]:
     """Return the servers that each target is checked for."""
-    users: dict[str, list[ServerId]] = {}
+    users: dict[str, dict[ServerId, None]] = {}
     for name, service in services.items():
         for server in service.servers:
             for target in server.targets:
-                users.setdefault(target, []).append(ServerId(name, server.name))
+                users.setdefault(target, {})[ServerId(name, server.name)] = None
     return users
 
 

@@ -22,6 +22,7 @@ class Reason(Enum):
     SHUTDOWN = "shutdown"
     UNSAFE = "unsafe"
     HINDERED = "hindered"
+    BLIND = "blind"
     TAKEN_BACK = "taken_back"
     HANDED_OVER = "handed_over"
 

@@ -254,7 +254,7 @@ class Tenure(Holding):
     def _release_overdue(self, now: float) -> tuple[Action, ...]:
         if self._handing_over:
             return self._take_back(now)
-        if self._reason is Reason.SWITCHOVER and not self._finishing:
+        if self._reason in {Reason.SWITCHOVER, Reason.BLIND} and not self._finishing:
             # The flows do not drain: better to stay than to lose connections.
             return self._stay(now)
         return self._hand_over(now)

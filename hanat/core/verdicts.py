@@ -161,6 +161,11 @@ class Verdicts:
         self._committed.clear()
         self._committed.update((t, v) for t, v in verdicts.items() if t in self._targets)
 
+    def adopt(self, target: str, verdict: Verdict) -> None:
+        """Take the verdict that the log had of a target before it was configured."""
+        if target in self._targets:
+            self._committed[target] = verdict
+
     def hold(self, node_id: int | None, tenure: int, now: float) -> tuple[Event, ...]:
         """Note who holds the addresses from here on in the log; None: nobody."""
         if (node_id, tenure) == (self._holder, self._tenure):

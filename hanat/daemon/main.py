@@ -27,14 +27,15 @@ from hanat.consensus.replica import Replica
 from hanat.consensus.state import Command, Flows, Happened, NewConfiguration
 from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
-from hanat.core.actions import TransferLeadership
 from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import Address, Configuration
 from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
-from hanat.core.inputs import ActionFailed, FlowsFlushed, Input, ShutdownRequested
+from hanat.core.inputs import FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
+from hanat.core.rotation import ConnectionsEnd
+from hanat.core.service_health import Rotation
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
@@ -51,6 +52,8 @@ from hanat.daemon.placing import placements
 from hanat.daemon.reconciling import Reconciling
 from hanat.daemon.replication import Replication
 from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.servers import ServerParts, Servers
+from hanat.daemon.transfer import Transfer
 from hanat.daemon.watches import Watches, WatchParts
 from hanat.daemon.wire import BothWires
 from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
@@ -72,7 +75,6 @@ TICK_S_MIN = 0.001
 LATE_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
-TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole log
 
 
 # Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
@@ -186,7 +188,15 @@ class Daemon:
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
-        self._transferring: tuple[tuple[int, ...], int, float] | None = None  # to whom, term, until
+        self._transfer = Transfer(
+            self._replica, beacon_s=profile.beacon_s, clock=clock, feed=self._feed
+        )
+        self._servers = Servers(
+            ServerParts(
+                settings.node_id, self._replica, self._guard, self._rotate, self._end_connections,
+                self._feed, clock, wall, self._kick,
+            )
+        )  # fmt: skip
         self._lateness = Histogram(LATE_BOUNDS_S)
 
     def _make_wire(self, others: Mapping[int, Sequence[Address]]) -> None:
@@ -337,7 +347,7 @@ class Daemon:
             worker=self._worker,
             callbacks=Callbacks(
                 flushed=lambda: self._feed(FlowsFlushed()),
-                transfer=self._transfer,
+                transfer=self._transfer.begin,
                 finish=self._stopped.set,
                 ended=self._reconciling.watching(self._feed),
                 soon=loop.call_soon, later=loop.call_later,
@@ -394,11 +404,13 @@ class Daemon:
             self._kick()
         self._replication.look(now)
         self._historian.look()
-        self._try_transfer()
+        self._servers.look(now)
+        self._transfer.look()
         self._tick_later()
 
     def _tick_later(self) -> None:
-        due = self._due = self._loop.time() + max(TICK_S_MIN, self._guard.deadline - clock())
+        deadline = min(self._guard.deadline, self._servers.due)
+        due = self._due = self._loop.time() + max(TICK_S_MIN, deadline - clock())
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._tick, due)
@@ -439,6 +451,7 @@ class Daemon:
         if isinstance(command, Flows):
             self._replication.apply(command)
             return
+        self._servers.applied(command)
         if isinstance(command, NewConfiguration):
             self._changes.accepted(command)
             self._configurations.committed(self._replica.state)
@@ -450,12 +463,14 @@ class Daemon:
         """The state has become that of a snapshot."""
         self._worker.forget()
         self._historian.restored()
+        self._servers.restored()
         self._configurations.committed(self._replica.state)
 
     def _heed(self, configuration: Configuration) -> None:
         """Prepare for a configuration that comes into force."""
         self._leave_will(configuration)
         self._replication.configure(configuration)
+        self._servers.configure(configuration)
 
     def _tell_revision(self) -> None:
         """Let beacons say what this node made of the configuration."""
@@ -470,24 +485,11 @@ class Daemon:
         )
         self._lifeline.leave(will)
 
-    def _transfer(self, to: tuple[int, ...]) -> None:
-        """Hand leadership on as soon as a peer has the whole log, in this term only."""
-        until = clock() + TRANSFER_BEACONS * self._guard.profile.beacon_s
-        self._transferring = (to, self._replica.term, until)
-        self._try_transfer()
+    def _rotate(self, rotations: Mapping[str, Rotation]) -> None:
+        pass
 
-    def _try_transfer(self) -> None:
-        """Try again, now that perhaps more is acknowledged."""
-        if self._transferring is None:
-            return
-        to, term, until = self._transferring
-        over = not self._replica.leading or self._replica.term != term
-        if over or self._replica.transfer(to):
-            self._transferring = None
-        elif clock() >= until:
-            self._transferring = None
-            found = "no connected peer has the whole log"
-            self._feed(ActionFailed(TransferLeadership(to), found))
+    def _end_connections(self, ends: Sequence[ConnectionsEnd]) -> None:
+        pass
 
     def _usable(self, device: str, usable: bool) -> None:  # noqa: FBT001 - called by the watch
         if device in self._paths:

@@ -40,7 +40,7 @@ def message(rng: Random, *, term: int, last: tuple[int, int]) -> Message:
 
     kind = rng.choice(
         ("append_entries", "next_node_idx", "request_vote", "response_vote", "timeout_now",
-         "pre_vote", "pre_vote_ok", "stale_term", "event")
+         "pre_vote", "pre_vote_ok", "stale_term", "event", "records", "views")
     )  # fmt: skip
     fields: dict[str, Any] = {"term": any_term()}
     match kind:
@@ -66,6 +66,8 @@ def message(rng: Random, *, term: int, last: tuple[int, int]) -> Message:
             fields |= {"last": (any_index(), any_term()), "round": number(rng, 1)}
         case "event":
             fields = {"origin": number(rng, 1), "serial": rng.getrandbits(32), "event": b"?"}
+        case "records" | "views":
+            fields = {kind: rng.randbytes(rng.choice((0, 1, 30)))}
         case "pre_vote_ok":
             fields = {"round": number(rng, 1)}
         case _:

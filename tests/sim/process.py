@@ -17,7 +17,7 @@ from hanat.consensus.background import Background
 from hanat.consensus.codec import decode, encode
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
-from hanat.consensus.state import Barrier, Command, Flows, Happened, Holder, NewConfiguration
+from hanat.consensus.state import Barrier, Command, Flows, Holder, NewConfiguration
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.beacon import Beacon, Died, Heard
@@ -314,7 +314,7 @@ class Process:
         match command:
             case NewConfiguration():
                 self._restored()
-            case Flows() | Barrier() | Holder() | Happened():
+            case _:
                 pass
 
     def _lack_flows(self) -> None:

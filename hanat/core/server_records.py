@@ -1,0 +1,215 @@
+"""What the log knows of servers, as keys and values.
+
+A *record* is one fact with a key; a later one of the same key replaces it, and an empty value
+deletes it. The replicated state keeps the newest of each without knowing what it means, so that
+all nodes have the same, also after a snapshot.
+
+========  =====================  =========================================================
+kind      key                    value
+========  =====================  =========================================================
+verdict   a target's name        up or down, with the answer that decided, and who decided
+mode      ``service/server``     what operators made of it: drain, by whom, until when
+weight    ``service/server``     a factor on the configured weight
+stay      ``service/server``     it gets clients as before: its checks have no verdict yet
+========  =====================  =========================================================
+
+Verdicts and those that stay are decided by the holder, so they count only in its term. Mode and
+weight come from operators.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+from hanat.core.probing import LINE_CHARS_MAX, Operational
+from hanat.core.server_facts import Administrative, Mode, ServerId
+from hanat.core.verdicts import Verdict, VerdictChanged
+
+KEY_BYTES_MAX = 255
+VALUE_BYTES_MAX = 2048
+TEXT_CHARS_MAX = 200
+
+
+class Kind(Enum):
+    """What a record is about; the value is the first byte of its key."""
+
+    VERDICT = "v"
+    MODE = "m"
+    WEIGHT = "w"
+    STAY = "s"
+
+
+class Record(NamedTuple):
+    """One fact; an empty value deletes it."""
+
+    key: bytes
+    value: bytes
+
+
+def key_of(kind: Kind, name: str | ServerId) -> bytes:
+    """Return the key of a target's verdict, or of what is known of a server."""
+    return f"{kind.value}{name}".encode()
+
+
+def _value(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def verdict_record(change: VerdictChanged, at_s: float) -> Record:
+    """Return the record of a verdict; `at_s` is wall-clock time, for people."""
+    document = {
+        "state": change.state.value, "answer": change.answer[:LINE_CHARS_MAX],
+        "row": change.in_a_row, "latency": round(change.latency_s, 6),
+        "node": change.node_id, "term": change.tenure, "at": round(at_s, 3),
+    }  # fmt: skip
+    return Record(key_of(Kind.VERDICT, change.target), _value(document))
+
+
+def mode_record(server: ServerId, record: Administrative) -> Record:
+    """Return the record of what an operator made of a server; ready for good deletes it."""
+    key = key_of(Kind.MODE, server)
+    if record.mode is Mode.READY:
+        return Record(key, b"")
+    document = {
+        "mode": record.mode.value, "by": record.by[:TEXT_CHARS_MAX],
+        "reason": record.reason[:TEXT_CHARS_MAX], "since": round(record.since_s, 3),
+    }  # fmt: skip
+    if record.until_s is not None:
+        document["until"] = round(record.until_s, 3)
+    return Record(key, _value(document))
+
+
+def weight_record(server: ServerId, factor: float) -> Record:
+    """Return the record of a runtime weight; factor 1 deletes it."""
+    value = b"" if factor == 1 else _value({"factor": factor})
+    return Record(key_of(Kind.WEIGHT, server), value)
+
+
+def stay_record(server: ServerId, *, stays: bool) -> Record:
+    """Return the record that a server gets clients as before, or does not any more."""
+    return Record(key_of(Kind.STAY, server), b"{}" if stays else b"")
+
+
+def deleted(key: bytes) -> Record:
+    """Return the record that deletes what has this key."""
+    return Record(key, b"")
+
+
+# ------------------------------------------------------------------------ reading
+
+
+def kind_of(key: bytes) -> Kind | None:
+    """Return what a record is about; None if it is of another version."""
+    return _KINDS.get(key[:1])
+
+
+def target_of(key: bytes) -> str:
+    """Return the target of a verdict's key."""
+    return key[1:].decode(errors="replace")
+
+
+def server_of(key: bytes) -> ServerId:
+    """Return the server of any other key."""
+    service, _, server = key[1:].decode(errors="replace").partition("/")
+    return ServerId(service, server)
+
+
+def verdict_of(record: Record) -> VerdictChanged | None:
+    """Return what `verdict_record` made a record of; None if it is of another version."""
+    found = _document(record.value)
+    try:
+        return VerdictChanged(
+            target=target_of(record.key),
+            state=Operational(found["state"]),
+            answer=_text(found.get("answer", "")),
+            in_a_row=_whole(found.get("row", 0)),
+            latency_s=_number(found.get("latency", 0.0)),
+            node_id=_whole(found["node"]),
+            tenure=_whole(found["term"]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def decided_at(record: Record) -> float:
+    """Return when a verdict was decided, wall-clock time; 0 if that is not known."""
+    try:
+        return _number(_document(record.value).get("at", 0.0))
+    except ValueError:
+        return 0.0
+
+
+def mode_of(record: Record) -> Administrative:
+    """Return what an operator made of a server; `ready` if it was deleted or is not known here."""
+    found = _document(record.value)
+    try:
+        until = found.get("until")
+        return Administrative(
+            mode=Mode(found["mode"]),
+            by=_text(found.get("by", "")),
+            reason=_text(found.get("reason", "")),
+            since_s=_number(found.get("since", 0.0)),
+            until_s=None if until is None else _number(until),
+        )
+    except (KeyError, ValueError):
+        return Administrative()
+
+
+def factor_of(record: Record) -> float:
+    """Return a runtime weight; 1 if it was deleted or makes no sense."""
+    try:
+        factor = _number(_document(record.value)["factor"])
+    except (KeyError, ValueError):
+        return 1.0
+    return factor if factor >= 0 else 1.0
+
+
+def verdicts_of(records: Iterable[Record], now: float) -> Iterator[tuple[str, Verdict]]:
+    """Yield the verdicts among records, by target, as if they had been applied now."""
+    for record in records:
+        change = verdict_of(record) if kind_of(record.key) is Kind.VERDICT else None
+        if change is not None:
+            yield (
+                change.target,
+                Verdict(
+                    state=change.state,
+                    since=now,
+                    answer=change.answer,
+                    in_a_row=change.in_a_row,
+                    latency_s=change.latency_s,
+                    node_id=change.node_id,
+                ),
+            )
+
+
+_KINDS = {kind.value.encode(): kind for kind in Kind}
+
+
+def _document(value: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(value) if value else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")  # noqa: TRY004 - of a record, not of a call
+    return value[:TEXT_CHARS_MAX]
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)

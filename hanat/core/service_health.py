@@ -1,0 +1,471 @@
+"""Everything that decides which servers get clients, on one node: verdicts, rotations, slow start.
+
+The log has the facts (`core.server_records`); what follows from them is the same on every node.
+The holder proposes: verdicts of its own probes, and which servers stay while their new checks have
+no verdict. Operators' records may be proposed by anybody. What is in the log is applied by `apply`
+or, of a snapshot, by `restore`; `configure` takes a configuration that came into force.
+
+Each call returns *effects*, in order: what to propose, what to render anew, whose connections end,
+and what to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hanat.core import server_records as records
+from hanat.core.checks import Target
+from hanat.core.configuration import Configuration, Protocol, VirtualService
+from hanat.core.probing import Operational, Sighting
+from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
+from hanat.core.schedulers import InRotation, slow_start
+from hanat.core.server_facts import (
+    Administrative,
+    CheckedServer,
+    CheckedService,
+    ServerId,
+    default_policy,
+)
+from hanat.core.server_records import Kind, Record
+from hanat.core.verdicts import Event as VerdictEvent
+from hanat.core.verdicts import Froze, HandOver, TargetStatus, Thawed, VerdictChanged, Verdicts
+from hanat.core.views import View
+
+# Of a configuration so many servers are looked at in one call; each costs 40 us.
+SLICE_SERVERS = 100
+
+Rotation = tuple[InRotation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Append these records to the log, as the holder of this term."""
+
+    term: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Render these services anew: who gets their new clients now."""
+
+    rotations: Mapping[str, Rotation]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Tell the other nodes how this one sees a target."""
+
+    target: str
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Tell who probes what the log says of a target."""
+
+    target: str
+    state: Operational
+
+
+Effect = (
+    Propose
+    | Rotate
+    | Seen
+    | Committed
+    | ConnectionsEnd
+    | ServiceChanged
+    | HandOver
+    | Froze
+    | Thawed
+)
+Effects = tuple[Effect, ...]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Effects of one call; what can be said at once is said once."""
+
+    proposed: list[Record] = field(default_factory=list)
+    services: dict[str, None] = field(default_factory=dict)  # to be rendered anew
+    others: list[Effect] = field(default_factory=list)
+
+
+class _Turn(NamedTuple):
+    """One call, and when it is."""
+
+    gathered: _Gathered
+    now: float
+    wall_s: float
+
+
+class _Known(NamedTuple):
+    """A service, and what follows from its configuration alone."""
+
+    service: VirtualService
+    checked: CheckedService
+    targets: Mapping[str, Target]
+
+
+def _known(service: VirtualService) -> _Known:
+    found = {server.name: service.targets_of(server) for server in service.servers}
+    targets = {target.name: target for some in found.values() for target in some}
+    names = {name: [target.name for target in some] for name, some in found.items()}
+    return _Known(service, _checked(service, names), targets)
+
+
+class ServiceHealth:
+    """The services of one node, and the health of their servers.
+
+    Times are seconds of this node's clock, but for `wall_s`: seconds since 1970, for people and
+    for what an operator limited in time. After each call `due` says when to call `tick`.
+
+    Args:
+        node_id: This node.
+    """
+
+    def __init__(self, node_id: int) -> None:
+        self._node_id = node_id
+        self._verdicts = Verdicts(node_id)
+        self._rotations = Rotations(self._verdicts.committed)
+        self._known: dict[str, _Known] = {}
+        self._taken: dict[str, _Known] = {}  # of those that are known
+        self._coming: Generator[None, _Turn, None] | None = None  # a configuration, in slices
+        self._holder: int | None = None
+        self._term = 0
+        self._records: dict[bytes, bytes] = {}  # of the log
+        self._joined: dict[ServerId, float] = {}  # since when a server is in rotation again
+        self._slow_due: float | None = None
+        self._wall_due: float | None = None  # when an operator's record may be over, our clock
+        self.targets: Mapping[str, Target] = {}
+
+    # ------------------------------------------------------------------- from the log
+
+    def configure(self, configuration: Configuration, now: float, wall_s: float) -> Effects:
+        """Take the services of a configuration, and no others.
+
+        Of many servers some are taken at a time, the others by `tick`. A service that is the same
+        object as before is not looked at. One that was not taken yet has all its servers.
+        """
+        self._coming = self._taking(configuration)
+        next(self._coming)
+        gathered = _Gathered()
+        self._go_on(_Turn(gathered, now, wall_s))
+        return self._effects(gathered, now, wall_s)
+
+    def _go_on(self, turn: _Turn) -> None:
+        """Take some more of a configuration."""
+        if self._coming is not None:
+            try:
+                self._coming.send(turn)
+            except StopIteration:
+                self._coming = None
+
+    def _taking(self, configuration: Configuration) -> Generator[None, _Turn, None]:
+        turn = yield
+        known: dict[str, _Known] = {}
+        looked_at = 0
+        changed: list[_Known] = []
+        for service in configuration.services:
+            found = self._known.get(service.name)
+            if found is None or found.service is not service:
+                found = _known(service)
+                looked_at += len(service.servers)
+                if looked_at >= SLICE_SERVERS:
+                    turn, looked_at = (yield), 0
+            if self._taken.get(service.name) is not found:
+                changed.append(found)
+            known[service.name] = found
+        gone = [name for name in self._taken if name not in known]
+        self._known = known
+        self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
+        gathered, now, wall_s = turn
+        self._take(self._verdicts.configure(self.targets.keys(), now), gathered, wall_s)
+        self._changed(self._rotations.replace((), gone), gathered, now)
+        for name in gone:
+            del self._taken[name]
+        for one in changed:
+            looked_at += len(one.service.servers)
+            if looked_at >= SLICE_SERVERS:
+                turn, looked_at = (yield), 0
+            self._take_service(one, turn.gathered, turn.now)
+        self._rotations.configure(one.checked for one in known.values())  # in their order
+        self._clean(turn.gathered)
+
+    def _take_service(self, known: _Known, gathered: _Gathered, now: float) -> None:
+        """Take one service, and what the log knows of it already."""
+        for target in known.targets:
+            self._adopt(target, now)
+        self._changed(self._rotations.replace([known.checked]), gathered, now)
+        self._taken[known.service.name] = known
+        gathered.services[known.service.name] = None
+        for server in known.service.servers:
+            for kind in (Kind.MODE, Kind.WEIGHT, Kind.STAY):
+                key = records.key_of(kind, ServerId(known.service.name, server.name))
+                if value := self._records.get(key):
+                    self._apply_to_server(Record(key, value), gathered, now)
+
+    def _adopt(self, target: str, now: float) -> None:
+        """Take the verdict that the log has of a target, as if it had been applied now."""
+        key = records.key_of(Kind.VERDICT, target)
+        if value := self._records.get(key):
+            for name, verdict in records.verdicts_of([Record(key, value)], now):
+                self._verdicts.adopt(name, verdict)
+
+    def hold(self, node_id: int | None, term: int, now: float, wall_s: float) -> Effects:
+        """Note who holds the addresses, and since which term."""
+        self._holder, self._term = node_id, term
+        gathered = _Gathered()
+        self._take(self._verdicts.hold(node_id, term, now), gathered, wall_s)
+        self._clean(gathered)
+        return self._effects(gathered, now, wall_s)
+
+    def apply(self, changes: Iterable[Record], now: float, wall_s: float) -> Effects:
+        """Apply records of the log."""
+        gathered, targets = _Gathered(), []
+        for record in changes:
+            if record.value:
+                self._records[record.key] = record.value
+            else:
+                self._records.pop(record.key, None)
+            if records.kind_of(record.key) is not Kind.VERDICT:
+                self._apply_to_server(record, gathered, now)
+                continue
+            change = records.verdict_of(record)
+            if change is not None and self._verdicts.commit(change, now):
+                targets.append(change.target)
+                gathered.others.append(Committed(change.target, change.state))
+        self._changed(self._rotations.reconsider(targets), gathered, now)
+        return self._effects(gathered, now, wall_s)
+
+    def restore(self, known: Mapping[bytes, bytes], now: float, wall_s: float) -> Effects:
+        """Take all records of a snapshot."""
+        before, self._records = self._records, dict(known)
+        self._verdicts.restore(dict(records.verdicts_of(self._in_log(), now)))
+        gathered = _Gathered()
+        for key in before.keys() - self._records.keys():
+            self._apply_to_server(records.deleted(key), gathered, now)
+        for record in self._in_log():
+            self._apply_to_server(record, gathered, now)
+        self._changed(self._rotations.reconsider(self.targets), gathered, now)
+        gathered.others += [Committed(t, v.state) for t, v in self._verdicts.committed.items()]
+        return self._effects(gathered, now, wall_s)
+
+    # ------------------------------------------------------------------ what is seen
+
+    def sight(self, sighting: Sighting, now: float, wall_s: float) -> Effects:
+        """Take how this node sees a target."""
+        gathered = _Gathered()
+        if sighting.target in self.targets and sighting.news:
+            gathered.others.append(Seen(sighting.target, View(sighting.state, sighting.ok)))
+        self._take(self._verdicts.sight(sighting, now), gathered, wall_s)
+        return self._effects(gathered, now, wall_s)
+
+    def hear(
+        self, node_id: int, views: Iterable[tuple[str, View]], now: float, wall_s: float
+    ) -> Effects:
+        """Take how another node sees targets."""
+        gathered = _Gathered()
+        for target, view in views:  # perhaps of a configuration that is still being read here
+            self._take(self._verdicts.hear(node_id, target, view, now), gathered, wall_s)
+        return self._effects(gathered, now, wall_s)
+
+    def forget(self, node_id: int, now: float, wall_s: float) -> Effects:
+        """Drop the views of a node that is not heard, or does not probe, any more."""
+        gathered = _Gathered()
+        self._take(self._verdicts.forget(node_id, now), gathered, wall_s)
+        return self._effects(gathered, now, wall_s)
+
+    def eligible(self, nodes: Collection[int], now: float, wall_s: float) -> Effects:
+        """Note which other nodes could hold the addresses."""
+        gathered = _Gathered()
+        self._take(self._verdicts.eligible(nodes, now), gathered, wall_s)
+        return self._effects(gathered, now, wall_s)
+
+    # -------------------------------------------------------------------------- time
+
+    def due(self) -> float | None:
+        """Return when to call `tick`, seconds; None: not before something else happens."""
+        if self._coming is not None:
+            return 0.0
+        dues = (self._verdicts.due(), self._slow_due, self._wall_due)
+        return min((due for due in dues if due is not None), default=None)
+
+    def tick(self, now: float, wall_s: float) -> Effects:
+        """Do what is due by time."""
+        gathered = _Gathered()
+        self._go_on(_Turn(gathered, now, wall_s))
+        self._take(self._verdicts.tick(now), gathered, wall_s)
+        if self._slow_due is not None and self._slow_due <= now:
+            gathered.services |= {server.service: None for server in self._joined}
+        if self._holder == self._node_id:
+            gathered.proposed += [
+                records.mode_record(server, record)
+                for server, record in self._rotations.expired(wall_s)
+            ]
+        return self._effects(gathered, now, wall_s)
+
+    # -------------------------------------------------------------------- for people
+
+    @property
+    def statuses(self) -> Mapping[str, ServiceStatus]:
+        """What follows for each service, in the order of the configuration."""
+        return self._rotations.statuses
+
+    def knows(self, server: ServerId) -> bool:
+        """Say whether a server is configured."""
+        return self._rotations.knows(server)
+
+    def administrative(self, server: ServerId) -> Administrative:
+        """Return what operators made of a server."""
+        return self._rotations.administrative(server)
+
+    def why(self, server: ServerId, now: float) -> str:
+        """Return in one sentence why a server gets no clients; empty if it does."""
+        service = self._known[server.service].service
+        (configured,) = (s for s in service.servers if s.name == server.server)
+        notes = (self._verdicts.show(t.name, now).note for t in service.targets_of(configured))
+        return self._rotations.why(server, next(filter(None, notes), ""))
+
+    def show(self, target: str, now: float) -> TargetStatus:
+        """Return what is known of a target."""
+        return self._verdicts.show(target, now)
+
+    def decided_at(self, target: str) -> float:
+        """Return when the verdict in force was decided, seconds since 1970; 0 if unknown."""
+        key = records.key_of(Kind.VERDICT, target)
+        return records.decided_at(Record(key, self._records.get(key, b"")))
+
+    @property
+    def rotations(self) -> Mapping[str, Rotation]:
+        """Who gets new clients, of each service, as it was rendered last or is to be."""
+        return {name: self._rotation(name, None) for name in self._rotations.statuses}
+
+    # ---------------------------------------------------------------------- the rules
+
+    def _in_log(self) -> list[Record]:
+        return [Record(key, value) for key, value in self._records.items()]
+
+    def _take(self, events: Iterable[VerdictEvent], gathered: _Gathered, wall_s: float) -> None:
+        for event in events:
+            if isinstance(event, VerdictChanged):
+                gathered.proposed.append(records.verdict_record(event, wall_s))
+            else:
+                gathered.others.append(event)
+
+    def _apply_to_server(self, record: Record, gathered: _Gathered, now: float) -> None:
+        server = records.server_of(record.key)
+        match records.kind_of(record.key):
+            case Kind.MODE:
+                mode = records.mode_of(record)
+                if mode != self._rotations.administrative(server):
+                    self._changed(self._rotations.administer(server, mode), gathered, now)
+            case Kind.WEIGHT:
+                factor = records.factor_of(record)
+                self._changed(self._rotations.weigh(server, factor), gathered, now)
+            case Kind.STAY if record.value:
+                self._changed(self._rotations.stay(server), gathered, now)
+            case _:
+                pass
+
+    def _changed(
+        self, events: Iterable[ServiceChanged | ConnectionsEnd], gathered: _Gathered, now: float
+    ) -> None:
+        for event in events:
+            gathered.others.append(event)
+            if isinstance(event, ServiceChanged) and event.rotates_anew:
+                gathered.services[event.name] = None
+                self._note_joined(event, now)
+
+    def _note_joined(self, change: ServiceChanged, now: float) -> None:
+        """Servers that come into rotation beside others start slowly."""
+        had = {name for name, _ in change.was.rotation} if change.was is not None else None
+        has = {name for name, _ in change.now.rotation} if change.now is not None else set()
+        known = self._known.get(change.name)
+        for server in [s for s in self._joined if s.service == change.name]:
+            if server.server not in has:
+                del self._joined[server]
+        if known is not None and known.service.slow_start_s > 0 and had is not None:
+            self._joined |= {ServerId(change.name, name): now for name in has - had}
+
+    def _clean(self, gathered: _Gathered) -> None:
+        """As the holder, say which servers stay, and delete what is known of nothing."""
+        if self._holder != self._node_id:
+            return
+        stays = self._rotations.facts.stays
+        for server in stays:
+            record = records.stay_record(server, stays=True)
+            if record.key not in self._records:
+                gathered.proposed.append(record)
+        for key in self._records:
+            match records.kind_of(key):
+                case None:
+                    continue  # of a later version
+                case Kind.VERDICT:
+                    known = records.target_of(key) in self.targets
+                case Kind.STAY:
+                    known = records.server_of(key) in stays
+                case _:
+                    known = self._rotations.knows(records.server_of(key))
+            if not known:
+                gathered.proposed.append(records.deleted(key))
+
+    def _effects(self, gathered: _Gathered, now: float, wall_s: float) -> Effects:
+        effects: list[Effect] = list(gathered.others)
+        if gathered.services:
+            self._slow_due = None
+            there = [name for name in gathered.services if name in self._rotations.statuses]
+            effects.append(Rotate({name: self._rotation(name, now) for name in there}))
+            self._slow_due = self._next_step(now)
+        if gathered.proposed and self._holder == self._node_id:
+            effects.append(Propose(self._term, tuple(gathered.proposed)))
+        ends = (a.until_s for a in self._rotations.facts.administrative.values())
+        until = min((end for end in ends if end is not None), default=None)
+        holds = self._holder == self._node_id
+        # A proposal may be lost: it is made once a second until it is in the log.
+        self._wall_due = None if until is None or not holds else now + max(1.0, until - wall_s)
+        return tuple(effects)
+
+    def _rotation(self, name: str, now: float | None) -> Rotation:
+        """Return who gets new clients of a service; at `now` None: without slow start."""
+        service, status = self._known[name].service, self._rotations.statuses[name]
+        tiers = {server.name: server.tier for server in service.servers}
+        found = []
+        for server, weight in status.rotation:
+            since = self._joined.get(ServerId(name, server))
+            percent = 100
+            if since is not None and now is not None:
+                start = slow_start(since=since, duration_s=service.slow_start_s, now=now)
+                percent = start.percent
+            found.append(InRotation(server, weight, percent, tiers[server]))
+        return tuple(found)
+
+    def _next_step(self, now: float) -> float | None:
+        """Return when a server that starts slowly has more; forget those that have all."""
+        dues = []
+        for server, since in [*self._joined.items()]:
+            known = self._known.get(server.service)
+            duration_s = 0.0 if known is None else known.service.slow_start_s
+            at = slow_start(since=since, duration_s=duration_s, now=now).changes_at
+            if at is None:
+                del self._joined[server]
+            else:
+                dues.append(at)
+        return min(dues, default=None)
+
+
+def _checked(service: VirtualService, targets: Mapping[str, list[str]]) -> CheckedService:
+    protocols = {listen.protocol for listen in service.listens}
+    udp = protocols == {Protocol.UDP}
+    policy = service.on_server_down or default_policy(Protocol.UDP if udp else Protocol.TCP)
+    return CheckedService(
+        name=service.name,
+        servers=tuple(
+            CheckedServer(s.name, s.place, s.weight, tuple(targets[s.name]))
+            for s in service.servers
+        ),
+        min_healthy_percent=service.min_healthy_percent,
+        on_server_down=policy,
+    )

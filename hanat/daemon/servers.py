@@ -1,0 +1,374 @@
+"""Between the services' health and what acts on it: the log, the checker, rulesets, flows, peers.
+
+Decides nothing: `core.service_health` does. Each node probes; the holder's verdicts go into the log
+and come back from it on every node alike. How a node sees its servers goes to its peers on the
+routers' own connections: the changes, and all of it when a connection is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hanat.consensus.guard import Guard
+from hanat.consensus.replica import Replica
+from hanat.consensus.state import Barrier, Command, Holder, Records
+from hanat.core.checks import Target
+from hanat.core.configuration import Configuration
+from hanat.core.inputs import Input, SwitchoverRequested
+from hanat.core.probing import Operational, Sighting
+from hanat.core.rotation import ConnectionsEnd, ServiceChanged
+from hanat.core.server_facts import Administrative, ServerId
+from hanat.core.server_records import Kind, Record, kind_of, mode_record, weight_record
+from hanat.core.service_health import (
+    Committed,
+    Effects,
+    Propose,
+    Rotate,
+    Rotation,
+    Seen,
+    ServiceHealth,
+)
+from hanat.core.verdicts import Froze, HandOver, Thawed
+from hanat.core.views import View
+from hanat.errors import NoQuorumError, RefusedError
+
+log = logging.getLogger(__name__)
+
+COMMIT_S_MAX = 5.0  # a healthy commit takes some milliseconds
+AGAIN_S = 1.0  # what a peer was asked to propose is asked again
+VIEWS_A_MESSAGE = 1000
+RECORDS_A_MESSAGE = 100
+BY_OPERATORS = frozenset({Kind.MODE, Kind.WEIGHT})
+RECORDS_AN_ENTRY = 500  # of 1,000 verdicts the first are in force before the last
+
+
+class Checker(Protocol):
+    """What probes; see `hanat.checker.client`."""
+
+    def configure(self, targets: Mapping[str, Target]) -> None:
+        """Probe these and no others."""
+        ...
+
+    def hold(self, tenure: int | None) -> None:
+        """This node holds the addresses in this tenure; None: it does not."""
+        ...
+
+    def commit(self, target: str, state: Operational) -> None:
+        """Note what the log says."""
+        ...
+
+    def look(self) -> None:
+        """See whether it lives."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServerParts:
+    """What the services' health needs.
+
+    Attributes:
+        node_id: This node.
+        rotate: Renders services anew.
+        end: Ends the connections of servers, as the holder.
+        feed: Tells the core of the node.
+        clock: Seconds of CLOCK_BOOTTIME.
+        wall: Seconds since 1970.
+        kick: Called when something was proposed.
+    """
+
+    node_id: int
+    replica: Replica
+    guard: Guard
+    rotate: Callable[[Mapping[str, Rotation]], None]
+    end: Callable[[Sequence[ConnectionsEnd]], None]
+    feed: Callable[[Input], None]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    kick: Callable[[], None]
+
+
+class Servers:
+    """The services of this node and the health of their servers.
+
+    Attributes:
+        health: What is known; read only.
+    """
+
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+        self.health = ServiceHealth(parts.node_id)
+        self._checker: Checker | None = None
+        self._views: dict[str, View] = {}  # this node's own
+        self._told: dict[int, int] = {}  # peers that have all of them, by which connection
+        self._eligible: frozenset[int] = frozenset()
+        self._tenure: int | None = None
+        self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
+        parts.guard.on_records = self._asked
+        parts.guard.on_views = self._heard
+
+    def attach(self, checker: Checker) -> None:
+        """Use what probes; everything is told to it."""
+        self._checker = checker
+        checker.configure(self.health.targets)
+        checker.hold(self._tenure)
+
+    # ------------------------------------------------------------------ from the log
+
+    def configure(self, configuration: Configuration) -> None:
+        """Take a configuration that comes into force."""
+        parts = self._parts
+        effects = self.health.configure(configuration, parts.clock(), parts.wall())
+        self._views = {t: v for t, v in self._views.items() if t in self.health.targets}
+        if self._checker is not None:
+            self._checker.configure(self.health.targets)
+        self._do(effects)
+
+    def applied(self, command: Command) -> None:
+        """Take a command that took effect."""
+        parts = self._parts
+        now, wall_s = parts.clock(), parts.wall()
+        match command:
+            case Barrier(term, _):
+                self._hold(None, term)
+            case Holder(term, node_id):
+                self._hold(node_id, term)
+            case Records(_, records):
+                self._do(self.health.apply(records, now, wall_s))
+                self._confirm(records)
+            case _:
+                pass
+
+    def restored(self) -> None:
+        """The state has become that of a snapshot."""
+        parts, state = self._parts, self._parts.replica.state
+        self._do(self.health.restore(state.records, parts.clock(), parts.wall()))
+        self._hold(state.holder, state.term)
+        for record, future in self._waiting:
+            if state.records.get(record.key, b"") == record.value and not future.done():
+                future.set_result(None)
+
+    def _hold(self, node_id: int | None, term: int) -> None:
+        parts = self._parts
+        self._tenure = term if node_id == parts.node_id else None
+        if self._checker is not None:
+            self._checker.hold(self._tenure)
+        self._do(self.health.hold(node_id, term, parts.clock(), parts.wall()))
+
+    # ------------------------------------------------------------------- what is seen
+
+    def sighted(self, sighting: Sighting) -> None:
+        """Take what the checker saw."""
+        parts = self._parts
+        self._do(self.health.sight(sighting, parts.clock(), parts.wall()))
+
+    def checker_lost(self) -> None:
+        """Note that nothing is probed at present: what was seen is worth nothing any more."""
+        parts = self._parts
+        self._views.clear()
+        self._told.clear()
+        self._do(self.health.forget(parts.node_id, parts.clock(), parts.wall()))
+
+    def _heard(self, peer: int, data: bytes) -> None:
+        parts = self._parts
+        views = views_of(data)
+        if views is None:
+            log.warning("peer=%d views=unreadable action=ignored", peer)
+            return
+        anew, found = views
+        if anew:
+            self._do(self.health.forget(peer, parts.clock(), parts.wall()))
+        self._do(self.health.hear(peer, found, parts.clock(), parts.wall()))
+
+    # --------------------------------------------------------------------------- time
+
+    @property
+    def due(self) -> float:
+        """When to call `look` at the latest, seconds of the clock."""
+        due = self.health.due()
+        return math.inf if due is None else due
+
+    def look(self, now: float) -> None:
+        """Do what is due, and note which peers are there."""
+        parts = self._parts
+        if self._checker is not None:
+            self._checker.look()
+        eligible = frozenset(parts.guard.fit_peers)
+        if eligible != self._eligible:
+            self._eligible = eligible
+            self._do(self.health.eligible(eligible, now, parts.wall()))
+        connections = parts.guard.connections
+        if connections != self._told:
+            for peer in self._told.keys() - connections.keys():
+                self._do(self.health.forget(peer, now, parts.wall()))
+            was, self._told = self._told, dict(connections)
+            fresh = [peer for peer, number in connections.items() if was.get(peer) != number]
+            self._tell(fresh, self._views.items(), anew=True)
+        due = self.health.due()
+        if due is not None and due <= now:
+            self._do(self.health.tick(now, parts.wall()))
+
+    # ---------------------------------------------------------------------- operators
+
+    async def administer(self, server: ServerId, record: Administrative) -> None:
+        """Make a server ready, drain it or take it into maintenance.
+
+        Raises:
+            RefusedError: There is no such server.
+            NoQuorumError: No majority, or no leader, within 5 s; it may still come.
+        """
+        await self._commit(server, mode_record(server, record))
+
+    async def weigh(self, server: ServerId, factor: float) -> None:
+        """Give a server a runtime weight, a factor on the configured one; errors as above."""
+        await self._commit(server, weight_record(server, factor))
+
+    async def _commit(self, server: ServerId, record: Record) -> None:
+        if not self.health.knows(server):
+            raise RefusedError(f"there is no server {server}; see hanat server list")
+        parts = self._parts
+        if parts.replica.state.records.get(record.key, b"") == record.value:
+            return  # it is so already
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, future))
+        deadline = parts.clock() + COMMIT_S_MAX
+        try:
+            while parts.clock() < deadline:
+                self._ask(record)
+                done, _ = await asyncio.wait([future], timeout=AGAIN_S)
+                if done:
+                    return
+        finally:
+            self._waiting.remove((record, future))
+        raise NoQuorumError(
+            f"no majority took note of server {server} within {COMMIT_S_MAX:.0f} s; it may still "
+            "come: see hanat server show"
+        )
+
+    def _ask(self, record: Record) -> None:
+        """Propose it, or have the leader do so; asked twice it counts once."""
+        parts = self._parts
+        if parts.replica.propose(Records(0, (record,))):
+            parts.kick()
+        elif parts.guard.leader is not None and parts.guard.leader != parts.node_id:
+            content = records_to_bytes([record])
+            parts.guard.wire.send(parts.guard.leader, {"type": "records", "records": content})
+
+    def _asked(self, peer: int, data: bytes) -> None:
+        """A peer wants these proposed that an operator told it."""
+        records = records_from_bytes(data)
+        if records is None or any(kind_of(r.key) not in BY_OPERATORS for r in records):
+            log.warning("peer=%d records=unreadable action=ignored", peer)
+        elif self._parts.replica.propose(Records(0, tuple(records))):
+            self._parts.kick()
+
+    def _confirm(self, records: Iterable[Record]) -> None:
+        known = set(records)
+        for record, future in self._waiting:
+            if record in known and not future.done():
+                future.set_result(None)
+
+    # ------------------------------------------------------------------------ effects
+
+    def _do(self, effects: Effects) -> None:  # noqa: C901, PLR0912 - one arm an effect
+        views: list[tuple[str, View]] = []
+        ends: list[ConnectionsEnd] = []
+        for effect in effects:
+            match effect:
+                case Propose(term, records):
+                    self._propose(term, records)
+                case Rotate(rotations):
+                    self._parts.rotate(rotations)
+                case Seen(target, view):
+                    views.append((target, view))
+                case Committed(target, state):
+                    if self._checker is not None:
+                        self._checker.commit(target, state)
+                case ConnectionsEnd():
+                    ends.append(effect)
+                case HandOver(witness):
+                    log.error("servers=blind action=hand_over to=%d found=%r", witness, str(effect))
+                    self._parts.feed(SwitchoverRequested(witness, blind=True))
+                case Froze() | Thawed() | ServiceChanged():
+                    _tell(effect)
+        if views:
+            self._views.update(views)
+            self._tell(self._told, views, anew=False)
+        if ends and self._tenure is not None:
+            self._parts.end(ends)
+
+    def _propose(self, term: int, records: Sequence[Record]) -> None:
+        replica = self._parts.replica
+        if replica.term != term:
+            return
+        for first in range(0, len(records), RECORDS_AN_ENTRY):
+            if replica.propose(Records(term, tuple(records[first : first + RECORDS_AN_ENTRY]))):
+                self._parts.kick()
+
+    def _tell(self, peers: Iterable[int], views: Iterable[tuple[str, View]], *, anew: bool) -> None:
+        listed = list(views)
+        parts = [
+            views_to_bytes(listed[i : i + VIEWS_A_MESSAGE], anew=anew and i == 0)
+            for i in range(0, max(1, len(listed)), VIEWS_A_MESSAGE)
+        ]
+        for peer in peers:
+            for part in parts:
+                self._parts.guard.wire.send(peer, {"type": "views", "views": part})
+
+
+def _tell(effect: Froze | Thawed | ServiceChanged) -> None:
+    match effect:
+        case Froze(witness, down, targets):
+            log.error(
+                "verdicts=frozen found=%r",
+                f"{down} of {targets} targets are down for this node and up for node {witness}",
+            )
+        case Thawed():
+            log.warning("verdicts=decided_again")
+        case ServiceChanged(name, was, now) if now is not None:
+            state = now.state.value
+            if was is None or was.state is not now.state:
+                log.warning(
+                    "service=%s state=%s healthy=%d of=%d",
+                    name, state, now.healthy, now.candidates,
+                )  # fmt: skip
+        case _:
+            pass
+
+
+# ---------------------------------------------------------------------- between nodes
+
+
+def views_to_bytes(views: Iterable[tuple[str, View]], *, anew: bool) -> bytes:
+    """Return views as bytes; `anew`: what was told before is void."""
+    document = {"anew": anew, "views": [[t, v.state.value, v.ok] for t, v in views]}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def views_of(data: bytes) -> tuple[bool, list[tuple[str, View]]] | None:
+    """Return what `views_to_bytes` made bytes of; None if it is something else."""
+    try:
+        document = json.loads(data)
+        views = [(str(t), View(Operational(s), ok is True)) for t, s, ok in document["views"]]
+        return document["anew"] is True, views
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def records_to_bytes(records: Iterable[Record]) -> bytes:
+    """Return records as bytes for a peer."""
+    return json.dumps([[r.key.decode(), r.value.decode()] for r in records]).encode()
+
+
+def records_from_bytes(data: bytes) -> list[Record] | None:
+    """Return what `records_to_bytes` made bytes of; None if it is something else."""
+    try:
+        found = [Record(str(key).encode(), str(value).encode()) for key, value in json.loads(data)]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if len(found) <= RECORDS_A_MESSAGE else None

@@ -1,0 +1,324 @@
+"""Verdicts, rotations and what operators made of servers, as one node has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TypeVar
+
+import pytest
+
+from hanat.consensus.state import Barrier, Holder, Records, State, encode
+from hanat.core import service_health
+from hanat.core.checks import ServiceCheck, TcpCheck
+from hanat.core.configuration import (
+    PROFILES,
+    Configuration,
+    Listen,
+    OnServerDown,
+    Protocol,
+    RealServer,
+    Scheduler,
+    VirtualService,
+)
+from hanat.core.probing import Check, Operational, Sighting
+from hanat.core.rotation import ConnectionsEnd
+from hanat.core.schedulers import InRotation
+from hanat.core.server_facts import Administrative, Mode, ServerId
+from hanat.core.server_records import Record, deleted, mode_record, weight_record
+from hanat.core.service_health import Committed, Effect, Propose, Rotate, Seen, ServiceHealth
+from hanat.core.verdicts import HandOver
+from hanat.core.views import View
+
+ME, PEER, TERM = 1, 2, 3
+CHECK = ServiceCheck(TcpCheck(), Check(interval_s=2.0, timeout_s=1.0))
+LISTEN = Listen(ip_address("203.0.113.10"), Protocol.TCP, 80, 80)
+WEB1, WEB2, WEB3 = (ServerId("web", f"web{n}") for n in (1, 2, 3))
+
+
+def server(number: int, weight: int = 1) -> RealServer:
+    return RealServer(f"web{number}", ip_address(f"10.11.12.{20 + number}"), 80, weight)
+
+
+def web(*numbers: int, checked: bool = True) -> VirtualService:
+    servers = tuple(server(number) for number in numbers)
+    checks = (CHECK,) if checked else ()
+    return VirtualService("web", (LISTEN,), Scheduler.WRR, servers, checks=checks)
+
+
+def configuration(*services: VirtualService) -> Configuration:
+    return Configuration("test", PROFILES["default"], (), (), services)
+
+
+E = TypeVar("E", bound=Effect)
+
+
+def of(kind: type[E], effects: Iterable[Effect]) -> list[E]:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+class Bench:
+    """A node, the state of its log, and what the kernel was told last."""
+
+    def __init__(
+        self, *services: VirtualService, node_id: int = ME, state: State | None = None
+    ) -> None:
+        self.now = 100.0
+        self.state = State() if state is None else state
+        self.health = ServiceHealth(node_id)
+        self.rotations: dict[str, tuple[InRotation, ...]] = {}
+        self.effects: list[Effect] = []
+        self.configure(*services)
+
+    @property
+    def wall_s(self) -> float:
+        return 1e9 + self.now
+
+    def take(self, effects: Iterable[Effect]) -> list[Effect]:
+        found = list(effects)
+        for rotate in of(Rotate, found):
+            self.rotations |= rotate.rotations
+        self.effects += found
+        return found
+
+    def configure(self, *services: VirtualService) -> list[Effect]:
+        found = self.take(self.health.configure(configuration(*services), self.now, self.wall_s))
+        while self.health.due() == 0.0:
+            found += self.take(self.health.tick(self.now, self.wall_s))
+        return found
+
+    def hold(self, node_id: int | None = ME, term: int = TERM) -> list[Effect]:
+        self.state.apply(encode(Barrier(term, node_id or ME)))
+        if node_id is not None:
+            self.state.apply(encode(Holder(term, node_id)))
+        return self.take(self.health.hold(node_id, term, self.now, self.wall_s))
+
+    def commit(self, effects: Iterable[Effect]) -> list[Effect]:
+        """Let what was proposed come into the log."""
+        found: list[Effect] = []
+        for proposal in of(Propose, effects):
+            found += self.record(*proposal.records, term=proposal.term)
+        return found
+
+    def record(self, *records: Record, term: int = 0) -> list[Effect]:
+        command = self.state.apply(encode(Records(term, records)))
+        if not isinstance(command, Records):
+            return []
+        return self.take(self.health.apply(command.records, self.now, self.wall_s))
+
+    def target(self, number: int) -> str:
+        place = f"10.11.12.{20 + number}:80"
+        (name,) = (name for name in self.health.targets if place in name)
+        return name
+
+    def sees(self, number: int, state: Operational, *, tenure: int | None = TERM) -> list[Effect]:
+        up = state is Operational.UP
+        sighting = Sighting(
+            target=self.target(number), state=state, since=self.now, ok=up, in_a_row=3,
+            answer="" if up else "connection refused", latency_s=0.001, at=self.now,
+            tenure=tenure, decided=state if tenure is not None else Operational.UNKNOWN, news=True,
+        )  # fmt: skip
+        return self.take(self.health.sight(sighting, self.now, self.wall_s))
+
+    def all_up(self, *numbers: int) -> Bench:
+        for number in numbers:
+            self.commit(self.sees(number, Operational.UP))
+        return self
+
+    @property
+    def clients(self) -> list[str]:
+        return [one.name for one in self.rotations["web"]]
+
+
+def test_service_without_a_check_has_all_its_servers() -> None:
+    assert Bench(web(1, 2, checked=False)).clients == ["web1", "web2"]
+
+
+def test_verdict_of_the_holder_counts_when_it_is_in_the_log_and_not_before() -> None:
+    b = Bench(web(1, 2, 3))
+    b.hold()
+    assert b.clients == []  # nobody knows anything of them
+    b.all_up(1, 2, 3)
+    assert b.clients == ["web1", "web2", "web3"]
+    effects = b.sees(2, Operational.DOWN)
+    assert b.clients == ["web1", "web2", "web3"]
+    applied = b.commit(effects)
+    assert b.clients == ["web1", "web3"]
+    assert Committed(b.target(2), Operational.DOWN) in applied
+    assert "connection refused" in b.health.why(WEB2, b.now)
+
+
+def test_connections_of_a_server_that_went_down_end_as_the_service_says() -> None:
+    expire = replace(web(1, 2), on_server_down=OnServerDown.EXPIRE)
+    b = Bench(expire)
+    b.hold()
+    b.all_up(1, 2)
+    ends = of(ConnectionsEnd, b.commit(b.sees(1, Operational.DOWN)))
+    assert ends == [ConnectionsEnd(WEB1, "10.11.12.21:80", OnServerDown.EXPIRE)]
+
+
+def test_node_that_does_not_hold_proposes_nothing_and_tells_the_others_what_it_sees() -> None:
+    b = Bench(web(1, 2))
+    b.hold(PEER)
+    effects = b.sees(1, Operational.DOWN, tenure=None)
+    assert of(Propose, effects) == []
+    assert of(Seen, effects) == [Seen(b.target(1), View(Operational.DOWN, ok=False))]
+
+
+def test_every_node_has_the_same_rotation_from_the_same_log() -> None:
+    b = Bench(web(1, 2, 3))
+    b.hold()
+    b.all_up(1, 2, 3)
+    b.commit(b.sees(3, Operational.DOWN))
+    b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", "new disk")))
+    b.record(weight_record(WEB2, 5.0))
+    late = Bench(node_id=PEER, state=b.state)  # starts with a snapshot, then reads the file
+    late.take(late.health.restore(b.state.records, late.now, late.wall_s))
+    late.take(late.health.hold(ME, TERM, late.now, late.wall_s))
+    late.configure(web(1, 2, 3))
+    assert late.rotations["web"] == b.rotations["web"] == (InRotation("web2", 5),)
+
+
+def test_records_that_came_before_their_configuration_count_when_it_comes() -> None:
+    b = Bench()
+    b.hold()
+    b.record(mode_record(WEB2, Administrative(Mode.MAINT, "op")))
+    b.configure(web(1, 2, checked=False))
+    assert b.clients == ["web1"]
+
+
+def test_server_that_gets_a_check_stays_until_its_first_verdict_on_every_node() -> None:
+    b = Bench(web(1, 2, checked=False))
+    b.hold()
+    proposed = b.configure(web(1, 2))
+    assert b.clients == ["web1", "web2"]
+    b.commit(proposed)
+    late = Bench(web(1, 2), node_id=PEER)
+    late.take(late.health.restore(b.state.records, late.now, late.wall_s))
+    assert late.clients == ["web1", "web2"]
+    b.commit(b.sees(1, Operational.DOWN))
+    assert b.clients == ["web2"]
+
+
+def test_what_is_known_of_a_server_that_is_gone_goes_from_the_log() -> None:
+    b = Bench(web(1, 2))
+    b.hold()
+    b.all_up(1, 2)
+    b.record(mode_record(WEB2, Administrative(Mode.DRAIN, "op")))
+    b.commit(b.configure(web(1)))
+    assert len(b.state.records) == 1  # the verdict of web1
+    b.configure(web(1, 2))
+    assert b.clients == ["web1"]  # web2 is unknown again, not up as before
+    assert b.health.administrative(WEB2).mode is Mode.READY
+
+
+def test_new_holder_starts_from_what_is_committed() -> None:
+    b = Bench(web(1, 2, 3))
+    b.hold()
+    b.all_up(1, 2, 3)
+    b.commit(b.sees(3, Operational.DOWN))
+    b.hold(PEER, TERM + 1)
+    assert b.clients == ["web1", "web2"]
+    late = b.sees(1, Operational.DOWN, tenure=TERM)  # of the former tenure
+    assert of(Propose, late) == []
+
+
+def test_verdict_of_a_former_tenure_that_comes_late_counts_nowhere() -> None:
+    b = Bench(web(1, 2))
+    b.hold()
+    b.all_up(1, 2)
+    late = b.sees(1, Operational.DOWN)
+    b.hold(PEER, TERM + 1)
+    assert b.commit(late) == []
+    assert b.clients == ["web1", "web2"]
+    assert b.state.refused_records == 1
+
+
+def test_blind_holder_hands_over_and_empties_no_pool() -> None:
+    b = Bench(web(1, 2, 3))
+    b.hold()
+    b.all_up(1, 2, 3)
+    b.take(b.health.eligible([PEER], b.now, b.wall_s))
+    views = [(b.target(n), View(Operational.UP, ok=True)) for n in (1, 2, 3)]
+    b.take(b.health.hear(PEER, views, b.now, b.wall_s))
+    effects = [e for n in (1, 2, 3) for e in b.sees(n, Operational.DOWN)]
+    (hand_over,) = of(HandOver, effects)
+    assert hand_over.witness == PEER
+    b.commit(effects)
+    assert len(b.clients) >= 2
+
+
+def test_drain_that_was_limited_in_time_ends_by_itself() -> None:
+    b = Bench(web(1, 2, checked=False))
+    b.hold()
+    until = b.wall_s + 60
+    b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", until_s=until)))
+    assert b.clients == ["web2"]
+    due = b.health.due()
+    assert due is not None
+    assert due == pytest.approx(b.now + 60)
+    b.now = due
+    b.commit(b.take(b.health.tick(b.now, b.wall_s)))
+    assert b.clients == ["web1", "web2"]
+    assert b.state.records == {}
+
+
+def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> None:
+    b = Bench(replace(web(1, 2), slow_start_s=100.0))
+    b.hold()
+    b.all_up(1, 2)
+    b.commit(b.sees(1, Operational.DOWN))
+    b.now += 1000.0
+    b.health.tick(b.now, b.wall_s)
+    b.commit(b.sees(1, Operational.UP))
+    percents = []
+    while (due := b.health.due()) is not None and due < b.now + 50:
+        percents.append({one.name: one.percent for one in b.rotations["web"]}["web1"])
+        b.now = max(due, b.now)
+        b.take(b.health.tick(b.now, b.wall_s))
+    assert percents[0] == 10
+    assert sorted(set(percents)) == [*range(10, 101, 5)][: len(set(percents))]
+    assert b.rotations["web"] == (InRotation("web1", 1), InRotation("web2", 1))
+
+
+def test_of_many_servers_some_are_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_health, "SLICE_SERVERS", 3)
+    services = [replace(web(1, 2, checked=False), name=f"s{n}") for n in range(10)]
+    b = Bench()
+    b.take(b.health.configure(configuration(*services), b.now, b.wall_s))
+    turns = 0
+    while b.health.due() == 0.0:
+        turns += 1
+        b.take(b.health.tick(b.now, b.wall_s))
+    assert turns >= 5
+    assert list(b.rotations) == [*b.health.statuses] == [s.name for s in services]
+    # Those that are the same objects are not looked at.
+    changed = replace(services[3], servers=(server(3),))
+    services[3] = changed
+    assert list(of(Rotate, b.configure(*services))[0].rotations) == ["s3"]
+
+
+def test_configuration_that_is_overtaken_by_another_leaves_no_service_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service_health, "SLICE_SERVERS", 3)
+    services = [replace(web(1, 2, checked=False), name=f"s{n}") for n in range(10)]
+    for turns in range(12):
+        b = Bench()
+        b.take(b.health.configure(configuration(*services), b.now, b.wall_s))
+        for _ in range(turns):
+            b.take(b.health.tick(b.now, b.wall_s))
+        b.configure(*services[1:])
+        assert [*b.health.statuses] == [s.name for s in services[1:]]
+        assert b.rotations.keys() >= b.health.statuses.keys()
+
+
+def test_ready_deletes_what_an_operator_made_of_a_server() -> None:
+    b = Bench(web(1, 2, checked=False))
+    record = mode_record(WEB1, Administrative(Mode.DRAIN, "op"))
+    b.record(record)
+    b.record(mode_record(WEB1, Administrative(Mode.READY, "op")))
+    assert b.state.records == {}
+    assert b.clients == ["web1", "web2"]
+    assert mode_record(WEB1, Administrative(Mode.READY)) == deleted(record.key)
