@@ -55,6 +55,13 @@ class Rotate:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Probe these targets and no others."""
+
+    targets: Mapping[str, Target]
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """Tell the other nodes how this one sees a target."""
 
@@ -73,6 +80,7 @@ class Committed:
 Effect = (
     Propose
     | Rotate
+    | Watch
     | Seen
     | Committed
     | ConnectionsEnd
@@ -182,6 +190,7 @@ class ServiceHealth:
         self._known = known
         self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
         gathered, now, wall_s = turn
+        gathered.others.append(Watch(self.targets))
         self._take(self._verdicts.configure(self.targets.keys(), now), gathered, wall_s)
         self._changed(self._rotations.replace((), gone), gathered, now)
         for name in gone:

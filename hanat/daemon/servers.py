@@ -33,6 +33,7 @@ from hanat.core.service_health import (
     Rotation,
     Seen,
     ServiceHealth,
+    Watch,
 )
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.views import View
@@ -123,11 +124,7 @@ class Servers:
     def configure(self, configuration: Configuration) -> None:
         """Take a configuration that comes into force."""
         parts = self._parts
-        effects = self.health.configure(configuration, parts.clock(), parts.wall())
-        self._views = {t: v for t, v in self._views.items() if t in self.health.targets}
-        if self._checker is not None:
-            self._checker.configure(self.health.targets)
-        self._do(effects)
+        self._do(self.health.configure(configuration, parts.clock(), parts.wall()))
 
     def applied(self, command: Command) -> None:
         """Take a command that took effect."""
@@ -284,6 +281,8 @@ class Servers:
                     self._propose(term, records)
                 case Rotate(rotations):
                     self._parts.rotate(rotations)
+                case Watch(targets):
+                    self._watch(targets)
                 case Seen(target, view):
                     views.append((target, view))
                 case Committed(target, state):
@@ -301,6 +300,11 @@ class Servers:
             self._tell(self._told, views, anew=False)
         if ends and self._tenure is not None:
             self._parts.end(ends)
+
+    def _watch(self, targets: Mapping[str, Target]) -> None:
+        self._views = {t: v for t, v in self._views.items() if t in targets}
+        if self._checker is not None:
+            self._checker.configure(targets)
 
     def _propose(self, term: int, records: Sequence[Record]) -> None:
         replica = self._parts.replica
