@@ -17,11 +17,12 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
 from hanat.core.history import EVENT_BYTES_MAX, EVENTS_MAX
-from hanat.core.server_records import KEY_BYTES_MAX, VALUE_BYTES_MAX, Record
+from hanat.core.server_records import KEY_BYTES_MAX, VALUE_BYTES_MAX, Record, is_for_people
 
 _BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS = 1, 2, 3, 4, 5, 6
 # A verdict of each of 10,000 servers, what operators made of it, its weight, and some to spare.
 RECORDS_MAX = 50_000
+CHANGES_MAX = 500  # of them, for people; some 150 KiB
 _TERM_NODE = Struct("!QI")
 _REVISION = Struct("!Q")
 _TERM_ORIGIN = Struct("!QQ")
@@ -30,7 +31,7 @@ _ORIGIN_SERIAL = Struct("!QI")
 _EVENT_SIZE = Struct("!H")
 _TERM = Struct("!Q")
 _KEY_VALUE = Struct("!BH")
-_CORE, _EVENTS, _SERVERS = b"core", b"events", b"servers"
+_CORE, _EVENTS, _SERVERS, _CHANGES = b"core", b"events", b"servers", b"changes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ class State:
         unreadable: Entries skipped because they could not be read.
         events: The newest of the history, oldest first.
         records: What is known of servers, by key.
+        changes: The newest of them in the order of the log, also those that were replaced.
         refused_records: Of a holder that had lost its term, too large, or too many.
     """
 
@@ -181,6 +183,7 @@ class State:
         self.unreadable = 0
         self.events: deque[Happened] = deque(maxlen=EVENTS_MAX)
         self.records: dict[bytes, bytes] = {}
+        self.changes: deque[Record] = deque(maxlen=CHANGES_MAX)
         self.refused_records = 0
 
     def freeze(self) -> list[tuple[bytes, bytes]]:
@@ -197,6 +200,8 @@ class State:
         if self.records:
             records = (_freeze_record(Record(k, v)) for k, v in self.records.items())
             parts.append((_SERVERS, b"".join(records)))
+        if self.changes:
+            parts.append((_CHANGES, b"".join(map(_freeze_record, self.changes))))
         return parts
 
     def restore(self, sections: Mapping[bytes, bytes]) -> None:
@@ -217,8 +222,11 @@ class State:
         self.events.extend(_thaw_events(sections.get(_EVENTS, b"")))
         try:
             self.records = dict(_thaw_records(sections.get(_SERVERS, b"")))
+            changes = tuple(_thaw_records(sections.get(_CHANGES, b"")))
         except StructFault as error:
-            raise ValueError(f"a snapshot with a damaged section {_SERVERS!r}: {error}") from error
+            raise ValueError(f"a snapshot with damaged records of servers: {error}") from error
+        self.changes.clear()
+        self.changes.extend(changes)
 
     def apply(self, data: bytes) -> Command | None:
         """Apply one committed entry; return what took effect, None if nothing did."""
@@ -264,6 +272,7 @@ class State:
         sound = all(r.key and len(r.value) <= VALUE_BYTES_MAX for r in records)
         if not sound or (new and len(self.records) + new > RECORDS_MAX):
             return False
+        self.changes.extend(filter(is_for_people, records))
         for key, value in records:
             if value:
                 self.records[key] = value

@@ -70,10 +70,8 @@ def verdict_record(change: VerdictChanged, at_s: float) -> Record:
 
 
 def mode_record(server: ServerId, record: Administrative) -> Record:
-    """Return the record of what an operator made of a server; ready for good deletes it."""
+    """Return the record of what an operator made of a server."""
     key = key_of(Kind.MODE, server)
-    if record.mode is Mode.READY:
-        return Record(key, b"")
     document = {
         "mode": record.mode.value, "by": record.by[:TEXT_CHARS_MAX],
         "reason": record.reason[:TEXT_CHARS_MAX], "since": round(record.since_s, 3),
@@ -83,10 +81,10 @@ def mode_record(server: ServerId, record: Administrative) -> Record:
     return Record(key, _value(document))
 
 
-def weight_record(server: ServerId, factor: float) -> Record:
-    """Return the record of a runtime weight; factor 1 deletes it."""
-    value = b"" if factor == 1 else _value({"factor": factor})
-    return Record(key_of(Kind.WEIGHT, server), value)
+def weight_record(server: ServerId, factor: float, *, by: str, at_s: float) -> Record:
+    """Return the record of a runtime weight: who wanted it, and when, seconds since 1970."""
+    document = {"factor": factor, "by": by[:TEXT_CHARS_MAX], "at": round(at_s, 3)}
+    return Record(key_of(Kind.WEIGHT, server), _value(document))
 
 
 def stay_record(server: ServerId, *, stays: bool) -> Record:
@@ -105,6 +103,11 @@ def deleted(key: bytes) -> Record:
 def kind_of(key: bytes) -> Kind | None:
     """Return what a record is about; None if it is of another version."""
     return _KINDS.get(key[:1])
+
+
+def is_for_people(record: Record) -> bool:
+    """Say whether a record belongs into the history of servers."""
+    return bool(record.value) and kind_of(record.key) not in {None, Kind.STAY}
 
 
 def target_of(key: bytes) -> str:

@@ -221,9 +221,10 @@ class Servers:
         """
         await self._commit(server, mode_record(server, record))
 
-    async def weigh(self, server: ServerId, factor: float) -> None:
+    async def weigh(self, server: ServerId, factor: float, by: str) -> None:
         """Give a server a runtime weight, a factor on the configured one; errors as above."""
-        await self._commit(server, weight_record(server, factor))
+        record = weight_record(server, factor, by=by, at_s=self._parts.wall())
+        await self._commit(server, record)
 
     async def _commit(self, server: ServerId, record: Record) -> None:
         if not self.health.knows(server):

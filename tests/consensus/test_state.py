@@ -122,6 +122,7 @@ def test_records_survive_a_snapshot(some: list[Record]) -> None:
     other.apply(encode(Records(0, (Record(b"mof before", b"x"),))))
     other.restore(dict(state.freeze()))
     assert other.records == state.records
+    assert other.changes == state.changes
 
 
 def test_what_an_operator_wants_is_never_acknowledged_from_memory() -> None:

@@ -26,7 +26,7 @@ from hanat.core.probing import Check, Operational, Sighting
 from hanat.core.rotation import ConnectionsEnd
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import Administrative, Mode, ServerId
-from hanat.core.server_records import Record, deleted, mode_record, weight_record
+from hanat.core.server_records import Record, mode_of, mode_record, weight_record
 from hanat.core.service_health import Committed, Effect, Propose, Rotate, Seen, ServiceHealth
 from hanat.core.verdicts import HandOver
 from hanat.core.views import View
@@ -172,7 +172,7 @@ def test_every_node_has_the_same_rotation_from_the_same_log() -> None:
     b.all_up(1, 2, 3)
     b.commit(b.sees(3, Operational.DOWN))
     b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", "new disk")))
-    b.record(weight_record(WEB2, 5.0))
+    b.record(weight_record(WEB2, 5.0, by="op", at_s=0.0))
     late = Bench(node_id=PEER, state=b.state)  # starts with a snapshot, then reads the file
     late.take(late.health.restore(b.state.records, late.now, late.wall_s))
     late.take(late.health.hold(ME, TERM, late.now, late.wall_s))
@@ -261,7 +261,7 @@ def test_drain_that_was_limited_in_time_ends_by_itself() -> None:
     b.now = due
     b.commit(b.take(b.health.tick(b.now, b.wall_s)))
     assert b.clients == ["web1", "web2"]
-    assert b.state.records == {}
+    assert b.health.due() is None
 
 
 def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> None:
@@ -314,11 +314,11 @@ def test_configuration_that_is_overtaken_by_another_leaves_no_service_out(
         assert b.rotations.keys() >= b.health.statuses.keys()
 
 
-def test_ready_deletes_what_an_operator_made_of_a_server() -> None:
+def test_ready_is_remembered_with_who_and_when() -> None:
     b = Bench(web(1, 2, checked=False))
-    record = mode_record(WEB1, Administrative(Mode.DRAIN, "op"))
-    b.record(record)
-    b.record(mode_record(WEB1, Administrative(Mode.READY, "op")))
-    assert b.state.records == {}
+    b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", "disk", since_s=5.0)))
+    ready = Administrative(Mode.READY, "eve", since_s=9.0)
+    b.record(mode_record(WEB1, ready))
     assert b.clients == ["web1", "web2"]
-    assert mode_record(WEB1, Administrative(Mode.READY)) == deleted(record.key)
+    assert b.health.administrative(WEB1) == ready
+    assert [mode_of(change).by for change in b.state.changes] == ["op", "eve"]
