@@ -1,12 +1,15 @@
 """Find a service or a server by its name, or say which names there are.
 
-Source of what is near: difflib, a ratio of 0.6 at least.
+Which name is nearest is a matter of difflib, at a ratio of 0.6 or more. It takes 0.3 ms a name,
+and a cluster may have 2,000: so only those are compared that begin and end most like what was
+asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from heapq import nlargest
 
 from hanat.core.configuration import RealServer, VirtualService
 from hanat.core.server_facts import ServerId
@@ -14,6 +17,7 @@ from hanat.errors import NoSuchError
 
 NAMES_SHOWN = 10
 NAME_CHARS_SHOWN = 63  # as long as names can be
+NAMES_COMPARED = 20
 
 
 def demand_service(name: str, services: Iterable[VirtualService]) -> VirtualService:
@@ -50,8 +54,19 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     """
     name, names = name[:NAME_CHARS_SHOWN], sorted(known)
     clauses = [f"no {kind} {name!a}"]
-    clauses += [f"the nearest name is {near}" for near in get_close_matches(name, names, n=1)]
+    alike = nlargest(NAMES_COMPARED, names, key=lambda known: _common(name, known))
+    clauses += [f"the nearest name is {near}" for near in get_close_matches(name, alike, n=1)]
     shown = ", ".join(names[:NAMES_SHOWN])
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     clauses.append(f"there are {shown}{more}" if names else "there is none")
     return "; ".join(clauses)
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters both begin and end with."""
+    return _begin(one, other) + _begin(one[::-1], other[::-1])
+
+
+def _begin(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

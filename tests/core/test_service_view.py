@@ -329,6 +329,8 @@ def test_name_that_is_not_there_is_answered_with_those_that_are() -> None:
         "no service 'wbe'; the nearest name is web; there are api, web"
     )
     many = [f"s{n:03}" for n in range(12)]
+    thousands = [f"shop{n:04}" for n in range(2000)]
+    assert "; the nearest name is shop1234; " in no_such("service", "shpo1234", thousands)
     assert no_such("service", "é", many).endswith("s008, s009 and 2 more")
     assert no_such("server of web", "x" * 1000, []) == (
         f"no server of web '{'x' * 63}'; there is none"
