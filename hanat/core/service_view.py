@@ -16,7 +16,7 @@ connections last equally long everywhere.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -269,19 +269,16 @@ def view_of(service: VirtualService, known: Knowledge) -> ServiceView:
     nothing = ServiceStatus(service.name, (), 0, 0, 0)
     status = known.rotations.statuses.get(service.name, nothing)
     statuses = {(server.name, server.place): server for server in status.servers}
+    tried = ((server, statuses.get((server.name, server.place))) for server in service.servers)
+    pairs = [(server, found) for server, found in tried if found is not None]
+    if len(pairs) < len(service.servers):
+        service = replace(service, servers=tuple(server for server, _ in pairs))
     shares = _shares(service, status, known.slow_start)
-    servers = tuple(
-        _server_view(server, statuses[server.name, server.place], status, shares, known)
-        for server in service.servers
-        if (server.name, server.place) in statuses
-    )
+    servers = tuple(_server_view(server, found, status, shares, known) for server, found in pairs)
     unserved = _unserved(service, shares)
-    state = status.state
-    if state is ServiceState.UP and unserved:
-        state = ServiceState.DEGRADED
     return ServiceView(
         name=service.name,
-        state=state,
+        state=_state(service, status, unserved),
         why=_why(service, status, servers, unserved),
         scheduler=service.scheduler.value,
         listens=tuple(map(str, service.listens)),
@@ -311,7 +308,7 @@ def _server_view(
         why = f"{me} gets no clients: it is of tier {server.tier}, and those of a better one do"
     return ServerView(
         name=server.name,
-        place=server.place,
+        place=found.place,
         condition=condition,
         weight=server.weight,
         factor=known.rotations.factor(me),
@@ -407,6 +404,17 @@ def _unserved(service: VirtualService, shares: Mapping[str, float]) -> tuple[int
     """Return the IP versions whose clients no server gets."""
     served = {server.address.version for server in service.servers if server.name in shares}
     return tuple(version for version in _versions(service) if version not in served)
+
+
+def _state(
+    service: VirtualService, status: ServiceStatus, unserved: tuple[int, ...]
+) -> ServiceState:
+    """Return the worst that matters, also to clients of one IP version alone."""
+    if unserved == _versions(service):
+        return ServiceState.DOWN
+    if unserved and status.state is ServiceState.UP:
+        return ServiceState.DEGRADED
+    return status.state
 
 
 def _why(

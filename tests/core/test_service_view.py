@@ -252,6 +252,8 @@ def test_server_that_the_rotations_do_not_know_is_left_out() -> None:
     moved = replace(server(1), address=ip_address("10.0.0.77"))
     site.service = web(moved, server(2))
     assert site.see().servers == ()
+    assert site.see().state is ServiceState.DOWN
+    assert "no server gets clients" in site.see().why
     other = replace(site.service, name="mail")
     site.service = other
     assert (site.see().servers, site.see().state) == ((), ServiceState.DOWN)
