@@ -5,6 +5,7 @@ HanatError
 ├── StartupError         the node cannot start here: port taken, interface missing
 │   └── KeyFileError     the cluster key cannot be read, others can read it, or it is none
 ├── RefusedError         a guard said no: the command is valid, the moment is not
+│   └── NoSuchError      there is no service or server of that name
 ├── ConsensusError
 │   ├── JournalError     the log or the vote cannot be written: disk full, read-only, failing
 │   ├── SnapshotError    a snapshot that must not be used: torn, damaged, somebody else's
@@ -93,6 +94,10 @@ class RefusedError(HanatError):
     """A guard refused a valid command."""
 
     exit_code = EXIT_REFUSED
+
+
+class NoSuchError(RefusedError):
+    """There is no service or server of that name; the text says what there is."""
 
 
 class ConsensusError(HanatError):

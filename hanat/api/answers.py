@@ -18,6 +18,7 @@ from hanat.errors import (
     ConfigError,
     HanatError,
     NoQuorumError,
+    NoSuchError,
     OutcomeUnknownError,
     RefusedError,
     StaleRevisionError,
@@ -126,6 +127,8 @@ def refusal_of(error: HanatError) -> web.Response:
         case StaleRevisionError():
             status = 412  # RFC 9110 section 13.1.1: If-Match evaluates to false
             more = {"revision": error.current}
+        case NoSuchError():
+            status = 404
         case RefusedError():
             status = 409
         case ConfigError(problems=problems):
@@ -140,6 +143,23 @@ def refusal_of(error: HanatError) -> web.Response:
     return json_answer(status, {"error": str(error), "exit_code": error.exit_code, **more})
 
 
+def kind_of(value: object) -> str:
+    """Name a JSON value's type in JSON's words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
 def error_answer(status: int, sentence: str, *, exit_code: int) -> web.Response:
     """Return the answer for any other error."""
     return json_answer(status, {"error": sentence, "exit_code": exit_code})
@@ -148,7 +168,7 @@ def error_answer(status: int, sentence: str, *, exit_code: int) -> web.Response:
 def json_answer(status: int, document: dict[str, Any]) -> web.Response:
     """Return a document."""
     return web.Response(
-        status=status, body=_compact(document).encode(), content_type="application/json"
+        status=status, body=compact(document).encode(), content_type="application/json"
     )
 
 
@@ -163,12 +183,13 @@ async def status_answer(status: NodeStatus) -> web.Response:
         del document[key]
         texts: list[str] = []
         for first in range(0, len(items), SLICE):
-            texts += (_compact(asdict(item)) for item in items[first : first + SLICE])
+            texts += (compact(asdict(item)) for item in items[first : first + SLICE])
             await asyncio.sleep(0)
         parts.append(f'"{key}":[{",".join(texts)}]')
-    body = f"{_compact(document)[:-1]},{','.join(parts)}}}".encode()
+    body = f"{compact(document)[:-1]},{','.join(parts)}}}".encode()
     return web.Response(status=200, body=body, content_type="application/json")
 
 
-def _compact(document: dict[str, Any]) -> str:
+def compact(document: dict[str, Any]) -> str:
+    """Return a document as text, without spaces."""
     return json.dumps(document, separators=(",", ":"))

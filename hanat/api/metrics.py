@@ -1,8 +1,8 @@
 """Render the status of a node as Prometheus metrics.
 
-Nothing is counted here: one collector translates the newest snapshot when it is
-scraped, so the metrics and ``/v1/status`` cannot disagree and an unscraped node
-spends nothing. The registry is our own; the global one of the library brings
+Nothing is counted here: the newest snapshot is translated when it is scraped, so
+the metrics, ``/v1/status`` and ``/v1/services`` cannot disagree and an unscraped node
+spends nothing. There is no registry; the global one of the library brings
 collectors for the garbage collector and the platform, which nobody asked for.
 
 Counters start at zero with the process, as Prometheus expects. No label holds
@@ -12,44 +12,32 @@ anything that grows with traffic: services, servers and peers are configured.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hanat.core.status import (
-    FlowStatus,
-    HistogramStatus,
-    NodeStatus,
-    Role,
-    ServerStatus,
-    ServiceStatus,
-)
+from hanat.api.families import counter, gauge
+from hanat.api.service_metrics import service_families
+from hanat.api.services import in_slices
+from hanat.core.service_view import ServiceView
+from hanat.core.status import FlowStatus, HistogramStatus, NodeStatus, Role
 
 NO_REPAIRS: Final = {"ruleset": 0, "sysctl": 0}  # a counter that is absent cannot be seen to grow
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-Samples = Iterable[tuple[tuple[str, ...], float]]
-
-
-SERVICES_SLICE = 50
 
 
 class Metrics:
     """The text of ``/metrics``, rendered on request."""
 
-    def __init__(self, status: Callable[[], NodeStatus]) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_StatusCollector(status))
-        ProcessCollector(registry=self._registry)
+    def __init__(
+        self, status: Callable[[], NodeStatus], services: Callable[[], Iterable[ServiceView]]
+    ) -> None:
+        self._status, self._services = status, services
+        self._process = ProcessCollector(registry=None)
 
     async def render(self) -> bytes:
         """Return all metrics of one snapshot in the Prometheus text format 0.0.4.
@@ -57,8 +45,9 @@ class Metrics:
         The loop turns after each family, and within those that have a sample for each service
         or server after every `SERVICES_SLICE` services.
         """
+        views = [view async for view in in_slices(self._services())]
         parts, name = [], ""
-        for family in self._registry.collect():
+        for family in chain(_families(self._status(), views), self._process.collect()):
             text = generate_latest(_Single(family))
             if family.name == name:  # a further part of it
                 text = b"".join(x for x in text.splitlines(keepends=True) if x[:1] != b"#")
@@ -76,44 +65,35 @@ class _Single(Collector):
         yield self._family
 
 
-class _StatusCollector(Collector):
-    def __init__(self, status: Callable[[], NodeStatus]) -> None:
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        status = self._status()
-        yield from _node(status)
-        yield from _log(status)
-        yield from _lease(status)
-        yield from _flows(status.flows)
-        yield from _completeness(status.flows)
-        yield from _services(status.services)
-        yield from _durations(status)
-
-    def describe(self) -> Iterator[Metric]:
-        """Name nothing in advance: the registry must not ask for a status before there is one."""
-        return iter(())
+def _families(status: NodeStatus, services: Sequence[ServiceView]) -> Iterator[Metric]:
+    yield from _node(status)
+    yield from _log(status)
+    yield from _lease(status)
+    yield from _flows(status.flows)
+    yield from _completeness(status.flows)
+    yield from service_families(services)
+    yield from _durations(status)
 
 
 def _eligibility(status: NodeStatus) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "hanat_node_eligible",
         "1 when this node may hold the addresses; else 0, once for each reason.",
         [((reason,), 0) for reason in status.unsafe] or [(("",), 1)],
         labels=("reason",),
     )
-    yield _gauge(
+    yield gauge(
         "hanat_node_hindered",
         "1 for each reason for which another node may be better.",
         [((reason,), 1) for reason in status.hindrances],
         labels=("reason",),
     )
-    yield _gauge(
+    yield gauge(
         "hanat_node_handicap",
         "What speaks against this node, as a number that all nodes compare; 0 is best.",
         [((), status.handicap)],
     )
-    yield _counter(
+    yield counter(
         "hanat_announcements_refused",
         "Announcements that the kernel did not take, by address and round; they are repeated.",
         [((), status.unannounced)],
@@ -121,26 +101,26 @@ def _eligibility(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _node(status: NodeStatus) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "hanat_build_info",
         "Always 1; the version is in the label.",
         [((status.version,), 1)],
         labels=("version",),
     )
-    yield _gauge(
+    yield gauge(
         "hanat_role",
         "1 for the role of this node, 0 for the others; the holder is ACTIVE.",
         [((role.value,), role is status.role) for role in Role],
         labels=("role",),
     )
     yield from _eligibility(status)
-    yield _gauge(
+    yield gauge(
         "hanat_peer_connected",
         "1 when the log's connection to this peer is up.",
         [((peer.name,), peer.connected) for peer in status.peers],
         labels=("peer",),
     )
-    yield _gauge(
+    yield gauge(
         "hanat_peer_beacon_age_seconds",
         "Since the last beacon of this peer on this path; none before the first.",
         [
@@ -151,7 +131,7 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
         ],
         labels=("peer", "path"),
     )
-    yield _counter(
+    yield counter(
         "hanat_beacons",
         "Datagrams between the routers: sent, not taken by the kernel, believed.",
         [
@@ -161,13 +141,13 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
         ],
         labels=("result",),
     )
-    yield _counter(
+    yield counter(
         "hanat_peer_refused",
         "Connections cut and datagrams dropped: forged, damaged, or of a wrong peer.",
         [(("raft",), status.refused.raft), (("mesh",), status.refused.mesh)],
         labels=("transport",),
     )
-    yield _counter(
+    yield counter(
         "hanat_leader_transitions",
         "How often this node entered a role, by reason.",
         [((reason,), count) for reason, count in status.transitions],
@@ -176,21 +156,21 @@ def _node(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _log(status: NodeStatus) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "hanat_is_leader",
         "1 when this node is the Raft leader; whether it holds the addresses is hanat_role.",
         [((), status.leader == status.node)],
     )
-    yield _gauge("hanat_raft_term", "Term of the replicated log.", [((), status.term)])
-    yield _gauge(
+    yield gauge("hanat_raft_term", "Term of the replicated log.", [((), status.term)])
+    yield gauge(
         "hanat_raft_commit_index",
         "Newest entry known to be committed.",
         [((), status.log.commit_index)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_raft_applied_index", "Newest entry applied here.", [((), status.log.applied_index)]
     )
-    yield _gauge(
+    yield gauge(
         "hanat_config_revision",
         "Configuration in force, 0 before the first.",
         [((), status.revision)],
@@ -198,24 +178,24 @@ def _log(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _lease(status: NodeStatus) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "hanat_vip_owned",
         "1 when this node holds the floating address.",
         [((vip.name,), vip.held) for vip in status.vips],
         labels=("vip",),
     )
-    yield _counter(
+    yield counter(
         "hanat_vip_restored",
         "Floating addresses put back after another program removed them.",
         [((), status.restored)],
     )
-    yield _counter(
+    yield counter(
         "hanat_drift_repairs",
         "Changes of other programs that were undone.",
         [((kind,), count) for kind, count in {**NO_REPAIRS, **dict(status.repairs)}.items()],
         labels=("kind",),
     )
-    yield _gauge(
+    yield gauge(
         "hanat_lease_remaining_seconds",
         "What is left of the lease; 0 on a node that is not the holder.",
         [((), status.lease_left_s or 0.0)],
@@ -223,18 +203,18 @@ def _lease(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _flows(flows: FlowStatus) -> Iterator[Metric]:
-    yield _counter(
+    yield counter(
         "hanat_conn_captured", "Changes of flows read from this kernel.", [((), flows.captured)]
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_replicated", "Of those, committed by a majority.", [((), flows.committed)]
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_installed",
         "Changes from other holders installed in this kernel.",
         [((), flows.installed)],
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_dropped",
         "Changes given up: commits stalled, tuple in use, or refused by the kernel.",
         [
@@ -244,37 +224,37 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         ],
         labels=("reason",),
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_overruns",
         "Times the kernel dropped an unknown number of events.",
         [((), flows.overruns)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_conn_pending",
         "Captured and not yet committed: what a failover at this moment would lose.",
         [((), flows.pending)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_conn_replication_lag_seconds",
         "From the first change in the newest committed batch to its commit; absent before one.",
         [] if flows.lag_s is None else [((), flows.lag_s)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_conntrack_entries",
         "Entries of any kind in this kernel's table.",
         [((), flows.kernel_entries)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_conntrack_limit",
         "The most entries that this kernel's table may have.",
         [((), flows.kernel_limit)],
     )
-    yield _counter(
+    yield counter(
         "hanat_conntrack_uninserted",
         "Entries that found no free translated tuple (insert_failed), since the kernel's start.",
         [((), flows.uninserted)],
     )
-    yield _counter(
+    yield counter(
         "hanat_conntrack_drops",
         "Packets that found the table full, since the kernel's start.",
         [((), flows.table_drops)],
@@ -282,65 +262,34 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
 
 
 def _completeness(flows: FlowStatus) -> Iterator[Metric]:
-    yield _counter(
+    yield counter(
         "hanat_conn_resyncs",
         "Times this node told all flows anew, as holder.",
         [((), flows.resyncs)],
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_ended",
         "Flows that this node, as holder, ended because the rules changed.",
         [((), flows.ended)],
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_repaired",
         "Entries that were missing here, or had stayed, and a resync found.",
         [((), flows.repaired)],
     )
-    yield _counter(
+    yield counter(
         "hanat_conn_worker_restarts",
         "Times the flow worker ended and was started again.",
         [((), flows.restarts)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_conn_complete",
         "1 when this kernel has every committed flow.",
         [((), flows.complete)],
     )
-    yield _gauge(
+    yield gauge(
         "hanat_conn_flows", "Translated, established flows known here.", [((), flows.flows)]
     )
-
-
-def _services(services: tuple[ServiceStatus, ...]) -> Iterator[Metric]:
-    """Return families in parts: a thousand services of ten servers are 21,000 samples."""
-    firsts = range(0, len(services), SERVICES_SLICE) or (0,)
-    parts = [services[first : first + SERVICES_SLICE] for first in firsts]
-    for part in parts:
-        yield _gauge(
-            "hanat_service_connections",
-            "Established, translated flows of the service.",
-            [((service.name,), service.flows) for service in part],
-            labels=("service",),
-        )
-    for part in parts:
-        yield _gauge(
-            "hanat_server_weight",
-            "Configured share of new flows; 0 gets none.",
-            [((name, server.name), server.weight) for name, server in _servers(part)],
-            labels=("service", "server"),
-        )
-    for part in parts:
-        yield _gauge(
-            "hanat_server_connections",
-            "Established, translated flows to the real server.",
-            [((name, server.name), server.flows) for name, server in _servers(part)],
-            labels=("service", "server"),
-        )
-
-
-def _servers(services: tuple[ServiceStatus, ...]) -> Iterator[tuple[str, ServerStatus]]:
-    return ((service.name, server) for service in services for server in service.servers)
 
 
 def _durations(status: NodeStatus) -> Iterator[Metric]:
@@ -360,18 +309,4 @@ def _histogram(name: str, text: str, found: HistogramStatus) -> Iterator[Metric]
     buckets = list(zip(bounds, accumulate(found.counts), strict=True))
     histogram.add_metric([], buckets, found.sum_s)
     yield histogram
-    yield _gauge(f"{name}_max", "The longest of them since the start.", [((), found.max_s)])
-
-
-def _gauge(name: str, text: str, samples: Samples, *, labels: tuple[str, ...] = ()) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _counter(name: str, text: str, samples: Samples, *, labels: tuple[str, ...] = ()) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+    yield gauge(f"{name}_max", "The longest of them since the start.", [((), found.max_s)])

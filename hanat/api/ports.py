@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hanat.core.configuration import Address
+from hanat.core.server_facts import Mode, ServerId
+from hanat.core.service_view import ServiceView
 from hanat.core.status import NodeStatus
 
 
@@ -117,5 +120,53 @@ class Backend(Protocol):
         Each with ``at`` (RFC 3339, wall clock of the node that told it) and ``at_s``, ``term``,
         ``node``, ``what``, ``why``, ``previous`` and the rest of `core.history.Event`; ``text``
         is all that as a sentence.
+        """
+        ...
+
+    def services(self) -> Iterable[ServiceView]:
+        """Return all services, in the order of the configuration; asks nobody.
+
+        They may be made while they are iterated over, so that the loop can turn between them: a
+        thousand services of ten servers take longer than a lease.
+        """
+        ...
+
+    def service(self, name: str) -> ServiceView:
+        """Return one service; asks nobody.
+
+        Raises:
+            NoSuchError: There is none of that name.
+        """
+        ...
+
+    async def administer(
+        self, server: ServerId, *, mode: Mode, reason: str, for_s: float | None, by: str
+    ) -> ServiceView:
+        """Make a server ready, drain it, or put it into maintenance; return its service then.
+
+        Args:
+            server: Of a service.
+            mode: What becomes of it.
+            reason: Why, in words; may be empty.
+            for_s: How long, then it is ready again; None: until somebody says so.
+            by: Who does it, in words.
+
+        Raises:
+            NoSuchError: No such service or server; the text names the nearest.
+            RefusedError: Not the leader (the text names who is).
+            NoQuorumError: No majority, or not in time.
+        """
+        ...
+
+    async def weigh(self, server: ServerId, factor: float, by: str) -> ServiceView:
+        """Multiply a server's configured weight by a factor; return its service then.
+
+        Args:
+            server: Of a service.
+            factor: 0 or more, replaces the one before.
+            by: Who does it, in words.
+
+        Raises:
+            NoSuchError: As `administer`, and likewise the others.
         """
         ...

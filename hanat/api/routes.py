@@ -27,6 +27,7 @@ from hanat.api.answers import (
     demand_open,
     error_answer,
     json_answer,
+    kind_of,
     read_body,
     refusal_of,
     status_answer,
@@ -36,6 +37,7 @@ from hanat.api.errors import BadRequestError
 from hanat.api.metrics import CONTENT_TYPE, Metrics
 from hanat.api.ports import Backend
 from hanat.api.query import limit_of, wanted_of
+from hanat.api.services import ServiceRoutes
 from hanat.core.status import NodeStatus, Role
 from hanat.errors import EXIT_FAILED, EXIT_USAGE, HanatError
 
@@ -49,7 +51,7 @@ class Routes:
 
     def __init__(self, backend: Backend, names: frozenset[str]) -> None:
         self._backend, self._names = backend, names
-        self._metrics = Metrics(backend.status)
+        self._metrics = Metrics(backend.status, backend.services)
         self._turn = asyncio.Lock()
 
     def application(self) -> web.Application:
@@ -64,6 +66,7 @@ class Routes:
         app.router.add_post("/v1/switchover", self._switchover)
         app.router.add_get("/v1/history", self._history)
         ConfigurationRoutes(self._backend).add_to(app)
+        ServiceRoutes(self._backend).add_to(app)
         app.router.add_get("/v1/connections", self._connections, allow_head=False)
         app.router.add_delete("/v1/connections", self._kill)
         return app
@@ -173,7 +176,7 @@ def _switchover_target(body: bytes) -> str | None:
     except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
         raise BadRequestError(f"{wanted}; it is not JSON") from None
     if not isinstance(document, dict):
-        raise BadRequestError(f"{wanted}; it is {_kind(document)}")
+        raise BadRequestError(f"{wanted}; it is {kind_of(document)}")
     if unknown := sorted(document.keys() - {"to"}):
         raise BadRequestError(f"{wanted}; {unknown[0][:NAME_CHARS_MAX]!a} is unknown")
     if "to" not in document:
@@ -182,27 +185,10 @@ def _switchover_target(body: bytes) -> str | None:
     if to is None:
         return None
     if not isinstance(to, str):
-        raise BadRequestError(f'{wanted}; "to" is {_kind(to)}')
+        raise BadRequestError(f'{wanted}; "to" is {kind_of(to)}')
     if not 0 < len(to) <= NAME_CHARS_MAX or not to.isprintable():
         raise BadRequestError(f"{wanted}; {to[:NAME_CHARS_MAX]!a} is not the name of a node")
     return to
-
-
-def _kind(value: object) -> str:
-    """Name a JSON value's type in JSON's words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "a list"
-        case _:
-            return "an object"
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:

@@ -20,6 +20,8 @@ COMMANDS = {
     "history": ("hanat.cli.history:history", "Show who held the addresses, and why that changed."),
     "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
     "run": ("hanat.cli.run:run", "Run this node."),
+    "server": ("hanat.cli.server:server", "Show servers, and take them out of rotation."),
+    "service": ("hanat.cli.service:service", "Show services, and who gets their clients."),
     "status": ("hanat.cli.status:status", "Show what a node knows."),
     "switchover": ("hanat.cli.switchover:switchover", "Hand the addresses to another node."),
     "vip": ("hanat.cli.history:vip", "Say who holds the addresses, now or at a time."),

@@ -283,6 +283,14 @@ class Rotations:
         """Return what operators made of a server."""
         return self._administrative.get(server, Administrative())
 
+    def factor(self, server: ServerId) -> float:
+        """Return the runtime weight of a server, a factor on the configured one."""
+        return self._factors.get(server, 1.0)
+
+    def targets(self, server: ServerId) -> tuple[str, ...]:
+        """Return what is probed for a server that is configured, one per check."""
+        return self._services[server.service].servers[self._indices[server]].targets
+
     # -------------------------------------------------------------------- the rules
 
     def _judge(self, service: CheckedService) -> ServiceStatus:
@@ -301,7 +309,7 @@ class Rotations:
             server,
             self.administrative(me),
             self._verdicts,
-            factor=self._factors.get(me, 1.0),
+            factor=self.factor(me),
             stays=me in self._stays,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,10 @@ from hanat.consensus.transport import RaftTransport
 from hanat.core.eligibility import Kind, kinds_of
 from hanat.core.histogram import Histogram
 from hanat.core.inputs import SwitchoverRequested
+from hanat.core.lookup import demand_server
 from hanat.core.nobody import Circumstances, why_nobody
+from hanat.core.server_facts import Mode, ServerId
+from hanat.core.service_view import ServiceView
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import (
     LogStatus,
@@ -32,6 +35,7 @@ from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.daemon.historian import Historian
 from hanat.daemon.reconciling import Reconciling
+from hanat.daemon.service_views import ServiceViews
 from hanat.daemon.shown_services import ShownServices
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
@@ -69,6 +73,7 @@ class DaemonBackend:
         self._changed = asyncio.Event()
         self._switching = False
         self._services = ShownServices()
+        self._views = ServiceViews(parts.settings.node_id, self._names)
         parts.driver.watch(self.wake)
 
     def wake(self) -> None:
@@ -214,6 +219,32 @@ class DaemonBackend:
             raise RefusedError(f"connections: {answer.error}")
         found = await describe(answer.records, snapshot.configuration)
         return {"count": answer.total, "connections": found}
+
+    # ------------------------------------------------------------------ services
+
+    def services(self) -> Iterator[ServiceView]:
+        """See `api.ports.Backend.services`."""
+        p = self._parts
+        return self._views.all(p.driver.snapshot.configuration, p.worker.counts(), p.clock())
+
+    def service(self, name: str) -> ServiceView:
+        """See `api.ports.Backend.service`."""
+        p = self._parts
+        return self._views.one(name, p.driver.snapshot.configuration, p.worker.counts(), p.clock())
+
+    async def administer(
+        self, server: ServerId, *, mode: Mode, reason: str, for_s: float | None, by: str
+    ) -> ServiceView:
+        """See `api.ports.Backend.administer`."""
+        del reason, for_s, by
+        demand_server(server, self._parts.driver.snapshot.configuration.services)
+        raise RefusedError(f"{server} is not put into {mode.value}: not wired yet")
+
+    async def weigh(self, server: ServerId, factor: float, by: str) -> ServiceView:
+        """See `api.ports.Backend.weigh`."""
+        del by
+        demand_server(server, self._parts.driver.snapshot.configuration.services)
+        raise RefusedError(f"{server} does not get {factor:g} of its weight: not wired yet")
 
     # --------------------------------------------------- configuration, history
 

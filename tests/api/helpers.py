@@ -13,6 +13,11 @@ import aiohttp
 
 from hanat.api.ports import Shown, Wanted
 from hanat.config.settings import TcpListen, UnixListen
+from hanat.core.lookup import no_such
+from hanat.core.probing import Operational
+from hanat.core.rotation import ServiceState
+from hanat.core.server_facts import Administrative, Mode, ServerId
+from hanat.core.service_view import CheckView, Condition, ProbeView, ServerView, ServiceView
 from hanat.core.status import (
     FlowStatus,
     HistogramStatus,
@@ -25,6 +30,7 @@ from hanat.core.status import (
     ServiceStatus,
     VipStatus,
 )
+from hanat.errors import NoSuchError
 
 HOLDER = NodeStatus(
     node="r1",
@@ -86,6 +92,55 @@ HOLDER = NodeStatus(
     repairs=(("ruleset", 3),),
 )
 
+WEB1 = ServerView(
+    name="web1",
+    place="10.11.12.101:8080",
+    condition=Condition.SERVING,
+    weight=2,
+    factor=1.0,
+    effective_weight=2,
+    share_percent=100.0,
+    administrative=Administrative(),
+    operational=Operational.UP,
+    checks=(
+        CheckView(
+            "http 10.11.12.101:8080 3f2a9c01",
+            Operational.UP,
+            for_s=60.0,
+            answer="200 OK",
+            in_a_row=2,
+            decided_by="r1",
+            probe=ProbeView(ok=True, answer="200 OK", in_a_row=9, latency_s=0.25, ago_s=1.0),
+        ),
+    ),
+    why="",
+    connections=3,
+)
+WEB2 = replace(
+    WEB1,
+    name="web2",
+    place="10.11.12.102:8080",
+    condition=Condition.DOWN,
+    weight=1,
+    effective_weight=1,
+    share_percent=0.0,
+    operational=Operational.DOWN,
+    checks=(CheckView("http 10.11.12.102:8080 3f2a9c01", Operational.DOWN, for_s=1.0),),
+    why="web/web2 gets no clients: it is down",
+    connections=2,
+)
+WEB = ServiceView(
+    name="web",
+    state=ServiceState.DEGRADED,
+    why="web: 1 of 2 servers are healthy (1 down)",
+    scheduler="wrr",
+    listens=("203.0.113.10 tcp/80",),
+    candidates=2,
+    healthy=1,
+    min_healthy_percent=0,
+    servers=(WEB1, WEB2),
+)
+
 BACKUP = replace(
     HOLDER,
     node="r2",
@@ -110,9 +165,14 @@ EVENTS: list[dict[str, Any]] = [{"term": term, "what": "took over"} for term in 
 
 @dataclass
 class FakeBackend:
-    """Answers `current`; a switchover ends with `outcome` and is noted in `asked`."""
+    """Answers `current`; a switchover ends with `outcome` and is noted in `asked`.
+
+    What operators make of servers is noted in `made`, and done to the views of `shown`.
+    """
 
     current: NodeStatus = HOLDER
+    shown: tuple[ServiceView, ...] = (WEB,)
+    made: list[tuple[Any, ...]] = field(default_factory=list)
     outcome: str | Exception = "r2"
     asked: list[str | None] = field(default_factory=list)
     wanted: list[tuple[Wanted, bool]] = field(default_factory=list)
@@ -144,6 +204,34 @@ class FakeBackend:
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         return EVENTS[-limit:] if limit else []
+
+    def services(self) -> tuple[ServiceView, ...]:
+        return self.shown
+
+    def service(self, name: str) -> ServiceView:
+        found = next((view for view in self.shown if view.name == name), None)
+        if found is None:
+            raise NoSuchError(no_such("service", name, [view.name for view in self.shown]))
+        return found
+
+    async def administer(
+        self, server: ServerId, *, mode: Mode, reason: str, for_s: float | None, by: str
+    ) -> ServiceView:
+        self.made.append((server, mode, reason, for_s, by))
+        record = Administrative(mode, by, reason)
+        return self._changed(server, administrative=record)
+
+    async def weigh(self, server: ServerId, factor: float, by: str) -> ServiceView:
+        self.made.append((server, factor, by))
+        return self._changed(server, factor=factor)
+
+    def _changed(self, server: ServerId, **facts: Any) -> ServiceView:  # noqa: ANN401 of a view
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        service = self.service(server.service)
+        changed = replace(service.server(server.server), **facts)
+        servers = tuple(changed if s.name == changed.name else s for s in service.servers)
+        return replace(service, servers=servers)
 
     async def switchover(self, to: str | None) -> str:
         self.asked.append(to)

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hanat.core.probing import Operational
+from hanat.core.rotation import ServiceState
+from hanat.core.service_view import Condition
 from hanat.core.status import Role
 from tests.api.conftest import Served
-from tests.api.helpers import BACKUP, HOLDER, ask
+from tests.api.helpers import BACKUP, HOLDER, WEB, WEB1, WEB2, ask
 
 
 async def test_status_is_the_snapshot(served: Served) -> None:
@@ -22,8 +25,12 @@ async def test_status_is_the_snapshot(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/status", "/v1/config", "/v1/history", "/v1/connections", "/v1/nothing", "//livez"]
-)
+    "path",
+    [
+        "/v1/status", "/v1/config", "/v1/history", "/v1/connections", "/v1/nothing", "//livez",
+        "/v1/services", "/v1/services/web", "/v1/services/web/servers/web1",
+    ],
+)  # fmt: skip
 async def test_over_tcp_only_health_and_metrics_are_told(served: Served, path: str) -> None:
     answer = await ask(served.tcp, path)
     assert (answer.status, answer.document["exit_code"]) == (403, 4)
@@ -142,7 +149,15 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         "hanat_conn_replication_lag_seconds{}": 0.02,
         "hanat_conntrack_entries{}": 123,
         'hanat_service_connections{service="web"}': 5,
+        'hanat_service_up{service="web"}': 1,
+        'hanat_service_servers{service="web",state="serving"}': 1,
+        'hanat_service_servers{service="web",state="down"}': 1,
         'hanat_server_weight{server="web1",service="web"}': 2,
+        'hanat_server_in_rotation{server="web1",service="web"}': 1,
+        'hanat_server_in_rotation{server="web2",service="web"}': 0,
+        'hanat_server_up{server="web1",service="web"}': 1,
+        'hanat_server_up{server="web2",service="web"}': 0,
+        'hanat_server_check_latency_seconds{server="web1",service="web"}': 0.25,
         'hanat_server_connections{server="web2",service="web"}': 2,
         'hanat_peer_connected{peer="r2"}': 1,
         'hanat_peer_connected{peer="r3"}': 0,
@@ -155,6 +170,23 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
     assert found["process_resident_memory_bytes{}"] > 0
     assert found["process_cpu_seconds_total{}"] > 0
     assert not [name for name in found if "gc" in name]
+
+
+async def test_metrics_say_nothing_of_checks_that_say_nothing(served: Served) -> None:
+    unchecked = replace(WEB1, checks=())
+    unknown = replace(
+        WEB2, operational=Operational.UNKNOWN, condition=Condition.UNKNOWN, checks=WEB2.checks
+    )
+    served.backend.shown = (
+        replace(WEB, state=ServiceState.PANIC, servers=(unchecked, unknown)),
+        replace(WEB, name="off", state=ServiceState.DOWN, servers=()),
+    )
+    found = await scrape(served)
+    assert found['hanat_service_up{service="web"}'] == 0
+    assert found['hanat_service_up{service="off"}'] == 0
+    assert found['hanat_service_servers{service="off",state="serving"}'] == 0
+    assert found['hanat_service_servers{service="web",state="unknown"}'] == 1
+    assert not [name for name in found if name.startswith(("hanat_server_up", "hanat_server_ch"))]
 
 
 async def test_metrics_of_a_backup_own_nothing_and_have_no_lag(served: Served) -> None:

@@ -6,15 +6,20 @@ import asyncio
 import json
 from collections.abc import Awaitable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from hanat.api.answers import SLICE, status_answer
-from hanat.api.metrics import SERVICES_SLICE, Metrics
-from hanat.core.status import NodeStatus, ServerStatus, ServiceStatus
-from tests.api.helpers import HOLDER
+from hanat.api.metrics import Metrics
+from hanat.api.server import serve
+from hanat.api.service_metrics import SERVICES_SLICE
+from hanat.api.services import SLICE as SERVERS_SLICE
+from hanat.cli.client import ANSWER_BYTES_MAX
+from hanat.core.status import ServerStatus, ServiceStatus
+from tests.api.helpers import HOLDER, WEB, WEB1, WEB2, Answer, FakeBackend, ask, unix_in
 
 Found = TypeVar("Found")
 MANY = tuple(
@@ -54,16 +59,49 @@ def test_status_of_a_thousand_services_is_made_in_slices() -> None:
     assert json.loads(answer.body) == json.loads(json.dumps(status.to_document()))
 
 
-def test_metrics_of_a_thousand_services_are_made_in_slices() -> None:
-    def status() -> NodeStatus:
-        return replace(HOLDER, services=MANY)
+VIEWS = tuple(
+    replace(
+        WEB, name=f"s{n}",
+        servers=tuple(replace(WEB1 if k else WEB2, name=f"w{k}") for k in range(10)),
+    )
+    for n in range(1000)
+)  # fmt: skip
 
+
+def test_metrics_of_a_thousand_services_are_made_in_slices() -> None:
     async def ask() -> tuple[bytes, int]:
-        return await turns_of(Metrics(status).render())
+        return await turns_of(Metrics(lambda: HOLDER, lambda: VIEWS).render())
 
     text, turns = asyncio.run(ask())
-    assert turns >= 3 * len(MANY) / SERVICES_SLICE
+    assert turns >= 8 * len(VIEWS) / SERVICES_SLICE + 10 * len(VIEWS) / SERVERS_SLICE
     families = {f.name: f for f in text_string_to_metric_families(text.decode())}
-    assert len(families["hanat_server_weight"].samples) == 10 * len(MANY)
-    assert len(families["hanat_service_connections"].samples) == len(MANY)
+    count = {
+        name: len(family.samples) for name, family in families.items() if "_serv" in family.name
+    }
+    assert count == {
+        "hanat_service_up": 1000,
+        "hanat_service_servers": 2000,
+        "hanat_service_connections": 1000,
+        "hanat_server_weight": 10_000,
+        "hanat_server_in_rotation": 10_000,
+        "hanat_server_connections": 10_000,
+        "hanat_server_up": 10_000,
+        "hanat_server_check_latency_seconds": 9000,
+    }
     assert text.count(b"# TYPE hanat_server_weight ") == 1
+
+
+def test_list_of_a_thousand_services_is_made_in_slices(tmp_path: Path) -> None:
+    async def ask_all() -> tuple[Answer, int]:
+        backend = FakeBackend(shown=VIEWS)
+        api = await serve([unix_in(tmp_path)], backend)
+        (unix,) = api.listens
+        try:
+            return await turns_of(ask(unix, "/v1/services"))
+        finally:
+            await api.close()
+
+    answer, turns = asyncio.run(ask_all())
+    assert turns >= 10 * len(VIEWS) / SERVERS_SLICE
+    assert len(answer.document["services"]) == len(VIEWS)
+    assert len(answer.body) < ANSWER_BYTES_MAX / 2

@@ -149,7 +149,17 @@ QUERIES = st.lists(
 ASKED = st.builds(
     lambda path, query: b"GET %s?%s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % (path, query),
     st.sampled_from(
-        [b"/v1/connections", b"/v1/history", b"/v1/config", b"/v1/status", b"/metrics"]
+        [
+            b"/v1/connections",
+            b"/v1/history",
+            b"/v1/config",
+            b"/v1/status",
+            b"/metrics",
+            b"/v1/services",
+            b"/v1/services/web",
+            b"/v1/services/%ff%2f",
+            b"/v1/services/%00/servers/x",
+        ]
     ),
     QUERIES,
 )

@@ -98,12 +98,14 @@ class Node:
 
     Attributes:
         puts: Answers to PUT, if those are others.
+        first: Answers to the next requests, before `body`.
         if_match: What was sent with each PUT.
     """
 
     status: int = 200
     body: bytes = b"{}"
     puts: tuple[int, bytes] | None = None
+    first: list[bytes] = field(default_factory=list)
     if_match: list[str | None] = field(default_factory=list)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     api: str = ""
@@ -111,6 +113,10 @@ class Node:
     def answers(self, document: object, *, status: int = 200) -> None:
         """Answer this document from now on."""
         self.status, self.body = status, json.dumps(document).encode()
+
+    def answers_first(self, *documents: object) -> None:
+        """Answer these documents one after the other, then what is answered always."""
+        self.first += [json.dumps(document).encode() for document in documents]
 
     def answers_put(self, document: object, *, status: int = 200) -> None:
         """Answer this document to what is to be written."""
@@ -129,7 +135,7 @@ def node_at(path: Path) -> Iterator[Node]:
             is_json = self.headers.get("Content-Type") == "application/json"
             asked = json.loads(content) if content and is_json else content or None
             node.asked.append((self.command, self.path, asked))
-            status, body = node.status, node.body
+            status, body = node.status, node.first.pop(0) if node.first else node.body
             if self.command == "PUT":
                 node.if_match.append(self.headers.get("If-Match"))
                 status, body = node.puts or (status, body)

@@ -38,6 +38,7 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
 def test_status_imports_neither_models_nor_daemon() -> None:
     program = (
         "import sys, hanat.cli.status, hanat.cli.switchover, hanat.cli.entry\n"
+        "import hanat.cli.server, hanat.cli.service\n"
         "print(*sorted(sys.modules))"
     )
 

@@ -1,0 +1,132 @@
+"""Metrics of services and servers.
+
+How many there are follows from the configuration alone: of a server 3 series, with a check 5; of
+a service 2 and as many as its servers have different states, at most 8. So 1,000 services of 10
+checked servers, none of them in trouble, have 53,000. No series is one of a check or of a node:
+those multiply; `hanat server show` has them.
+
+Of a server there is ``hanat_server_up`` only if it is checked and there is a verdict: 1 would be
+a guess.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from prometheus_client.core import Metric
+
+from hanat.api.families import gauge
+from hanat.core.probing import Operational
+from hanat.core.rotation import ServiceState
+from hanat.core.service_view import Condition, ServerView, ServiceView
+
+SERVICES_SLICE = 50
+HEALTHY = frozenset({ServiceState.UP, ServiceState.DEGRADED})
+
+
+def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
+    """Return families in parts of `SERVICES_SLICE` services each, one behind the other."""
+    firsts = range(0, len(services), SERVICES_SLICE) or (0,)
+    parts = [services[first : first + SERVICES_SLICE] for first in firsts]
+    for family in (_up, _states, _connections):
+        for part in parts:
+            yield family(part)
+    for family in (_weights, _in_rotation, _server_connections, _server_up, _latencies):
+        for part in parts:
+            yield family(part)
+
+
+def _up(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_service_up",
+        "1 when healthy servers get the clients, though maybe not all servers are; else 0.",
+        [((service.name,), service.state in HEALTHY) for service in services],
+        labels=("service",),
+    )
+
+
+def _states(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_service_servers",
+        "Servers that get clients (serving, panic), and those that do not, by the reason.",
+        [
+            ((service.name, state), count)
+            for service in services
+            for state, count in _count(service).items()
+        ],
+        labels=("service", "state"),
+    )
+
+
+def _count(service: ServiceView) -> Counter[str]:
+    """Return how many servers are in each state that occurs; ``serving`` always does."""
+    counts = Counter({Condition.SERVING.value: 0})
+    counts.update(server.condition.value for server in service.servers)
+    return counts
+
+
+def _connections(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_service_connections",
+        "Established, translated flows of the service.",
+        [((service.name,), service.connections) for service in services],
+        labels=("service",),
+    )
+
+
+def _weights(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_server_weight",
+        "Configured share of new flows; 0 gets none.",
+        [((name, server.name), server.weight) for name, server in _servers(services)],
+        labels=("service", "server"),
+    )
+
+
+def _in_rotation(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_server_in_rotation",
+        "1 when the server gets new clients.",
+        [((name, server.name), server.gets_clients) for name, server in _servers(services)],
+        labels=("service", "server"),
+    )
+
+
+def _server_connections(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_server_connections",
+        "Established, translated flows to the real server.",
+        [((name, server.name), server.connections) for name, server in _servers(services)],
+        labels=("service", "server"),
+    )
+
+
+def _server_up(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_server_up",
+        "What the checks say, 1 up, 0 down; absent without a check or a verdict.",
+        [
+            ((name, server.name), server.operational is Operational.UP)
+            for name, server in _servers(services)
+            if server.checks and server.operational is not Operational.UNKNOWN
+        ],
+        labels=("service", "server"),
+    )
+
+
+def _latencies(services: Sequence[ServiceView]) -> Metric:
+    return gauge(
+        "hanat_server_check_latency_seconds",
+        "How long this node's last probe took, the slowest if there are several checks.",
+        [
+            ((name, server.name), latency_s)
+            for name, server in _servers(services)
+            if (latency_s := server.latency_s) is not None
+        ],
+        labels=("service", "server"),
+    )
+
+
+def _servers(services: Sequence[ServiceView]) -> Iterator[tuple[str, ServerView]]:
+    return ((service.name, server) for service in services for server in service.servers)

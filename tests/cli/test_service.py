@@ -1,0 +1,118 @@
+"""``hanat service``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hanat.errors import EXIT_FAILED, EXIT_REFUSED
+from tests.api.helpers import WEB
+from tests.cli.helpers import Node, call
+
+LIST = {"services": [WEB.to_document(checks=False)]}
+
+
+def test_list_is_a_table_of_states(node: Node) -> None:
+    node.answers(LIST)
+
+    result = call("service", "list", "--api", node.api)
+
+    assert node.asked == [("GET", "/v1/services", None)]
+    assert (result.exit_code, result.stdout) == (
+        0,
+        """\
+SERVICE  STATE     LISTEN               SCHEDULER  HEALTHY  CONNECTIONS
+web      degraded  203.0.113.10 tcp/80  wrr        1 of 2   5
+""",
+    )
+
+
+def test_empty_list_still_has_its_head(node: Node) -> None:
+    node.answers({"services": []})
+
+    assert call("service", "list", "--api", node.api).stdout.split()[0] == "SERVICE"
+
+
+def test_show_says_why_and_what_of_each_server(node: Node) -> None:
+    node.answers(WEB.to_document())
+
+    result = call("service", "show", "web", "--api", node.api)
+
+    assert node.asked == [("GET", "/v1/services/web", None)]
+    assert (result.exit_code, result.stdout) == (
+        0,
+        """\
+web
+state       degraded
+why         web: 1 of 2 servers are healthy (1 down)
+listen      203.0.113.10 tcp/80
+scheduler   wrr
+healthy     1 of 2 that should serve; panic below 0 %
+connections 5
+
+SERVER  ADDRESS            CHECKS  MODE   WEIGHT  SHARE  CONNECTIONS  NEW CLIENTS
+web1    10.11.12.101:8080  up      ready  2       100 %  3            yes
+web2    10.11.12.102:8080  down    ready  1       0 %    2            no: down
+
+web/web2 gets no clients: it is down
+""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "document"),
+    [(("list",), LIST), (("show", "web"), WEB.to_document())],
+)
+def test_json_is_the_answer(node: Node, arguments: tuple[str, ...], document: object) -> None:
+    node.answers(document)
+
+    result = call("service", *arguments, "--json", "--api", node.api)
+
+    assert json.loads(result.stdout) == json.loads(json.dumps(document))
+
+
+def test_names_are_sent_as_one_part_of_the_path(node: Node) -> None:
+    node.answers(WEB.to_document())
+
+    for name, path in (("a/b?c", "a%2Fb%3Fc"), ("..", "%2E%2E"), ("é", "%C3%A9")):
+        call("service", "show", name, "--api", node.api)
+        assert node.asked.pop() == ("GET", f"/v1/services/{path}", None)
+
+
+def test_a_service_that_is_not_there_ends_with_the_nodes_sentence(node: Node) -> None:
+    error = "no service 'wbe'; the nearest name is web; there are web"
+    node.answers({"error": error, "exit_code": EXIT_REFUSED}, status=404)
+
+    result = call("service", "show", "wbe", "--api", node.api)
+
+    assert (result.exit_code, result.stderr) == (EXIT_REFUSED, f"hanat: {error}\n")
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"services": 1}, {"services": [1]}, "web"])
+def test_an_answer_that_makes_no_sense_is_a_failure(node: Node, answer: object) -> None:
+    node.answers(answer)
+
+    result = call("service", "list", "--api", node.api)
+
+    assert (result.exit_code, len(result.stderr.splitlines())) == (EXIT_FAILED, 1)
+
+
+def test_a_document_of_another_version_still_makes_a_page(node: Node) -> None:
+    odd = {"name": "web", "listen": 5, "servers": [{"name": "web1", "why": 5}, 7], "state": None}
+    node.answers(odd)
+
+    result = call("service", "show", "web", "--api", node.api)
+
+    assert result.exit_code == 0
+    assert "web1    -        -       -     -       -      -            -\n" in result.stdout
+
+
+def test_control_characters_do_not_reach_the_terminal(node: Node) -> None:
+    document = WEB.to_document() | {"why": "\x1b]0;owned\x07"}
+    node.answers(document)
+
+    result = call("service", "show", "web", "--api", node.api)
+
+    assert "\x1b" not in result.stdout
+    assert "\x07" not in result.stdout
