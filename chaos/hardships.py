@@ -112,14 +112,20 @@ class ForwardDropped:
 
 @dataclass(frozen=True, slots=True)
 class RulesFlushed:
-    """A router all of whose rules somebody has flushed; to restore them is hanat's business."""
+    """A router whose rules somebody has flushed; to restore them is hanat's business.
+
+    Attributes:
+        table: Only of this one; empty: all there are.
+    """
 
     namespace: str
+    table: str = ""
 
     def start(self) -> int:
         """Flush."""
         instant_ns = time.monotonic_ns()
-        run_in(self.namespace, ["nft", "flush", "ruleset"])
+        what = f"table {self.table}" if self.table else "ruleset"
+        run_in(self.namespace, ["nft", "flush", *what.split()])
         return instant_ns
 
     def stop(self) -> int:

@@ -86,8 +86,11 @@ def _flush_rules(aim: Aim) -> Attack:
     target = f"{FLOATING['public'].partition('/')[0]}:53"
     words = ["chaos.workloads.flows", name, target, "--out", str(aim.site.history(name))]
     flows = Plagued(aim.site.lab, {name: (CLIENT, words)})
-    flush = each(aim, lambda router: RulesFlushed(topology.namespace(router)))
-    return Attack(Contended(flush, flows, FLOWS_S), aim.words, aim.victims, start_limit="release")
+    # Without the gate's tables a holder hands over; with them it goes on, and translates nothing.
+    table = aim.draw.choice(("", "inet hanat"))
+    flush = each(aim, lambda router: RulesFlushed(topology.namespace(router), table))
+    detail = f"{aim.words} {table}".rstrip()
+    return Attack(Contended(flush, flows, FLOWS_S), detail, aim.victims, start_limit="release")
 
 
 def _flood(aim: Aim) -> Attack:

@@ -18,7 +18,17 @@ from typing import NamedTuple
 from hanat.core import server_records as records
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration, Protocol, VirtualService
-from hanat.core.probing import Operational, Sighting
+from hanat.core.health_effects import (
+    Committed,
+    Effect,
+    Effects,
+    Propose,
+    Rotate,
+    Rotation,
+    Seen,
+    Watch,
+)
+from hanat.core.probing import Sighting
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation, slow_start
 from hanat.core.server_facts import (
@@ -29,67 +39,13 @@ from hanat.core.server_facts import (
     default_policy,
 )
 from hanat.core.server_records import Kind, Record
+from hanat.core.service_view import Knowledge
 from hanat.core.verdicts import Event as VerdictEvent
-from hanat.core.verdicts import Froze, HandOver, TargetStatus, Thawed, VerdictChanged, Verdicts
+from hanat.core.verdicts import TargetStatus, VerdictChanged, Verdicts
 from hanat.core.views import View
 
 # Of a configuration so many servers are looked at in one call; each costs 40 us.
 SLICE_SERVERS = 100
-
-Rotation = tuple[InRotation, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Propose:
-    """Append these records to the log, as the holder of this term."""
-
-    term: int
-    records: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Rotate:
-    """Render these services anew: who gets their new clients now."""
-
-    rotations: Mapping[str, Rotation]
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Probe these targets and no others."""
-
-    targets: Mapping[str, Target]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Tell the other nodes how this one sees a target."""
-
-    target: str
-    view: View
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """Tell who probes what the log says of a target."""
-
-    target: str
-    state: Operational
-
-
-Effect = (
-    Propose
-    | Rotate
-    | Watch
-    | Seen
-    | Committed
-    | ConnectionsEnd
-    | ServiceChanged
-    | HandOver
-    | Froze
-    | Thawed
-)
-Effects = tuple[Effect, ...]
 
 
 @dataclass(slots=True)
@@ -347,6 +303,28 @@ class ServiceHealth:
         key = records.key_of(Kind.VERDICT, target)
         return records.decided_at(Record(key, self._records.get(key, b"")))
 
+    def knowledge(
+        self, names: Mapping[int, str], connections: Mapping[ServerId, int], now: float
+    ) -> Knowledge:
+        """Return what a view of services is made of.
+
+        Args:
+            names: Of all nodes.
+            connections: Of each server that has some.
+            now: The time.
+        """
+        percents = {
+            server: slow_start(since=since, duration_s=self._slow_start_s(server), now=now).percent
+            for server, since in self._joined.items()
+        }
+        return Knowledge(
+            self._rotations, self._verdicts, self._node_id, names, connections, now, percents
+        )
+
+    def _slow_start_s(self, server: ServerId) -> float:
+        known = self._known.get(server.service)
+        return 0.0 if known is None else known.service.slow_start_s
+
     @property
     def rotations(self) -> Mapping[str, Rotation]:
         """Who gets new clients, of each service, as it was rendered last or is to be."""
@@ -455,8 +433,7 @@ class ServiceHealth:
         """Return when a server that starts slowly has more; forget those that have all."""
         dues = []
         for server, since in [*self._joined.items()]:
-            known = self._known.get(server.service)
-            duration_s = 0.0 if known is None else known.service.slow_start_s
+            duration_s = self._slow_start_s(server)
             at = slow_start(since=since, duration_s=duration_s, now=now).changes_at
             if at is None:
                 del self._joined[server]

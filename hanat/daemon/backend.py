@@ -17,7 +17,7 @@ from hanat.core.histogram import Histogram
 from hanat.core.inputs import SwitchoverRequested
 from hanat.core.lookup import demand_server
 from hanat.core.nobody import Circumstances, why_nobody
-from hanat.core.server_facts import Mode, ServerId
+from hanat.core.server_facts import Administrative, Mode, ServerId
 from hanat.core.service_view import ServiceView
 from hanat.core.snapshot import NodeSnapshot
 from hanat.core.status import (
@@ -35,6 +35,7 @@ from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.daemon.historian import Historian
 from hanat.daemon.reconciling import Reconciling
+from hanat.daemon.servers import Servers
 from hanat.daemon.service_views import ServiceViews
 from hanat.daemon.shown_services import ShownServices
 from hanat.errors import NoQuorumError, RefusedError
@@ -59,6 +60,7 @@ class Parts:
     changes: Changes
     historian: Historian
     reconciling: Reconciling
+    servers: Servers
     lateness: Histogram
     unannounced: Callable[[], int]
     clock: Callable[[], float]
@@ -73,7 +75,7 @@ class DaemonBackend:
         self._changed = asyncio.Event()
         self._switching = False
         self._services = ShownServices()
-        self._views = ServiceViews(parts.settings.node_id, self._names)
+        self._views = ServiceViews(parts.servers.health, self._names)
         parts.driver.watch(self.wake)
 
     def wake(self) -> None:
@@ -236,15 +238,17 @@ class DaemonBackend:
         self, server: ServerId, *, mode: Mode, reason: str, for_s: float | None, by: str
     ) -> ServiceView:
         """See `api.ports.Backend.administer`."""
-        del reason, for_s, by
-        demand_server(server, self._parts.driver.snapshot.configuration.services)
-        raise RefusedError(f"{server} is not put into {mode.value}: not wired yet")
+        p, wall_s = self._parts, self._parts.servers.wall_s
+        demand_server(server, p.driver.snapshot.configuration.services)
+        until_s = None if for_s is None else wall_s + for_s
+        await p.servers.administer(server, Administrative(mode, by, reason, wall_s, until_s))
+        return self.service(server.service)
 
     async def weigh(self, server: ServerId, factor: float, by: str) -> ServiceView:
         """See `api.ports.Backend.weigh`."""
-        del by
         demand_server(server, self._parts.driver.snapshot.configuration.services)
-        raise RefusedError(f"{server} does not get {factor:g} of its weight: not wired yet")
+        await self._parts.servers.weigh(server, factor, by)
+        return self.service(server.service)
 
     # --------------------------------------------------- configuration, history
 

@@ -30,12 +30,12 @@ from hanat.consensus.transport import RaftTransport
 from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import Address, Configuration
+from hanat.core.health_effects import Rotation
 from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
 from hanat.core.inputs import FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
 from hanat.core.rotation import ConnectionsEnd
-from hanat.core.service_health import Rotation
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
@@ -271,7 +271,8 @@ class Daemon:
         backend = self._backend = DaemonBackend(
             Parts(
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
-                self._changes, self._historian, self._reconciling, self._lateness,
+                self._changes, self._historian, self._reconciling, self._servers,
+                self._lateness,
                 lambda: self._executor.refused, clock,
             )
         )  # fmt: skip

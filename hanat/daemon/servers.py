@@ -20,21 +20,13 @@ from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Command, Holder, Records
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration
+from hanat.core.health_effects import Committed, Effects, Propose, Rotate, Rotation, Seen, Watch
 from hanat.core.inputs import Input, SwitchoverRequested
 from hanat.core.probing import Operational, Sighting
 from hanat.core.rotation import ConnectionsEnd, ServiceChanged
 from hanat.core.server_facts import Administrative, ServerId
 from hanat.core.server_records import Kind, Record, kind_of, mode_record, weight_record
-from hanat.core.service_health import (
-    Committed,
-    Effects,
-    Propose,
-    Rotate,
-    Rotation,
-    Seen,
-    ServiceHealth,
-    Watch,
-)
+from hanat.core.service_health import ServiceHealth
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.views import View
 from hanat.errors import NoQuorumError, RefusedError
@@ -112,6 +104,11 @@ class Servers:
         self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
         parts.guard.on_records = self._asked
         parts.guard.on_views = self._heard
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds since 1970."""
+        return self._parts.wall()
 
     def attach(self, checker: Checker) -> None:
         """Use what probes; everything is told to it."""

@@ -22,12 +22,13 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
+from hanat.core.health_effects import Committed, Effect, Propose, Rotate, Seen
 from hanat.core.probing import Check, Operational, Sighting
 from hanat.core.rotation import ConnectionsEnd
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import Administrative, Mode, ServerId
 from hanat.core.server_records import Record, mode_of, mode_record, weight_record
-from hanat.core.service_health import Committed, Effect, Propose, Rotate, Seen, ServiceHealth
+from hanat.core.service_health import ServiceHealth
 from hanat.core.verdicts import HandOver
 from hanat.core.views import View
 

@@ -123,5 +123,5 @@ def test_gap_after_a_holder_that_was_fenced_counts_from_when_it_was() -> None:
     world.on(after, second.look)
     assert world.run_until(lambda: len(second.show(10)) == 2, within_s=5.0), tell(world)
     found = second.show(10)[-1]
-    assert found["why"] == "stepped_down", found
+    assert found["why"] == "deposed", found
     assert gap_s - BEACON_S <= found["without_s"] <= gap_s, (found["text"], tell(world))

@@ -1,4 +1,4 @@
-"""Services as the daemon shows them, without any check."""
+"""Services as the daemon shows them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from dataclasses import replace
 import pytest
 
 from hanat.core.checks import HttpCheck, ServiceCheck
-from hanat.core.configuration import OnServerDown
+from hanat.core.configuration import Configuration, VirtualService
 from hanat.core.flows import ServerKey
 from hanat.core.probing import Check, Operational
 from hanat.core.rotation import ServiceState
-from hanat.core.service_view import Condition
-from hanat.daemon.service_views import ServiceViews, checked
-from hanat.errors import NoSuchError
-from tests.core.examples import EDGE, MEDIA, PUBLIC, WEB
+from hanat.core.service_health import ServiceHealth
+from hanat.core.service_view import Knowledge, ServiceView, view_of
+from hanat.daemon import service_views
+from hanat.daemon.service_views import ServiceViews
+from hanat.errors import NoSuchError, RefusedError
+from tests.core.examples import EDGE, PUBLIC, WEB
 
 CHECK = ServiceCheck(HttpCheck(), Check(interval_s=1.0, timeout_s=0.5))
-VIEWS = ServiceViews(1, {1: "r1"})
+
+
+def views_of(configuration: Configuration) -> ServiceViews:
+    health = ServiceHealth(1)
+    health.configure(configuration, 0.0, 0.0)
+    while health.due() is not None:
+        health.tick(0.0, 0.0)
+    return ServiceViews(health, {1: "r1"})
+
+
+VIEWS = views_of(EDGE)
 
 
 def test_services_come_in_the_order_of_the_configuration() -> None:
@@ -32,13 +44,13 @@ def test_services_come_in_the_order_of_the_configuration() -> None:
 def test_services_are_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the loop can turn between them."""
     made: list[str] = []
-    plain = ServiceViews._view
+    plain = view_of
 
-    def noted(self: ServiceViews, *arguments: object) -> object:
+    def noted(service: VirtualService, known: Knowledge) -> ServiceView:
         made.append("one")
-        return plain(self, *arguments)  # type: ignore[arg-type] # as they came
+        return plain(service, known)
 
-    monkeypatch.setattr(ServiceViews, "_view", noted)
+    monkeypatch.setattr(service_views, "view_of", noted)
     views = VIEWS.all(EDGE, {}, 0.0)
     assert made == []
     next(views)
@@ -52,12 +64,19 @@ def test_connections_are_those_of_the_services_own_servers() -> None:
     assert [v.connections for v in VIEWS.all(EDGE, {key: 5}, 0.0)] == [5, 0, 0]
 
 
-def test_server_with_a_check_is_unknown_and_gets_clients_as_before() -> None:
+def test_server_with_a_check_is_unknown_until_somebody_probed_it() -> None:
     configuration = replace(EDGE, services=(replace(WEB, checks=(CHECK,)),))
-    server = VIEWS.one("web", configuration, {}, 0.0).server("web1")
-    assert (server.operational, server.condition) == (Operational.UNKNOWN, Condition.SERVING)
-    assert server.why == "web/web1 gets clients as before: its checks have no verdict yet"
+    server = views_of(configuration).one("web", configuration, {}, 0.0).server("web1")
+    assert server.operational is Operational.UNKNOWN
+    assert server.why.startswith("web/web1 gets no clients: nothing is known of it yet")
     assert [check.target for check in server.checks] == [CHECK_TARGET]
+
+
+def test_service_that_is_just_coming_into_force_is_not_shown_yet() -> None:
+    views = ServiceViews(ServiceHealth(1), {1: "r1"})
+    assert [*views.all(EDGE, {}, 0.0)] == []
+    with pytest.raises(RefusedError, match="service web is just coming into force; ask again"):
+        views.one("web", EDGE, {}, 0.0)
 
 
 CHECK_TARGET = replace(WEB, checks=(CHECK,)).targets_of(WEB.servers[0])[0].name
@@ -66,11 +85,3 @@ CHECK_TARGET = replace(WEB, checks=(CHECK,)).targets_of(WEB.servers[0])[0].name
 def test_service_that_is_not_configured_is_refused() -> None:
     with pytest.raises(NoSuchError, match="no service 'wob'; the nearest name is web"):
         VIEWS.one("wob", EDGE, {}, 0.0)
-
-
-def test_what_becomes_of_connections_depends_on_the_protocol_unless_it_is_said() -> None:
-    assert checked(WEB).on_server_down is OnServerDown.RESET
-    assert checked(MEDIA).on_server_down is OnServerDown.EXPIRE
-    kept = replace(WEB, on_server_down=OnServerDown.KEEP, min_healthy_percent=30)
-    assert checked(kept).on_server_down is OnServerDown.KEEP
-    assert checked(kept).min_healthy_percent == 30

@@ -21,9 +21,9 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
+from hanat.core.health_effects import Rotation
 from hanat.core.probing import Check, Operational, Probe, Probes, Reply
 from hanat.core.rotation import ConnectionsEnd
-from hanat.core.service_health import Rotation
 from hanat.daemon.servers import ServerParts, Servers
 from tests.sim.examples import configuration
 from tests.sim.process import TICK_S_MIN, Process

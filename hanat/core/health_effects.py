@@ -1,0 +1,72 @@
+"""What follows from what became known of servers: who is to do what.
+
+`core.service_health` returns these; the daemon carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hanat.core.checks import Target
+from hanat.core.probing import Operational
+from hanat.core.rotation import ConnectionsEnd, ServiceChanged
+from hanat.core.schedulers import InRotation
+from hanat.core.server_records import Record
+from hanat.core.verdicts import Froze, HandOver, Thawed
+from hanat.core.views import View
+
+Rotation = tuple[InRotation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Append these records to the log, as the holder of this term."""
+
+    term: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Render these services anew: who gets their new clients now."""
+
+    rotations: Mapping[str, Rotation]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Probe these targets and no others."""
+
+    targets: Mapping[str, Target]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Tell the other nodes how this one sees a target."""
+
+    target: str
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Tell who probes what the log says of a target."""
+
+    target: str
+    state: Operational
+
+
+Effect = (
+    Propose
+    | Rotate
+    | Watch
+    | Seen
+    | Committed
+    | ConnectionsEnd
+    | ServiceChanged
+    | HandOver
+    | Froze
+    | Thawed
+)
+Effects = tuple[Effect, ...]
