@@ -16,10 +16,11 @@ import importlib.util
 import math
 import re
 import warnings
-from functools import lru_cache
 from typing import Any
 
 REGEX_CHARS_MAX = 512  # no check needs more, and what compiles is bounded, too
+PROGRAM_BYTES_MAX = 1 << 20  # of a compiled expression, as where checks are made
+HAS_RE2 = importlib.util.find_spec("re2") is not None
 REPEATS_MAX = 1000  # RE2: kMaxRepeat, of nested ones together
 
 _LACKING = {
@@ -44,20 +45,20 @@ _COUNTS = re.compile(r"\{([0-9]+)(?:,([0-9]*))?\}")
 _BACKSPACE = re.compile(r"\[[^\]]*\\b")  # in a set; RE2 does not know it there
 
 
-@lru_cache(maxsize=256)
 def problem_with_regex(text: str) -> str | None:
     """Return why a text is no regular expression that checks can use; None if it is one."""
     if len(text) > REGEX_CHARS_MAX:
         return f"has {len(text)} characters, at most {REGEX_CHARS_MAX} are possible"
-    return _by_re2(text) if importlib.util.find_spec("re2") is not None else _by_python(text)
+    return _by_re2(text) if HAS_RE2 else _by_python(text)
 
 
 def _by_re2(text: str) -> str | None:
     re2: Any = importlib.import_module("re2")
     options = re2.Options()
     options.log_errors = False  # else it writes to standard error
+    options.max_mem = PROGRAM_BYTES_MAX
     try:
-        re2.compile(text, options)
+        re2.compile(text, options=options)
     except re2.error as error:
         found = error.args[0] if error.args else "RE2 refuses it"
         return found.decode(errors="replace") if isinstance(found, bytes) else str(found)

@@ -54,7 +54,9 @@ def describe_service(service: VirtualService) -> tuple[str, ...]:
 
 
 def _clauses(service: VirtualService) -> Iterator[str]:
-    yield service.scheduler.value + (" by address and port" if service.hash_port else "")
+    yield service.scheduler.value
+    if service.hash_port:
+        yield "by address and port"
     if service.sources:
         yield f"from {', '.join(sorted(service.sources))}"
     if replicated := _replicated(service.replicate):
