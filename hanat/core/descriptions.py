@@ -50,10 +50,10 @@ def describe_service(service: VirtualService) -> tuple[str, ...]:
 
     What it listens on, its checks and servers are not in it.
     """
-    return tuple(_clauses(service))
+    return (*_for_clients(service), *_without_servers(service))
 
 
-def _clauses(service: VirtualService) -> Iterator[str]:
+def _for_clients(service: VirtualService) -> Iterator[str]:
     yield service.scheduler.value
     if service.hash_port:
         yield "by address and port"
@@ -63,6 +63,13 @@ def _clauses(service: VirtualService) -> Iterator[str]:
         yield replicated
     if service.slow_start_s:
         yield f"slow start in {_seconds(service.slow_start_s)}"
+    if (kept := service.persistence) is not None:
+        yield f"persistent for {_seconds(kept.timeout_s)} (/{kept.netmask}, /{kept.netmask6})"
+    if service.ops:
+        yield "each datagram by itself"
+
+
+def _without_servers(service: VirtualService) -> Iterator[str]:
     if service.min_healthy_percent:
         yield f"all servers used below {service.min_healthy_percent} % healthy"
     if service.on_server_down is not None:
@@ -71,10 +78,6 @@ def _clauses(service: VirtualService) -> Iterator[str]:
         yield f"sorry server {_place(sorry.address, sorry.port)}"
     if service.unavailable is Unavailable.DROP:
         yield "dropped without a server"
-    if (kept := service.persistence) is not None:
-        yield f"persistent for {_seconds(kept.timeout_s)} (/{kept.netmask}, /{kept.netmask6})"
-    if service.ops:
-        yield "each datagram by itself"
 
 
 def _replicated(replicate: Replicate) -> str:

@@ -157,19 +157,19 @@ def test_a_service_is_told_by_what_is_not_the_default() -> None:
         "mh",
         "by address and port",
         "slow start in 30 s",
+        "persistent for 600 s (/24, /64)",
         "all servers used below 30 % healthy",
         "connections of a server that is down expire",
         "sorry server 10.11.12.200:8080",
         "sorry server [2001:db8:1::200]",
         "dropped without a server",
-        "persistent for 600 s (/24, /64)",
     )
     assert describe_service(dns) == (
         "fo",
         "not replicated",
+        "each datagram by itself",
         "connections of a server that is down kept",
         "sorry server 10.11.12.200",
-        "each datagram by itself",
     )
     assert [describe_server(server) for server in dns.servers] == [
         "10.11.12.101 weight 1",
