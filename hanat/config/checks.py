@@ -18,7 +18,7 @@ from hanat.config.check_fields import (
     parse_dns_name,
     parse_script,
 )
-from hanat.config.document import Findings, Location, kept, whole
+from hanat.config.document import Findings, Location, kept
 from hanat.config.fields import shown_duration
 from hanat.config.models import CheckTable
 from hanat.core.checks import (
@@ -111,10 +111,9 @@ def read_checks(
         for key, text in (*_answers(table), *_place(table, asked)):
             findings.add((*here, key), text)
         check = _check(table)
-        if places.setdefault(check, j) != j and whole(tables):
-            findings.add(
-                here, f"is the same as check[{places[check]}] of this service; leave it out"
-            )
+        if places.setdefault(check, j) != j and _is_sound(table):
+            text = f"is the same as check[{places[check]}] of this service; leave it out"
+            findings.add(here, text)
     return tuple(places)
 
 
@@ -122,6 +121,11 @@ def _written(table: CheckTable) -> frozenset[str]:
     """Return the keys that the file has, also those whose value was wrong."""
     known = CheckTable.model_fields
     return frozenset(known[name].alias or name for name in table.model_fields_set)
+
+
+def _is_sound(table: CheckTable) -> bool:
+    """Say whether no value was wrong, so that its check is the one that was meant."""
+    return all(getattr(table, name) is not None for name in table.model_fields_set)
 
 
 # ------------------------------------------------------------------------ what is wrong

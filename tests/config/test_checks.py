@@ -383,6 +383,8 @@ def test_several_checks_hold_and_none_is_there_twice() -> None:
     assert problems_of(text + '[[service.check]]\nkind = "tcp"\ninterval = "2s"\n') == [
         "service[0].check[1]: is the same as check[0] of this service; leave it out"
     ]
+    wrong = text + '[[service.check]]\nkind = "tcp"\nport = 0\n'
+    assert problems_of(wrong) == ["service[0].check[1].port: must be from 1 to 65535, found 0"]
 
 
 def test_equal_checks_of_services_are_equal_whatever_their_notation() -> None:
