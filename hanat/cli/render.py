@@ -66,7 +66,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         *(f"{name:<10} {value}" for name, value in facts),
         *_section(("VIP", "ADDRESS", "DEVICE", "HELD"), _vips(status)),
         *_section(PEER_HEAD, _peers(status)),
-        *_section(("SERVICE", "LISTEN", "SCHEDULER", "FLOWS"), _services(status)),
+        *_section(("SERVICE", "LISTEN", "SCHEDULER", "CHECKS", "FLOWS"), _services(status)),
         *_section(("SERVER", "SERVICE", "ADDRESS", "WEIGHT", "FLOWS"), _servers(status)),
         "",
         *_flows(status),
@@ -154,6 +154,9 @@ def _services(status: Mapping[str, Any]) -> list[Row]:
             text(service.get("name")),
             text(", ".join(map(str, _items(service.get("listen"))))),
             text(service.get("scheduler")),
+            text(
+                ", ".join(str(check).partition(" ")[0] for check in _items(service.get("checks")))
+            ),
             text(service.get("flows")),
         ]
         for service in _tables(status.get("services"))

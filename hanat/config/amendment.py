@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from hanat.config.cluster import read_services
 from hanat.config.document import TEXT_BYTES_MAX, Findings, parse_toml
-from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, EACH, check_limits
+from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, EACH, TARGETS_MAX, check_limits
 from hanat.config.models import ServiceTable
 from hanat.core.configuration import Address, Configuration, Listen, Protocol, VirtualService
 from hanat.errors import ConfigError
@@ -131,6 +131,7 @@ def _fits(
         and sum(len(s.servers) for s in services) <= totals["service", EACH, "server"]
         # What is written once may be published for two families.
         and sum(len(s.listens) for s in services) <= totals["service", EACH, "listen"]
+        and sum(len(s.checks) * len(s.servers) for s in services) <= TARGETS_MAX
         and sources_more <= 0  # of those before only the different ones are known
     )
 
@@ -145,6 +146,7 @@ def _goes_with(
     names = {service.name for service in kept}
     networks = [network for transit in known.transits for network in transit.networks]
     addresses = {server.address for service in made for server in service.servers}
+    addresses |= {sorry.address for service in made for sorry in service.sorry}
     if any(service.name in names for service in made):
         return False
     if any(address in network for network in networks for address in addresses):

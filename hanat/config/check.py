@@ -15,7 +15,9 @@ from hanat.config.settings import NodeSettings, TcpListen
 from hanat.core.configuration import Configuration
 from hanat.errors import ConfigError, Problem
 
-NODE_KEYS = frozenset({"node", "cluster_file", "data_dir", "key_file", "interfaces", "api", "peer"})
+NODE_KEYS = frozenset(
+    {"node", "cluster_file", "data_dir", "key_file", "interfaces", "api", "checker", "peer"}
+)
 CLUSTER_KEYS = frozenset({"cluster", "vip", "masquerade", "service", "transit"})
 
 

@@ -171,6 +171,46 @@ def parse_duration(value: object) -> float:
     return float(match[1]) * SECONDS[match[2]]
 
 
+def duration(low: float, high: float) -> Callable[[object], float]:
+    """Return a parser of durations from `low` to `high` seconds, both included."""
+
+    def parse(value: object) -> float:
+        seconds = parse_duration(value)
+        if not low <= seconds <= high:
+            bounds = f"from {shown_duration(low)} to {shown_duration(high)}"
+            raise ValueError(f"must be {bounds}, found {show(value)}")
+        return seconds
+
+    return parse
+
+
+def shown_duration(seconds: float) -> str:
+    """Return a duration as it is written: ``100ms``, ``1.5s``, ``10m``."""
+    for unit in ("h", "m", "s"):
+        if seconds >= SECONDS[unit] and (unit == "s" or seconds % SECONDS[unit] == 0):
+            return f"{seconds / SECONDS[unit]:g}{unit}"
+    return f"{seconds / SECONDS['ms']:g}ms"
+
+
+def parse_flag(value: object) -> bool:
+    """Return true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, found {show(value)}")  # noqa: TRY004
+    return value
+
+
+def one_of(*known: str, what: str = "one of them") -> Callable[[object], str]:
+    """Return a parser of a few words; a message says what they are and lists them."""
+
+    def parse(value: object) -> str:
+        text = parse_text(value)
+        if text not in known:
+            raise ValueError(f"{show(text)} is not {what}; they are {', '.join(known)}")
+        return text
+
+    return parse
+
+
 def parse_profile(value: object) -> Profile:
     """Return the timing profile of that name."""
     text = parse_text(value)
@@ -179,13 +219,10 @@ def parse_profile(value: object) -> Profile:
     return PROFILES[text]
 
 
-RENDERED = (Scheduler.RR, Scheduler.WRR, Scheduler.SH)  # that the ruleset knows
-
-
 def parse_scheduler(value: object) -> Scheduler:
     """Return the scheduler of that name."""
     text = parse_text(value)
-    known = [scheduler.value for scheduler in RENDERED]
+    known = [scheduler.value for scheduler in Scheduler]
     if text not in known:
         raise ValueError(f"{show(text)} is not a scheduler; they are {', '.join(known)}")
     return Scheduler(text)

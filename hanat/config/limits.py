@@ -26,8 +26,13 @@ CLUSTER_LIMITS: Mapping[tuple[str, ...], int] = {
     ("service",): 2_000,
     ("service", EACH, "listen"): 64,
     ("service", EACH, "from"): 256,
+    ("service", EACH, "check"): 8,
+    ("service", EACH, "check", EACH, "arguments"): 16,
     ("service", EACH, "server"): 256,
 }
+# What is probed: a check of a service at one of its servers. Equal ones are probed once, and count
+# each here.
+TARGETS_MAX = 10_000
 NODE_LIMITS: Mapping[tuple[str, ...], int] = {
     ("peer",): 9,
     ("peer", EACH, "addresses"): 8,
@@ -74,6 +79,30 @@ def check_limits(
             findings.add(
                 pattern[:1], f"{name} has {total} entries in all, at most {most} are possible"
             )
+    findings.raise_if_any()
+
+
+def check_targets(document: Document, findings: Findings) -> None:
+    """Look whether the checks of a cluster's file probe too much.
+
+    Args:
+        document: As TOML has it; of any shape.
+        findings: Of its file.
+
+    Raises:
+        ConfigError: With what is too much.
+    """
+    counts = {
+        key: {at[1]: count for at, count in _counts(document, ("service", EACH, key))}
+        for key in ("check", "server")
+    }
+    total = sum(count * counts["server"].get(at, 0) for at, count in counts["check"].items())
+    if total > TARGETS_MAX:
+        text = (
+            f"checks of all servers are {total} in all, at most {TARGETS_MAX} are possible; "
+            "take fewer checks, or fewer servers in the services that have some"
+        )
+        findings.add(("service",), text)
     findings.raise_if_any()
 
 

@@ -16,16 +16,25 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from hanat.config import fields
-from hanat.config.settings import ANNOUNCEMENTS_PER_MS, TcpListen, UnixListen
+from hanat.config import check_fields, fields, service_fields
+from hanat.config.settings import (
+    ANNOUNCEMENTS_PER_MS,
+    SCRIPT_USER_DEFAULT,
+    SCRIPTS_DEFAULT,
+    TcpListen,
+    UnixListen,
+)
+from hanat.core.checks import Pattern
 from hanat.core.configuration import (
     Address,
     Forward,
     Interface,
     Network,
+    OnServerDown,
     Profile,
     Replicate,
     Scheduler,
+    Unavailable,
 )
 
 Schema = Annotated[int, PlainValidator(fields.parse_schema)]
@@ -51,6 +60,50 @@ ServiceListen = Annotated[fields.ListenText, PlainValidator(fields.parse_service
 ServerAddress = Annotated[fields.ServerAddress, PlainValidator(fields.parse_server_address)]
 ApiListen = Annotated[UnixListen | TcpListen, PlainValidator(fields.parse_api_listen)]
 HostName = Annotated[str, PlainValidator(fields.parse_host)]
+Flag = Annotated[bool, PlainValidator(fields.parse_flag)]
+OutsideAddress = Annotated[Address, PlainValidator(fields.parse_outside_address)]
+
+ClientHash = Annotated[bool, PlainValidator(service_fields.parse_hash)]
+SlowStart = Annotated[float, PlainValidator(fields.duration(*service_fields.SLOW_START_S))]
+Percent = Annotated[int, PlainValidator(service_fields.parse_percent)]
+ServerDownPolicy = Annotated[OnServerDown, PlainValidator(service_fields.parse_on_server_down)]
+UnavailableAnswer = Annotated[Unavailable, PlainValidator(service_fields.parse_unavailable)]
+SorryServers = Annotated[
+    tuple[fields.ServerAddress, ...], PlainValidator(service_fields.parse_sorry)
+]
+PersistenceTime = Annotated[float, PlainValidator(fields.duration(*service_fields.PERSISTENCE_S))]
+NetmaskV4 = Annotated[int, PlainValidator(fields.whole_number(1, 32))]
+NetmaskV6 = Annotated[int, PlainValidator(fields.whole_number(1, 128))]
+Priority = Annotated[int, PlainValidator(fields.whole_number(1, service_fields.PRIORITY_MAX))]
+
+CheckKind = Annotated[
+    str, PlainValidator(fields.one_of(*check_fields.KINDS, what="a kind of check"))
+]
+Interval = Annotated[float, PlainValidator(check_fields.parse_interval)]
+Timeout = Annotated[float, PlainValidator(check_fields.parse_timeout)]
+Count = Annotated[int, PlainValidator(check_fields.parse_count)]
+Mark = Annotated[int, PlainValidator(check_fields.parse_mark)]
+Bytes = Annotated[bytes, PlainValidator(check_fields.parse_bytes)]
+Regex = Annotated[Pattern, PlainValidator(check_fields.parse_regex)]
+Method = Annotated[str, PlainValidator(fields.one_of(*check_fields.METHODS, what="a method"))]
+HttpPath = Annotated[str, PlainValidator(check_fields.parse_http_path)]
+HttpHost = Annotated[str, PlainValidator(check_fields.parse_http_host)]
+Headers = Annotated[tuple[tuple[str, str], ...], PlainValidator(check_fields.parse_headers)]
+Statuses = Annotated[tuple[tuple[int, int], ...], PlainValidator(check_fields.parse_statuses)]
+Body = Annotated[Pattern, PlainValidator(check_fields.parse_body)]
+Digest = Annotated[str, PlainValidator(check_fields.parse_digest)]
+Sni = Annotated[str, PlainValidator(check_fields.parse_sni)]
+Days = Annotated[int, PlainValidator(check_fields.parse_warn)]
+CheckName = Annotated[str, PlainValidator(fields.parse_text)]  # of a script, or for a name server
+RecordType = Annotated[
+    str, PlainValidator(fields.one_of(*check_fields.RECORD_TYPES, what="a type of record"))
+]
+Rcode = Annotated[str, PlainValidator(fields.one_of(*check_fields.RCODES, what="a response code"))]
+DnsAnswer = Annotated[str, PlainValidator(check_fields.parse_line(255))]
+PingSize = Annotated[int, PlainValidator(fields.whole_number(0, check_fields.PING_BYTES_MAX))]
+PingCount = Annotated[int, PlainValidator(fields.whole_number(1, check_fields.PING_COUNT_MAX))]
+Argument = Annotated[str, PlainValidator(check_fields.parse_argument)]
+UserName = Annotated[str, PlainValidator(check_fields.parse_user)]
 
 
 class Table(BaseModel):
@@ -95,6 +148,54 @@ class ServerTable(Table):
     name: ServerName
     address: ServerAddress
     weight: Weight | None = 1
+    priority: Priority | None = None
+
+
+class CheckTable(Table):
+    """``[[service.check]]``: the options of all kinds; `hanat.config.checks` knows whose are whose.
+
+    None is what was not written, or was wrong; `model_fields_set` has both that are written.
+    """
+
+    kind: CheckKind
+    interval: Interval | None = None
+    timeout: Timeout | None = None
+    fall: Count | None = None
+    rise: Count | None = None
+    fast_interval: Interval | None = None
+    port: Port | None = None
+    address: OutsideAddress | None = None
+    source: OutsideAddress | None = None
+    mark: Mark | None = None
+    send: Bytes | None = None
+    expect: Bytes | None = None
+    regex: Regex | None = Field(alias="match", default=None)
+    method: Method | None = None
+    path: HttpPath | None = None
+    host: HttpHost | None = None
+    headers: Headers | None = None
+    statuses: Statuses | None = Field(alias="status", default=None)
+    body: Body | None = None
+    digest: Digest | None = None
+    sni: Sni | None = None
+    verify: Flag | None = None
+    warn_days: Days | None = Field(alias="warn", default=None)
+    name: CheckName | None = None
+    record_type: RecordType | None = Field(alias="type", default=None)
+    rcode: Rcode | None = None
+    answer: DnsAnswer | None = None
+    tcp: Flag | None = None
+    size: PingSize | None = None
+    count: PingCount | None = None
+    arguments: list[Argument | None] | None = None
+
+
+class PersistenceTable(Table):
+    """``persistence = { ... }`` of a service."""
+
+    timeout: PersistenceTime
+    netmask: NetmaskV4 | None = None
+    netmask6: NetmaskV6 | None = None
 
 
 class ServiceTable(Table):
@@ -103,8 +204,17 @@ class ServiceTable(Table):
     name: ServerName | None
     listen: list[ServiceListen | None] | None
     scheduler: SchedulerName | None = Scheduler.WRR
+    hash_port: ClientHash | None = Field(alias="hash", default=None)
+    slow_start: SlowStart | None = None
+    min_healthy: Percent | None = None
+    on_server_down: ServerDownPolicy | None = None
+    sorry: SorryServers | None = None
+    unavailable: UnavailableAnswer | None = None
+    persistence: PersistenceTable | None = None
+    ops: Flag | None = None
     replicate: ReplicatePolicy | None = Replicate()
     sources: list[SourceName | None] | None = Field(alias="from", default=None)
+    check: list[CheckTable | None] | None = None
     server: list[ServerTable | None] | None
 
 
@@ -133,6 +243,13 @@ class PortsTable(Table):
     mesh: Port | None = 7412
 
 
+class CheckerTable(Table):
+    """``[checker]``."""
+
+    scripts: FilePath | None = SCRIPTS_DEFAULT
+    user: UserName | None = SCRIPT_USER_DEFAULT
+
+
 class PeerTable(Table):
     """``[[peer]]``."""
 
@@ -153,4 +270,5 @@ class NodeFile(Table):
     announcements_per_ms: Pace | None = ANNOUNCEMENTS_PER_MS
     api: ApiTable | None = None
     ports: PortsTable | None = None
+    checker: CheckerTable | None = None
     peer: list[PeerTable | None] | None

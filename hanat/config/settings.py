@@ -10,6 +10,8 @@ from pathlib import Path
 from hanat.core.configuration import Address
 from hanat.core.conversation import Conversation
 
+SCRIPTS_DEFAULT = Path("/etc/hanat/scripts")
+SCRIPT_USER_DEFAULT = "nobody"
 ANNOUNCEMENTS_PER_MS = 50  # a thousand IPv4 addresses, two frames each, take 40 ms
 
 
@@ -58,6 +60,8 @@ class NodeSettings:
         peers: Every node, ordered by node id; three or five (one for a lab of one).
         interfaces: Logical name to kernel device, ``{"public": "eth0"}``.
         announcements_per_ms: At most so many frames in a millisecond.
+        scripts: The folder with the scripts of checks; no other program is run.
+        script_user: Whom they run as, never root.
     """
 
     node: str
@@ -72,6 +76,8 @@ class NodeSettings:
     mesh_port: int = 7412
     api_hosts: tuple[str, ...] = ()
     announcements_per_ms: int = ANNOUNCEMENTS_PER_MS
+    scripts: Path = SCRIPTS_DEFAULT
+    script_user: str = SCRIPT_USER_DEFAULT
 
     @property
     def myself(self) -> Peer:

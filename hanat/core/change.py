@@ -12,7 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from hanat.core.configuration import Configuration, Profile, RealServer, VirtualService
+from hanat.core.checks import kind_word
+from hanat.core.configuration import Configuration, Profile, VirtualService
+from hanat.core.descriptions import describe_check, describe_server, describe_service
 from hanat.errors import Problem
 
 
@@ -122,25 +124,21 @@ def _parts(configuration: Configuration, without: Collection[str]) -> Mapping[st
         parts[name] = f"{parts[name]}; {text}" if name in parts else text
     for service in (s for s in configuration.services if s.name not in without):
         parts[f"service {service.name}"] = _service(service)
+        parts |= _checks(service)
         for server in service.servers:
-            parts[f"service {service.name} server {server.name}"] = _server(server)
+            parts[f"service {service.name} server {server.name}"] = describe_server(server)
     return parts
 
 
 def _service(service: VirtualService) -> str:
-    replicate = service.replicate
     text = ", ".join(map(str, service.listens)) or "nothing"
-    text += f", {service.scheduler.value}"
-    if service.sources:
-        text += f", from {', '.join(sorted(service.sources))}"
-    if not replicate.established:
-        return f"{text}, not replicated"
-    if replicate.unassured:
-        return f"{text}, replicated unanswered too"
-    return text + (f", replicated after {replicate.min_age_s:g} s" if replicate.min_age_s else "")
+    return ", ".join((text, *describe_service(service)))
 
 
-def _server(server: RealServer) -> str:
-    host = f"[{server.address}]" if server.address.version == 6 else str(server.address)
-    port = "" if server.port is None else f":{server.port}"
-    return f"{host}{port} weight {server.weight}"
+def _checks(service: VirtualService) -> Mapping[str, str]:
+    """Return the checks by their kinds; those of one kind are one part, in any order."""
+    texts: dict[str, list[str]] = {}
+    for check in service.checks:
+        kind = kind_word(check.kind)
+        texts.setdefault(f"service {service.name} check {kind}", []).append(describe_check(check))
+    return {part: "; ".join(sorted(found)) for part, found in texts.items()}

@@ -157,6 +157,13 @@ class AgentCheck:
 Kind = TcpCheck | UdpCheck | TlsCheck | HttpCheck | DnsCheck | PingCheck | ScriptCheck | AgentCheck
 
 
+def kind_word(kind: Kind) -> str:
+    """Return the word for a kind, as in ``cluster.toml``: ``http``."""
+    if isinstance(kind, HttpCheck) and kind.tls is not None:
+        return "https"
+    return type(kind).__name__.removesuffix("Check").lower()
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceCheck:
     """A check of a service, to be made at each of its servers.
@@ -204,12 +211,9 @@ class Target:
     @property
     def name(self) -> str:
         """The same on every node, and only for an equal target: ``http 10.0.0.1:80 3f2a9c01``."""
-        word = type(self.kind).__name__.removesuffix("Check").lower()
-        if isinstance(self.kind, HttpCheck) and self.kind.tls is not None:
-            word = "https"
         place = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         digest = hashlib.sha256(repr(self).encode()).hexdigest()[:DIGEST_DIGITS]
-        return f"{word} {place}:{self.port} {digest}"
+        return f"{kind_word(self.kind)} {place}:{self.port} {digest}"
 
 
 def target_of(

@@ -73,23 +73,35 @@ class PeerStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """A real server; `flows` counts established, translated flows known here."""
+    """A real server; `flows` counts established, translated flows known here.
+
+    Attributes:
+        priority: Of scheduler ``fo``; 1 is the best.
+    """
 
     name: str
     address: str
     weight: int
     flows: int
+    priority: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """A virtual service with its servers in configured order."""
+    """A virtual service with its servers in configured order.
+
+    Attributes:
+        checks: What is probed at each server, in words; the first is the kind.
+        options: What else is configured and not the default, in words.
+    """
 
     name: str
     listen: tuple[str, ...]
     scheduler: str
     flows: int
     servers: tuple[ServerStatus, ...]
+    checks: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from hanat.core.checks import kind_word
 from hanat.core.configuration import (
     PROTOCOL_NUMBERS,
     Configuration,
@@ -20,6 +21,7 @@ from hanat.core.configuration import (
     RealServer,
     VirtualService,
 )
+from hanat.core.descriptions import describe_check, describe_service
 from hanat.core.flows import ServerKey
 from hanat.core.status import ServerStatus, ServiceStatus
 
@@ -60,9 +62,19 @@ class ShownServices:
 
 
 def _shown(service: VirtualService) -> ServiceStatus:
-    servers = tuple(ServerStatus(s.name, _endpoint(s), s.weight, 0) for s in service.servers)
-    listens = tuple(map(str, service.listens))
-    return ServiceStatus(service.name, listens, service.scheduler.value, 0, servers)
+    servers = tuple(
+        ServerStatus(s.name, _endpoint(s), s.weight, 0, s.tier + 1) for s in service.servers
+    )
+    _, *options = describe_service(service)
+    return ServiceStatus(
+        service.name,
+        tuple(map(str, service.listens)),
+        service.scheduler.value,
+        0,
+        servers,
+        checks=tuple(f"{kind_word(c.kind)} {describe_check(c)}" for c in service.checks),
+        options=tuple(options),
+    )
 
 
 def _with_flows(service: ServiceStatus, flows: Mapping[tuple[str, str], int]) -> ServiceStatus:

@@ -74,6 +74,7 @@ HOLDER = NodeStatus(
             "wrr",
             5,
             (ServerStatus("web1", "10.11.12.101:8080", 2, 3),),
+            checks=('http GET "/health", every 2 s', "ping every 2 s"),
         ),
     ),
     flows=FlowStatus(

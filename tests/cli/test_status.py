@@ -40,8 +40,8 @@ PEER  ID  ADDRESS      CONNECTED  FIT  COMPLETE  HEARD      BEACONS           HI
 r2    2   10.11.12.12  yes        yes  yes       12 ms ago  5 ms ago / never  1 path broken
 r3    3   -            no         no   no        never      -                 -
 
-SERVICE  LISTEN               SCHEDULER  FLOWS
-web      203.0.113.10 tcp/80  wrr        5
+SERVICE  LISTEN               SCHEDULER  CHECKS      FLOWS
+web      203.0.113.10 tcp/80  wrr        http, ping  5
 
 SERVER  SERVICE  ADDRESS            WEIGHT  FLOWS
 web1    web      10.11.12.101:8080  2       3

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanat.config import amended, parse_cluster
+from hanat.config import amended, amendment, parse_cluster
 from hanat.config.amendment import CHANGED_BYTES_MAX
 from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS
 from hanat.core.configuration import Configuration
 from hanat.errors import ConfigError
-from tests.config.helpers import SMALL, changed
+from tests.config.helpers import EVERYTHING, SMALL, changed
 
 TRANSIT = '[[transit]]\nname = "vpn"\nnetwork = ["10.99.0.0/16"]\n'
 
@@ -23,10 +23,18 @@ def service(number: int, *, port: int | None = None, weight: int = 1) -> str:
 [[service]]
 name = "s{number}"
 listen = ["vip:public tcp/{port or 100 * number + 1000}-{port or 100 * number + 1099}"]
+scheduler = "fo"
+sorry = "10.11.12.{number + 200}:80"
+persistence = {{ timeout = "10m", netmask = 24 }}
+  [[service.check]]
+  kind = "http"
+  path = "/{number}"
+  interval = "{number + 2}s"
   [[service.server]]
   name = "one"
   address = "10.11.12.{number + 100}:80"
   weight = {weight}
+  priority = 1
   [[service.server]]
   name = "two"
   address = "[2001:db8:1::{number + 1}]:80"
@@ -51,6 +59,11 @@ def found(text: str, before: str = BEFORE) -> Configuration | None:
         BEFORE.replace(service(2), service(6) + service(7)),
         BEFORE.replace("tcp/1200-1299", "udp/1000-1099"),
         BEFORE.replace("tcp/1200-1299", "tcp/1210-1220"),
+        changed(BEFORE, "priority = 1", "priority = 3"),
+        changed(BEFORE, 'path = "/0"', 'path = "/0"\nstatus = "200"'),
+        changed(BEFORE, 'kind = "http"\n  path = "/0"', 'kind = "ping"'),
+        changed(BEFORE, "netmask = 24", "netmask6 = 48"),
+        changed(BEFORE, 'sorry = "10.11.12.200:80"\n', "min_healthy = '30%'\n"),
     ],
 )
 def test_what_changed_in_services_is_known_without_the_rest(text: str) -> None:
@@ -72,6 +85,11 @@ def test_services_that_did_not_change_are_the_same_objects() -> None:
         BEFORE.replace("tcp/1200-1299", "tcp/1250-1350"),
         BEFORE.replace("10.11.12.102:80", "10.11.12.1:80"),  # a floating address
         BEFORE.replace("vip:public tcp/1200", "vip:pubic tcp/1200"),
+        BEFORE.replace("10.11.12.202:80", "10.11.12.1:80"),  # of a sorry server
+        BEFORE.replace("10.11.12.202:80", "10.11.12.102:80"),
+        changed(BEFORE, 'scheduler = "fo"', 'scheduler = "rr"'),
+        changed(BEFORE, 'path = "/0"', 'send = "/0"'),
+        changed(BEFORE, 'interval = "2s"', 'timeout = "5s"'),
         changed(BEFORE, "weight = 1", "weight = -1"),
         changed(BEFORE, "weight = 1", "wait = 1"),
         changed(BEFORE, "weight = 1", 'weight = """'),
@@ -96,7 +114,7 @@ def test_what_is_wrong_is_left_to_those_who_can_tell_what(text: str) -> None:
         BEFORE + TRANSIT,  # in the piece of the last service
         BEFORE.replace(service(2) + service(3), service(3) + service(2)),
         BEFORE.replace("[[service]]", "[[ service ]]", 1),
-        BEFORE + "".join(service(n) for n in range(6, 6 + CHANGED_BYTES_MAX // 150)),
+        BEFORE + "".join(service(n) for n in range(6, 6 + CHANGED_BYTES_MAX // 300)),
         changed(BEFORE, "weight = 1", "weight = 1\n# \"\"\" '''"),
     ],
 )
@@ -107,7 +125,7 @@ def test_what_is_unusual_is_read_as_a_whole(text: str) -> None:
 
 def test_tables_behind_services_stay_what_they_were() -> None:
     before = SMALL + service(0) + TRANSIT + service(1) + service(2)
-    kept = before.replace("10.11.12.102:80", "10.11.12.202:80")
+    kept = before.replace("10.11.12.102:80", "10.11.12.152:80")
     assert found(kept, before) == parse_cluster(kept, file="it")
     fewer = before.replace(service(1), "")
     assert found(fewer, before) == parse_cluster(fewer, file="it")
@@ -115,6 +133,33 @@ def test_tables_behind_services_stay_what_they_were() -> None:
         parse_cluster(text, file="it")
         assert found(text, before) is None
     assert found(before.replace("10.11.12.102:80", "10.99.0.1:80"), before) is None
+
+
+def test_a_sorry_server_is_not_put_into_a_transit() -> None:
+    before = SMALL + service(0) + TRANSIT + service(1)
+    text = before.replace("10.11.12.201:80", "10.99.0.1:80")
+    with pytest.raises(ConfigError):
+        parse_cluster(text, file="it")
+    assert found(text, before) is None
+
+
+def test_every_key_is_read_in_what_changed() -> None:
+    for old, new in (
+        ("/health?full=1", "/health?full=0"),
+        ("10.11.12.250", "10.11.12.251"),
+        ("hex:00", "hex:01"),
+        ("priority = 2", "priority = 3"),
+        ('"30%"', '"40%"'),
+    ):
+        text = changed(EVERYTHING, old, new)
+        assert found(text, EVERYTHING) == parse_cluster(text, file="it") != KNOWN
+
+
+def test_targets_of_all_services_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_more = BEFORE + service(6)
+    for most in (14, 13):
+        monkeypatch.setattr(amendment, "TARGETS_MAX", most)
+        assert (found(one_more) is not None) is (most == 14)
 
 
 def test_limits_of_all_services_together_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file() -> None:
     text = changed(text, 'address = ["10.11.12.1/24"]', 'address = ["10.11.12.300/24"]')
     text = changed(text, "weight = 2", "wieght = 2")
     text = changed(text, 'address = "10.11.12.102:8080"', 'address = "203.0.113.10:8080"')
-    text = changed(text, 'scheduler = "sh"', 'scheduler = "wlc"')
+    text = changed(text, 'scheduler = "sh"', 'scheduler = "lblc"')
 
     # Among them the unknown vip and the server on a floating address, which are
     # only seen when values are compared: a wrong value elsewhere does not hide them.

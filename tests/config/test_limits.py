@@ -9,12 +9,12 @@ import pytest
 
 from hanat.config import parse_cluster
 from hanat.config.document import PROBLEMS_MAX, TEXT_BYTES_MAX
-from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS
+from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, TARGETS_MAX
 from hanat.consensus.replica import ENTRY_BYTES_MAX
 from hanat.consensus.state import NewConfiguration, encode
 from hanat.daemon.will import MESSAGE_BYTES_MAX, Route, Will
 from hanat.errors import ConfigError, Problem
-from tests.config.helpers import SMALL
+from tests.config.helpers import SMALL, checked
 
 
 def problems(text: str) -> tuple[Problem, ...]:
@@ -31,7 +31,7 @@ def vips(count: int) -> str:
     )
 
 
-def services(count: int, servers: int) -> str:
+def services(count: int, servers: int, checks: int = 0) -> str:
     return SMALL + "".join(
         f'[[service]]\nname = "s{i}"\nlisten = ["vip:public tcp/{2000 + i}"]\n'
         + "".join(
@@ -39,6 +39,7 @@ def services(count: int, servers: int) -> str:
             f'address = "10.11.12.{j % 250 + 2}:{j // 250 + 80}"\n'
             for j in range(servers)
         )
+        + "".join(f'[[service.check]]\nkind = "tcp"\nport = {j + 1}\n' for j in range(checks))
         for i in range(count)
     )
 
@@ -50,6 +51,17 @@ def services(count: int, servers: int) -> str:
         (lambda: services(2_001, 1), "service", "entries, at most 2000"),
         (lambda: services(1, 257), "service[0].server", "has 257 entries, at most 256"),
         (lambda: services(201, 100), "service", "service.server has 20100 entries in all"),
+        (lambda: services(1, 1, 9), "service[0].check", "has 9 entries, at most 8"),
+        (
+            lambda: services(1_001, 10, 1),
+            "service",
+            "checks of all servers are 10010 in all, at most 10000 are possible",
+        ),
+        (
+            lambda: checked(f'kind = "script"\nname = "x"\narguments = {["x"] * 17}'),
+            "service[0].check[0].arguments",
+            "has 17 entries, at most 16",
+        ),
     ],
 )
 def test_too_much_is_told(text: Callable[[], str], path: str, said: str) -> None:
@@ -60,8 +72,8 @@ def test_too_much_is_told(text: Callable[[], str], path: str, said: str) -> None
 def test_what_was_tried_in_service_is_allowed() -> None:
     configuration = parse_cluster(vips(998), file="it")
     assert sum(len(vip.addresses) for vip in configuration.vips) >= 1_000
-    text = services(1_000, 10)
-    assert len(parse_cluster(text, file="it").services) >= 1_000
+    found = parse_cluster(services(1_000, 10, 1), file="it").services
+    assert sum(len(s.checks) * len(s.servers) for s in found) == TARGETS_MAX
 
 
 def test_each_list_of_the_file_has_a_limit() -> None:

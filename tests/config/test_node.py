@@ -84,6 +84,16 @@ def test_ports_and_listens_have_defaults_and_can_be_set(tmp_path: Path) -> None:
     assert (settings.raft_port, settings.mesh_port) == (1, 2)
 
 
+def test_scripts_have_a_folder_and_a_user(tmp_path: Path) -> None:
+    plain = load(tmp_path, NODE)
+    text = changed(NODE, "[api]", '[checker]\nscripts = "probes"\nuser = "hanat-checks"\n[api]')
+    found = load(tmp_path, text)
+
+    assert (plain.scripts, plain.script_user) == (Path("/etc/hanat/scripts"), "nobody")
+    assert (found.scripts, found.script_user) == (tmp_path / "probes", "hanat-checks")
+    assert load(tmp_path, changed(NODE, "[api]", "[checker]\n[api]")) == plain
+
+
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_one_three_or_five_peers_are_accepted(tmp_path: Path, count: int) -> None:
     entries = [(f"r{i}", i, f"10.0.0.{i}") for i in range(1, count + 1)]
@@ -142,6 +152,18 @@ def test_a_node_must_be_its_own_peer(tmp_path: Path) -> None:
         ('"127.0.0.1:7480"', '"127.0.0.1:0"', 'api.listen[1]: "0" is not a port'),
         ('"127.0.0.1:7480"', '"unix:/run/hanat/api.sock"', "api.listen[1]: is listed twice"),
         ("[api]", "[ports]\nraft = 70000\n[api]", "ports.raft: must be from 1 to 65535"),
+        ("[api]", "[checker]\nscripts = 5\n[api]", "checker.scripts: must be text in quotes"),
+        (
+            "[api]",
+            '[checker]\nuser = "root"\n[api]',
+            'checker.user: is "root", and scripts never run as root: write another user',
+        ),
+        ("[api]", '[checker]\nuser = "0"\n[api]', 'checker.user: "0" is not a user\'s name'),
+        (
+            "[api]",
+            '[checker]\nscript = "x"\n[api]',
+            'checker.script: unknown key; did you mean "scripts"?',
+        ),
         ("[api]", "[ports]\nraft = 7412\n[api]", "ports.mesh: is 7412, the raft port already"),
     ],
 )

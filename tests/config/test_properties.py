@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hanat.config import parse_cluster
 from hanat.config.node import parse_node
 from hanat.errors import ConfigError, Problem
-from tests.config.helpers import CLUSTER, NODE
+from tests.config.helpers import CLUSTER, EVERYTHING, NODE
 
 VALUES = st.sampled_from(
     [
@@ -36,6 +36,13 @@ VALUES = st.sampled_from(
         '"1:2:3"',
         '"vip:public tcp/1-65535"',
         '"²"',
+        '"hex:"',
+        '"(?=x)"',
+        '"5s"',
+        '"30%"',
+        '"tcp"',
+        '{ timeout = "1m" }',
+        '{ A = "b" }',
         "[]",
         "{}",
         "[[]]",
@@ -93,6 +100,14 @@ def can_be_shown(problem: Problem) -> bool:
 @example("a = " + "9" * 5000)
 @example(CLUSTER.replace("weight = 2", "weight = " + "9" * 4000))
 def test_a_mutated_cluster_file_is_values_or_a_config_error(text: str) -> None:
+    found = problems(lambda text: parse_cluster(text, file="x.toml"), text)
+
+    assert all(map(can_be_shown, found))
+
+
+@settings(max_examples=500)
+@given(mutated(EVERYTHING))
+def test_a_mutated_service_with_every_key_is_values_or_a_config_error(text: str) -> None:
     found = problems(lambda text: parse_cluster(text, file="x.toml"), text)
 
     assert all(map(can_be_shown, found))

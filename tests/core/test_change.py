@@ -11,11 +11,15 @@ from hypothesis import given
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.change import Report, Rollout, differences, refusals
+from hanat.core.checks import HttpCheck, PingCheck, ServiceCheck
 from hanat.core.configuration import PROFILES, Configuration, RealServer, Replicate
+from hanat.core.probing import Check
 from hanat.core.status import Role
 from tests.core.configurations import configurations
 from tests.core.examples import EDGE, MEDIA, OFF, WEB
 from tests.core.test_node import PROFILE, VIPS, Harness
+
+OFTEN = Check(2.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +73,23 @@ def test_differences_name_what_is_added_removed_and_changed() -> None:
     assert MEDIA not in wanted.services
 
 
+def test_checks_are_told_by_kind_in_any_order_and_one_line_each() -> None:
+    http, ping = ServiceCheck(HttpCheck(), OFTEN), ServiceCheck(PingCheck(), OFTEN)
+    other = ServiceCheck(HttpCheck(path="/other"), OFTEN)
+    before, after = (
+        replace(EDGE, services=(replace(WEB, checks=checks), MEDIA, OFF))
+        for checks in ((http, ping), (other, http))
+    )
+    assert differences(before, after) == (
+        '~ service web check http: GET "/", every 2 s, timeout 1 s, fall 3, rise 2 -> '
+        'GET "/", every 2 s, timeout 1 s, fall 3, rise 2; '
+        'GET "/other", every 2 s, timeout 1 s, fall 3, rise 2',
+        "- service web check ping: every 2 s, timeout 1 s, fall 3, rise 2",
+    )
+    swapped = replace(EDGE, services=(replace(WEB, checks=(http, other)), MEDIA, OFF))
+    assert differences(after, swapped) == ()
+
+
 @given(configurations(), configurations())
 def test_no_difference_means_the_same_values_in_any_order(
     one: Configuration, other: Configuration
@@ -79,7 +100,13 @@ def test_no_difference_means_the_same_values_in_any_order(
 
 def _sorted(configuration: Configuration) -> object:
     services = {
-        (s.name, s.listens, s.scheduler, frozenset(s.servers), s.replicate, s.sources)
+        replace(
+            s,
+            servers=tuple(sorted(s.servers, key=repr)),
+            sources=tuple(sorted(s.sources)),
+            checks=tuple(sorted(s.checks, key=repr)),
+            sorry=tuple(sorted(s.sorry, key=repr)),
+        )
         for s in configuration.services
     }
     passing = configuration.forward, frozenset(configuration.transits)

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from hanat.config import parse_cluster
 from hanat.core.configuration import PROTOCOL_NUMBERS, Protocol, VirtualService
 from hanat.core.flows import ServerKey
 from hanat.core.status import ServiceStatus
 from hanat.daemon import shown_services
 from hanat.daemon.shown_services import SLICE, ShownServices
+from tests.config.helpers import EVERYTHING
 from tests.core.examples import EDGE, PUBLIC
 from tests.core.test_steps import services
 
@@ -63,3 +65,16 @@ def test_flows_are_added_to_those_that_have_some() -> None:
     assert [s.flows for s in found if s.flows] == [5]
     assert found[7].servers[3].flows == 5
     assert sum(server.flows for server in found[7].servers) == 5
+
+
+def test_checks_options_and_priorities_are_shown() -> None:
+    configuration = parse_cluster(EVERYTHING, file="it")
+    web, dns = ShownServices().of(configuration, {})
+    assert [check.partition(" ")[0] for check in web.checks] == [
+        "http", "https", "tcp", "tls", "ping", "script", "agent",
+    ]  # fmt: skip
+    assert web.checks[4] == ("ping 1000 bytes, 3 requests, every 2 s, timeout 1 s, fall 3, rise 2")
+    assert (web.scheduler, web.options[0]) == ("mh", "by address and port")
+    assert "sorry server 10.11.12.200:8080" in web.options
+    assert [server.priority for server in dns.servers] == [1, 2]
+    assert ShownServices().of(EDGE, {})[0].checks == ()

@@ -1,0 +1,50 @@
+"""``docs/services.md`` has every key, and its examples are sound."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hanat.config import parse_cluster
+from hanat.config.check_fields import KINDS, METHODS, RCODES, RECORD_TYPES
+from hanat.config.models import CheckTable, PersistenceTable, ServerTable, ServiceTable
+from hanat.config.node import parse_node
+from hanat.core.configuration import OnServerDown, Scheduler, Unavailable
+from tests.config.helpers import NODE, SMALL, changed, checked
+
+MANUAL = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
+EXAMPLES = re.findall(r"```toml\n(.*?)```", MANUAL, re.DOTALL)
+
+
+def test_every_key_and_every_word_is_in_the_manual() -> None:
+    said = set(re.findall(r"[\w.%-]+", " ".join(re.findall(r"`([^`\n]+)`", MANUAL))))
+    keys = {
+        field.alias or name
+        for table in (ServiceTable, ServerTable, CheckTable, PersistenceTable)
+        for name, field in table.model_fields.items()
+    } - {"check", "server"}
+    words = {one.value for kind in (Scheduler, OnServerDown, Unavailable) for one in kind}
+
+    assert (keys | words | {*KINDS, *METHODS, *RCODES, *RECORD_TYPES}) - said == set()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_are_sound(example: str) -> None:
+    if example.startswith("[checker]"):
+        text = changed(NODE, "[api]", f"{example}[api]")
+        parse_node(text, file="node.toml", directory=Path("/etc/hanat"))
+    elif example.startswith("[[service]]"):
+        parse_cluster(SMALL + example, file="cluster.toml")
+    else:
+        parse_cluster(checked(example.removeprefix("[[service.check]]\n")), file="cluster.toml")
+
+
+def test_there_is_an_example_of_the_node_file_and_of_a_service() -> None:
+    assert len(EXAMPLES) > 6
+    assert {example.partition("\n")[0] for example in EXAMPLES} == {
+        "[[service]]",
+        "[[service.check]]",
+        "[checker]",
+    }
