@@ -47,11 +47,14 @@ class Channel(asyncio.Protocol):
         on_lost: Called once, when the other end is gone or was not understood.
     """
 
-    def __init__(self, on_message: Callable[[Topic, Any], None], on_lost: Callable[[], None]):
+    def __init__(
+        self, on_message: Callable[[Topic, Any], None], on_lost: Callable[[], None]
+    ) -> None:
         self._on_message, self._on_lost = on_message, on_lost
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []  # before there was a transport
         self._received = bytearray()
+        self._ends = False
 
     def send(self, topic: Topic, body: object = None) -> None:
         """Send a message; never blocks, and says nothing if the other end is gone."""
@@ -63,7 +66,8 @@ class Channel(asyncio.Protocol):
             self._transport.write(line)
 
     def abort(self) -> None:
-        """End the connection now."""
+        """End the connection now, or as soon as there is one."""
+        self._ends = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -75,6 +79,8 @@ class Channel(asyncio.Protocol):
         for line in self._early:
             self._transport.write(line)
         self._early.clear()
+        if self._ends:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take lines apart."""

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 
 import aiohttp
-from aiohttp.abc import AddrInfoType
 from yarl import URL
 
 from hanat.checker.attempt import (
@@ -95,7 +94,7 @@ class HttpProber:
         return self._sessions[way]
 
 
-def _socket(info: AddrInfoType, way: _Way) -> socket.socket:
+def _socket(info: aiohttp.AddrInfoType, way: _Way) -> socket.socket:
     opened = open_socket(ip_address(info[4][0]), socket.SOCK_STREAM)
     prepare(opened, *way)
     reset_on_close(opened)

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import ctypes
 import logging
-import random
+import random  # noqa: TID251 - the one place of this process where randomness comes from outside
 import resource
 import signal
 import socket

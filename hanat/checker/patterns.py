@@ -24,8 +24,7 @@ def occurs(pattern: Pattern, data: bytes) -> bool:
     """
     if not pattern.is_regex:
         return pattern.text.encode() in data
-    found = _compiled(pattern.text).search(data.decode("utf-8", "replace"))
-    return found is not None
+    return _compiled(pattern.text).search(data) is not None
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,7 @@ HTTP checks a checker has a third of the memory.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -50,7 +51,7 @@ class Probers:
         if HttpCheck in kinds:
             self._load_http()
         if DnsCheck in kinds:
-            import hanat.checker.dns
+            importlib.import_module("hanat.checker.dns")
 
     async def close(self) -> None:
         """Release what the libraries have."""

@@ -61,7 +61,7 @@ class ScriptProber:
             raise ProbeError(f"cannot run {check.name}: {DYING_MAX} scripts do not end when killed")
         command = [str(self._trusted(check.name)), *check.arguments]
         readable, writable = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(readable, False)  # noqa: FBT003 - the library's signature
+        os.set_blocking(readable, False)
         try:
             try:
                 process = self._start(command, attempt.target, writable)
@@ -247,10 +247,7 @@ def judge_exit(code: int, line: str) -> Reply:
             that killed it.
         line: What the script printed.
     """
-    if code < 0:
-        ended = f"killed by signal {-code}"
-    else:
-        ended = f"exit {code}"
+    ended = f"killed by signal {-code}" if code < 0 else f"exit {code}"
     answer = f"{line} ({ended})" if line else ended
     percent = code - EXIT_WEIGHTS.start if code in EXIT_WEIGHTS else None
     return Reply(ok=code == EXIT_UP or code in EXIT_WEIGHTS, answer=answer, percent=percent)

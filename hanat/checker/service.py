@@ -175,13 +175,12 @@ class CheckerService:
     async def _make(self, probe: Probe, lane: _Lane) -> None:
         try:
             target = self._targets.get(probe.target)
-            if target is None:  # it waited, and is no target any more
-                return
-            reply = await self._probers.probe(target, probe.timeout_s)
+            if target is not None:  # else it waited, and is no target any more
+                reply = await self._probers.probe(target, probe.timeout_s)
+                sighting = self._probes.finish(probe, reply, self._clock())
+                if sighting is not None and sighting.news:
+                    self._channel.send(Topic.SIGHTING, sighting_to_document(sighting))
         finally:
             lane.finish()
-        sighting = self._probes.finish(probe, reply, self._clock())
-        if sighting is not None and sighting.news:
-            self._channel.send(Topic.SIGHTING, sighting_to_document(sighting))
         self._begin()
         self._arm()
