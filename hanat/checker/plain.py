@@ -107,7 +107,7 @@ async def _ping(attempt: Attempt, check: PingCheck, kind: int) -> Reply:
     target, loop = attempt.target, asyncio.get_running_loop()
     protocol = socket.IPPROTO_ICMPV6 if target.address.version == 6 else socket.IPPROTO_ICMP
     with socket_to(target, kind, protocol) as opened:
-        await loop.sock_connect(opened, (str(target.address), 0))
+        opened.connect((str(target.address), 0))  # sends nothing
         is_raw = kind == socket.SOCK_RAW
         echo = _Echo(version=target.address.version, size=check.size, is_raw=is_raw)
         for sequence in range(check.count):
