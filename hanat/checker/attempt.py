@@ -65,6 +65,8 @@ def describe(error: Exception) -> str:
         return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
         return os.strerror(error.errno).lower()
+    if isinstance(error, ConnectionResetError):  # of asyncio, without a number
+        return os.strerror(errno.ECONNRESET).lower()
     return str(error) or type(error).__name__
 
 

@@ -124,6 +124,11 @@ def _plainly() -> Iterator[None]:
         raise ProbeError(describe(error.certificate_error)) from error
     except aiohttp.ClientConnectorError as error:
         raise ProbeError(describe(error.os_error)) from error
+    except aiohttp.ClientResponseError as error:
+        text = " ".join(error.message.split())  # it takes several lines
+        raise ProbeError(f"not an HTTP answer: {text}") from error
+    except aiohttp.ClientPayloadError as error:
+        raise ProbeError("the body is torn") from error
     except aiohttp.ServerDisconnectedError as error:
         raise ProbeError("closed without an answer") from error
 

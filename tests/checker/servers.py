@@ -53,7 +53,10 @@ async def tcp_server(
 ) -> AsyncIterator[int]:
     """Serve each connection; yields the port."""
 
+    handlers: set[asyncio.Task[None] | None] = set()
+
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.current_task())
         with suppress(ConnectionError):
             await handle(reader, writer)
         writer.close()
@@ -63,7 +66,8 @@ async def tcp_server(
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        await asyncio.sleep(0)
+        async with asyncio.timeout(LONG_S):  # the clients are gone, so all of them end
+            await asyncio.gather(*filter(None, handlers))
 
 
 Answers = Callable[[bytes], list[bytes]]
