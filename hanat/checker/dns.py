@@ -27,6 +27,7 @@ ANSWER_BYTES_MAX = 16 << 10
 # Datagrams that are no answer to the question, as one with the wrong number: they may be forged,
 # so they fail nothing, but each costs time.
 STRAYS_MAX = 16
+TEXTS_MAX = 4  # records that are shown; servers give them in turns, so they are sorted
 
 _LENGTH = struct.Struct("!H")  # RFC 1035, section 4.2.2
 
@@ -108,7 +109,7 @@ def _judge(response: dns.message.Message, check: DnsCheck) -> str:
     rcode = dns.rcode.to_text(response.rcode())
     kind = dns.rdatatype.from_text(check.kind)
     found = [rdata for rrset in response.answer if rrset.rdtype == kind for rdata in rrset]
-    texts = ", ".join(rdata.to_text() for rdata in found[:4])
+    texts = ", ".join(sorted(rdata.to_text() for rdata in found)[:TEXTS_MAX])
     said = f"{rcode}, {len(found)} {check.kind}" + (f": {texts}" if texts else "")
     if response.flags & dns.flags.TC:
         said += ", truncated"
