@@ -94,7 +94,7 @@ class Channel(asyncio.Protocol):
             try:
                 topic, body = json.loads(line)
                 topic = Topic(topic)
-            except ValueError:
+            except (ValueError, TypeError):
                 self.abort()
                 return
             self._on_message(topic, body)

@@ -16,6 +16,7 @@ import resource
 import signal
 import stat
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
 
@@ -125,7 +126,7 @@ class ScriptProber:
                 user=None if user is None else user.pw_uid,
                 group=None if user is None else user.pw_gid,
                 extra_groups=None if user is None else [],
-                preexec_fn=_prepare,  # noqa: PLW1509 - this process has one thread
+                preexec_fn=partial(_prepare, os.getpid()),  # noqa: PLW1509 - this process has one thread
             )
         except OSError as error:
             raise ProbeError(f"cannot run {command[0]}: {error.strerror}") from error
@@ -166,9 +167,11 @@ class ScriptProber:
         return found
 
 
-def _prepare() -> None:
+def _prepare(checker: int) -> None:
     """Run in the script's process: it ends with the checker, also if that is killed."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != checker:  # it ended before
+        os._exit(EXIT_DOWN)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(DESCRIPTORS_MAX, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

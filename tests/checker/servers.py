@@ -52,7 +52,6 @@ async def tcp_server(
     handle: Handler, address: str = "127.0.0.1", **options: object
 ) -> AsyncIterator[int]:
     """Serve each connection; yields the port."""
-
     handlers: set[asyncio.Task[None] | None] = set()
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -188,8 +187,6 @@ class Authority:
             .not_valid_before(min(ends_at, datetime.now(UTC)) - timedelta(days=30))
             .not_valid_after(ends_at)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-            .add_extension(
-                x509.BasicConstraints(ca=is_authority, path_length=None), critical=True
-            )
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )

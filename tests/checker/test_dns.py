@@ -161,7 +161,11 @@ def framed(data: bytes) -> bytes:
         (lambda _: b"\xff\xff", False, "an answer of 65535 bytes, at most 16384 are read"),
         (lambda query: framed(answer(query))[:-1], False, "no answer over TCP within 0.2 s"),
         (lambda _: b"", False, "no answer over TCP within 0.2 s"),
-        (lambda _: framed(b"garbage"), False, "DNS: The DNS packet passed to from_wire() is too short."),
+        (
+            lambda _: framed(b"garbage"),
+            False,
+            "DNS: The DNS packet passed to from_wire() is too short.",
+        ),
     ],
 )
 async def test_answer_over_tcp_counts_too(

@@ -32,7 +32,7 @@ from hanat.core.checks import (
     TlsCheck,
     UdpCheck,
 )
-from hanat.core.probing import Check, Operational, Probes, Reply, Sighting
+from hanat.core.probing import Check, Operational, Reply, Sighting
 
 # ------------------------------------------------------------------------------- agent
 
@@ -94,7 +94,7 @@ def test_regular_expression_does_not_backtrack() -> None:
 
 @pytest.mark.parametrize("text", ["(", "a{2000}{2000}", r"(a)\1", "(?=a)"])
 def test_what_is_no_regular_expression_is_said(text: str) -> None:
-    with pytest.raises(ProbeError, match="cannot look for .*RE2 does not take it: "):
+    with pytest.raises(ProbeError, match=r"cannot look for .*RE2 does not take it: "):
         patterns.occurs(Pattern(text, is_regex=True), b"")
 
 
@@ -148,6 +148,18 @@ def test_target_survives_the_way_to_the_checker(kind: Kind) -> None:
 
 def test_sighting_survives_the_way_to_the_daemon() -> None:
     sent = Sighting(
-        "a", Operational.UP, 1.5, False, 2, "no", 0.25, 3.5, 7, Operational.DOWN, True, 50, "drain"
+        target="a",
+        state=Operational.UP,
+        since=1.5,
+        ok=False,
+        in_a_row=2,
+        answer="no",
+        latency_s=0.25,
+        at=3.5,
+        tenure=7,
+        decided=Operational.DOWN,
+        news=True,
+        percent=50,
+        mode="drain",
     )
     assert sighting_from_document(json.loads(json.dumps(sighting_to_document(sent)))) == sent
