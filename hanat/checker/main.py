@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hanat.checker.capabilities import keep_rights
 from hanat.checker.probers import Probers
 from hanat.checker.scripts import ScriptProber
 from hanat.checker.service import PROBES_MAX, SCRIPTS_MAX, CheckerService
@@ -27,6 +28,9 @@ from hanat.core.complaints import Complaints
 
 log = logging.getLogger(__name__)
 
+# capabilities(7): CAP_NET_RAW for ping where unprivileged ping is off, and for marks; CAP_SETUID,
+# CAP_SETGID and CAP_KILL for scripts of another user. Of these, what the daemon has.
+KEPT_RIGHTS = frozenset({5, 6, 7, 13})
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-5s %(message)s"  # as the other processes of a node
 DESCRIPTORS_KEPT = 100  # for libraries, the loop, and what a script takes while it is started
@@ -48,6 +52,7 @@ def main() -> int:
     takes_orphans = libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
     # Whoever ends the daemon ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_rights(KEPT_RIGHTS)
     scripts = ScriptProber(options.scripts, options.user, takes_orphans=takes_orphans)
     with socket.socket(fileno=options.descriptor) as opened:
         opened.setblocking(False)  # noqa: FBT003 - the library's signature

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
 
-from hanat.checker.attempt import BYTES_MAX, Attempt, ProbeError, shown
+from hanat.checker.attempt import BYTES_MAX, Attempt, ProbeError, describe, shown
 from hanat.core.checks import ScriptCheck, Target
 from hanat.core.probing import Reply
 
@@ -42,7 +42,8 @@ class ScriptProber:
 
     Args:
         folder: Where they are; None: no script may run.
-        user: Runs them, if this process may choose.
+        user: Runs them. If it is not this process's own, that needs CAP_SETUID, CAP_SETGID and
+            CAP_KILL.
         takes_orphans: This process is the parent of all whose parent died, and has no children
             but scripts.
     """
@@ -70,9 +71,11 @@ class ScriptProber:
                 os.close(writable)
             ended = os.pidfd_open(process.pid)
             try:
-                return await _outcome(process, (readable, ended), attempt)
+                try:
+                    return await _outcome(process, (readable, ended), attempt)
+                finally:
+                    await self._end(process, ended)
             finally:
-                await self._end(process, ended)
                 os.close(ended)
         finally:
             os.close(readable)
@@ -110,10 +113,14 @@ class ScriptProber:
             "HANAT_ADDRESS": str(target.address),
             "HANAT_PORT": str(target.port),
         }
-        # Another process of this user could do what it likes with the checker.
-        user = pwd.getpwnam(self._user) if os.geteuid() == 0 else None
-        if user is not None and user.pw_uid == 0:
-            raise ProbeError(f"cannot run {command[0]}: scripts do not run as root")
+        tried = f"cannot run {command[0]} as {self._user}"
+        try:
+            user = pwd.getpwnam(self._user)
+        except KeyError:
+            raise ProbeError(f"{tried}: there is no such user") from None
+        if user.pw_uid == 0:
+            raise ProbeError(f"{tried}: scripts do not run as root; name another user")
+        is_own = user.pw_uid == os.geteuid()
         try:
             process = Popen(
                 command,
@@ -123,13 +130,13 @@ class ScriptProber:
                 env=environment,
                 cwd="/",
                 start_new_session=True,
-                user=None if user is None else user.pw_uid,
-                group=None if user is None else user.pw_gid,
-                extra_groups=None if user is None else [],
+                user=None if is_own else user.pw_uid,
+                group=None if is_own else user.pw_gid,
+                extra_groups=None if is_own else [],
                 preexec_fn=partial(_prepare, os.getpid()),  # noqa: PLW1509 - this process has one thread
             )
         except OSError as error:
-            raise ProbeError(f"cannot run {command[0]}: {error.strerror}") from error
+            raise ProbeError(f"{tried}: {describe(error)}") from error
         self._running.add(process.pid)
         return process
 
@@ -138,12 +145,14 @@ class ScriptProber:
         # As long as it was not waited for, nobody else can have its number.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(TimeoutError):  # of one that waits for a disk
-            async with asyncio.timeout(DEATH_S_MAX):
-                await _readable(ended)
-        self._running.discard(process.pid)
-        if process.poll() is None:
-            self._dying.append(process)
+        try:
+            with suppress(TimeoutError):  # of one that waits for a disk
+                async with asyncio.timeout(DEATH_S_MAX):
+                    await _readable(ended)
+        finally:
+            self._running.discard(process.pid)
+            if process.poll() is None:
+                self._dying.append(process)
         if self._takes_orphans:
             for _ in range(SWEEPS_MAX):
                 if not self._kill_orphans():

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # With a timeout of 2 s: 500 targets a second may all be silent. Each takes a socket, and of this
 # process some 10 KiB.
 PROBES_MAX = 1_000
-SCRIPTS_MAX = 64  # each is a process, and takes three descriptors
+SCRIPTS_MAX = 32  # each is a process or more (TasksMax), and takes three descriptors
 
 
 class _Lane:

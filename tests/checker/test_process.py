@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 
 from hanat.checker import client
 from hanat.checker.client import CheckerClient
+from hanat.checker.main import DESCRIPTORS_KEPT
 from hanat.checker.service import PROBES_MAX, SCRIPTS_MAX
 from hanat.core.checks import Kind, ScriptCheck, Target, TcpCheck
 from hanat.core.probing import Check, Operational, Sighting
@@ -226,6 +228,18 @@ async def test_target_that_stays_is_not_begun_anew() -> None:
 # ----------------------------------------------------------------------------- scripts
 
 
+async def test_checker_keeps_no_right_that_it_does_not_need() -> None:
+    async with node() as made:
+        made.client.configure({"a": target(TcpCheck(), 1)})
+        await made.sees("a", DOWN)
+        status = Path(f"/proc/{made.processes[0].pid}/status").read_text()
+    found = dict(re.findall(r"^(Cap\w+):\s+(\w+)$", status, re.MULTILINE))
+    kept = f"{1 << 5 | 1 << 6 | 1 << 7 | 1 << 13:016x}"  # kill, setgid, setuid, net_raw
+    assert (found["CapEff"], found["CapPrm"], found["CapInh"], found["CapAmb"]) == (
+        kept, kept, "0" * 16, "0" * 16,
+    )  # fmt: skip
+
+
 def lives(pid: str) -> bool:
     return Path(f"/proc/{pid}").exists()
 
@@ -276,7 +290,7 @@ async def test_silent_targets_exhaust_no_descriptors_and_hide_no_other(inside: s
         for third in range(8)
         for last in range(1, 251)
     }
-    kept = 3 * SCRIPTS_MAX + 100
+    kept = 3 * SCRIPTS_MAX + DESCRIPTORS_KEPT
     async with (
         node(descriptors=kept + 400) as made,
         tcp_server(says_and_waits(b"")) as port,
@@ -301,7 +315,10 @@ async def test_silent_targets_exhaust_no_descriptors_and_hide_no_other(inside: s
 
 def test_limit_of_descriptors_is_raised_and_kept_to() -> None:
     code = "from hanat.checker.main import probes_max; import resource as r; print(probes_max())"
-    for soft, hard, expected in ((256, 20_000, PROBES_MAX), (256, 692, 400), (64, 64, 1)):
+    kept = 3 * SCRIPTS_MAX + DESCRIPTORS_KEPT
+    for soft, hard, expected in (
+        (256, 20_000, PROBES_MAX), (256, kept + 400, 400), (64, 64, 1),
+    ):  # fmt: skip
         limits = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({soft}, {hard})); "
         done = subprocess.run(
             [sys.executable, "-c", limits + code], capture_output=True, text=True, check=True

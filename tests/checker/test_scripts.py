@@ -91,9 +91,16 @@ async def test_script_runs_as_nobody_without_rights(folder: Path) -> None:
     assert reply.answer == f"{nobody.pw_uid} {nobody.pw_gid} CapEff: {0:016x} 1024 (exit 0)"
 
 
-@pytest.mark.parametrize("user", ["root", "no-such-user"])
-async def test_script_never_runs_as_root(folder: Path, user: str) -> None:
-    assert not (await run(folder, "exit 0", user=user)).ok
+@pytest.mark.parametrize(
+    ("user", "found"),
+    [
+        ("root", "scripts do not run as root; name another user"),
+        ("no-such-user", "there is no such user"),
+    ],
+)
+async def test_script_never_runs_as_root(folder: Path, user: str, found: str) -> None:
+    reply = await run(folder, "exit 0", user=user)
+    assert (reply.ok, reply.answer) == (False, f"cannot run {folder}/check as {user}: {found}")
 
 
 async def test_script_that_hangs_is_killed_with_its_children(folder: Path) -> None:
@@ -187,14 +194,20 @@ async def test_file_that_cannot_be_executed_is_said(folder: Path, mode: int) -> 
     write(folder, "exit 0")
     (folder / "check").chmod(mode)
     reply = await probe(ScriptCheck("check"), scripts=ScriptProber(folder))
-    assert (reply.ok, reply.answer) == (False, f"cannot run {folder}/check: Permission denied")
+    assert (reply.ok, reply.answer) == (
+        False,
+        f"cannot run {folder}/check as nobody: permission denied",
+    )
 
 
 async def test_file_that_is_no_program_is_said(folder: Path) -> None:
     (folder / "check").write_bytes(b"\x7fELF garbage")
     (folder / "check").chmod(0o755)
     reply = await probe(ScriptCheck("check"), scripts=ScriptProber(folder))
-    assert (reply.ok, reply.answer) == (False, f"cannot run {folder}/check: Exec format error")
+    assert (reply.ok, reply.answer) == (
+        False,
+        f"cannot run {folder}/check as nobody: exec format error",
+    )
 
 
 def test_signal_is_no_exit_code() -> None:
