@@ -86,11 +86,15 @@ class Reply:
         ok: The server answered as it should.
         answer: What it said, or what failed; the first line of it counts.
         latency_s: From the start of the probe to its end, measured by the prober.
+        percent: Of the configured weight, as a script or an agent says; None: it said nothing.
+        mode: ``ready``, ``drain`` or ``maint``, as an agent says; empty: it said nothing.
     """
 
     ok: bool
     answer: str = ""
     latency_s: float = 0.0
+    percent: int | None = None
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,9 @@ class Sighting:
         in_a_row: How many probes ended like the last one, without another between.
         tenure: In which this node holds the addresses; None: it does not.
         decided: As `state`, but only by probes that were started in this tenure.
-        news: `state`, `ok` or `decided` is another than after the probe before.
+        news: `state`, `ok`, `decided`, `percent` or `mode` is another than after the probe before.
+        percent: The last that was said (`Reply.percent`), by whatever probe; likewise `mode`. A
+            probe that says nothing of it leaves it as it is, as with HAProxy and keepalived.
     """
 
     target: str
@@ -118,6 +124,8 @@ class Sighting:
     tenure: int | None
     decided: Operational
     news: bool
+    percent: int | None = None
+    mode: str = ""
 
 
 @dataclass(slots=True)
@@ -263,7 +271,11 @@ class Probes:
 
     def _count(self, name: str, target: _Target, reply: Reply, now: float) -> Sighting:
         last = target.last
-        news = last is None or last.ok is not reply.ok
+        percent, mode = reply.percent, reply.mode
+        if last is not None:
+            percent = last.percent if percent is None else percent
+            mode = mode or last.mode
+        news = last is None or (last.ok, last.percent, last.mode) != (reply.ok, percent, mode)
         if target.view.count(target.check, ok=reply.ok):
             target.since, news = now, True
         if target.counted_in != self._tenure:
@@ -282,6 +294,8 @@ class Probes:
             tenure=self._tenure,
             decided=target.decision.state,
             news=news,
+            percent=percent,
+            mode=mode,
         )
 
     def _interval_s(self, target: _Target, *, ok: bool) -> float:

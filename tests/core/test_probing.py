@@ -258,3 +258,26 @@ def test_ten_thousand_targets_are_spread_over_an_interval_and_each_is_probed_onc
     batches = [probes.start(tenth / 10) for tenth in range(1, 21)]
     assert {len(batch) for batch in batches[1:-1]} == {500}
     assert len({probe.target for batch in batches for probe in batch}) == 10_000
+
+
+def test_weight_and_mode_stay_until_another_is_said() -> None:
+    probes = probes_of("a")
+    seen = [
+        answer(probes, reply)
+        for reply in (
+            Reply(ok=True, percent=50, mode="drain"),
+            Reply(ok=True),
+            Reply(ok=True, percent=50, mode="drain"),
+            Reply(ok=True, percent=0),
+            Reply(ok=True, mode="ready"),
+        )
+    ]
+    assert [(s.percent, s.mode) for s in seen] == [
+        (50, "drain"),
+        (50, "drain"),
+        (50, "drain"),
+        (0, "drain"),
+        (0, "ready"),
+    ]
+    # The second success makes it up; the third one is no news.
+    assert [s.news for s in seen] == [True, True, False, True, True]
