@@ -13,6 +13,13 @@ and code. SCTP: the state where TCP has it, the verification tag of the original
 direction in the place of the id, that of the reply in the last four bytes.
 Numbers are in network order, as netlink has them. Status bits are those of the
 kernel's ``nf_conntrack_common.h``.
+
+Of the mark one bit is ours, `RESET_MARK`: both ends of the TCP connection are to be
+reset (`core.endings`). All other bits are those of other programs of the machine; they
+are read and never written, and no other node gets them. The bit is none that is common:
+Kubernetes has 0xc000, Tailscale 0xff0000, mwan3 0x3f00, wg-quick, Mullvad and Istio have
+values without it. A program that writes all 32 bits takes it away; such a connection
+is kept.
 """
 
 from __future__ import annotations
@@ -38,6 +45,9 @@ STATUS_ASSURED = 0x04
 STATUS_CONFIRMED = 0x08
 STATUS_SRC_NAT = 0x10
 STATUS_DST_NAT = 0x20
+STATUS_FIXED_TIMEOUT = 0x400  # no packet changes it
+
+RESET_MARK = 0x10000000
 
 PORTS = Struct(">HH")
 KEY_V4_SIZE = 15
@@ -46,7 +56,11 @@ _MAPPING = {48: (*range(8, 16), *range(20, 24)), 96: (*range(32, 64), *range(68,
 # Of a `ServerKey`: port, protocol, who is asked, who answers.
 _PLACE = {48: (18, 19, 42, *range(4, 12)), 96: (66, 67, 90, *range(16, 48))}
 _TCP = 6
-_STATES_OVER = frozenset({7, 8})  # TIME_WAIT, CLOSE
+_TIME_WAIT, _CLOSE = 7, 8
+_STATES_OVER = frozenset({_TIME_WAIT, _CLOSE})
+_RESET_BYTE = RESET_MARK >> 24  # of the mark's first byte, which is the twelfth from the end
+_CLOSE_INIT = 0x04  # IP_CT_TCP_FLAG_CLOSE_INIT: this side said goodbye
+_TOLD_OF_RESET = b"\1"
 
 
 class ChangeKind(IntEnum):
@@ -148,9 +162,38 @@ def is_translated(record: bytes) -> bool:
     return bool(record[-17] & (STATUS_SRC_NAT | STATUS_DST_NAT))
 
 
+def awaits_reset(record: bytes) -> bool:
+    """Say whether both ends of a TCP connection get a reset at their next packet."""
+    return record[-6] == _TCP and bool(record[-12] & _RESET_BYTE)
+
+
+def with_reset(record: bytes) -> bytes:
+    """Return a TCP flow as it is when it waits for its ends to be reset.
+
+    For connection tracking it is closed, by both sides: so a SYN with the same ports begins a
+    new connection, which gets another server, and a table that is full drops it first.
+    """
+    status = status_of(record) | STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_CONFIRMED
+    return b"".join(
+        (
+            record[:-20],
+            status.to_bytes(4, "big"),
+            record[-16:-12],
+            bytes((record[-12] | _RESET_BYTE,)),
+            record[-11:-5],
+            bytes((_CLOSE,)),
+            record[-4:-2],
+            bytes((record[-2] | _CLOSE_INIT, record[-1] | _CLOSE_INIT)),
+        )
+    )
+
+
 def is_over(record: bytes) -> bool:
-    """Say whether a TCP flow has ended, although its entry lasts for some minutes."""
-    return record[-6] == _TCP and record[-5] in _STATES_OVER
+    """Say whether a TCP flow has ended, although its entry lasts for some minutes.
+
+    One that waits for a reset has not: its ends do not know yet.
+    """
+    return record[-6] == _TCP and record[-5] in _STATES_OVER and not awaits_reset(record)
 
 
 def is_established(record: bytes) -> bool:
@@ -185,10 +228,11 @@ def keys_of(records: Sequence[bytes]) -> list[bytes]:
 
 
 def mapping_of(record: bytes) -> bytes:
-    """Return what a flow's tuple is translated to: the reply tuple."""
+    """Return what becomes of a flow's packets: the reply tuple, and a byte more for a reset."""
+    told = _TOLD_OF_RESET if awaits_reset(record) else b""
     if len(record) == RECORD_V4.size:
-        return record[8:16] + record[20:24]
-    return record[32:64] + record[68:72]
+        return record[8:16] + record[20:24] + told
+    return record[32:64] + record[68:72] + told
 
 
 def record_with(key: bytes) -> bytes:
@@ -231,7 +275,8 @@ class FlowTable:
 
     Holds 27 bytes (IPv4) a flow, not the record: the kernel's table is the real one. To find
     out which flows are gone although nobody said so, everything is told once more between
-    `begin` and `end`; what was not is left over.
+    `begin` and `end`; what was not is left over. A flow that waits for a reset counts for no
+    server.
     """
 
     def __init__(self) -> None:
@@ -258,6 +303,8 @@ class FlowTable:
             return [record for record in records if not self.put(record)]
         (size,) = sizes
         joined = b"".join(records)
+        if joined[size - 12 :: size].strip(b"\0"):  # some may wait for a reset
+            return [record for record in records if not self.put(record)]
         keys, mappings = cut(joined, size, _KEY[size]), cut(joined, size, _MAPPING[size])
         fresh = not self._doubtful and self._mappings.keys().isdisjoint(keys)
         if fresh and len(set(keys)) == len(keys):
@@ -310,6 +357,8 @@ class FlowTable:
 
     def _count(self, key: bytes, mapping: bytes, step: int) -> None:
         size = 4 if len(key) == KEY_V4_SIZE else 16
+        if len(mapping) > 2 * size + 4:
+            return
         self._count_at(key[-5:-3] + key[-1:] + key[size : 2 * size] + mapping[:size], step)
 
     def _count_at(self, place: bytes, step: int) -> None:

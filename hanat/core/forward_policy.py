@@ -15,7 +15,10 @@ private addresses. Two chains close that.
 
 *forward* lets pass what is established, what the ruleset translated to a server, and the
 masqueraded networks from their own device to that of the vip. Everything else that enters by a
-device of hanat is dropped and counted.
+device of hanat is dropped and counted. Before all that, also on a router that is open, it answers
+either end of a connection that is to be reset (`core.endings`): the kernel translates its reset as
+the connection's other packets, so each end gets one from whom it talks to. The gate lets it out
+only with *answers*.
 
 What an operator declares as transit is left alone in both, and by the gate.
 """
@@ -26,11 +29,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from hanat.core.configuration import Address, Configuration, Forward, Masquerade, Network
+from hanat.core.flows import RESET_MARK
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, addresses_of, chain, quoted
 
 # After the gate (-140), which knows packets of established flows, before nat (-100).
 ARRIVAL_PRIORITY = -130
 UNTRANSLATED = "ct status ! snat,dnat"
+TO_BE_RESET = f"ct mark & {RESET_MARK:#010x} != 0 ct status dnat meta l4proto tcp"
 
 # Sources without a place: of hosts that ask for an address, and of neighbour discovery.
 PLACED = ("ip saddr != 0.0.0.0", "ip6 saddr != { ::, fe80::/10 }")
@@ -55,9 +60,7 @@ def policy_blocks(configuration: Configuration, devices: Mapping[str, str]) -> l
     places = _places(configuration, devices)
     for device, name in places.items():
         blocks.append(_arrival_of(configuration, devices, device, name))
-    blocks.append(_arrival(configuration, places))
-    if configuration.forward is Forward.SERVICES:
-        blocks.append(_forward(configuration, devices))
+    blocks += [_arrival(configuration, places), _forward(configuration, devices)]
     return blocks
 
 
@@ -250,8 +253,11 @@ def _forward(configuration: Configuration, devices: Mapping[str, str]) -> list[s
     lines = [
         "type filter hook forward priority filter; policy accept;",
         f"iifname != {{ {quoted(ports)} }} accept",
-        "ct state established,related accept",
+        f"{TO_BE_RESET} counter reject with tcp reset",
     ]
+    if configuration.forward is Forward.OPEN:
+        return chain("forward", lines)
+    lines.append("ct state established,related accept")
     for version in FAMILIES:
         vips = [str(address.ip) for address in addresses_of(configuration, version)]
         if vips:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hanat.core.configuration import Configuration, Interface
-from hanat.core.forward_policy import UNTRANSLATED, transit_rules
+from hanat.core.forward_policy import TO_BE_RESET, UNTRANSLATED, transit_rules
 from hanat.core.notation import FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
 
 # Between conntrack (-200), whose state the gate asks for, and nat (-100), which
@@ -65,6 +65,8 @@ def _gate_inet(
         # Also what neighbour discovery answers and asks; it would carry our MAC address.
         "ip saddr @vips_v4 counter drop",
         "ip6 saddr @vips_v6 counter drop",
+        # The kernel resets a connection in the name of either end; no address shows it yet.
+        f"{TO_BE_RESET} counter drop",
     ]
     if targets:
         # nft 1.0.6 has no word for the target address: 64 bits into the message.

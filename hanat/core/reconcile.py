@@ -6,7 +6,9 @@ there before its masquerade leaves untranslated for ever, and so does one that c
 program had flushed the ruleset. So after every change of the rules the holder goes through its
 table and ends what would be decided otherwise today; the next packet is decided anew.
 
-Not ended are TCP connections of a server that has only left the rotation (weight 0): it drains.
+What becomes of the connections of a server that was removed is for its service to say
+(`core.endings`): they are deleted, or both ends are reset, or they are kept. Not ended are TCP
+connections of a server that has only left the rotation (weight 0): it drains.
 Whether an untranslated flow passes hanat at all is not in its entry; the routing table tells.
 """
 
@@ -24,13 +26,16 @@ from hanat.core.configuration import (
     Configuration,
     Forward,
     Network,
+    OnServerDown,
     VirtualService,
 )
+from hanat.core.endings import fate
 from hanat.core.flows import (
     RECORD_V4,
     STATUS_DST_NAT,
     STATUS_EXPECTED,
     STATUS_SRC_NAT,
+    awaits_reset,
     is_over,
 )
 from hanat.core.forward_policy import entry_devices
@@ -48,17 +53,28 @@ class Misfit(Enum):
     ADDRESS = "address"  # the floating address is gone
     SERVICE = "service"  # it is not published any more
     SERVER = "server"  # the server is gone or, for UDP, gets no new clients
+    RESET = "reset"  # the server is gone: the entry stays, and both ends get a reset
     MASQUERADE = "masquerade"  # nothing is masqueraded so any more
     UNTRANSLATED = "untranslated"  # a rule covers it
     FORBIDDEN = "forbidden"  # nothing lets it pass
 
 
+_FATES = {
+    OnServerDown.KEEP: None, OnServerDown.EXPIRE: Misfit.SERVER, OnServerDown.RESET: Misfit.RESET
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Those of a service that exist, and those that get new clients."""
+    """Those of a service that exist, and those that get new clients.
+
+    Attributes:
+        policy: What becomes of the connections of others; None: the usual of each protocol.
+    """
 
     present: frozenset[Endpoint]
     rotation: frozenset[Endpoint]
+    policy: OnServerDown | None = None
 
 
 class Ports(NamedTuple):
@@ -118,6 +134,8 @@ class Rules:
         status = record[-17]
         if is_over(record) or status & STATUS_EXPECTED:  # a helper decides on those
             return None
+        if awaits_reset(record):
+            return None
         size = 4 if len(record) == RECORD_V4.size else 16
         asked, back = record[size : 2 * size], record[3 * size : 4 * size]
         translated = status & STATUS_DST_NAT, status & STATUS_SRC_NAT
@@ -150,8 +168,9 @@ class Rules:
         servers = ports.servers
         # With nobody in rotation there is no better server.
         udp = record[-6] == UDP and servers.rotation
-        allowed = servers.rotation if udp else servers.present
-        return Misfit.SERVER if wanted.isdisjoint(allowed) else None
+        if not wanted.isdisjoint(servers.present):
+            return Misfit.SERVER if udp and wanted.isdisjoint(servers.rotation) else None
+        return _FATES[fate(servers.policy, record, self.own | self.addresses)]
 
     def _untranslated(
         self, record: bytes, client: bytes, asked: bytes, device_of: DeviceOf
@@ -182,6 +201,7 @@ class Rules:
                 [(a.hex(), port, (a, port) in servers.rotation) for a, port in servers.present]
                 for servers in every
             ],
+            "policies": [servers.policy and servers.policy.value for servers in every],
             "listens": [
                 (protocol, address.hex(), ports.first, ports.last, numbers[ports.servers])
                 for (protocol, address), listens in self.listens.items()
@@ -200,7 +220,7 @@ class Rules:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Rules:
         """Return what `to_document` made a document of; nothing is gone yet."""
-        servers = [_servers_in(some) for some in document["servers"]]
+        servers = list(map(_servers_in, document["servers"], document["policies"]))
         listens: dict[tuple[int, bytes], tuple[Ports, ...]] = {}
         for protocol, address, first, last, number in document["listens"]:
             place = (protocol, bytes.fromhex(address))
@@ -263,7 +283,7 @@ def _servers_of(service: VirtualService, version: int) -> Servers:
         frozenset((server.address.packed, server.port or 0) for server in some)
         for some in (servers, [server for server in servers if server.weight])
     )
-    return Servers(present, rotation)
+    return Servers(present, rotation, service.on_server_down)
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:
@@ -293,8 +313,10 @@ def _ranges_in(ranges: Iterable[tuple[str, str]]) -> tuple[Range, ...]:
     return tuple((bytes.fromhex(first), bytes.fromhex(last)) for first, last in ranges)
 
 
-def _servers_in(document: Iterable[tuple[str, int, bool]]) -> Servers:
+def _servers_in(document: Iterable[tuple[str, int, bool]], policy: str | None) -> Servers:
     found = [((bytes.fromhex(address), port), rotates) for address, port, rotates in document]
     return Servers(
-        frozenset(one for one, _ in found), frozenset(one for one, rotates in found if rotates)
+        frozenset(one for one, _ in found),
+        frozenset(one for one, rotates in found if rotates),
+        None if policy is None else OnServerDown(policy),
     )

@@ -15,11 +15,13 @@ the daemon starts anew.
                       SCOPE   JSON             what is captured, and is ours to delete
                       QUERY   number, JSON     look flows up, perhaps delete them
                       RECONCILE number, JSON   end what does not fit these rules, as holder
+                      END     number, JSON     end connections of servers that went, as holder
     to the daemon     PROPOSE sequence, term, batch
                       FLUSHED number
                       STATUS  JSON
                       ANSWER  number, JSON
                       RECONCILED number, JSON  how many flows ended, by reason
+                      ENDED   number, JSON     how many connections ended, of each server
                       COMPLETE flag            whether the kernel has all committed flows
 """
 
@@ -56,6 +58,8 @@ class Kind(IntEnum):
     ANSWER = 15
     RECONCILE = 16
     RECONCILED = 17
+    END = 18
+    ENDED = 19
 
 
 TERM = NUMBER = Struct("!Q")

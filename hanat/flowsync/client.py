@@ -11,18 +11,20 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from subprocess import Popen, TimeoutExpired
 from typing import Any
 
+from hanat.core.endings import Ending
 from hanat.core.flows import ServerKey
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
 from hanat.errors import RefusedError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
+from hanat.flowsync.ending_requests import Done, EndingRequests
 from hanat.flowsync.window import Propose
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class FlowClient:
         self._queries: dict[int, asyncio.Future[Answer]] = {}
         self._rules: bytes | None = None
         self._reconciled: dict[int, Callable[[Mapping[str, int]], None]] = {}
+        self._endings = EndingRequests(self._send)
         self._number = 0
         self._status = FlowStatus()
         self._past = FlowStatus()  # the sums of the workers that ended
@@ -104,6 +107,7 @@ class FlowClient:
         if self._term is not None:
             self._send_kept()
             channel.send(Kind.START, TERM.pack(self._term))
+        self._endings.again()
         self._connecting = self._loop.create_task(
             self._loop.create_connection(lambda: channel, sock=ours)
         )
@@ -231,6 +235,19 @@ class FlowClient:
         self._reconciled[self._number] = done
         self._send(Kind.RECONCILE, NUMBER.pack(self._number) + rules)
 
+    def end_connections(self, endings: Sequence[Ending], done: Done) -> None:
+        """End, as holder, connections of servers that went down, into maintenance or away.
+
+        Call it when rules are in force that lead no new flow there, and before `reconcile` for
+        the same rules. A worker that dies over it is followed by one that does it again; a node
+        that stops holding leaves the rest to the next holder, whose daemon has to ask again.
+
+        Args:
+            endings: Whose, see `core.endings.ending_of`.
+            done: Takes how many ended, of each in order; none if this node does not hold.
+        """
+        self._endings.ask(endings, done)
+
     def resync(self, *, again: bool) -> None:
         """Tell everything once more.
 
@@ -299,6 +316,8 @@ class FlowClient:
                 told = self._reconciled.pop(number, None)
                 if told is not None:
                     told(json.loads(body[NUMBER.size :]))
+            case Kind.ENDED:
+                self._endings.answered(body)
             case Kind.STATUS:
                 self._on_status(json.loads(body))
             case Kind.COMPLETE:

@@ -16,7 +16,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from hanat.core.flows import ChangeKind, FlowTable, Run, is_established, is_over, key_of, keys_of
+from hanat.core.flows import (
+    ChangeKind,
+    FlowTable,
+    Run,
+    is_established,
+    is_over,
+    key_of,
+    keys_of,
+    with_reset,
+)
 from hanat.core.scope import Scope
 from hanat.errors import KernelError
 from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
@@ -158,14 +167,35 @@ class HolderSide:
         if self._capture is None:
             return False
         self._conntrack.delete(records)
-        for _ in range(READS_MAX):  # what happened to them before
+        self._overtaken(records)
+        self._tell_gone(records)
+        self._drain()
+        return True
+
+    def reset(self, records: list[bytes]) -> bool:
+        """Let both ends of TCP connections be reset, by this node and those that follow it.
+
+        Who was not told of a connection is not told now: the next holder will not know it.
+
+        Returns:
+            False if nothing was done: this node does not hold any more.
+        """
+        if self._capture is None:
+            return False
+        missing = set(self._conntrack.mark_for_reset(records))
+        self._overtaken(records)
+        marked = [with_reset(record) for record in records if record not in missing]
+        self._tell_put([record for record in marked if key_of(record) in self._table])
+        self._drain()
+        return True
+
+    def _overtaken(self, records: Sequence[bytes]) -> None:
+        """Read what happened to flows before, so that what is told of them now is the last."""
+        for _ in range(READS_MAX):
             if self.collect():
                 break
         for record in records:
             self._young.discard(key_of(record))
-        self._tell_gone(records)
-        self._drain()
-        return True
 
     # ------------------------------------------------------------------ resync
 

@@ -7,13 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from hanat.core.reconcile import Rules
+from hanat.core.reconcile import Misfit, Rules
 from hanat.errors import KernelError
 from hanat.kernel.ports import Conntrack, Routes
 
 log = logging.getLogger(__name__)
 
-Ended = Callable[[Mapping[str, int]], None]
+Reconciled = Callable[[Mapping[str, int]], None]
 
 # Of untranslated flows only; strangers choose addresses, but not how many are remembered.
 ROUTES_KEPT_MAX = 10_000
@@ -26,7 +26,8 @@ class Reconciliation:
         conntrack: The kernel's table.
         routes: Its routing table.
         rules: In force.
-        end: Deletes flows here and on the backups; returns False if this node stopped holding.
+        end: Deletes the first flows and marks the second for a reset, here and on the backups;
+            returns False if this node stopped holding.
         done: Takes the number of flows that ended, by reason.
     """
 
@@ -36,8 +37,8 @@ class Reconciliation:
         routes: Routes,
         rules: Rules,
         *,
-        end: Callable[[list[bytes]], bool],
-        done: Ended,
+        end: Callable[[list[bytes], list[bytes]], bool],
+        done: Reconciled,
     ) -> None:
         self._slices = conntrack.walk(every=True)
         self._routes, self._rules, self._end, self._done = routes, rules, end, done
@@ -78,13 +79,14 @@ class Reconciliation:
     def _look(self, records: list[bytes]) -> bool:
         """End what does not fit; return whether to go on."""
         found: list[bytes] = []
+        closing: list[bytes] = []
         reasons: Counter[str] = Counter()
         for record in records:
             why = self._rules.misfit(record, self._device_of)
             if why is not None:
-                found.append(record)
+                (closing if why is Misfit.RESET else found).append(record)
                 reasons[why.value] += 1
-        if found and not self._end(found):
+        if reasons and not self._end(found, closing):
             return False
         self._counts += reasons
         return True

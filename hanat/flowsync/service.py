@@ -6,9 +6,10 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from hanat.core.endings import Ended, from_document
 from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
@@ -49,6 +50,7 @@ class FlowService:
             Kind.REPORT: self._report,
             Kind.QUERY: self._query,
             Kind.RECONCILE: self._reconcile,
+            Kind.END: self._end_connections,
         }
         self._ended = asyncio.Event()
         self._channel = Channel(self._on_frame, self._ended.set)
@@ -121,6 +123,13 @@ class FlowService:
             )
 
         self._worker.reconcile(Rules.from_document(json.loads(body[NUMBER.size :])), done)
+
+    def _end_connections(self, body: bytes) -> None:
+        def done(ended: Sequence[Ended]) -> None:
+            self._channel.send(Kind.ENDED, body[: NUMBER.size] + json.dumps(ended).encode())
+
+        endings = from_document(json.loads(body[NUMBER.size :]))
+        self._worker.end_connections(endings, done)
 
     def _report(self, _body: bytes) -> None:
         counts = [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from hanat.core.endings import Ended, Ending
 from hanat.core.flows import FlowTable, ServerKey
 from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
@@ -14,9 +15,10 @@ from hanat.core.table_pressure import TableAlarm, TableStatistics
 from hanat.errors import KernelError
 from hanat.flowsync.backup import BackupSide
 from hanat.flowsync.channel import Answer
+from hanat.flowsync.ending import EndingQueue, Told
 from hanat.flowsync.holder import HolderSide
 from hanat.flowsync.query import Query
-from hanat.flowsync.reconciliation import Ended, Reconciliation
+from hanat.flowsync.reconciliation import Reconciled, Reconciliation
 from hanat.flowsync.window import Propose
 from hanat.kernel.ports import Conntrack, Routes
 
@@ -55,12 +57,16 @@ class FlowWorker:
         self._conntrack, self._routes = conntrack, routes
         self._rules = Rules()
         self._reconciliation: Reconciliation | None = None
+        self._reconciles_later: Reconciled | None = None
         self.ended = 0
         self._clock, self._alarm = clock, TableAlarm()
         self._complained_at: dict[str, float] = {}
         self._table = FlowTable()
         self._holder = HolderSide(conntrack, self._table, propose, clock)
         self._backup = BackupSide(conntrack, self._table, completed)
+        self._endings = EndingQueue(
+            conntrack, end=self._end, local=self._local, idle=self._reconcile_now
+        )
 
     def set_scope(self, scope: Scope) -> None:
         """Change what counts."""
@@ -85,6 +91,8 @@ class FlowWorker:
         """Read what waits, then stop; what was proposed and not committed counts as dropped."""
         if self._holder.active:
             self._holder.stop()
+            self._endings.stop()
+            self._reconcile_now()
             self._backup.forget()  # until the next holder has told everything
 
     def flush(self, done: Callable[[], None]) -> None:
@@ -129,7 +137,7 @@ class FlowWorker:
             limit=limit, found=found, done=done,
         ).step()  # fmt: skip
 
-    def reconcile(self, rules: Rules, done: Ended) -> None:
+    def reconcile(self, rules: Rules, done: Reconciled) -> None:
         """End flows that do not fit rules that were just installed, in steps.
 
         Args:
@@ -139,11 +147,45 @@ class FlowWorker:
         self._rules = rules.after(self._rules)
         self._reconcile(done)
 
-    def _reconcile(self, done: Ended) -> None:
-        """Begin at the start of the table; what is under way tells what it did."""
+    def end_connections(self, endings: Sequence[Ending], done: Told) -> None:
+        """End connections of servers that went down, into maintenance or away, in steps.
+
+        Args:
+            endings: Whose; the rules in force lead no new flow there.
+            done: Takes how many ended, of each; none if this node does not hold.
+        """
+        if self._holder.active:
+            self._endings.ask(endings, done)
+        else:
+            done([Ended()] * len(endings))
+
+    def _local(self) -> frozenset[bytes]:
+        scope = self._holder.scope
+        return scope.own | scope.addresses
+
+    def _reconcile(self, done: Reconciled) -> None:
+        """Begin at the start of the table; what is under way tells what it did.
+
+        Endings that were asked for before come first: they know the policy of services that are
+        gone, whose connections would be deleted here.
+        """
         if self._reconciliation is not None:
             self._reconciliation.stop()
             self._reconciliation = None
+        later, self._reconciles_later = self._reconciles_later, None
+        if later is not None:
+            later({})
+        if self._endings.busy:
+            self._reconciles_later = done
+        else:
+            self._begin_to_reconcile(done)
+
+    def _reconcile_now(self) -> None:
+        later, self._reconciles_later = self._reconciles_later, None
+        if later is not None:
+            self._begin_to_reconcile(later)
+
+    def _begin_to_reconcile(self, done: Reconciled) -> None:
         if not self._holder.active or not self._rules.devices:
             done({})
             return
@@ -152,10 +194,12 @@ class FlowWorker:
         )
         self._reconciliation.begin()
 
-    def _end(self, records: list[bytes]) -> bool:
-        if not self._holder.kill(records):
+    def _end(self, expired: list[bytes], reset: list[bytes]) -> bool:
+        if expired and not self._holder.kill(expired):
             return False
-        self.ended += len(records)
+        if reset and not self._holder.reset(reset):
+            return False
+        self.ended += len(expired) + len(reset)
         return True
 
     def status(self) -> FlowStatus:

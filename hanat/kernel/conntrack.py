@@ -23,14 +23,18 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hanat.core.flows import (
+    RESET_MARK,
     STATUS_ASSURED,
     STATUS_CONFIRMED,
     STATUS_DST_NAT,
+    STATUS_FIXED_TIMEOUT,
     STATUS_SRC_NAT,
     ChangeKind,
     Run,
+    awaits_reset,
     is_over,
     is_translated,
+    status_of,
     timeout_of,
     with_timeout,
 )
@@ -43,6 +47,7 @@ from hanat.kernel.ctnetlink import (
     CT_GET,
     CT_GET_STATS_CPU,
     CT_NEW,
+    CTA_MARK,
     CTA_PROTOINFO,
     CTA_PROTOINFO_TCP,
     CTA_PROTOINFO_TCP_STATE,
@@ -59,6 +64,7 @@ from hanat.kernel.ctnetlink import (
     delete_message,
     dump_message,
     renewal_message,
+    reset_message,
     statistics_of,
     timeout_message,
 )
@@ -104,7 +110,8 @@ def _filter(own_port: int, *, unassured: bool) -> list[tuple[int, int, int, int]
     """Return a classic BPF program over one event, from its netlink header on.
 
     Passes ASSURED entries (or all) with NAT that somebody else changed; of TCP, those that
-    became established or are over now, and the end only of those that were not over before.
+    became established or are over now, and the end only of those that were not over before, or
+    waited for a reset.
     """
     wanted = STATUS_ASSURED | (STATUS_CONFIRMED if unassured else 0)
     begins = "pass" if unassured else "drop"
@@ -143,7 +150,14 @@ def _filter(own_port: int, *, unassured: bool) -> list[tuple[int, int, int, int]
             ("", "jeq", TCP_SYN_RECV, begins, "drop"),
             ("end", "ldm", 0),
             ("", "jeq", TCP_TIME_WAIT, "drop", ""),
-            ("", "jeq", TCP_CLOSE, "drop", "pass"),
+            ("", "jeq", TCP_CLOSE, "", "pass"),
+            ("", "ld#", BODY_OFFSET),
+            ("", "ldx#", CTA_MARK),
+            ("", "ld", NLATTR),
+            ("", "jeq", 0, "drop", ""),
+            ("", "tax", 0),
+            ("", "ldx+", 4),
+            ("", "jset", RESET_MARK, "pass", "drop"),
             ("pass", "ret", 0xFFFFFFFF),
             ("drop", "ret", 0),
         ]
@@ -160,6 +174,7 @@ class KernelConntrack:
         self._reader = Reader()
         self._creation, self._deletion = Writer(create_message), Writer(delete_message)
         self._renewal, self._timing = Writer(renewal_message), Writer(timeout_message)
+        self._resetting = Writer(reset_message)
         self._burst: Burst | None = None
         self._sender: socket.socket | None = None
         # Kept open: this is asked every second, and to close one costs others (`KernelCapture`).
@@ -217,12 +232,21 @@ class KernelConntrack:
     def settle(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.settle`."""
         used = Timeouts()
-        waited = [
-            with_timeout(record, used.of(record))
-            for record in records
-            if timeout_of(record) > USED_TIMEOUT_S_MAX
-        ]
-        return len(waited) - len(self._send(waited, self._timing))
+        waited: list[bytes] = []
+        closing: list[bytes] = []
+        for record in records:
+            if awaits_reset(record):
+                if not status_of(record) & STATUS_FIXED_TIMEOUT:
+                    closing.append(record)
+            elif timeout_of(record) > USED_TIMEOUT_S_MAX:
+                waited.append(with_timeout(record, used.of(record)))
+        refused = len(self._send(waited, self._timing)) + len(self._send(closing, self._resetting))
+        return len(waited) + len(closing) - refused
+
+    def mark_for_reset(self, records: Iterable[bytes]) -> list[bytes]:
+        """See `ports.Conntrack.mark_for_reset`."""
+        wanted = list(records)
+        return [wanted[i] for i in self._send(wanted, self._resetting)]
 
     def delete(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.delete`."""

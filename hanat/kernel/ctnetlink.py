@@ -22,13 +22,18 @@ from collections.abc import Callable
 from hanat.core.flows import (
     RECORD_V4,
     RECORD_V6,
+    RESET_MARK,
     STATUS_ASSURED,
     STATUS_CONFIRMED,
     STATUS_DST_NAT,
+    STATUS_EXPECTED,
+    STATUS_FIXED_TIMEOUT,
     STATUS_SEEN_REPLY,
+    awaits_reset,
     layout_of,
     status_of,
     timeout_of,
+    with_reset,
 )
 from hanat.kernel.netlink import (
     ATTRIBUTE,
@@ -49,6 +54,7 @@ BODY_OFFSET = HEADER.size + FAMILY_HEADER.size
 
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_PROTOINFO = 1, 2, 3, 4
 CTA_NAT_SRC, CTA_TIMEOUT, CTA_MARK, CTA_ID, CTA_NAT_DST, CTA_ZONE = 6, 7, 8, 12, 13, 18
+CTA_MARK_MASK = 21
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_STATS_INSERT_FAILED, CTA_STATS_DROP = 9, 10
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
@@ -79,6 +85,10 @@ TCP_BE_LIBERAL = 0x08
 # holder's DESTROY removes it. The kernel counts in signed 32 bits of ticks: 24.8 days at most.
 WAITING_TIMEOUT_S = 20 * 86_400
 
+# A connection that waits for its ends to be reset. Keepalives of Linux begin after two hours
+# of silence, and nine of them take eleven minutes (tcp(7)): who sends any has spoken by then.
+RESET_TIMEOUT_S = 8_100
+
 # Takes a buffer, the start and the end of one message.
 Parser = Callable[[bytes, int, int], bytes | None]
 
@@ -97,6 +107,7 @@ _PROTOINFO = struct.Struct("=HH HH HHB3x HHB3x HHB3x HHBB2x HHBB2x")
 _U32 = struct.Struct(">I")
 _U16 = struct.Struct(">H")
 _WAITING = _U32.pack(WAITING_TIMEOUT_S)
+_RESET = _U32.pack(RESET_TIMEOUT_S)
 _NO_TCP = bytes(5)
 _TupleParts = tuple[bytes, bytes, int, bytes]
 
@@ -182,7 +193,7 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
         sequence: What an error will be recognised by.
     """
     (source, destination, reply_source, reply_destination, ports, reply_ports, _, status,
-     _, mark, zone, protocol, *_) = layout_of(record).unpack(record)  # fmt: skip
+     _, _, zone, protocol, *_) = layout_of(record).unpack(record)  # fmt: skip
     inverse = _inverse(protocol, ports)
     if inverse is None:
         return None
@@ -192,8 +203,8 @@ def create_message(record: bytes, sequence: int) -> bytes | None:
         attribute(CTA_STATUS, _U32.pack(status & STATUS_SENT)),
         attribute(CTA_TIMEOUT, _WAITING),
     ]
-    if mark:
-        parts.append(attribute(CTA_MARK, _U32.pack(mark)))
+    if awaits_reset(record):  # the other bits are those of programs of another machine
+        parts.append(_reset_mark())
     if zone:
         parts.append(attribute(CTA_ZONE, _U16.pack(zone)))
     parts.append(_protoinfo_of(record))
@@ -220,6 +231,34 @@ def renewal_message(record: bytes, sequence: int) -> bytes | None:
     status = attribute(CTA_STATUS, _U32.pack(status_of(record) & STATUS_SENT))
     body = found + status + attribute(CTA_TIMEOUT, _WAITING) + _protoinfo_of(record)
     return _message(CT_NEW, 0, _address_bytes(record), body, sequence)
+
+
+def reset_message(record: bytes, sequence: int) -> bytes | None:
+    """Return the message that lets a TCP flow wait for its ends to be reset, else None.
+
+    The entry becomes what `core.flows.with_reset` says, and stays `RESET_TIMEOUT_S` whatever
+    packets come: without that bit of the status the first packet, or the reset that answers it,
+    would leave it the ten seconds of a closed connection, and the other end would meet silence.
+    Of the mark only our bit is written: the kernel takes ``(old & ~mask) ^ mark``.
+    """
+    found = _named(record)
+    if found is None or record[-6] != TCP:
+        return None
+    wanted = with_reset(record)
+    status = status_of(wanted) & (STATUS_SENT | STATUS_EXPECTED) | STATUS_FIXED_TIMEOUT
+    body = (
+        found
+        + attribute(CTA_STATUS, _U32.pack(status))
+        + attribute(CTA_TIMEOUT, _RESET)
+        + _protoinfo_of(wanted)
+        + _reset_mark()
+    )
+    return _message(CT_NEW, 0, _address_bytes(record), body, sequence)
+
+
+def _reset_mark() -> bytes:
+    bit = _U32.pack(RESET_MARK)
+    return attribute(CTA_MARK, bit) + attribute(CTA_MARK_MASK, bit)
 
 
 def timeout_message(record: bytes, sequence: int) -> bytes | None:

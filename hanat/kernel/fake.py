@@ -23,22 +23,20 @@ from hanat.core.flows import (
     ChangeKind,
     Flow,
     Run,
+    is_over,
     is_translated,
     status_of,
-    timeout_of,
 )
 from hanat.core.notation import GATE_TABLE
 from hanat.core.table_pressure import TableStatistics
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ctnetlink import (
-    SCTP,
     TCP,
     TCP_CLOSE,
     TCP_ESTABLISHED,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
-    UDP,
 )
 from hanat.kernel.fake_flows import FlowTable
 from hanat.kernel.fake_nft import Tables, after
@@ -55,9 +53,6 @@ from hanat.kernel.ports import (
     Rights,
 )
 from hanat.kernel.refusals import refused
-from hanat.kernel.timeouts import USED_TIMEOUT_S_MAX
-
-USED_TIMEOUTS_S = {TCP: 432_000, UDP: 120, SCTP: 210}  # as the kernel has them
 
 
 @dataclass(slots=True)
@@ -177,15 +172,17 @@ class FakeKernel:
             return
         assured = status_of(record) & STATUS_ASSURED
         state = Flow.from_record(record).tcp_state if record[-6] == TCP else TCP_ESTABLISHED
-        is_over = state in {TCP_TIME_WAIT, TCP_CLOSE}
-        if kind is ChangeKind.DELETE and is_over:
+        over = is_over(record)
+        if kind is ChangeKind.DELETE and over:
             return  # told when it was over
-        known = {TCP_ESTABLISHED} if assured else {TCP_SYN_SENT, TCP_SYN_RECV, TCP_ESTABLISHED}
-        if kind is ChangeKind.PUT and state not in known and not is_over:
+        known = {TCP_ESTABLISHED, TCP_TIME_WAIT, TCP_CLOSE}
+        if not assured:
+            known |= {TCP_SYN_SENT, TCP_SYN_RECV}
+        if kind is ChangeKind.PUT and state not in known:
             return
         for capture in self._captures:
             if assured or capture.unassured:
-                capture.tell(Run(ChangeKind.DELETE if is_over else kind, [record]))
+                capture.tell(Run(ChangeKind.DELETE if over else kind, [record]))
 
     def remove_address(self, device: str, address: Interface) -> None:
         """Take an address off a device, as any program may; nothing if it is absent."""
@@ -402,9 +399,13 @@ class FakeConntrack:
     def settle(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.settle`."""
         self._kernel.meet_fault("conntrack.settle")
+        return self._kernel.flows.settle(records)
+
+    def mark_for_reset(self, records: Iterable[bytes]) -> list[bytes]:
+        """See `ports.Conntrack.mark_for_reset`."""
+        self._kernel.meet_fault("conntrack.mark_for_reset")
         flows = self._kernel.flows
-        waiting = [r for r in records if timeout_of(r) > USED_TIMEOUT_S_MAX]
-        return sum(flows.set_timeout(r, USED_TIMEOUTS_S.get(r[-6], 30)) for r in waiting)
+        return [record for record in records if not flows.mark_for_reset(record)]
 
     def delete(self, records: Iterable[bytes]) -> int:
         """See `ports.Conntrack.delete`."""

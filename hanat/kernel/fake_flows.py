@@ -7,21 +7,36 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 
-from hanat.core.flows import STATUS_DST_NAT, STATUS_SRC_NAT, Flow, Tuple5
+from hanat.core.flows import (
+    RESET_MARK,
+    STATUS_DST_NAT,
+    STATUS_FIXED_TIMEOUT,
+    STATUS_SRC_NAT,
+    Flow,
+    Tuple5,
+    awaits_reset,
+    status_of,
+    timeout_of,
+    with_reset,
+)
 from hanat.kernel.ctnetlink import (
+    RESET_TIMEOUT_S,
     SCTP,
     STATUS_SENT,
     TCP,
     TCP_BE_LIBERAL,
+    UDP,
     WAITING_TIMEOUT_S,
     create_message,
 )
 from hanat.kernel.ports import Installed
+from hanat.kernel.timeouts import USED_TIMEOUT_S_MAX
 
 Key = tuple[int, int, IPv4Address | IPv6Address, IPv4Address | IPv6Address, int, int]
 
 # IPS_SRC_NAT_DONE and IPS_DST_NAT_DONE: the kernel has decided on both.
 STATUS_NAT_DONE = 0x180
+USED_TIMEOUTS_S = {TCP: 432_000, UDP: 120, SCTP: 210}  # as the kernel has them
 ROOM = 262_144  # the kernel's own default on most machines
 
 
@@ -66,7 +81,7 @@ class FlowTable:
         count = {outcome: len(some) for outcome, some in found.items() if outcome != "clashed"}
         return Installed(clashed=tuple(found.get("clashed", ())), **count)
 
-    def set_timeout(self, record: bytes, timeout_s: int) -> bool:
+    def _set_timeout(self, record: bytes, timeout_s: int) -> bool:
         """Set the timeout of an entry; say whether it was there."""
         flow = Flow.from_record(record)
         original = _key(flow, flow.original)
@@ -74,6 +89,34 @@ class FlowTable:
         if found is not None:
             self._flows[original] = replace(found, timeout_s=timeout_s)
         return found is not None
+
+    def mark_for_reset(self, record: bytes) -> bool:
+        """Do what `ports.Conntrack.mark_for_reset` says to one entry; say whether it was there."""
+        flow = Flow.from_record(record)
+        original = _key(flow, flow.original)
+        found = self._flows.get(original)
+        if found is None or found.protocol != TCP:
+            return False
+        marked = Flow.from_record(with_reset(found.to_record()))
+        flags = (marked.tcp_flags[0] | TCP_BE_LIBERAL, marked.tcp_flags[1] | TCP_BE_LIBERAL)
+        self._flows[original] = replace(
+            marked,
+            status=marked.status | STATUS_FIXED_TIMEOUT,
+            timeout_s=RESET_TIMEOUT_S,
+            tcp_flags=flags,
+        )
+        return True
+
+    def settle(self, records: Iterable[bytes]) -> int:
+        """Do what `ports.Conntrack.settle` says."""
+        settled = 0
+        for record in records:
+            if awaits_reset(record):
+                fixed = status_of(record) & STATUS_FIXED_TIMEOUT
+                settled += not fixed and self.mark_for_reset(record)
+            elif timeout_of(record) > USED_TIMEOUT_S_MAX:
+                settled += self._set_timeout(record, USED_TIMEOUTS_S.get(record[-6], 30))
+        return settled
 
     def renew(self, record: bytes) -> bool:
         """Do what `ports.Conntrack.extend` says to one entry; say whether it was there."""
@@ -133,6 +176,7 @@ def _as_installed(flow: Flow, ident: int) -> Flow:
         ident=ident,
         status=flow.status & STATUS_SENT | nat | STATUS_NAT_DONE,
         timeout_s=WAITING_TIMEOUT_S,
+        mark=flow.mark & RESET_MARK,
         tcp_state=state,
         tcp_scale=scale,
         tcp_flags=flags,

@@ -327,7 +327,7 @@ class Conntrack(Protocol):
         """Create entries with their NAT; an entry with the same original tuple is replaced.
 
         Entries wait for 20 days: who installs sees no packets. A record whose translated
-        tuple another entry has is left out.
+        tuple another entry has is left out. Of a mark only `core.flows.RESET_MARK` is taken.
         """
         ...
 
@@ -342,7 +342,17 @@ class Conntrack(Protocol):
         """Give entries that waited the timeout they have in use; return their number.
 
         Those are the records, as dumped, with a timeout that no packet gave them. It is
-        the one their protocol and state have in the kernel's settings.
+        the one their protocol and state have in the kernel's settings; of connections that
+        wait for a reset, that of `mark_for_reset`.
+        """
+        ...
+
+    def mark_for_reset(self, records: Iterable[bytes]) -> list[bytes]:
+        """Let entries of TCP be what `core.flows.with_reset` says; return those that are not.
+
+        They have no entry, or are not TCP. The entries last two and a quarter hours from now,
+        whatever packets come; a SYN of the same ports replaces them. Other bits of the mark
+        stay as they are.
         """
         ...
 

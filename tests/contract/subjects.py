@@ -71,6 +71,9 @@ class Outside(Protocol):
     def turn_flow(self, record: bytes, state: str) -> None:
         """Let packets bring a TCP flow into another state, ``TIME_WAIT``."""
 
+    def set_mark(self, record: bytes, mark: int) -> None:
+        """Let another program write the whole mark of a flow."""
+
     def end_flow(self, record: bytes) -> None:
         """Let a flow end."""
 
@@ -121,6 +124,10 @@ class FakeOutside:
         """See `Outside`."""
         flow = replace(Flow.from_record(record), tcp_state=TCP_STATES[state])
         self.kernel.track(flow.to_record())
+
+    def set_mark(self, record: bytes, mark: int) -> None:
+        """See `Outside`."""
+        self.kernel.flows.put(replace(Flow.from_record(record), mark=mark).to_record())
 
     def end_flow(self, record: bytes) -> None:
         """See `Outside`."""
@@ -197,6 +204,10 @@ class KernelOutside:
     def turn_flow(self, record: bytes, state: str) -> None:
         """See `Outside`."""
         self._update(record, f"--state {state}")
+
+    def set_mark(self, record: bytes, mark: int) -> None:
+        """See `Outside`."""
+        self._update(record, f"--mark {mark}")
 
     def _update(self, record: bytes, options: str) -> None:
         flow = Flow.from_record(record)

@@ -9,7 +9,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from hanat.core.flows import STATUS_CONFIRMED, STATUS_DST_NAT, ChangeKind, Flow, Tuple5
+from hanat.core.flows import (
+    RESET_MARK,
+    STATUS_CONFIRMED,
+    STATUS_DST_NAT,
+    STATUS_FIXED_TIMEOUT,
+    ChangeKind,
+    Flow,
+    Tuple5,
+    awaits_reset,
+    with_reset,
+)
 from hanat.kernel.ports import Capture, Installed
 from tests.contract.conftest import Subject
 from tests.contract.flows import (
@@ -45,13 +55,93 @@ def capture(subject: Subject) -> Iterator[Capture]:
 
 
 def test_installed_flows_are_dumped_as_they_were(subject: Subject) -> None:
-    flows = [replace(flow, mark=7) for flow in EVERY_KIND]
+    flows = EVERY_KIND
 
     done = subject.adapters.conntrack.install(flow.to_record() for flow in flows)
 
     assert done == Installed(created=len(flows))
     assert _essence(subject.adapters.conntrack.dump()) == _essence(f.to_record() for f in flows)
     assert subject.adapters.conntrack.count() == len(flows)
+
+
+def test_of_a_mark_our_bit_alone_is_installed(subject: Subject) -> None:
+    theirs, ours = inbound(40001), inbound(40002)
+    wanted = [replace(theirs, mark=7), replace(ours, mark=RESET_MARK | 7)]
+    subject.adapters.conntrack.install(flow.to_record() for flow in wanted)
+
+    assert _marks(subject) == {40001: 0, 40002: RESET_MARK}
+
+
+def test_connection_to_be_reset_is_closed_and_stays(subject: Subject) -> None:
+    flows = [inbound(40001), inbound(40002, version=6), inbound(40003, protocol=UDP)]
+    other, absent = inbound(40004), inbound(40005)
+    subject.adapters.conntrack.install(flow.to_record() for flow in (*flows, other))
+    subject.outside.set_mark(flows[0].to_record(), 7)
+    records = [flow.to_record() for flow in (*flows, absent)]
+
+    assert set(subject.adapters.conntrack.mark_for_reset(records)) == set(records[2:])
+
+    assert _marks(subject) == {40001: RESET_MARK | 7, 40002: RESET_MARK, 40003: 0, 40004: 0}
+    for record in subject.adapters.conntrack.dump():
+        if awaits_reset(record):
+            flow = Flow.from_record(record)
+            assert 8000 < flow.timeout_s <= 8100
+            assert flow.tcp_state == 8
+            assert (
+                record
+                == replace(
+                    Flow.from_record(with_reset(record)), timeout_s=flow.timeout_s
+                ).to_record()
+            )
+
+
+def test_half_open_connection_can_be_reset_when_it_was_answered_meanwhile(
+    subject: Subject,
+) -> None:
+    before = replace(inbound(), status=STATUS_CONFIRMED | STATUS_DST_NAT, tcp_state=2)
+    subject.adapters.conntrack.install([inbound().to_record()])
+
+    assert subject.adapters.conntrack.mark_for_reset([before.to_record()]) == []
+    assert _marks(subject) == {40000: RESET_MARK}
+
+
+def test_no_packet_changes_how_long_a_connection_waits_for_its_reset(subject: Subject) -> None:
+    """The status bit says so; tests/kernel sends packets."""
+    record = inbound().to_record()
+    subject.adapters.conntrack.install([record])
+    subject.adapters.conntrack.mark_for_reset([record])
+
+    (found,) = subject.adapters.conntrack.dump()
+    assert Flow.from_record(found).status & STATUS_FIXED_TIMEOUT
+
+
+def test_who_waited_to_be_reset_waits_as_long_on_the_next_holder(subject: Subject) -> None:
+    record = with_reset(inbound().to_record())
+    conntrack = subject.adapters.conntrack
+    conntrack.install([record])
+    assert DAYS - 60 < _timeout(subject) <= DAYS
+
+    assert conntrack.settle(conntrack.dump()) == 1
+
+    assert 8000 < _timeout(subject) <= 8100
+    assert conntrack.settle(conntrack.dump()) == 0
+    (found,) = conntrack.dump()
+    assert Flow.from_record(found).status & STATUS_FIXED_TIMEOUT
+
+
+def test_former_holder_takes_what_the_next_one_tells_of_a_connection_to_be_reset(
+    subject: Subject,
+) -> None:
+    record = inbound().to_record()
+    conntrack = subject.adapters.conntrack
+    conntrack.install([record])
+    conntrack.mark_for_reset([record])
+
+    if conntrack.extend([with_reset(record)]):  # newer kernels refuse: its timeout is fixed
+        conntrack.install([with_reset(record)])
+
+    assert DAYS - 60 < _timeout(subject) <= DAYS
+    assert _marks(subject) == {40000: RESET_MARK}
 
 
 def test_walk_tells_of_untranslated_flows_only_when_asked(subject: Subject) -> None:
@@ -242,6 +332,19 @@ def test_tcp_flow_that_is_over_has_ended_although_its_entry_stays(
     assert capture.read() == []
 
 
+def test_capture_tells_of_the_end_of_a_connection_that_was_to_be_reset(
+    subject: Subject, capture: Capture
+) -> None:
+    record = inbound().to_record()
+    subject.outside.track(record)
+    _read(subject, capture, 1)
+    subject.adapters.conntrack.mark_for_reset([record])
+
+    subject.outside.end_flow(record)
+
+    assert [change.kind for change in _read(subject, capture, 1)] == [ChangeKind.DELETE]
+
+
 def test_capture_tells_of_the_end_of_a_flow_from_before(subject: Subject) -> None:
     subject.outside.track(inbound().to_record())
     opened = subject.adapters.conntrack.capture()
@@ -348,6 +451,12 @@ def _essence(records: Iterator[bytes] | list[bytes]) -> set[tuple[object, ...]]:
          flow.tcp_state, flow.tcp_scale, (flow.ident, flow.tcp_flags) * (flow.protocol == SCTP))
         for flow in map(Flow.from_record, records)
     }  # fmt: skip
+
+
+def _marks(subject: Subject) -> dict[int, int]:
+    """Return the mark of each flow, by the client's port."""
+    found = map(Flow.from_record, subject.adapters.conntrack.dump())
+    return {flow.original.source_port: flow.mark for flow in found}
 
 
 def _timeout(subject: Subject) -> int:

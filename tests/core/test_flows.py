@@ -16,9 +16,13 @@ from hanat.core.flows import (
     FlowTable,
     ServerKey,
     Tuple5,
+    awaits_reset,
+    is_established,
+    is_over,
     is_translated,
     key_of,
     keys_of,
+    with_reset,
 )
 from tests.strategies import flows
 
@@ -40,6 +44,40 @@ def test_flow_is_translated_by_its_status_alone(flow: Flow) -> None:
 def test_key_is_the_original_tuple_protocol_and_zone(one: Flow, other: Flow) -> None:
     same = (one.original, one.protocol, one.zone) == (other.original, other.protocol, other.zone)
     assert (key_of(one.to_record()) == key_of(other.to_record())) is same
+
+
+@given(flows())
+def test_connection_that_awaits_its_reset_is_closed_and_not_over(flow: Flow) -> None:
+    flow = replace(flow, protocol=6)
+    record = with_reset(flow.to_record())
+
+    assert Flow.from_record(record) == replace(
+        flow,
+        status=flow.status | 0x0E,  # seen reply, assured, confirmed
+        mark=flow.mark | 0x10000000,
+        tcp_state=8,
+        tcp_flags=(flow.tcp_flags[0] | 4, flow.tcp_flags[1] | 4),
+    )
+    assert awaits_reset(record)
+    assert not is_over(record)
+    assert is_established(record)
+    assert key_of(record) == key_of(flow.to_record())
+    assert not awaits_reset(replace(flow, protocol=17, mark=0xFFFFFFFF).to_record())
+
+
+def test_connection_that_awaits_its_reset_counts_for_no_server() -> None:
+    table = FlowTable()
+    record = inbound(port=1000).to_record()
+    table.put(record)
+    assert not table.put(with_reset(record))
+    assert not table.knows(record)
+    assert (len(table), table.counts()) == (1, {})
+    assert table.put(with_reset(record))
+    assert not table.put(record)
+    assert sum(table.counts().values()) == 1
+    table.put(with_reset(record))
+    table.drop(record)
+    assert (len(table), table.counts()) == (0, {})
 
 
 def test_table_counts_flows_of_each_server_once() -> None:
@@ -79,10 +117,17 @@ def test_flow_that_is_translated_anew_counts_for_its_new_server() -> None:
     assert table.counts() == {ServerKey(6, VIP.packed, 80, other.packed): 1}
 
 
-@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=60), st.integers(0, 59))
-def test_table_takes_many_as_it_takes_one(told: list[tuple[int, bool]], doubt: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=60),
+    st.integers(0, 59),
+    st.sets(st.integers(0, 59), max_size=3),
+)
+def test_table_takes_many_as_it_takes_one(
+    told: list[tuple[int, bool]], doubt: int, marked: set[int]
+) -> None:
     one, many = FlowTable(), FlowTable()
     records = [replaced(port, moved=moved).to_record() for port, moved in told]
+    records = [with_reset(r) if i in marked else r for i, r in enumerate(records)]
     for table in (one, many):
         for record in records[:doubt]:
             table.put(record)

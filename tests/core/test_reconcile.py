@@ -9,7 +9,13 @@ from ipaddress import ip_address, ip_network
 import pytest
 from hypothesis import given
 
-from hanat.core.configuration import Configuration, Forward, RealServer, Transit
+from hanat.core.configuration import (
+    Configuration,
+    Forward,
+    OnServerDown,
+    RealServer,
+    Transit,
+)
 from hanat.core.flows import (
     STATUS_ASSURED,
     STATUS_CONFIRMED,
@@ -18,6 +24,7 @@ from hanat.core.flows import (
     STATUS_SRC_NAT,
     Flow,
     Tuple5,
+    with_reset,
 )
 from hanat.core.reconcile import Misfit, Rules, rules_of
 from tests.core.configurations import configurations
@@ -75,8 +82,9 @@ def out(source: str, back: str, status: int = SNAT) -> bytes:
     [
         (web((INSIDE, 8080)), None),
         (web(("10.11.12.103", 8080)), None),  # weight 0: a connection drains
-        (web((INSIDE, 8081)), Misfit.SERVER),
-        (web(("10.11.12.110", 8080)), Misfit.SERVER),
+        (web((INSIDE, 8081)), Misfit.RESET),
+        (web(("10.11.12.110", 8080)), Misfit.RESET),
+        (with_reset(web(("10.11.12.110", 8080))), None),
         (over(web(("10.11.12.110", 8080))), None),
         (web((INSIDE, 8080), protocol=UDP), Misfit.SERVICE),
         (media((INSIDE, 5007), 5007), None),  # the client's port is kept
@@ -114,6 +122,26 @@ def test_udp_of_a_server_at_weight_0_ends_while_another_has_a_weight() -> None:
 
     assert rules.misfit(media((INSIDE, 5007), 5007), device_of) is Misfit.SERVER
     assert rules.misfit(media(("10.11.12.102", 5007), 5007), device_of) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "tcp", "udp"),
+    [
+        (None, Misfit.RESET, Misfit.SERVER),
+        (OnServerDown.RESET, Misfit.RESET, Misfit.SERVER),
+        (OnServerDown.EXPIRE, Misfit.SERVER, Misfit.SERVER),
+        (OnServerDown.KEEP, None, None),
+    ],
+)
+def test_connections_of_a_removed_server_end_as_their_service_wants(
+    policy: OnServerDown | None, tcp: Misfit | None, udp: Misfit | None
+) -> None:
+    services = tuple(replace(s, on_server_down=policy) for s in EDGE.services)
+    rules = rules_of(replace(EDGE, services=services), DEVICES, ())
+    rules = Rules.from_document(json.loads(json.dumps(rules.to_document())))
+
+    assert rules.misfit(web(("10.11.12.110", 8080)), device_of) is tcp
+    assert rules.misfit(media((INSIDE, 5008), 5007), device_of) is udp
 
 
 def test_flows_of_an_address_that_is_gone_end() -> None:

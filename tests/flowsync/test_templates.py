@@ -30,6 +30,7 @@ from hanat.kernel.ctnetlink import (
     create_message,
     delete_message,
     record_of,
+    reset_message,
     timeout_message,
     tuple_attribute,
 )
@@ -175,7 +176,7 @@ def test_reader_asks_the_parser_once_a_layout(monkeypatch: object) -> None:
     assert len(asked) == 1
 
 
-BUILDERS = (create_message, delete_message, timeout_message)
+BUILDERS = (create_message, delete_message, timeout_message, reset_message)
 
 
 @given(st.lists(usual_flows, max_size=40), st.integers(1000, 5000))

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from hanat.core.configuration import Replicate
+from hanat.core.configuration import OnServerDown, Replicate
 from hanat.core.flows import (
     STATUS_ASSURED,
     STATUS_CONFIRMED,
@@ -347,7 +347,7 @@ async def look_up(
 def rules(*servers: str) -> Rules:
     """Return rules for the service of `inbound`, with these servers."""
     endpoints = frozenset((ip_address(server).packed, 8080) for server in servers)
-    ports = Ports(80, 80, Servers(endpoints, endpoints))
+    ports = Ports(80, 80, Servers(endpoints, endpoints, OnServerDown.EXPIRE))
     return Rules(
         frozenset({VIP.packed}), listens={(6, VIP.packed): (ports,)}, devices=frozenset({"eth0"})
     )

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from hanat.core.configuration import Configuration, FloatingAddress, Forward, RealServer
-from hanat.core.reconcile import rules_of
-from hanat.core.scope import scope_of
-from hanat.flowsync.worker import FlowWorker
-from hanat.kernel.conntrack import KernelConntrack
+from hanat.core.configuration import FloatingAddress, Forward, RealServer
 from hanat.kernel.ports import Placement
-from hanat.kernel.routes import KernelRoutes
-from tests.core.examples import DEVICES
+from tests.kernel.holders import Holder, holding
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
     CLIENT,
@@ -41,49 +35,10 @@ OTHER_PORT = 8082
 OTHER_VIP = "203.0.113.20"
 
 
-class Holder:
-    """r1 with a flow worker; this process is in its namespace."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.conntrack, self.routes = KernelConntrack(), KernelRoutes()
-        self.worker = FlowWorker(
-            self.conntrack,
-            self.routes,
-            propose=self._propose,
-            completed=lambda _: None,
-            clock=lambda: 0.0,
-        )
-
-    @staticmethod
-    def _propose(_term: int, _batch: bytes, done: Callable[[bool], None]) -> bool:
-        asyncio.get_running_loop().call_soon(done, True)  # noqa: FBT003 - as the log does
-        return True
-
-    def install(self, configuration: Configuration) -> None:
-        self.network.r1.prepare(configuration)
-        self.worker.set_scope(scope_of(configuration))
-
-    async def reconcile(self, configuration: Configuration) -> dict[str, int]:
-        """Do what follows an installed ruleset; return how many flows ended, by reason."""
-        told: asyncio.Future[Mapping[str, int]] = asyncio.get_running_loop().create_future()
-        own = [ip_address(a) for a in ("203.0.113.11", "10.11.12.11")]
-        self.worker.reconcile(rules_of(configuration, DEVICES, own), told.set_result)
-        async with asyncio.timeout(10):
-            return dict(await told)
-
-
 @pytest.fixture
 async def holder(network: Network) -> AsyncIterator[Holder]:
-    network.r1.take_over()
-    with network.r1.entered():
-        made = Holder(network)
-        made.worker.set_scope(scope_of(CONFIGURATION))
-        made.worker.start_capture(1)
+    with holding(network, network.r1) as made:
         yield made
-        made.worker.stop_capture()
-        made.conntrack.close()
-        made.routes.close()
 
 
 def datagram(network: Network, place: str, address: str, port: int = 0) -> socket.socket:
@@ -182,12 +137,16 @@ async def test_server_leaves_while_a_client_sends(holder: Holder, removed: bool)
     holder.install(changed)
     arrives_from(asking, sockets[8080], (VIP, SERVICE_PORT))  # as long as it sends
 
-    assert await holder.reconcile(changed) == {"server": 2 if removed else 1}
+    wanted = {"server": 1, "reset": 1} if removed else {"server": 1}
+    assert await holder.reconcile(changed) == wanted
     arrives_from(asking, sockets[OTHER_PORT], (VIP, SERVICE_PORT))
     if removed:
         near.sendall(b"?")
         with pytest.raises(ConnectionResetError):
-            near.recv(1)  # the other server does not know it
+            near.recv(1)
+        far.sendall(b"!")
+        with pytest.raises(ConnectionResetError):
+            far.recv(1)
     else:
         talk(near, far)  # a connection drains
 
