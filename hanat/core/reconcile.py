@@ -24,6 +24,8 @@ from hanat.core.configuration import (
     Configuration,
     Forward,
     Network,
+    RealServer,
+    Sorry,
     VirtualService,
 )
 from hanat.core.flows import (
@@ -55,7 +57,7 @@ class Misfit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Those of a service that exist, and those that get new clients."""
+    """Those of a service that exist, the sorry server too, and those that get new clients."""
 
     present: frozenset[Endpoint]
     rotation: frozenset[Endpoint]
@@ -259,11 +261,14 @@ def rules_of(
 
 def _servers_of(service: VirtualService, version: int) -> Servers:
     servers = [server for server in service.servers if server.address.version == version]
-    present, rotation = (
-        frozenset((server.address.packed, server.port or 0) for server in some)
-        for some in (servers, [server for server in servers if server.weight])
+    sorry = [sorry for sorry in service.sorry if sorry.address.version == version]
+    return Servers(
+        _endpoints([*servers, *sorry]), _endpoints(server for server in servers if server.weight)
     )
-    return Servers(present, rotation)
+
+
+def _endpoints(some: Iterable[RealServer | Sorry]) -> frozenset[Endpoint]:
+    return frozenset((one.address.packed, one.port or 0) for one in some)
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:
