@@ -26,7 +26,8 @@ SLICE_CHAINS = 25
 SLICE_BYTES = 1 << 15  # a ruleset that is installed in one transaction
 AT_ONCE_CHAINS = 25
 SLICE_ELEMENTS = 1_024  # of a map; a few ms
-LOOSE = ("service/", "server/", "slots/")  # what only elements and each other lead to
+LOOSE_SLOTS = "slots/"
+LOOSE = ("service/", "server/", LOOSE_SLOTS)  # what only elements and each other lead to
 
 Lines = tuple[str, ...]
 Blocks = Mapping[tuple[str, str], Lines]
