@@ -27,6 +27,8 @@ from hanat.core.configuration import (
     Forward,
     Network,
     OnServerDown,
+    RealServer,
+    Sorry,
     VirtualService,
 )
 from hanat.core.endings import fate
@@ -66,7 +68,7 @@ _FATES = {
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Those of a service that exist, and those that get new clients.
+    """Those of a service that exist, the sorry server too, and those that get new clients.
 
     Attributes:
         policy: What becomes of the connections of others; None: the usual of each protocol.
@@ -279,11 +281,13 @@ def rules_of(
 
 def _servers_of(service: VirtualService, version: int) -> Servers:
     servers = [server for server in service.servers if server.address.version == version]
-    present, rotation = (
-        frozenset((server.address.packed, server.port or 0) for server in some)
-        for some in (servers, [server for server in servers if server.weight])
-    )
-    return Servers(present, rotation, service.on_server_down)
+    sorry = [sorry for sorry in service.sorry if sorry.address.version == version]
+    rotation = _endpoints(server for server in servers if server.weight)
+    return Servers(_endpoints([*servers, *sorry]), rotation, service.on_server_down)
+
+
+def _endpoints(some: Iterable[RealServer | Sorry]) -> frozenset[Endpoint]:
+    return frozenset((one.address.packed, one.port or 0) for one in some)
 
 
 def _ranges(networks: Iterable[Network]) -> tuple[Range, ...]:

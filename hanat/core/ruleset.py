@@ -22,10 +22,13 @@ What the nodes say to each other has chains of its own: `core.cluster_chains`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain as chained
+from types import MappingProxyType
+from typing import NamedTuple
 
 from hanat.core.cluster_chains import cluster_chains
-from hanat.core.configuration import Address, Configuration
+from hanat.core.configuration import Address, Configuration, VirtualService
 from hanat.core.conversation import Conversation
 from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
 from hanat.core.notation import (
@@ -37,7 +40,17 @@ from hanat.core.notation import (
     devices_of,
     quoted,
 )
-from hanat.core.services import dispatch_maps, is_dispatched, service_chains
+from hanat.core.services import (
+    REFUSED,
+    Rotation,
+    Rotations,
+    dispatch_maps,
+    is_dispatched,
+    listens_of,
+    refused_sets,
+    rotation_of,
+    service_chains,
+)
 
 EVERY_EVENT = "new,reply,assured,destroy,protoinfo"  # that has a say in what a flow is
 
@@ -52,11 +65,17 @@ ICMPV6_ACCEPTED = (
 LAST_HOP = ("ip ttl 1", "ip6 hoplimit 1")
 
 
-Known = tuple[Configuration, str]
-"""A configuration and the script that was rendered of it, for the same devices and peers."""
+class Known(NamedTuple):
+    """What was rendered before, for the same devices and peers, and of what."""
+
+    configuration: Configuration
+    script: str
+    rotations: Rotations = MappingProxyType({})
+
 
 _OPENING = "table inet {} {{\n"
 _ENTRY = "    chain service/"
+BETWEEN = "\n\n"
 
 
 def render_ruleset(
@@ -64,6 +83,7 @@ def render_ruleset(
     devices: Mapping[str, str],
     conversation: Conversation,
     *,
+    rotations: Rotations | None = None,
     known: Known | None = None,
 ) -> str:
     """Return the script that replaces the translation rules.
@@ -72,22 +92,14 @@ def render_ruleset(
         configuration: What to publish and to translate.
         devices: Kernel name of each logical interface of the configuration.
         conversation: What not to track.
+        rotations: Who gets new clients, by service; of one without an entry all servers do.
         known: What was rendered before; spares the services that are in both configurations
-            (the same objects, not only equal ones). The script is the same with it and without.
+            (the same objects, not only equal ones) and have equal rotations. The script is the
+            same with it and without.
     """
+    rotations = {} if rotations is None else rotations
     ports = devices_of(configuration, devices)
-    had = _services_in(known) if known is not None else {}
-    texts: list[str] = []
-    targets: dict[tuple[str, int], str] = {}
-    for service in configuration.services:
-        found = had.get(id(service))
-        if found is None:
-            found = {v: _texts(chains) for v in FAMILIES if (chains := service_chains(service, v))}
-        for version, made in found.items():
-            texts += made
-            targets[service.name, version] = made[-1].split(maxsplit=2)[1]
-    blocks = dispatch_maps(configuration, targets)
-    blocks += [
+    blocks = [
         _prerouting_chain(configuration, ports),
         _output_chain(configuration),
         _postrouting_chain(configuration, devices, ports),
@@ -96,12 +108,67 @@ def render_ruleset(
         *policy_blocks(configuration, devices),
         *cluster_chains(configuration, conversation),
     ]
-    body = "\n\n".join([*texts, *_texts(block for block in blocks if block)])
+    body = [
+        *_services(configuration, rotations, known),
+        *_texts(block for block in blocks if block),
+    ]
     return (
         f"# hanat: ruleset of cluster {configuration.name}\n"
-        f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
-        f"{_OPENING.format(TABLE)}{body}\n}}\n"
+        f"add table inet {TABLE}\ndelete table inet {TABLE}\n{_table(body)}"
     )
+
+
+def render_rotations(
+    configuration: Configuration, before: Rotations, after: Rotations
+) -> tuple[str, str]:
+    """Return what rotations change, as two scripts for `core.steps.steps`.
+
+    They have nothing but the services whose rotation differs, and the elements that lead to them.
+    So this takes as long as those services take, however many others there are.
+    """
+    changed = tuple(
+        service for service in configuration.services if _differ(service, before, after)
+    )
+    part = replace(configuration, services=changed)
+    old, new = (f"\n{_table(_services(part, some, None))}" for some in (before, after))
+    return old, new
+
+
+def _services(
+    configuration: Configuration, rotations: Rotations, known: Known | None
+) -> Iterator[str]:
+    """Yield the blocks of the services, then those that lead to them."""
+    had = _services_in(known) if known is not None else {}
+    targets: dict[tuple[str, int], str] = {}
+    for service in configuration.services:
+        found = had.get(id(service))
+        if found is None or (known and _differ(service, known.rotations, rotations)):
+            rotation = _rotation(service, rotations)
+            found = {
+                version: _texts(chains)
+                for version in FAMILIES
+                if (chains := service_chains(service, version, rotation))
+            }
+        for version, made in found.items():
+            yield from made
+            targets[service.name, version] = made[-1].split(maxsplit=2)[1]
+    yield from _texts(dispatch_maps(configuration, targets))
+    yield from _texts(refused_sets(configuration, rotations))
+
+
+def _differ(service: VirtualService, before: Rotations, after: Rotations) -> bool:
+    if before.get(service.name) == after.get(service.name):  # of most there is no entry in either
+        return False
+    return _rotation(service, before) != _rotation(service, after)
+
+
+def _rotation(service: VirtualService, rotations: Rotations) -> Rotation:
+    found = rotations.get(service.name)
+    return rotation_of(service) if found is None else found
+
+
+def _table(texts: Iterable[str]) -> str:
+    return f"{_OPENING.format(TABLE)}{BETWEEN.join(texts)}\n}}\n"
 
 
 def _texts(blocks: Iterable[list[str]]) -> list[str]:
@@ -109,15 +176,14 @@ def _texts(blocks: Iterable[list[str]]) -> list[str]:
 
 
 def _services_in(known: Known) -> Mapping[int, Mapping[int, list[str]]]:
-    """Return the chains of each service in a script: by its id, and by IP version.
+    """Return the blocks of each service in a script: by its id, and by IP version.
 
-    They come first, in the order of the services; the last chain of a service and version is the
-    one that maps lead to.
+    They come first, in the order of the services; the last block of a service and version is the
+    chain that maps lead to.
     """
-    configuration, script = known
-    blocks = iter(script.partition(_OPENING.format(TABLE))[2].split("\n\n"))
+    blocks = iter(known.script.partition(_OPENING.format(TABLE))[2].split(BETWEEN))
     found: dict[int, dict[int, list[str]]] = {}
-    for service in configuration.services:
+    for service in known.configuration.services:
         versions = {listen.address.version for listen in service.listens}
         for version in (v for v in FAMILIES if v in versions):
             chains = [next(blocks)]
@@ -218,12 +284,25 @@ def _input_chains(configuration: Configuration) -> list[list[str]]:
     answered by a reset, and the flow be lost that the next retransmission finds.
     A UDP packet at its last hop is refused, so that traceroute(8) ends here: it is a probe of
     that hop. The kernel limits how many it answers.
+
+    What asks for a service that has no server is refused, but only by what begins a connection.
+    An unknown packet of UDP is taken for one that does.
     """
+    refusing = [version for version in FAMILIES if listens_of(configuration, version)]
     floating = [
         "ct state established,related accept",
         f"icmp type {{ {ICMP_ACCEPTED} }} accept",
         f"icmpv6 type {{ {ICMPV6_ACCEPTED} }} accept",
+        *(
+            f"{IP[version]} daddr . meta l4proto . th dport @{REFUSED}_v{version} goto {REFUSED}"
+            for version in refusing
+        ),
         *(f"meta l4proto udp {last} counter reject" for last in LAST_HOP),
+        "counter drop",
+    ]
+    refused = [
+        "tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset",
+        "meta l4proto udp counter reject",
         "counter drop",
     ]
     entry = ["type filter hook input priority filter; policy accept;"]
@@ -231,4 +310,8 @@ def _input_chains(configuration: Configuration) -> list[list[str]]:
         addresses = ", ".join(str(a.ip) for a in addresses_of(configuration, version))
         if addresses:
             entry.append(f"{IP[version]} daddr {{ {addresses} }} goto floating")
-    return [chain("floating", floating), chain("input", entry)]
+    return [
+        *([chain(REFUSED, refused)] if refusing else []),
+        chain("floating", floating),
+        chain("input", entry),
+    ]

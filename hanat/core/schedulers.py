@@ -124,24 +124,32 @@ def weights_of(scheduler: Scheduler, servers: Iterable[InRotation]) -> dict[str,
     return weights
 
 
-def slots(scheduler: Scheduler, servers: Iterable[InRotation]) -> Slots:
-    """Return the table of a service, at most 4,093 slots; empty if no server has a weight.
+def slots(
+    scheduler: Scheduler, servers: Iterable[InRotation], *, slots_max: int = SLOTS_MAX
+) -> Slots:
+    """Return the table of a service; empty if no server has a weight.
 
     Schedulers by counts have the table of servers without connections; see `level`. With `random`
     a server's slots are side by side: a range instead of elements.
+
+    Args:
+        scheduler: Of the service.
+        servers: Those in rotation.
+        slots_max: Most slots, at most 4,093 and prime; sh and mh have so many. Not of those by
+            counts, see `shares.level_size`.
     """
     weights = weights_of(scheduler, servers)
     if not weights:
         return ()
     match scheduler:
         case Scheduler.RR | Scheduler.WRR | Scheduler.FO:
-            return interleaved(fit(weights, SLOTS_MAX))
+            return interleaved(fit(weights, slots_max))
         case Scheduler.RANDOM:
-            return in_a_row(fit(weights, SLOTS_MAX))
+            return in_a_row(fit(weights, slots_max))
         case Scheduler.SH:
-            return rendezvous(weights)
+            return rendezvous(weights, slots_max)
         case Scheduler.MH:
-            return maglev(weights)
+            return maglev(weights, slots_max)
         case Scheduler.LC | Scheduler.WLC | Scheduler.SED | Scheduler.NQ:
             return interleaved(wanted(scheduler, weights, {}, arriving=0))
 

@@ -1,108 +1,155 @@
-"""The services of a configuration in nftables text: whose turn it is, and the way to a service.
+"""The services of a configuration in nftables text: which server gets a client, and the way there.
 
 A chain for each service picks a server; maps lead from what a packet asks for to its chain. So
 a service that changes gets one new chain and as many elements as it listens on (`core.steps`).
+
+Which servers get clients is the service's *rotation*. It changes more often than the
+configuration: servers fail and come back. The chains follow from service and rotation alone. The
+kernel looks up a server in the table of `schedulers.slots`: in an anonymous map, which is replaced
+with its chain, or, if the slots follow connection counts, in a map with a name, of which single
+elements are rewritten.
+
+With nobody in rotation clients are sent to the sorry server of their IP version. If there is none,
+they are refused (chain `refused`) or dropped. The kernel refuses only where a packet is delivered
+or forwarded, not where it is translated: the chain of such a service lets its packets pass
+untranslated, and the set `refused_v4` or `refused_v6` knows them where they are delivered.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
 
 from hanat.core.configuration import (
     Configuration,
     Listen,
+    Protocol,
     RealServer,
     Scheduler,
+    Sorry,
+    Unavailable,
     VirtualService,
 )
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name
-from hanat.core.shares import interleaved
+from hanat.core.schedulers import InRotation, Key, key_of, slots
+from hanat.core.shares import SLOTS_MAX, Slots
 
 # Any fixed number: all nodes must send one client to the same server.
 HASH_SEED = 0x68616E61
 
-# Up to here the turns of a weighted service are interleaved, one map element a
-# turn; above, each server gets one contiguous range. An element costs nft 15 us.
-SLOTS_INTERLEAVED_MAX = 64
-
 DIGEST_DIGITS = 8  # a chain with the digest of another of the same service is changed in place
 
+# Slots of a table, prime. For sh of ten servers it takes 2 ms to fill, 1 ms to put into words, nft
+# 4 ms, 25 KB of text and 60 KB of the kernel's memory. With the 4,093 slots that there could be it
+# is 28 ms in all, and for 1,000 such services 100 MB and 380 MB. The price: with sh each of 4 equal
+# servers gets 25 % within 3 points, not 2; `core.hash_tables` tells why.
+TABLE_SLOTS = 1_021
+TABLE_SERVERS = 255  # with more servers the table is as large as can be
+TABLES_KEPT = 64
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A server's part of the turns `first` to `last`, both included."""
+Rotation = tuple[InRotation, ...]
+"""The servers of a service that get new clients, of both IP versions, in any order."""
 
-    first: int
-    last: int
-    server: RealServer
+Rotations = Mapping[str, Rotation]
+"""By name of the service; one without an entry has its default, see `rotation_of`."""
 
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+REFUSED = "refused"
 
 
-def shares(scheduler: Scheduler, servers: Iterable[RealServer]) -> tuple[Share, ...]:
-    """Divide the turns of a service among its servers.
+def rotation_of(service: VirtualService) -> Rotation:
+    """Return the rotation of which nothing but the configuration is known: all servers."""
+    return tuple(InRotation(s.name, s.weight, tier=s.tier) for s in service.servers)
+
+
+def service_chains(
+    service: VirtualService, version: int, rotation: Rotation, table: Slots | None = None
+) -> list[list[str]]:
+    """Return the blocks of a service for an IP version, the chain that maps lead to last.
+
+    The same slots give the same text, whatever rotation they come from.
+
+    Args:
+        service: As configured.
+        version: 4 or 6.
+        rotation: Its servers that get new clients; others of that name are left out.
+        table: The slots, if they are others than those of the rotation's weights.
 
     Returns:
-        Shares in order, without gaps from turn 0 on; empty if no server has a weight.
+        Lines of each block; none if the service has no address of that version.
     """
-    rotation = [server for server in servers if server.weight > 0]
-    weights = [1 if scheduler is Scheduler.RR else server.weight for server in rotation]
-    divisor = math.gcd(*weights) or 1
-    weights = [weight // divisor for weight in weights]
-    if scheduler is Scheduler.WRR and sum(weights) <= SLOTS_INTERLEAVED_MAX:
-        runs = [(index, len(list(run))) for index, run in groupby(_in_turn(tuple(weights)))]
-    else:
-        runs = list(enumerate(weights))
-    found, first = [], 0
-    for index, length in runs:
-        found.append(Share(first, first + length - 1, rotation[index]))
-        first += length
-    return tuple(found)
-
-
-@lru_cache(maxsize=1024)
-def _in_turn(weights: tuple[int, ...]) -> tuple[int, ...]:
-    """Return whose turn it is, by place in the configuration."""
-    return interleaved(dict(enumerate(weights)))
-
-
-def service_chains(service: VirtualService, version: int) -> list[list[str]]:
-    """Return the chains of a service; none if it has no address of that version."""
-    listens = [listen for listen in service.listens if listen.address.version == version]
-    if not listens:
+    protocols = _protocols_of(service, version)
+    if not protocols:
         return []
-    servers = [server for server in service.servers if server.address.version == version]
-    about = f"# {service.scheduler.value}: " + (
-        ", ".join(f"{server.name} weight {server.weight}" for server in servers) or "no server"
-    )
+    servers = {s.name: s for s in service.servers if s.address.version == version}
+    if table is None:
+        table = _slots(service, tuple(_of_version(service, version, rotation)))
     own = partial(_block, "service", service.name, version=version)
-    parts = shares(service.scheduler, servers)
-    if not parts:
-        return [own(lines=[about, "counter drop"])]
-    protocols = _protocols(listens)
-    rotation = list(dict.fromkeys(part.server for part in parts))
-    if len(rotation) == 1:
-        return [own(lines=[about, _dnat(rotation[0], version, protocols)])]
-    turns = _turns(service.scheduler, parts[-1].last + 1, version)
-    if len({server.port is None for server in rotation}) == 1:
-        wanted = ", ".join(f"{part} : {_target(part.server)}" for part in parts)
-        rule = f"{protocols} dnat {IP[version]} to {turns} map {{ {wanted} }}"
-        return [own(lines=[about, rule])]
-    # One map holds addresses with a port or addresses without, never both.
-    chains = {
-        s.name: _block(
-            "server", service.name, s.name, version=version, lines=[_dnat(s, version, protocols)]
-        )
-        for s in rotation
-    }
-    wanted = ", ".join(f"{part} : goto {name_of(chains[part.server.name])}" for part in parts)
-    return [*chains.values(), own(lines=[about, f"{turns} vmap {{ {wanted} }}"])]
+    about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
+    if not table:
+        return [own(lines=[about, _without_servers(service, version, protocols)])]
+    used = [servers[name] for name in sorted(set(table))]
+    if len(used) == 1:
+        return [own(lines=[about, _dnat(used[0], version, protocols)])]
+    blocks: list[list[str]] = []
+    if service.scheduler.by_counts or len({server.port is None for server in used}) > 1:
+        # One map holds addresses with a port or addresses without, never both. nft 1.0.6 does
+        # not compare the port of a map with a name to that of a rule of TCP or UDP.
+        made = {s.name: _server_chain(service, s, version, protocols) for s in used}
+        blocks += made.values()
+        verb, targets = "{} vmap", {name: f"goto {name_of(block)}" for name, block in made.items()}
+    else:
+        verb = f"dnat {IP[version]} to {{}} map"
+        targets = {server.name: _target(server) for server in used}
+    if service.scheduler.by_counts:
+        about = f"# {service.scheduler.value}"  # the chain stays, whatever the slots are
+        blocks.append(_slots_map(service, version, (targets[name] for name in table)))
+        where = f"@{name_of(blocks[-1])}"
+    else:
+        where = f"{{ {', '.join(_elements(targets[name] for name in table))} }}"
+    rules = []
+    for key, some in _by_key(service, protocols):
+        choice = _choice(service.scheduler, key, len(table), version)
+        rules.append(f"{_match(some)} {verb.format(choice)} {where}")
+    return [*blocks, own(lines=[about, *rules])]
+
+
+def _slots(service: VirtualService, rotation: Rotation) -> Slots:
+    many = len(service.servers) > TABLE_SERVERS  # configured: not another table with each failure
+    return _slots_of(service.scheduler, rotation, SLOTS_MAX if many else TABLE_SLOTS)
+
+
+@lru_cache(maxsize=TABLES_KEPT)
+def _slots_of(scheduler: Scheduler, rotation: Rotation, slots_max: int) -> Slots:
+    return slots(scheduler, rotation, slots_max=slots_max)
+
+
+def _of_version(service: VirtualService, version: int, rotation: Rotation) -> list[InRotation]:
+    names = {s.name for s in service.servers if s.address.version == version}
+    return [server for server in rotation if server.name in names]
+
+
+def _shares(table: Slots) -> str:
+    counts = sorted(Counter(table).items())
+    return ", ".join(f"{name} {count}/{len(table)}" for name, count in counts)
+
+
+def _protocols_of(service: VirtualService, version: int) -> list[Protocol]:
+    found = {listen.protocol for listen in service.listens if listen.address.version == version}
+    return sorted(found, key=lambda protocol: protocol.value)
+
+
+def _without_servers(service: VirtualService, version: int, protocols: list[Protocol]) -> str:
+    sorry = _sorry(service, version)
+    if sorry is not None:
+        return _dnat(sorry, version, protocols)
+    return "counter accept" if service.unavailable is Unavailable.REJECT else "counter drop"
+
+
+def _sorry(service: VirtualService, version: int) -> Sorry | None:
+    return next((sorry for sorry in service.sorry if sorry.address.version == version), None)
 
 
 def _block(kind: str, *names: str, version: int, lines: list[str]) -> list[str]:
@@ -119,27 +166,82 @@ def name_of(block: list[str]) -> str:
     return block[0].split()[1]
 
 
-def _protocols(listens: Iterable[Listen]) -> str:
+def _server_chain(
+    service: VirtualService, server: RealServer, version: int, protocols: list[Protocol]
+) -> list[str]:
+    line = _dnat(server, version, protocols)
+    return _block("server", service.name, server.name, version=version, lines=[line])
+
+
+def _slots_map(service: VirtualService, version: int, targets: Iterable[str]) -> list[str]:
+    """Return the map of a service whose slots are rewritten one by one."""
+    elements = (f"        {slot} : {target}," for slot, target in enumerate(targets))
+    return [
+        f"map {chain_name('slots', service.name, version=version)} {{",
+        "    typeof numgen inc mod 2 : verdict",
+        "    elements = {",
+        *elements,
+        "    }",
+        "}",
+    ]
+
+
+def _elements(targets: Iterable[str]) -> Iterator[str]:
+    """Yield the elements of a map; of few and long runs as ranges, which cost two each."""
+    runs = [(target, len(list(run))) for target, run in groupby(targets)]
+    count = sum(length for _, length in runs)
+    first = 0
+    for target, length in runs:
+        if 2 * len(runs) <= count and length > 1:
+            yield f"{first}-{first + length - 1} : {target}"
+        else:
+            yield from (f"{slot} : {target}" for slot in range(first, first + length))
+        first += length
+
+
+def _match(protocols: Iterable[Protocol]) -> str:
     """Return the match nft demands before it accepts a port to translate to."""
-    names = sorted({listen.protocol.value for listen in listens})
+    names = [protocol.value for protocol in protocols]
     return f"meta l4proto {names[0]}" if len(names) == 1 else "meta l4proto { tcp, udp }"
 
 
-def _turns(scheduler: Scheduler, count: int, version: int) -> str:
-    if scheduler is Scheduler.SH:
-        return f"jhash {IP[version]} saddr mod {count} seed {HASH_SEED:#x}"
-    return f"numgen inc mod {count}"
+def _by_key(
+    service: VirtualService, protocols: Iterable[Protocol]
+) -> Iterator[tuple[Key, list[Protocol]]]:
+    """Yield what the kernel chooses by, and the protocols for which it is that."""
+    found: dict[Key, list[Protocol]] = {}
+    for protocol in protocols:
+        key = key_of(
+            service.scheduler, protocol, source_port=service.hash_port, in_turn=service.ops
+        )
+        found.setdefault(key, []).append(protocol)
+    yield from found.items()
+
+
+def _choice(scheduler: Scheduler, key: Key, count: int, version: int) -> str:
+    """Return the expression that chooses one of so many slots."""
+    if key is Key.NONE:
+        return f"numgen {'random' if scheduler is Scheduler.RANDOM else 'inc'} mod {count}"
+    fields = {
+        Key.SOURCE: f"{IP[version]} saddr",
+        Key.SOURCE_PORT: f"{IP[version]} saddr . th sport",
+        Key.FLOW: f"{IP[version]} saddr . th sport . {IP[version]} daddr . th dport",
+    }[key]
+    return f"jhash {fields} mod {count} seed {HASH_SEED:#x}"
 
 
 def _target(server: RealServer) -> str:
     return str(server.address) + (f" . {server.port}" if server.port is not None else "")
 
 
-def _dnat(server: RealServer, version: int, protocols: str) -> str:
+def _dnat(server: RealServer | Sorry, version: int, protocols: Iterable[Protocol]) -> str:
     target = str(server.address)
     if server.port is not None:
         target = f"[{target}]:{server.port}" if version == 6 else f"{target}:{server.port}"
-    return f"{protocols} dnat {IP[version]} to {target}"
+    return f"{_match(protocols)} dnat {IP[version]} to {target}"
+
+
+# ---------------------------------------------------------------- the way to a service
 
 
 Targets = Mapping[tuple[str, int], str]
@@ -185,7 +287,57 @@ def _listens(
 
 
 def _element(listen: Listen, target: str) -> str:
+    return f"{_asked(listen)} : goto {target}"
+
+
+def _asked(listen: Listen) -> str:
     port = f"{listen.first_port}"
     if listen.last_port != listen.first_port:
         port += f"-{listen.last_port}"
-    return f"{listen.address} . {listen.protocol.value} . {port} : goto {target}"
+    return f"{listen.address} . {listen.protocol.value} . {port}"
+
+
+def refused_sets(configuration: Configuration, rotations: Rotations) -> list[list[str]]:
+    """Return what is asked for of services that refuse it, a set for each IP version.
+
+    The sets are there although they are empty, so that a rotation changes elements alone.
+    """
+    blocks = []
+    for version in FAMILIES:
+        if not listens_of(configuration, version):
+            continue
+        elements = [
+            _asked(listen)
+            for service in configuration.services
+            if _is_refused(service, version, rotations)
+            for listen in service.listens
+            if listen.address.version == version
+        ]
+        shown = ["    elements = {", *(f"        {element}," for element in elements), "    }"]
+        blocks.append([
+            f"set {REFUSED}_v{version} {{",
+            f"    type {ADDRESS_TYPE[version]} . inet_proto . inet_service",
+            "    flags interval",
+            *(shown if elements else []),
+            "}",
+        ])  # fmt: skip
+    return blocks
+
+
+def _is_refused(service: VirtualService, version: int, rotations: Rotations) -> bool:
+    if service.unavailable is not Unavailable.REJECT or _sorry(service, version) is not None:
+        return False
+    weights = {s.name: s.weight for s in service.servers if s.address.version == version}
+    rotation = rotations.get(service.name)
+    if rotation is None:
+        return not any(weights.values())
+    return not any(server.weight and server.name in weights for server in rotation)
+
+
+def listens_of(configuration: Configuration, version: int) -> bool:
+    """Say whether any service listens on an address of that version."""
+    return any(
+        listen.address.version == version
+        for service in configuration.services
+        for listen in service.listens
+    )

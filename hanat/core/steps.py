@@ -25,11 +25,14 @@ from hanat.core.notation import TABLE
 SLICE_CHAINS = 25
 SLICE_BYTES = 1 << 15  # a ruleset that is installed in one transaction
 AT_ONCE_CHAINS = 25
-LOOSE = ("service/", "server/")  # chains that only elements and each other lead to
+SLICE_ELEMENTS = 1_024  # of a map; a few ms
+LOOSE_SLOTS = "slots/"
+LOOSE = ("service/", "server/", LOOSE_SLOTS)  # what only elements and each other lead to
 
 Lines = tuple[str, ...]
 Blocks = Mapping[tuple[str, str], Lines]
 """From kind and name of what a ruleset defines to the lines between its braces."""
+Block = tuple[tuple[str, str], Lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def without_services(text: str) -> str:
         for (kind, name), lines in parse(text).items()
         if not _is_loose(kind, name)
     }
-    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{_table(kept)}"
+    return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{_table(list(kept.items()))}"
 
 
 def parse(text: str) -> Blocks:
@@ -66,7 +69,8 @@ def parse(text: str) -> Blocks:
 
 def _blocks(text: str) -> list[str]:
     _, _, body = text.partition(f"\ntable inet {TABLE} {{\n")
-    return body.rstrip().removesuffix("}").rstrip().split("\n\n")
+    blocks = body.rstrip().removesuffix("}").rstrip().split("\n\n")
+    return blocks if blocks != [""] else []
 
 
 def _parsed(blocks: Iterable[str]) -> Blocks:
@@ -95,31 +99,54 @@ def steps(old: str, new: str) -> Steps | None:
             return None
     built = [key for key in will if _is_loose(*key) and key not in was]
     gone = [key for key in reversed(list(was)) if _is_loose(*key) and key not in will]
-    builds = [_table({key: will[key] for key in part}) for part in _slices(built)]
-    clears = [_deleted(part) for part in _slices(gone)]
+    builds = [_table(part) for part in _slices(_pieces((key, will[key]) for key in built))]
+    clears = [_deleted(key for key, _ in part) for part in _slices((key, ()) for key in gone)]
     switch = _switch(was, will)
-    if len(built) + len(gone) <= AT_ONCE_CHAINS:
+    if len(built) + len(gone) <= AT_ONCE_CHAINS and sum(map(len, builds)) <= SLICE_BYTES:
         return Steps((), "".join([*builds, switch, *clears]), (), ())
     undo = tuple(_deleted([key]) for key in reversed(built))
     return Steps(tuple(builds), switch, tuple(clears), undo)
 
 
-def _slices(keys: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    for first in range(0, len(keys), SLICE_CHAINS):
-        yield keys[first : first + SLICE_CHAINS]
+def _pieces(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield blocks, that of a large map several times with some of its elements each."""
+    for key, lines in blocks:
+        head = _without_elements(lines)
+        elements = lines[len(head) + 1 : -1]
+        if len(elements) <= SLICE_ELEMENTS:
+            yield key, lines
+            continue
+        for first in range(0, len(elements), SLICE_ELEMENTS):
+            some = elements[first : first + SLICE_ELEMENTS]
+            yield key, (*head, "elements = {", *some, "}")
+
+
+def _slices(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Yield as many blocks together as one transaction is to have."""
+    found: list[Block] = []
+    size = 0
+    for block in blocks:
+        length = sum(map(len, block[1]))
+        if found and (len(found) == SLICE_CHAINS or size + length > SLICE_BYTES):
+            yield found
+            found, size = [], 0
+        found.append(block)
+        size += length
+    if found:
+        yield found
 
 
 def _is_loose(kind: str, name: str) -> bool:
-    return kind == "chain" and name.startswith(LOOSE)
+    return kind in {"chain", "map"} and name.startswith(LOOSE)
 
 
-def _table(blocks: Blocks) -> str:
+def _table(blocks: list[Block]) -> str:
     """Return the text that adds these to the table; what is there already gets more lines."""
     if not blocks:
         return ""
     body = "\n\n".join(
         "\n".join([f"    {kind} {name} {{", *(f"        {line}" for line in lines), "    }"])
-        for (kind, name), lines in blocks.items()
+        for (kind, name), lines in blocks
     )
     return f"table inet {TABLE} {{\n{body}\n}}\n"
 
@@ -150,7 +177,7 @@ def _switch(was: Blocks, will: Blocks) -> str:
     lines += [f"flush {kind} inet {TABLE} {name}" for kind, name in gone]
     deletions = sorted(gone, key=lambda key: key[0] != "chain")  # before what they refer to
     script = "".join(f"{line}\n" for line in lines)
-    return script + _table(added) + "".join(moved) + _deleted(deletions)
+    return script + _table(list(added.items())) + "".join(moved) + _deleted(deletions)
 
 
 def _hook(lines: Lines) -> str:

@@ -25,6 +25,7 @@ from hanat.config import amended, parse_cluster
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.gate import render_gate
+from hanat.core.ruleset import Known as KnownScript
 from hanat.core.ruleset import render_ruleset
 from hanat.daemon.realtime import hurried, uncollected
 from hanat.daemon.supervisor import python_command
@@ -63,7 +64,7 @@ def render(
     gate = render_gate(configuration, devices)
     before = None
     if known is not None and known.scripts is not None:
-        before = known.configuration, known.scripts[1]
+        before = KnownScript(known.configuration, known.scripts[1])
     return gate, render_ruleset(configuration, devices, conversation, known=before)
 
 

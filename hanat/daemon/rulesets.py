@@ -5,6 +5,9 @@ Everything that grants or withdraws a right stays on the loop, by a socket of it
 to stop answering never waits for a ruleset, but for the kernel's transaction, of
 which there is one at a time in a network namespace. So what changes much is installed
 in several short ones (`core.steps`).
+
+Who gets new clients changes more often than the configuration: of a rotation nothing is rendered
+but the services that it is about, and the tables are not looked at before.
 """
 
 from __future__ import annotations
@@ -18,12 +21,15 @@ from hanat.consensus.background import Background
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.core.ruleset import Known as KnownScript
+from hanat.core.ruleset import render_rotations, render_ruleset
+from hanat.core.services import Rotations
 from hanat.core.steps import SLICE_BYTES, Steps, steps, without_services
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.reading import Known, Read, Scripts, read, render
 from hanat.daemon.realtime import hurried
 from hanat.errors import ConfigError, KernelError
-from hanat.kernel.ports import Firewall
+from hanat.kernel.ports import FIXED_BYTES, Firewall
 
 TABLES = (("inet", GATE_TABLE), ("arp", GATE_TABLE), ("inet", TABLE))
 GONE = b""  # unlike what any table is like, and unlike none
@@ -31,13 +37,27 @@ GONE = b""  # unlike what any table is like, and unlike none
 
 @dataclass(slots=True)
 class _InForce:
-    """What the kernel has, as far as we know; a text is empty if that is nothing or unknown."""
+    """What the kernel has, as far as we know; a text is empty if that is nothing or unknown.
+
+    Attributes:
+        configuration: Whose gate and ruleset were brought into force last.
+        scripts: Of it, with the default rotations.
+        gate: The gate's script.
+        ruleset: The ruleset's script, if it had the default rotations.
+        services: Of which configuration `ruleset` has services; None: it has none.
+        rotations: What they have instead of the default.
+        prints: What the tables were like.
+        rotated: Those have changed since as rotations do.
+    """
 
     configuration: Configuration | None = None
     scripts: Scripts = ("", "")
     gate: str = ""
     ruleset: str = ""
+    services: Configuration | None = None
+    rotations: Rotations = field(default_factory=dict)
     prints: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
+    rotated: bool = False
 
     @property
     def whole(self) -> bool:
@@ -78,6 +98,11 @@ class Rulesets:
         self._text, configuration = known
         self._read: Read = (configuration, None)
         self._in_force = _InForce()
+        self._rotations: Rotations = {}  # the newest that the thread knows
+        # Set on the loop before somebody waits for them; taken by the thread after those who wait.
+        self._newest: Rotations = {}
+        self._waiting: list[Callable[[str | None], None]] = []
+        self._is_rotating = False
 
     def read(
         self, text: str, *, file: str, done: Callable[[Configuration | ConfigError], None]
@@ -133,6 +158,53 @@ class Rulesets:
             finally:
                 kept[0] = self._in_force.whole
 
+    def rotate(self, rotations: Rotations, done: Callable[[str | None], None]) -> None:
+        """Let these servers get new clients, of the configuration in force and of later ones.
+
+        What is called while another one is under way waits for it, and only the newest is
+        installed then. If no configuration is in force, the next one will have these rotations.
+
+        Args:
+            rotations: All of them; a service without an entry has its default.
+            done: Called with why that failed, None if these or newer ones are in force. They are
+                tried again with the next configuration that is installed, and the next rotation.
+        """
+        self._newest = dict(rotations)
+        self._waiting.append(done)
+        if not self._is_rotating:
+            self._begin_rotation()
+
+    def _begin_rotation(self) -> None:
+        taken: list[list[Callable[[str | None], None]]] = []
+
+        def ended(error: BaseException | None) -> None:
+            _raise_unforeseen(error)
+            self._is_rotating = False
+            if self._waiting:
+                self._begin_rotation()
+            for tell in taken[0]:
+                tell(None if error is None else str(error))
+
+        self._is_rotating = True
+        self._background(partial(self._rotate_now, taken), ended)
+
+    def _rotate_now(self, taken: list[list[Callable[[str | None], None]]]) -> None:
+        there = self._in_force
+        taken.append(self._waiting)
+        self._waiting = []
+        self._rotations = self._newest
+        if not there.whole or there.services is None:
+            return
+        with hurried():
+            old, new = render_rotations(there.services, there.rotations, self._rotations)
+            plan = steps(old, new)
+            assert plan is not None, "rotations change elements of maps, not their types"
+            self._follow(plan)
+            there.rotations = self._rotations
+            for script in plan.clears:
+                self._firewall.apply(script)
+            there.rotated |= old != new
+
     def pass_over(self, done: Callable[[bool], None]) -> None:
         """Install nothing, in its turn; put back what was in force, and tell whether it is."""
 
@@ -181,7 +253,8 @@ class Rulesets:
     def _try_now(self, configuration: Configuration, bytes_max: int | None) -> None:
         gate, ruleset = self._scripts(configuration)
         there = self._in_force
-        plan = _planned(there.ruleset, ruleset)
+        ruleset = self._rotated(configuration, ruleset, self._rotations)
+        plan = _planned(self._present(), ruleset)
         # The switch of a large change leads to chains that are not there yet.
         found = [ruleset] if plan is None else [*(plan.builds or [plan.switch])]
         scripts = [gate if gate != there.gate else "", *found]
@@ -218,15 +291,16 @@ class Rulesets:
     def _put(self, configuration: Configuration, gate: str, ruleset: str) -> None:
         """Bring both into force: no ruleset without a gate, no other gate before its ruleset."""
         there = self._in_force
-        old = {GATE_TABLE: there.gate, TABLE: there.ruleset}
+        old = there.gate
         if not there.gate:
             self._install_gate(gate, configuration)
-        if there.ruleset != ruleset:
-            self._replace(ruleset)
+        replaced = there.ruleset != ruleset or there.rotations != self._rotations
+        if replaced:
+            self._replace(configuration, ruleset)
         if there.gate != gate:
             self._install_gate(gate, configuration)
-        new = {GATE_TABLE: gate, TABLE: ruleset}
-        self._note({name for name in new if new[name] != old[name]})
+        renewed = {GATE_TABLE: gate != old, TABLE: replaced}
+        self._note({name for name, is_new in renewed.items() if is_new})
 
     def _install_gate(self, gate: str, configuration: Configuration) -> None:
         self._gate.install(gate, configuration)
@@ -238,26 +312,49 @@ class Rulesets:
         The others were looked at before: what somebody did to them meanwhile is found by the next
         look, and so is it if one of those is gone already.
         """
-        prints = self._in_force.prints
-        for table in TABLES:
-            if table[1] in renewed or table not in prints:
-                prints[table] = self._firewall.fingerprint(*table) or GONE
-
-    def _replace(self, ruleset: str) -> None:
-        """Bring a ruleset into force, or leave the one that is."""
         there = self._in_force
-        plan = _planned(there.ruleset, ruleset)
+        for table in TABLES:
+            if table[1] in renewed or table not in there.prints:
+                there.prints[table] = self._firewall.fingerprint(*table) or GONE
+                there.rotated &= table[1] != TABLE
+
+    def _replace(self, configuration: Configuration, ruleset: str) -> None:
+        """Bring a ruleset into force with the newest rotations, or leave the one that is."""
+        there = self._in_force
+        rotations = self._rotations
+        wanted = self._rotated(configuration, ruleset, rotations)
+        plan = _planned(self._present(), wanted)
         if plan is None:
             there.ruleset = ""
-            first = ruleset if len(ruleset) <= SLICE_BYTES else without_services(ruleset)
+            first = wanted if len(wanted) <= SLICE_BYTES else without_services(wanted)
             self._firewall.apply(first)
-            there.ruleset = first
-            plan = _planned(first, ruleset)
+            there.ruleset, there.services = first, None
+            plan = _planned(first, wanted)
         assert plan is not None, "what a ruleset is without its services can become that ruleset"
         self._follow(plan)
-        there.ruleset = ruleset
+        there.ruleset, there.services, there.rotations = ruleset, configuration, rotations
         for script in plan.clears:
             self._firewall.apply(script)
+
+    def _present(self) -> str:
+        """Return the script of the ruleset that is in force."""
+        there = self._in_force
+        return self._rotated(there.services, there.ruleset, there.rotations)
+
+    def _rotated(
+        self, configuration: Configuration | None, ruleset: str, rotations: Rotations
+    ) -> str:
+        """Return a script of the default rotations with others."""
+        if configuration is None or not ruleset or not rotations:
+            return ruleset
+        with hurried():
+            return render_ruleset(
+                configuration,
+                self._devices,
+                self._conversation,
+                rotations=rotations,
+                known=KnownScript(configuration, ruleset),
+            )
 
     def _follow(self, plan: Steps) -> None:
         try:
@@ -278,9 +375,19 @@ class Rulesets:
             self._in_force.ruleset = ""
 
     def _changed(self) -> list[tuple[str, str]]:
-        known = self._in_force.prints
         with hurried():
-            return [t for t, wanted in known.items() if self._firewall.fingerprint(*t) != wanted]
+            return [table for table in self._in_force.prints if not self._is_as_it_was(*table)]
+
+    def _is_as_it_was(self, family: str, name: str) -> bool:
+        there = self._in_force
+        known, found = there.prints[family, name], self._firewall.fingerprint(family, name)
+        if known and found and there.rotated and name == TABLE:
+            # Nobody looked between rotations: services may have changed, and nothing else.
+            if known[:FIXED_BYTES] != found[:FIXED_BYTES]:
+                return False
+            there.prints[family, name], there.rotated = found, False
+            return True
+        return known == found
 
     def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
         """Compare our tables with what was installed; tell what became of those that differ."""

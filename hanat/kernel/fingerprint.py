@@ -6,6 +6,9 @@ rule a handle that no other has had, and neither is ever changed but for a new o
 names and handles are enough, and the elements of named sets. Anonymous sets cannot be changed by
 themselves.
 
+Who gets clients changes all day long. What that changes is put into a second half, so that the
+first can be compared beyond a rotation.
+
 Source: ``nf_tables_fill_*_info`` in ``net/netfilter/nf_tables_api.c``.
 """
 
@@ -15,7 +18,8 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
-from hanat.core.notation import GATE_TABLE
+from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.core.steps import LOOSE, LOOSE_SLOTS
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
     ATTRIBUTE,
@@ -27,8 +31,12 @@ from hanat.kernel.netlink import (
     attributes,
 )
 from hanat.kernel.nfnetlink import FAMILIES, SUBSYSTEM
+from hanat.kernel.ports import FIXED_BYTES
 
 RIGHTS = frozenset({"answers", "carries", "permit"})  # sets of the gate that change all the time
+_OF_SERVICES = tuple(start.encode() for start in LOOSE)
+_LEADING = (b"listens_", b"ranges_", b"refused_")  # maps and sets whose elements rotations change
+_SLOTS = LOOSE_SLOTS.encode()
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _TABLE = 1  # the attribute that names it, in each kind of message
 _TABLE_KEPT = {1, 2, 4}  # name, flags (a table can sleep), handle
@@ -70,7 +78,8 @@ class Fingerprints:
             return None  # also if it goes while it is looked at
 
     def _of(self, family: str, name: str) -> bytes:
-        found = hashlib.blake2b(digest_size=16)
+        found, loose = (hashlib.blake2b(digest_size=FIXED_BYTES) for _ in range(2))
+        ours = name == TABLE
         table = attribute(_TABLE, name.encode() + b"\0")
         answer = self._netlink.get(
             SUBSYSTEM << 8 | _GET_TABLE, _generic(family) + table,
@@ -80,25 +89,32 @@ class Fingerprints:
         behind = _BODY + len(table)
         for buffer, start, end in self._walk(family, name, _GET_CHAIN, table, all_tables=True):
             # A chain without a hook: behind its handle comes how often it is used.
-            stop = _behind_handle(buffer, start + behind, _CHAIN_HANDLE)
+            at = start + behind
+            half = loose if ours and buffer.startswith(_OF_SERVICES, at + ATTRIBUTE.size) else found
+            stop = _behind_handle(buffer, at, _CHAIN_HANDLE)
             if stop and buffer.startswith(_USED, stop):
-                found.update(buffer[start + behind : stop])
+                half.update(buffer[at:stop])
             else:
-                found.update(_kept((buffer, start, end), _CHAIN_KEPT))
+                half.update(_kept((buffer, start, end), _CHAIN_KEPT))
         for buffer, start, end in self._walk(family, name, _GET_RULE, table):
-            stop = _behind_handle(buffer, start + behind, _RULE_HANDLE)
+            at = start + behind
+            half = loose if ours and buffer.startswith(_OF_SERVICES, at + ATTRIBUTE.size) else found
+            stop = _behind_handle(buffer, at, _RULE_HANDLE)
             if stop:
-                found.update(buffer[start + behind : stop])
+                half.update(buffer[at:stop])
             else:
-                found.update(_kept((buffer, start, end), _RULE_KEPT))
+                half.update(_kept((buffer, start, end), _RULE_KEPT))
         # One dump after the other: the kernel does not make two of them for a socket.
         for part in self._named_sets(family, name, table):
             kept = dict(_pieces(part, {_SET_NAME, _SET_FLAGS, _SET_HANDLE}))
-            flags = kept.get(_SET_FLAGS, b"\0\0\0\0")
-            found.update(kept[_SET_NAME] + flags + kept[_SET_HANDLE])
-            if not (name == GATE_TABLE and _text(kept[_SET_NAME]) in RIGHTS):
-                found.update(b"".join(self._elements(family, name, table, kept[_SET_NAME])))
-        return found.digest()
+            flags, of = kept.get(_SET_FLAGS, b"\0\0\0\0"), kept[_SET_NAME]
+            half = loose if ours and of.startswith(_OF_SERVICES) else found
+            half.update(of + flags + kept[_SET_HANDLE])
+            if (name == GATE_TABLE and _text(of) in RIGHTS) or (ours and of.startswith(_SLOTS)):
+                continue
+            half = loose if ours and of.startswith(_LEADING) else half
+            half.update(b"".join(self._elements(family, name, table, of)))
+        return found.digest() + loose.digest()
 
     def _named_sets(self, family: str, name: str, table: bytes) -> list[Part]:
         """Return the sets that can be changed by themselves."""

@@ -105,6 +105,9 @@ class Announcer(Protocol):
         ...
 
 
+FIXED_BYTES = 16  # of a fingerprint
+
+
 class Firewall(Protocol):
     """nftables, own tables only; each call is one transaction."""
 
@@ -131,7 +134,9 @@ class Firewall(Protocol):
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """Return what only a change of the table changes, None if there is none.
 
-        Counters and rights that are granted change by themselves and are no part of it.
+        Counters, rights that are granted and slots of services that follow connection counts
+        change by themselves and are no part of it. The first `FIXED_BYTES` change with what is
+        not of single services: no rotation changes them.
         """
         ...
 

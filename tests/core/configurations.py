@@ -18,12 +18,18 @@ from hanat.core.configuration import (
     RealServer,
     Replicate,
     Scheduler,
+    Sorry,
     Transit,
+    Unavailable,
     VirtualService,
 )
+from hanat.core.schedulers import InRotation
+from hanat.core.services import Rotations
 from tests.core.examples import EDGE
 
 VPN = Transit("vpn", tuple(map(ip_network, ("10.99.0.0/16", "10.99.7.0/24", "fd00:99::/64"))))
+
+SORRY = (Sorry(ip_address("10.11.12.200"), 8080), Sorry(ip_address("fd00:12::200"), None))
 
 
 @st.composite
@@ -75,5 +81,29 @@ def _services(
     )
     replicate = draw(st.sampled_from([Replicate(), Replicate(unassured=True)]))
     sources = draw(st.sets(st.sampled_from([vip.interface for vip in vips])))
-    scheduler = draw(st.sampled_from(Scheduler))
-    return VirtualService(name, listens, scheduler, servers, replicate, tuple(sorted(sources)))
+    return VirtualService(
+        name,
+        listens,
+        draw(st.sampled_from(Scheduler)),
+        servers,
+        replicate,
+        tuple(sorted(sources)),
+        sorry=draw(st.sampled_from([(), (), SORRY[:1], SORRY])),
+        unavailable=draw(st.sampled_from(Unavailable)),
+        hash_port=draw(st.booleans()),
+        ops=draw(st.booleans()),
+    )
+
+
+@st.composite
+def rotations(draw: st.DrawFn, configuration: Configuration) -> Rotations:
+    """Return what may be known of who gets clients, of some services or all."""
+    found = {}
+    for service in configuration.services:
+        if draw(st.booleans()):
+            continue
+        names = draw(st.permutations([server.name for server in service.servers]))
+        some = names[: draw(st.integers(0, len(names)))]
+        weights = (draw(st.sampled_from([0, 1, 1, 2, 300])) for _ in some)
+        found[service.name] = tuple(map(InRotation, some, weights))
+    return found

@@ -12,8 +12,11 @@ from hypothesis import given
 from hanat.core.configuration import (
     Configuration,
     Forward,
+    Listen,
     OnServerDown,
+    Protocol,
     RealServer,
+    Sorry,
     Transit,
 )
 from hanat.core.flows import (
@@ -28,7 +31,7 @@ from hanat.core.flows import (
 )
 from hanat.core.reconcile import Misfit, Rules, rules_of
 from tests.core.configurations import configurations
-from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, OFF, WEB
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, OFF, PUBLIC, WEB
 
 DNAT, SNAT = STATUS_DST_NAT, STATUS_SRC_NAT
 TCP, UDP = 6, 17
@@ -109,6 +112,21 @@ def out(source: str, back: str, status: int = SNAT) -> bytes:
 )  # fmt: skip
 def test_flow_fits_the_rules_or_why_not(record: bytes, expected: Misfit | None) -> None:
     assert RULES.misfit(record, device_of) is expected
+
+
+def test_flow_of_the_sorry_server_ends_only_if_it_is_udp_and_somebody_is_better() -> None:
+    sorry = Sorry(ip_address("10.11.12.200"), 8080)
+    listens = tuple(Listen(PUBLIC, protocol, 80, 80) for protocol in Protocol)
+    found = replace(WEB, listens=listens, sorry=(sorry,))
+    rules, empty = (
+        rules_of(replace(EDGE, services=(replace(found, servers=servers),)), DEVICES, ())
+        for servers in (WEB.servers, ())
+    )
+    for protocol, expected in ((TCP, None), (UDP, Misfit.SERVER)):
+        record = web(("10.11.12.200", 8080), protocol=protocol)
+        assert rules.misfit(record, device_of) is expected
+        assert empty.misfit(record, device_of) is None
+    assert empty.misfit(web((INSIDE, 8080)), device_of) is Misfit.SERVER
 
 
 def test_udp_of_a_server_at_weight_0_ends_while_another_has_a_weight() -> None:

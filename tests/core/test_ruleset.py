@@ -1,26 +1,20 @@
-"""The rendered scripts: their text and the share of each server. nft judges in tests/kernel."""
+"""The rendered scripts: their text. nft judges in tests/kernel."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import replace
-from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.core.configuration import (
-    Configuration,
-    RealServer,
-    Scheduler,
-    VirtualService,
-)
+from hanat.core.configuration import Configuration, Scheduler, VirtualService
 from hanat.core.gate import render_gate
-from hanat.core.ruleset import render_ruleset
-from hanat.core.services import SLOTS_INTERLEAVED_MAX, shares
-from tests.core.configurations import configurations
+from hanat.core.ruleset import Known, render_rotations, render_ruleset
+from hanat.core.schedulers import InRotation
+from hanat.core.steps import parse
+from tests.core.configurations import configurations, rotations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, OFF, PUBLIC, PUBLIC_V6, WEB
 
 GOLDEN = """\
@@ -28,35 +22,48 @@ GOLDEN = """\
 add table inet hanat
 delete table inet hanat
 table inet hanat {
-    chain service/web/v4/d621a6dd {
-        # wrr: web1 weight 2, web2 weight 1, web3 weight 0
-        meta l4proto tcp dnat ip to numgen inc mod 3 map \
-{ 0 : 10.11.12.101 . 8080, 1 : 10.11.12.102 . 8080, 2 : 10.11.12.101 . 8080 }
+    chain service/web/v4/951bff29 {
+        # wrr: web1 2/3, web2 1/3
+        meta l4proto tcp dnat ip to numgen inc mod 3 map { 0 : 10.11.12.101 . 8080, 1 : \
+10.11.12.102 . 8080, 2 : 10.11.12.101 . 8080 }
     }
 
-    chain service/web/v6/741b5225 {
-        # wrr: web6 weight 1
+    chain service/web/v6/69fce3f4 {
+        # wrr: web6 1/1
         meta l4proto tcp dnat ip6 to [fd00:12::101]:8080
     }
 
-    chain service/off/v4/0bc0e932 {
-        # rr: old weight 0
-        counter drop
+    chain service/off/v4/7acad9d8 {
+        # rr: no server
+        counter accept
     }
 
     map listens_v4 {
         type ipv4_addr . inet_proto . inet_service : verdict
         elements = {
-            203.0.113.10 . tcp . 80 : goto service/web/v4/d621a6dd,
-            203.0.113.10 . udp . 9 : goto service/off/v4/0bc0e932,
+            203.0.113.10 . tcp . 80 : goto service/web/v4/951bff29,
+            203.0.113.10 . udp . 9 : goto service/off/v4/7acad9d8,
         }
     }
 
     map listens_v6 {
         type ipv6_addr . inet_proto . inet_service : verdict
         elements = {
-            2001:db8:1::10 . tcp . 80 : goto service/web/v6/741b5225,
+            2001:db8:1::10 . tcp . 80 : goto service/web/v6/69fce3f4,
         }
+    }
+
+    set refused_v4 {
+        type ipv4_addr . inet_proto . inet_service
+        flags interval
+        elements = {
+            203.0.113.10 . udp . 9,
+        }
+    }
+
+    set refused_v6 {
+        type ipv6_addr . inet_proto . inet_service
+        flags interval
     }
 
     chain prerouting {
@@ -76,42 +83,44 @@ table inet hanat {
     chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
         # a program of this machine: servers know the way to the address beside them
-        oifname "eth0" fib saddr type local meta nfproto ipv4 \
-ct status dnat snat ip to 203.0.113.10
-        oifname "eth0" fib saddr type local meta nfproto ipv6 \
-ct status dnat snat ip6 to 2001:db8:1::10
-        oifname "eth1" fib saddr type local meta nfproto ipv4 \
-ct status dnat snat ip to 10.11.12.1
-        oifname "eth1" fib saddr type local meta nfproto ipv6 \
-ct status dnat snat ip6 to fd00:12::1
+        oifname "eth0" fib saddr type local meta nfproto ipv4 ct status dnat snat ip to \
+203.0.113.10
+        oifname "eth0" fib saddr type local meta nfproto ipv6 ct status dnat snat ip6 to \
+2001:db8:1::10
+        oifname "eth1" fib saddr type local meta nfproto ipv4 ct status dnat snat ip to 10.11.12.1
+        oifname "eth1" fib saddr type local meta nfproto ipv6 ct status dnat snat ip6 to fd00:12::1
         iifname != { "eth0", "eth1" } accept
         # a client beside the server: the answer has to come back through here
-        iifname "eth0" oifname "eth0" meta nfproto ipv4 \
-ct status dnat snat ip to 203.0.113.10
-        iifname "eth0" oifname "eth0" meta nfproto ipv6 \
-ct status dnat snat ip6 to 2001:db8:1::10
-        iifname "eth1" oifname "eth1" meta nfproto ipv4 \
-ct status dnat snat ip to 10.11.12.1
-        iifname "eth1" oifname "eth1" meta nfproto ipv6 \
-ct status dnat snat ip6 to fd00:12::1
+        iifname "eth0" oifname "eth0" meta nfproto ipv4 ct status dnat snat ip to 203.0.113.10
+        iifname "eth0" oifname "eth0" meta nfproto ipv6 ct status dnat snat ip6 to 2001:db8:1::10
+        iifname "eth1" oifname "eth1" meta nfproto ipv4 ct status dnat snat ip to 10.11.12.1
+        iifname "eth1" oifname "eth1" meta nfproto ipv6 ct status dnat snat ip6 to fd00:12::1
         ct status dnat accept
         iifname { "eth1" } oifname "eth0" ip saddr { 10.11.12.0/24 } snat ip to 203.0.113.10
-        iifname { "eth1" } oifname "eth0" ip6 saddr { fd00:12::/64 } \
-snat ip6 to 2001:db8:1::10
+        iifname { "eth1" } oifname "eth0" ip6 saddr { fd00:12::/64 } snat ip6 to 2001:db8:1::10
     }
 
     chain events {
         type filter hook prerouting priority -150; policy accept;
         iifname { "eth0", "eth1" } ct state new ct event set assured,destroy
-        iifname { "eth0", "eth1" } tcp flags & (fin | rst) != 0 \
-ct event set assured,destroy,protoinfo
+        iifname { "eth0", "eth1" } tcp flags & (fin | rst) != 0 ct event set \
+assured,destroy,protoinfo
+    }
+
+    chain refused {
+        tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset
+        meta l4proto udp counter reject
+        counter drop
     }
 
     chain floating {
         ct state established,related accept
-        icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept
+        icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } \
+accept
         icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, \
 parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
+        ip daddr . meta l4proto . th dport @refused_v4 goto refused
+        ip6 daddr . meta l4proto . th dport @refused_v6 goto refused
         meta l4proto udp ip ttl 1 counter reject
         meta l4proto udp ip6 hoplimit 1 counter reject
         counter drop
@@ -127,8 +136,8 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
         ip saddr { 203.0.113.0/24 } counter drop
         ip6 saddr { 2001:db8:1::/64 } counter drop
         ct state established,related,untracked accept
-        fib daddr type { local, broadcast, anycast } \
-fib daddr . iif type != { local, broadcast, anycast } counter drop
+        fib daddr type { local, broadcast, anycast } fib daddr . iif type != { local, broadcast, \
+anycast } counter drop
     }
 
     chain arrival/public {
@@ -137,8 +146,8 @@ fib daddr . iif type != { local, broadcast, anycast } counter drop
         ct state established,related,untracked accept
         ip saddr != 0.0.0.0 fib saddr oifname { "eth1" } counter drop
         ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth1" } counter drop
-        fib daddr type { local, broadcast, anycast } \
-fib daddr . iif type != { local, broadcast, anycast } counter drop
+        fib daddr type { local, broadcast, anycast } fib daddr . iif type != { local, broadcast, \
+anycast } counter drop
     }
 
     chain arrival {
@@ -217,16 +226,15 @@ def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
         "        meta l4proto { tcp, udp } dnat ip to 10.11.12.101\n"
         "    }\n"
     ) in text
-    assert (
-        "        jhash ip saddr mod 5 seed 0x68616e61 vmap "
-        "{ 0-1 : goto server/media/any/v4/31eb795a, 2-4 : goto server/media/one/v4/378d6aee }\n"
-    ) in text
+    (rule,) = (line for line in text.splitlines() if " jhash ip saddr mod 1021 " in line)
+    assert rule.startswith("        meta l4proto { tcp, udp } jhash")
+    assert " vmap { 0 : goto server/media/one/v4/378d6aee, 1 : goto server/media/any/v4/" in rule
 
 
 def test_port_ranges_have_a_map_of_their_own() -> None:
     text = render_ruleset(EDGE, DEVICES, CONVERSATION)
 
-    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4/8c8c890d" in text
+    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4/37c82596" in text
     assert text.index("vmap @listens_v4") < text.index("vmap @ranges_v4")
 
 
@@ -265,57 +273,6 @@ def test_floating_address_without_a_device_is_a_bug() -> None:
         render_ruleset(EDGE, {"public": "eth0"}, CONVERSATION)
 
 
-def test_turns_of_a_weighted_service_are_interleaved() -> None:
-    # nginx's example: weights 5, 1, 1.
-    servers = [_server(name, weight) for name, weight in (("a", 5), ("b", 1), ("c", 1))]
-
-    assert "".join(_turns(Scheduler.WRR, servers)) == "aabacaa"
-
-
-weights = st.lists(st.integers(0, 1000), max_size=12)
-
-
-@given(scheduler=st.sampled_from(Scheduler), weights=weights)
-def test_each_server_gets_the_share_of_its_weight(scheduler: Scheduler, weights: list[int]) -> None:
-    servers = [_server(f"s{place}", weight) for place, weight in enumerate(weights)]
-
-    turns = Counter(_turns(scheduler, servers))
-
-    counted = {s.name: (1 if scheduler is Scheduler.RR else s.weight) for s in servers if s.weight}
-    assert turns.keys() == counted.keys()
-    total, weight_total = turns.total(), sum(counted.values())
-    for name, count in turns.items():
-        assert count * weight_total == counted[name] * total
-
-
-@given(weights=weights)
-def test_interleaved_turns_never_lag_by_more_than_one_round(weights: list[int]) -> None:
-    servers = [_server(f"s{place}", weight) for place, weight in enumerate(weights)]
-    turns = _turns(Scheduler.WRR, servers)
-    if len(turns) > SLOTS_INTERLEAVED_MAX:
-        return
-
-    for length in range(len(turns) + 1):
-        seen = Counter(turns[:length])
-        for name, count in Counter(turns).items():
-            due = length * count / len(turns)
-            assert abs(seen[name] - due) < len(servers)
-
-
-def _turns(scheduler: Scheduler, servers: list[RealServer]) -> list[str]:
-    """Play the turns one by one, as the kernel looks them up in the map."""
-    parts = shares(scheduler, servers)
-    count = parts[-1].last + 1 if parts else 0
-    return [
-        next(part.server.name for part in parts if part.first <= turn <= part.last)
-        for turn in range(count)
-    ]
-
-
-def _server(name: str, weight: int) -> RealServer:
-    return RealServer(name, ip_address("10.11.12.101"), None, weight)
-
-
 @given(configuration=configurations())
 def test_same_configuration_same_text(configuration: Configuration) -> None:
     same = dict(DEVICES)
@@ -337,7 +294,52 @@ def test_ruleset_is_the_same_whatever_was_rendered_before(
             changed = replace(service, scheduler=scheduler)
             before.append(service if happened == "stays" else changed)
     was = replace(configuration, services=tuple(before))
-    known = was, render_ruleset(was, DEVICES, CONVERSATION)
-    assert render_ruleset(configuration, DEVICES, CONVERSATION, known=known) == render_ruleset(
-        configuration, DEVICES, CONVERSATION
+    had, has = data.draw(rotations(was)), data.draw(rotations(configuration))
+    script = render_ruleset(was, DEVICES, CONVERSATION, rotations=had)
+    known = Known(was, script, had)
+    assert render_ruleset(
+        configuration, DEVICES, CONVERSATION, rotations=has, known=known
+    ) == render_ruleset(configuration, DEVICES, CONVERSATION, rotations=has)
+
+
+@given(configurations(), st.data())
+def test_rotations_change_the_blocks_of_their_services_alone(
+    configuration: Configuration, data: st.DataObject
+) -> None:
+    before, after = data.draw(rotations(configuration)), data.draw(rotations(configuration))
+
+    old, new = (parse(part) for part in render_rotations(configuration, before, after))
+
+    olds, news = (
+        parse(render_ruleset(configuration, DEVICES, CONVERSATION, rotations=some))
+        for some in (before, after)
     )
+    shared = {key for key in old if key[0] != "chain" and "/" not in key[1]}
+    own = old.keys() - shared, new.keys() - shared
+    assert {key: olds[key] for key in own[0]} == {key: old[key] for key in own[0]}
+    assert {key: news[key] for key in own[1]} == {key: new[key] for key in own[1]}
+    assert {k: v for k, v in olds.items() if k not in old} == {
+        k: v for k, v in news.items() if k not in new
+    }
+    for key in shared:
+        assert set(olds[key]) - set(news[key]) == set(old[key]) - set(new[key])
+        assert set(news[key]) - set(olds[key]) == set(new[key]) - set(old[key])
+
+
+def test_rotation_of_all_servers_is_the_default() -> None:
+    web = tuple(InRotation(s.name, s.weight) for s in reversed(WEB.servers))
+
+    assert render_ruleset(EDGE, DEVICES, CONVERSATION, rotations={"web": web}) == render_ruleset(
+        EDGE, DEVICES, CONVERSATION
+    )
+
+
+def test_service_without_servers_is_known_where_packets_are_delivered() -> None:
+    text = render_ruleset(EDGE, DEVICES, CONVERSATION, rotations={"web": ()})
+
+    assert parse(text)["set", "refused_v4"][3:] == (
+        "203.0.113.10 . tcp . 80,",
+        "203.0.113.10 . udp . 9,",
+        "}",
+    )
+    assert parse(text)["set", "refused_v6"][3:] == ("2001:db8:1::10 . tcp . 80,", "}")

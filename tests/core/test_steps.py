@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given
 
 from hanat.core.configuration import (
@@ -15,7 +16,9 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.ruleset import render_ruleset
+from hanat.core.ruleset import render_rotations, render_ruleset
+from hanat.core.schedulers import InRotation
+from hanat.core.services import Rotations
 from hanat.core.steps import SLICE_CHAINS, Steps, parse, steps, without_services
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, PUBLIC, WEB
@@ -40,8 +43,8 @@ def services(count: int, *, weight: int = 1) -> tuple[VirtualService, ...]:
     )  # fmt: skip
 
 
-def text(configuration: Configuration) -> str:
-    return render_ruleset(configuration, DEVICES, CONVERSATION)
+def text(configuration: Configuration, rotations: Rotations | None = None) -> str:
+    return render_ruleset(configuration, DEVICES, CONVERSATION, rotations=rotations)
 
 
 def planned(old: str, new: str) -> Steps:
@@ -68,6 +71,56 @@ def test_one_weight_among_a_thousand_services_is_one_chain_and_one_element() -> 
         "delete chain inet hanat service",
     ]
     assert len(found.switch) < 1000
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.RR, Scheduler.WLC, Scheduler.SH])
+def test_rotation_of_one_among_a_thousand_services_is_a_small_transaction(
+    scheduler: Scheduler,
+) -> None:
+    first, *others = services(1000)
+    configuration = replace(EDGE, services=(replace(first, scheduler=scheduler), *others))
+    rotation = tuple(InRotation(server.name) for server in first.servers[1:])
+
+    found = planned(*render_rotations(configuration, {}, {"s0": rotation}))
+
+    assert found == planned(text(configuration), text(configuration, {"s0": rotation}))
+    assert (found.builds, found.clears) == ((), ())
+    assert len(found.switch) < (40_000 if scheduler is Scheduler.SH else 20_000)
+    shape = [" ".join(line.split("/")[0].split()[:5]) for line in found.switch.splitlines()]
+    if scheduler is Scheduler.WLC:
+        assert shape == [
+            "delete element inet hanat slots",
+            "add element inet hanat slots",
+            "delete chain inet hanat server",
+        ]
+    else:
+        assert len(shape) == 9
+        assert shape[-3:] == [
+            "delete element inet hanat listens_v4",
+            "add element inet hanat listens_v4",
+            "delete chain inet hanat service",
+        ]
+
+
+def test_service_whose_last_server_leaves_is_refused_in_one_transaction() -> None:
+    configuration = replace(EDGE, services=services(1000))
+
+    found = planned(*render_rotations(configuration, {}, {"s0": ()}))
+
+    assert found == planned(text(configuration), text(configuration, {"s0": ()}))
+    assert (found.builds, found.clears) == ((), ())
+    assert "add element inet hanat refused_v4 { 203.0.113.10 . tcp . 1000 }\n" in found.switch
+    assert len(found.switch) < 1000
+
+
+def test_fifty_rotations_are_built_in_slices_and_switched_at_once() -> None:
+    configuration = replace(EDGE, services=services(1000))
+    after = {f"s{n}": tuple(map(InRotation, ("w1", "w2"))) for n in range(50)}
+
+    found = planned(*render_rotations(configuration, {}, after))
+
+    assert len(found.builds) == len(found.clears) == 50 / SLICE_CHAINS
+    assert found.switch.count("add element") == 1
 
 
 def test_many_services_come_in_slices_behind_a_ruleset_without_them() -> None:

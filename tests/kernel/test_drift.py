@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 from collections.abc import Iterator
 from dataclasses import replace
@@ -87,7 +88,7 @@ def test_changed_tables_are_found_and_put_back(
     gate: KernelGate, firewall: KernelFirewall, script: str, found: list[str]
 ) -> None:
     rulesets = installed(gate, firewall)
-    text = firewall.table("inet", "hanat")
+    text = words(firewall, "hanat")
     firewall.apply(script)
 
     assert look(rulesets) == tuple(found)
@@ -95,7 +96,7 @@ def test_changed_tables_are_found_and_put_back(
 
     rulesets.install(EDGE, lambda error, _: None if error is None else pytest.fail(error))
     assert look(rulesets) == ()
-    assert firewall.table("inet", "hanat") == text
+    assert words(firewall, "hanat") == text
     assert firewall.table("arp", "hanat_gate") is not None
 
 
@@ -104,7 +105,7 @@ def test_what_is_in_force_is_put_back_although_the_newest_is_refused(
     gate: KernelGate, firewall: KernelFirewall, gone: str
 ) -> None:
     rulesets = installed(gate, firewall)
-    text, guarded = firewall.table("inet", "hanat"), gate.guarded()
+    text, guarded = words(firewall, "hanat"), gate.guarded()
     extra = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
     # Two services share some ports: the kernel does not take that.
     again = replace(MEDIA, name="again", listens=(Listen(PUBLIC, Protocol.UDP, 5050, 5150),))
@@ -118,7 +119,7 @@ def test_what_is_in_force_is_put_back_although_the_newest_is_refused(
         firewall.apply("flush ruleset" if gone == "ruleset" else f"add {gone}\ndelete {gone}")
         rulesets.install(newest, told)
     assert outcomes == [(False, True)] * 3
-    assert (firewall.table("inet", "hanat"), gate.guarded()) == (text, guarded)
+    assert (words(firewall, "hanat"), gate.guarded()) == (text, guarded)
     assert firewall.table("arp", "hanat_gate") is not None
     assert look(rulesets) == ()
 
@@ -129,13 +130,13 @@ def test_what_is_in_force_is_put_back_although_the_newest_lacks_a_device_here(
 ) -> None:
     """A gate whose rules are flushed takes rights, and ends none."""
     rulesets = installed(gate, firewall)
-    text, guard = firewall.table("inet", "hanat"), firewall.table("inet", "hanat_gate")
+    text, guard = words(firewall, "hanat"), words(firewall, "hanat_gate")
     kept: list[bool] = []
     for _ in range(2):
         firewall.apply(script)
         rulesets.pass_over(kept.append)
     assert kept == [True, True]
-    found = firewall.table("inet", "hanat"), firewall.table("inet", "hanat_gate")
+    found = words(firewall, "hanat"), words(firewall, "hanat_gate")
     assert found == (text, guard)
     assert look(rulesets) == ()
 
@@ -149,6 +150,11 @@ def test_settings_are_read_and_written() -> None:
     assert settings.read([path]) == {path: "0"}
     with pytest.raises(KernelError, match=r"set net\.ipv4\.nothing to 1"):
         settings.write("net/ipv4/nothing", "1")
+
+
+def words(firewall: KernelFirewall, name: str) -> list[str]:
+    """Return what is in a table, in whatever order that was put there."""
+    return sorted(re.split(r"[,\s]+", firewall.table("inet", name) or ""))
 
 
 def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:

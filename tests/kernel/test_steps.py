@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hanat.consensus.background import at_once
 from hanat.core.configuration import Configuration
 from hanat.core.gate import render_gate
-from hanat.core.ruleset import render_ruleset
+from hanat.core.ruleset import render_rotations, render_ruleset
+from hanat.core.services import Rotations
 from hanat.core.steps import SLICE_CHAINS, steps, without_services
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
@@ -20,7 +22,7 @@ from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
-from tests.core.configurations import configurations
+from tests.core.configurations import configurations, rotations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.core.test_steps import services
 from tests.kernel.test_drift import look
@@ -35,8 +37,8 @@ def firewall(inside: object) -> Iterator[KernelFirewall]:  # noqa: ARG001 - the 
     opened.close()
 
 
-def text(configuration: Configuration) -> str:
-    return render_ruleset(configuration, DEVICES, CONVERSATION)
+def text(configuration: Configuration, rotations: Rotations | None = None) -> str:
+    return render_ruleset(configuration, DEVICES, CONVERSATION, rotations=rotations)
 
 
 def listed(firewall: KernelFirewall) -> dict[str, list[str]]:
@@ -68,6 +70,19 @@ def test_steps_end_where_one_script_does(
 
     firewall.apply(without_services(text(new)))
     follow(firewall, without_services(text(new)), text(new))
+    assert listed(firewall) == wanted
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(configurations(), st.data())
+def test_rotations_end_where_one_script_does(
+    firewall: KernelFirewall, configuration: Configuration, data: st.DataObject
+) -> None:
+    before, after = data.draw(rotations(configuration)), data.draw(rotations(configuration))
+    firewall.apply(text(configuration, after))
+    wanted = listed(firewall)
+    firewall.apply(text(configuration, before))
+    follow(firewall, *render_rotations(configuration, before, after))
     assert listed(firewall) == wanted
 
 

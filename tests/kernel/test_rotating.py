@@ -1,0 +1,267 @@
+"""Rotations among installations, on a real kernel: what is in force, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from hanat.consensus.background import at_once
+from hanat.core.configuration import Configuration
+from hanat.core.ruleset import render_ruleset
+from hanat.core.schedulers import InRotation
+from hanat.core.services import Rotations
+from hanat.core.steps import SLICE_CHAINS
+from hanat.daemon.background import Background
+from hanat.daemon.gate_change import GateChange
+from hanat.daemon.realtime import step_back
+from hanat.daemon.rulesets import Rulesets
+from hanat.errors import KernelError
+from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate import KernelGate
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, WEB
+from tests.core.test_steps import services
+from tests.kernel.test_drift import look, words
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
+
+WEB1, WEB2 = ({"web": (InRotation(name),)} for name in ("web1", "web2"))
+MANY = replace(EDGE, services=services(2 * SLICE_CHAINS))
+
+
+class ToldFirewall(KernelFirewall):
+    """Keeps what was applied, refuses what has a word, and can be held back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+        self.refuses = "nothing has this"
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        self.may_go_on.set()
+
+    def apply(self, script: str) -> None:
+        self.begun.set()
+        assert self.may_go_on.wait(10)
+        self.scripts.append(script)
+        if self.refuses in script:
+            raise KernelError(operation="apply", target="nftables", found="refused")
+        super().apply(script)
+
+
+@pytest.fixture
+def firewall(inside: object) -> Iterator[ToldFirewall]:  # noqa: ARG001 - the namespace first
+    opened = ToldFirewall()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def gate(inside: object) -> Iterator[KernelGate]:  # noqa: ARG001 - the namespace first
+    opened = KernelGate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def rulesets(gate: KernelGate, firewall: ToldFirewall) -> Rulesets:
+    return made(gate, firewall, at_once)
+
+
+def made(gate: KernelGate, firewall: ToldFirewall, background: object) -> Rulesets:
+    return Rulesets(
+        DEVICES,
+        conversation=CONVERSATION,
+        gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
+        firewall=firewall,
+        background=background,  # type: ignore[arg-type]  # one of two
+        known=("", EDGE),
+    )
+
+
+def install(rulesets: Rulesets, configuration: Configuration) -> None:
+    def told(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+        assert error is None
+        assert kept
+
+    rulesets.install(configuration, told)
+
+
+def rotate(rulesets: Rulesets, rotations: Rotations) -> str | None:
+    found: list[str | None] = []
+    rulesets.rotate(rotations, found.append)
+    return found[0]
+
+
+def has(firewall: ToldFirewall, configuration: Configuration, rotations: Rotations) -> bool:
+    """Say whether the kernel has what one script makes, and put it there."""
+    found = words(firewall, "hanat")
+    firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION, rotations=rotations))
+    return found == words(firewall, "hanat")
+
+
+def test_rotation_is_one_small_transaction(rulesets: Rulesets, firewall: ToldFirewall) -> None:
+    install(rulesets, MANY)
+    firewall.scripts.clear()
+    rotations = {"s7": (InRotation("w1"), InRotation("w2"))}
+
+    assert rotate(rulesets, rotations) is None
+
+    (script,) = firewall.scripts
+    assert len(script) < 1_000
+    assert look(rulesets) == ()
+    assert has(firewall, MANY, rotations)
+
+
+def test_same_rotations_are_no_transaction(rulesets: Rulesets, firewall: ToldFirewall) -> None:
+    install(rulesets, EDGE)
+    rotate(rulesets, WEB1)
+    firewall.scripts.clear()
+
+    assert rotate(rulesets, dict(WEB1)) is None
+    assert firewall.scripts == []
+
+
+def test_service_without_an_entry_has_its_default_again(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    install(rulesets, EDGE)
+    rotate(rulesets, {**WEB1, "media": ()})
+    rotate(rulesets, {"media": ()})
+
+    assert has(firewall, EDGE, {"media": ()})
+
+
+def test_rotation_outlives_other_configurations(rulesets: Rulesets, firewall: ToldFirewall) -> None:
+    install(rulesets, EDGE)
+    rotate(rulesets, WEB1)
+    other = replace(EDGE, services=(replace(WEB, listens=WEB.listens[:1]),))
+    install(rulesets, other)
+    assert has(firewall, other, WEB1)
+
+    rotate(rulesets, WEB2)
+    install(rulesets, replace(EDGE, services=()))
+    install(rulesets, EDGE)
+    assert has(firewall, EDGE, WEB2)
+
+
+def test_rotation_that_comes_first_is_in_the_first_ruleset(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    assert rotate(rulesets, WEB1) is None
+    assert firewall.scripts == []
+    install(rulesets, EDGE)
+
+    assert has(firewall, EDGE, WEB1)
+
+
+@pytest.mark.parametrize("script", ["flush ruleset", "flush chain inet hanat prerouting"])
+def test_what_others_change_before_a_rotation_is_found_after_it(
+    rulesets: Rulesets, firewall: ToldFirewall, script: str
+) -> None:
+    install(rulesets, EDGE)
+    rotate(rulesets, WEB1)
+    firewall.apply(script)
+
+    refused = rotate(rulesets, WEB2)
+
+    assert (refused is not None) is (script == "flush ruleset")
+    assert "table inet hanat" in " ".join(look(rulesets))
+    install(rulesets, EDGE)
+    assert look(rulesets) == ()
+    assert has(firewall, EDGE, WEB2)
+
+
+def test_refused_rotation_leaves_the_one_before_and_is_tried_again(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    install(rulesets, MANY)
+    before = {f"s{n}": (InRotation("w1"),) for n in range(SLICE_CHAINS)}
+    after = {f"s{n}": (InRotation("w2"),) for n in range(SLICE_CHAINS)}
+    rotate(rulesets, before)
+    there = words(firewall, "hanat")
+
+    for word in (" w2 ", "delete element"):  # while chains are built, and at the switch
+        firewall.refuses = word
+        assert rotate(rulesets, after) == "cannot apply on nftables: refused"
+        assert words(firewall, "hanat") == there
+    assert look(rulesets) == ()
+    firewall.refuses = "nothing has this"
+    install(rulesets, MANY)
+
+    assert look(rulesets) == ()
+    assert has(firewall, MANY, after)
+
+
+def test_rotations_wait_for_an_installation_and_only_the_newest_follows(
+    gate: KernelGate, firewall: ToldFirewall
+) -> None:
+    told: list[str] = []
+
+    async def play() -> None:
+        ended = asyncio.get_running_loop().create_future()
+        background = Background("rulesets", after=lambda: None, begin=step_back)
+        try:
+            rulesets = made(gate, firewall, background)
+            firewall.may_go_on.clear()
+            rulesets.install(EDGE, lambda _error, _kept: told.append("installed"))
+            assert await asyncio.to_thread(firewall.begun.wait, 10)
+            for number in range(3):
+                of = WEB1 if number % 2 else {"web": ()}
+                rulesets.rotate(of, partial(_tell, told, f"{number}", None))
+            rulesets.rotate(WEB2, partial(_tell, told, "last", ended))
+            assert told == []
+            firewall.may_go_on.set()
+            await ended
+        finally:
+            firewall.may_go_on.set()
+            background.close()
+
+    asyncio.run(play())
+    assert told == ["installed", "0", "1", "2", "last"]
+    assert len(firewall.scripts) == 2
+    assert has(firewall, EDGE, WEB2)
+
+
+def test_rotation_that_comes_while_another_is_applied_is_next(
+    gate: KernelGate, firewall: ToldFirewall
+) -> None:
+    told: list[str] = []
+
+    async def play() -> None:
+        installed, ended = (asyncio.get_running_loop().create_future() for _ in range(2))
+        background = Background("rulesets", after=lambda: None, begin=step_back)
+        try:
+            rulesets = made(gate, firewall, background)
+            rulesets.install(EDGE, lambda error, _: installed.set_result(error))
+            assert await installed is None
+            firewall.scripts.clear()
+            firewall.begun.clear()
+            firewall.may_go_on.clear()
+            rulesets.rotate(WEB1, partial(_tell, told, "first", None))
+            assert await asyncio.to_thread(firewall.begun.wait, 10)
+            rulesets.rotate({"web": ()}, partial(_tell, told, "second", None))
+            rulesets.rotate(WEB2, partial(_tell, told, "third", ended))
+            firewall.may_go_on.set()
+            await ended
+        finally:
+            firewall.may_go_on.set()
+            background.close()
+
+    asyncio.run(play())
+    assert told == ["first", "second", "third"]
+    assert len(firewall.scripts) == 2
+    assert has(firewall, EDGE, WEB2)
+
+
+def _tell(
+    told: list[str], word: str, ended: asyncio.Future[None] | None, error: str | None
+) -> None:
+    assert error is None
+    told.append(word)
+    if ended is not None:
+        ended.set_result(None)
