@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hanat.core.checks import Target
+from hanat.core.configuration import OnServerDown, RealServer, VirtualService
 from hanat.core.probing import Operational
-from hanat.core.rotation import ConnectionsEnd, ServiceChanged
-from hanat.core.schedulers import InRotation
+from hanat.core.rotation import ServiceChanged
 from hanat.core.server_records import Record
+from hanat.core.services import Rotation
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.views import View
-
-Rotation = tuple[InRotation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,20 @@ class Rotate:
     """Render these services anew: who gets their new clients now."""
 
     rotations: Mapping[str, Rotation]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A server went down, into maintenance, or away: this becomes of its connections.
+
+    Attributes:
+        service: As it was when it led clients there.
+        server: One of its servers.
+    """
+
+    service: VirtualService
+    server: RealServer
+    policy: OnServerDown
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +71,6 @@ class Committed:
 
 
 Effect = (
-    Propose
-    | Rotate
-    | Watch
-    | Seen
-    | Committed
-    | ConnectionsEnd
-    | ServiceChanged
-    | HandOver
-    | Froze
-    | Thawed
+    Propose | Rotate | Watch | Seen | Committed | End | ServiceChanged | HandOver | Froze | Thawed
 )
 Effects = tuple[Effect, ...]

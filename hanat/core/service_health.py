@@ -22,9 +22,9 @@ from hanat.core.health_effects import (
     Committed,
     Effect,
     Effects,
+    End,
     Propose,
     Rotate,
-    Rotation,
     Seen,
     Watch,
 )
@@ -40,6 +40,7 @@ from hanat.core.server_facts import (
 )
 from hanat.core.server_records import Kind, Record
 from hanat.core.service_view import Knowledge
+from hanat.core.services import Rotation
 from hanat.core.verdicts import Event as VerdictEvent
 from hanat.core.verdicts import TargetStatus, VerdictChanged, Verdicts
 from hanat.core.views import View
@@ -185,6 +186,8 @@ class ServiceHealth:
         gathered = _Gathered()
         self._take(self._verdicts.hold(node_id, term, now), gathered, wall_s)
         self._clean(gathered)
+        if node_id == self._node_id:
+            gathered.others += self._left_over()
         return self._effects(gathered, now, wall_s)
 
     def apply(self, changes: Iterable[Record], now: float, wall_s: float) -> Effects:
@@ -361,10 +364,30 @@ class ServiceHealth:
         self, events: Iterable[ServiceChanged | ConnectionsEnd], gathered: _Gathered, now: float
     ) -> None:
         for event in events:
+            if isinstance(event, ConnectionsEnd):
+                gathered.others += self._ends(event)
+                continue
             gathered.others.append(event)
-            if isinstance(event, ServiceChanged) and event.rotates_anew:
+            if event.rotates_anew:
                 gathered.services[event.name] = None
                 self._note_joined(event, now)
+
+    def _left_over(self) -> Iterable[End]:
+        """Return whose connections the holder before may not have ended."""
+        for name, status in self._rotations.statuses.items():
+            for i, found in enumerate(status.servers):
+                if found.causes and status.loses_connections(found):
+                    known = self._taken[name]
+                    yield End(known.service, known.service.servers[i], known.checked.on_server_down)
+
+    def _ends(self, event: ConnectionsEnd) -> Iterable[End]:
+        """Return whose connections end, as the service was that led clients there."""
+        known = self._taken.get(event.server.service)
+        if known is None:
+            return
+        for server in known.service.servers:
+            if (server.name, server.place) == (event.server.server, event.place):
+                yield End(known.service, server, event.policy)
 
     def _note_joined(self, change: ServiceChanged, now: float) -> None:
         """Servers that come into rotation beside others start slowly."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hanat.api.server import serve
+from hanat.api.server import ApiServer, serve
 from hanat.config.settings import NodeSettings
 from hanat.consensus import library
 from hanat.consensus.codec import decode
@@ -30,16 +30,15 @@ from hanat.consensus.transport import RaftTransport
 from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import Address, Configuration
-from hanat.core.health_effects import Rotation
 from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
 from hanat.core.inputs import FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
-from hanat.core.rotation import ConnectionsEnd
 from hanat.daemon import machine, realtime
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
 from hanat.daemon.changes import ChangeParts, Changes
+from hanat.daemon.checking import make_checker
 from hanat.daemon.configurations import Configurations
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
@@ -193,10 +192,13 @@ class Daemon:
         )
         self._servers = Servers(
             ServerParts(
-                settings.node_id, self._replica, self._guard, self._rotate, self._end_connections,
-                self._feed, clock, wall, self._kick,
+                settings.node_id, self._replica, self._guard, self._rulesets.rotate,
+                self._worker.end_connections, self._feed, clock, wall, self._kick,
             )
         )  # fmt: skip
+        self._checker = make_checker(
+            settings, sighted=self._servers.sighted, lost=self._servers.checker_lost
+        )
         self._lateness = Histogram(LATE_BOUNDS_S)
 
     def _make_wire(self, others: Mapping[int, Sequence[Address]]) -> None:
@@ -287,6 +289,7 @@ class Daemon:
             raise
         self._leave_will(self._configuration)
         self._replication.start(self._configuration, self._own)
+        self._servers.begin(self._checker)
         realtime.prepare()  # not before: loading takes a second of computing, others have leases
         self._driver.begin()
         self._transport.accepting = True
@@ -308,10 +311,7 @@ class Daemon:
             self._timer.cancel()
         dialling.cancel()
         watches.close()
-        self._worker.close()
-        await server.close()
-        await self._leave_peers()
-        self._driver.close()
+        await self._leave(server)
         if self._crash is not None:
             log.critical("stopped reason=%r", self._crash, exc_info=self._crash)
             return EXIT_FAILED
@@ -328,6 +328,14 @@ class Daemon:
         )  # fmt: skip
         watches.begin(loop)
         return watches
+
+    async def _leave(self, server: ApiServer) -> None:
+        """End everything that this process has begun."""
+        self._worker.close()
+        self._checker.close()
+        await server.close()
+        await self._leave_peers()
+        self._driver.close()
 
     async def _leave_peers(self) -> None:
         self._mesh.close()
@@ -485,12 +493,6 @@ class Daemon:
             grace_s=self._configuration.profile.grace_s,
         )
         self._lifeline.leave(will)
-
-    def _rotate(self, rotations: Mapping[str, Rotation]) -> None:
-        pass
-
-    def _end_connections(self, ends: Sequence[ConnectionsEnd]) -> None:
-        pass
 
     def _usable(self, device: str, usable: bool) -> None:  # noqa: FBT001 - called by the watch
         if device in self._paths:

@@ -13,6 +13,8 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
 from typing import Protocol
 
 from hanat.consensus.guard import Guard
@@ -20,13 +22,15 @@ from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Command, Holder, Records
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration
-from hanat.core.health_effects import Committed, Effects, Propose, Rotate, Rotation, Seen, Watch
+from hanat.core.endings import Ended, Ending, ending_of
+from hanat.core.health_effects import Committed, Effects, End, Propose, Rotate, Seen, Watch
 from hanat.core.inputs import Input, SwitchoverRequested
 from hanat.core.probing import Operational, Sighting
-from hanat.core.rotation import ConnectionsEnd, ServiceChanged
+from hanat.core.rotation import ServiceChanged
 from hanat.core.server_facts import Administrative, ServerId
 from hanat.core.server_records import Kind, Record, kind_of, mode_record, weight_record
 from hanat.core.service_health import ServiceHealth
+from hanat.core.services import Rotation
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.views import View
 from hanat.errors import NoQuorumError, RefusedError
@@ -43,6 +47,10 @@ RECORDS_AN_ENTRY = 500  # of 1,000 verdicts the first are in force before the la
 
 class Checker(Protocol):
     """What probes; see `hanat.checker.client`."""
+
+    def start(self) -> None:
+        """Begin; nothing is probed yet."""
+        ...
 
     def configure(self, targets: Mapping[str, Target]) -> None:
         """Probe these and no others."""
@@ -67,7 +75,7 @@ class ServerParts:
 
     Attributes:
         node_id: This node.
-        rotate: Renders services anew.
+        rotate: Lets these servers get new clients, of all services; tells why that failed.
         end: Ends the connections of servers, as the holder.
         feed: Tells the core of the node.
         clock: Seconds of CLOCK_BOOTTIME.
@@ -78,8 +86,8 @@ class ServerParts:
     node_id: int
     replica: Replica
     guard: Guard
-    rotate: Callable[[Mapping[str, Rotation]], None]
-    end: Callable[[Sequence[ConnectionsEnd]], None]
+    rotate: Callable[[Mapping[str, Rotation], Callable[[str | None], None]], None]
+    end: Callable[[Sequence[Ending], Callable[[Sequence[Ended]], None]], None]
     feed: Callable[[Input], None]
     clock: Callable[[], float]
     wall: Callable[[], float]
@@ -97,6 +105,7 @@ class Servers:
         self._parts = parts
         self.health = ServiceHealth(parts.node_id)
         self._checker: Checker | None = None
+        self._rotations: dict[str, Rotation] = {}
         self._views: dict[str, View] = {}  # this node's own
         self._told: dict[int, int] = {}  # peers that have all of them, by which connection
         self._eligible: frozenset[int] = frozenset()
@@ -110,9 +119,10 @@ class Servers:
         """Seconds since 1970."""
         return self._parts.wall()
 
-    def attach(self, checker: Checker) -> None:
-        """Use what probes; everything is told to it."""
+    def begin(self, checker: Checker) -> None:
+        """Start what probes, and tell it everything."""
         self._checker = checker
+        checker.start()
         checker.configure(self.health.targets)
         checker.hold(self._tenure)
 
@@ -272,13 +282,14 @@ class Servers:
 
     def _do(self, effects: Effects) -> None:  # noqa: C901, PLR0912 - one arm an effect
         views: list[tuple[str, View]] = []
-        ends: list[ConnectionsEnd] = []
+        ends: list[Ending] = []
+        rotated: dict[str, Rotation] = {}
         for effect in effects:
             match effect:
                 case Propose(term, records):
                     self._propose(term, records)
                 case Rotate(rotations):
-                    self._parts.rotate(rotations)
+                    rotated |= rotations
                 case Watch(targets):
                     self._watch(targets)
                 case Seen(target, view):
@@ -286,8 +297,8 @@ class Servers:
                 case Committed(target, state):
                     if self._checker is not None:
                         self._checker.commit(target, state)
-                case ConnectionsEnd():
-                    ends.append(effect)
+                case End(service, server, policy):
+                    ends.append(ending_of(service, server, policy))
                 case HandOver(witness):
                     log.error("servers=blind action=hand_over to=%d found=%r", witness, str(effect))
                     self._parts.feed(SwitchoverRequested(witness, blind=True))
@@ -296,8 +307,28 @@ class Servers:
         if views:
             self._views.update(views)
             self._tell(self._told, views, anew=False)
-        if ends and self._tenure is not None:
-            self._parts.end(ends)
+        if rotated:
+            self._rotate(rotated, ends)
+        elif ends:
+            self._end(ends)
+
+    def _rotate(self, rotated: Mapping[str, Rotation], ends: list[Ending]) -> None:
+        """Have rules rendered; connections end when no new one is led there any more."""
+        services = self.health.statuses
+        rotations = {n: r for n, r in self._rotations.items() if n in services}
+        self._rotations = {**rotations, **rotated}
+
+        def done(error: str | None) -> None:
+            if error is not None:
+                log.error("rotation found=%r action=with_the_next", error)
+            if ends:
+                self._end(ends)
+
+        self._parts.rotate(self._rotations, done)
+
+    def _end(self, ends: list[Ending]) -> None:
+        if self._tenure is not None:
+            self._parts.end(ends, partial(_tell_ended, ends))
 
     def _watch(self, targets: Mapping[str, Target]) -> None:
         self._views = {t: v for t, v in self._views.items() if t in targets}
@@ -321,6 +352,15 @@ class Servers:
         for peer in peers:
             for part in parts:
                 self._parts.guard.wire.send(peer, {"type": "views", "views": part})
+
+
+def _tell_ended(ends: Sequence[Ending], counts: Sequence[Ended]) -> None:
+    for end, ended in zip(ends, counts, strict=False):
+        if ended.expired or ended.reset:
+            log.info(
+                "service=%s server=%s expired=%d reset=%d",
+                end.service, ip_address(end.server), ended.expired, ended.reset,
+            )  # fmt: skip
 
 
 def _tell(effect: Froze | Thawed | ServiceChanged) -> None:

@@ -126,7 +126,7 @@ def test_flow_of_the_sorry_server_ends_only_if_it_is_udp_and_somebody_is_better(
         record = web(("10.11.12.200", 8080), protocol=protocol)
         assert rules.misfit(record, device_of) is expected
         assert empty.misfit(record, device_of) is None
-    assert empty.misfit(web((INSIDE, 8080)), device_of) is Misfit.SERVER
+    assert empty.misfit(web((INSIDE, 8080)), device_of) is Misfit.RESET
 
 
 def test_udp_of_a_server_at_weight_0_ends_while_another_has_a_weight() -> None:

@@ -22,9 +22,8 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.health_effects import Committed, Effect, Propose, Rotate, Seen
+from hanat.core.health_effects import Committed, Effect, End, Propose, Rotate, Seen
 from hanat.core.probing import Check, Operational, Sighting
-from hanat.core.rotation import ConnectionsEnd
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import Administrative, Mode, ServerId
 from hanat.core.server_records import Record, mode_of, mode_record, weight_record
@@ -155,8 +154,25 @@ def test_connections_of_a_server_that_went_down_end_as_the_service_says() -> Non
     b = Bench(expire)
     b.hold()
     b.all_up(1, 2)
-    ends = of(ConnectionsEnd, b.commit(b.sees(1, Operational.DOWN)))
-    assert ends == [ConnectionsEnd(WEB1, "10.11.12.21:80", OnServerDown.EXPIRE)]
+    ends = of(End, b.commit(b.sees(1, Operational.DOWN)))
+    assert ends == [End(expire, server(1), OnServerDown.EXPIRE)]
+
+
+def test_connections_of_a_server_that_is_removed_end_as_the_service_said() -> None:
+    before = replace(web(1, 2, checked=False), on_server_down=OnServerDown.KEEP)
+    b = Bench(before)
+    ends = of(End, b.configure(replace(web(2, checked=False), on_server_down=OnServerDown.EXPIRE)))
+    assert [(one.service, one.server) for one in ends] == [(before, server(1))]
+    assert of(End, b.configure())[0].server == server(2)
+
+
+def test_new_holder_ends_what_the_former_one_may_have_left() -> None:
+    b = Bench(web(1, 2, 3))
+    b.hold(PEER)
+    b.record(mode_record(WEB3, Administrative(Mode.MAINT, "op")))
+    taken = b.hold(ME, TERM + 1)
+    assert [end.server for end in of(End, taken)] == [server(3)]
+    assert of(End, b.hold(PEER, TERM + 2)) == []
 
 
 def test_node_that_does_not_hold_proposes_nothing_and_tells_the_others_what_it_sees() -> None:

@@ -7,7 +7,7 @@ sees waits until that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -21,9 +21,8 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.health_effects import Rotation
 from hanat.core.probing import Check, Operational, Probe, Probes, Reply
-from hanat.core.rotation import ConnectionsEnd
+from hanat.core.services import Rotation
 from hanat.daemon.servers import ServerParts, Servers
 from tests.sim.examples import configuration
 from tests.sim.process import TICK_S_MIN, Process
@@ -79,6 +78,9 @@ class VirtualChecker:
         self._probes = Probes(draw=process.world.rng.random)
         self._targets: Mapping[str, Target] = {}
         self._number = 0
+
+    def start(self) -> None:
+        """It runs already."""
 
     def configure(self, targets: Mapping[str, Target]) -> None:
         """Probe these and no others."""
@@ -142,13 +144,23 @@ class ServingProcess(Process):
     def _build(self) -> None:
         super()._build()
         self.rotations: dict[str, Rotation] = {}
-        self.ends: list[ConnectionsEnd] = []
         parts = ServerParts(
-            self.node_id, self.replica, self.guard, self.rotations.update, self.ends.extend,
+            self.node_id, self.replica, self.guard, self._rotate, lambda _ends, _done: None,
             self.feed, self.clock, lambda: WALL_S + self.world.now, self._kick_soon,
         )  # fmt: skip
         self.servers = Servers(parts)
-        self.servers.attach(VirtualChecker(self, self.network))
+        self.servers.begin(VirtualChecker(self, self.network))
+
+    def _rotate(
+        self, rotations: Mapping[str, Rotation], done: Callable[[str | None], None]
+    ) -> None:
+        """Let these get new clients; a kernel takes a while, and so does the thread."""
+
+        def ended(_: BaseException | None) -> None:
+            self.rotations.update(rotations)
+            done(None)
+
+        self.rulesets(lambda: None, ended)
 
     def reads(self, call: object) -> None:
         """Take what the checker says, as soon as the process runs."""
