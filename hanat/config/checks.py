@@ -106,7 +106,7 @@ def read_checks(
     places: dict[ServiceCheck, int] = {}
     for j, table in kept(tables):
         here = (*where, "check", j)
-        for key, text in (*_strange(table), *_missing(table), *_timing(table), *_told(table)):
+        for key, text in (*_strange(table), *_missing(table), *_timing(table), *_question(table)):
             findings.add((*here, key), text)
         for key, text in (*_answers(table), *_place(table, asked)):
             findings.add((*here, key), text)
@@ -135,11 +135,12 @@ def _strange(table: CheckTable) -> Iterator[Complaint]:
     """Yield the options of other kinds."""
     for key in sorted(_written(table) - SHARED - OWN[table.kind]):
         kinds = [kind for kind, keys in OWN.items() if key in keys]
-        yield key, f"is no option of kind {table.kind}; of {', '.join(kinds)} it is"
+        yield key, f"is not an option of kind {table.kind}, but of {', '.join(kinds)}"
     for key, reason in WITHOUT.get(table.kind, {}).items():
         if key in _written(table):
             kinds = [kind for kind in OWN if key not in WITHOUT.get(kind, {})]
-            yield key, f"is no option of kind {table.kind}: {reason}; of {', '.join(kinds)} it is"
+            text = f"is not an option of kind {table.kind} ({reason}), but of {', '.join(kinds)}"
+            yield key, text
 
 
 def _missing(table: CheckTable) -> Iterator[Complaint]:
@@ -168,7 +169,7 @@ def _timing(table: CheckTable) -> Iterator[Complaint]:
                 yield key, f"{shown_duration(value)} is too short for a script: {least}"
 
 
-def _told(table: CheckTable) -> Iterator[Complaint]:
+def _question(table: CheckTable) -> Iterator[Complaint]:
     """Yield what is wrong with what is asked."""
     if table.name is not None and (parse := _NAMES.get(table.kind)) is not None:
         try:
@@ -341,7 +342,7 @@ def _name(table: CheckTable) -> str | None:
     try:
         return _NAMES[table.kind](table.name)
     except ValueError:
-        return None  # `_told` said so
+        return None  # `_question` yields the reason
 
 
 _NAMES: Mapping[str, Callable[[object], str]] = {"dns": parse_dns_name, "script": parse_script}

@@ -24,7 +24,7 @@ def conflicts(table: ServiceTable) -> Iterator[Conflict]:
     """
     if table.scheduler is not None:
         yield from _with_scheduler(table, table.scheduler)
-    if table.min_healthy and not table.check and "check" not in table.model_fields_set:
+    if table.min_healthy and (table.check == [] or "check" not in table.model_fields_set):
         yield (
             ("min_healthy",),
             "without a check all servers are healthy; add a [[service.check]], or leave it out",

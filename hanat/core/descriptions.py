@@ -1,8 +1,8 @@
 """A service, its servers and its checks in words: for differences, for a status, for people.
 
-Whatever differs between two values differs in their words, so that a change is never silent;
-what is the default is not mentioned. Values of HTTP headers may be secrets, and the words go to
-terminals and logs: of these a digest is told.
+Two values that differ have different words, so that a change is never silent. A default is not
+mentioned. The value of an HTTP header may be a secret, and the words go to terminals and logs:
+they have a digest of it instead.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ def test_an_option_of_another_kind_is_refused_with_those_that_have_it(kind: str,
         parsed(text)
     else:
         problem = problem_of(text)
-        assert problem.startswith(f"{key}: is no option of kind {kind}")
-        assert problem.endswith(f"of {', '.join(has_it)} it is")
+        assert problem.startswith(f"{key}: is not an option of kind {kind}")
+        assert problem.endswith(f", but of {', '.join(has_it)}")
 
 
 @pytest.mark.parametrize(
@@ -353,6 +353,13 @@ def test_wrong_checks_are_refused(
     monkeypatch.setattr("hanat.config.patterns.HAS_RE2", False)
 
     assert problem_of(check) == expected
+
+
+def test_an_option_that_a_kind_cannot_have_is_refused_with_the_reason() -> None:
+    assert problem_of('kind = "ping"\nport = 80') == (
+        "port: is not an option of kind ping (a ping has no port), but of tcp, udp, tls, http, "
+        "https, dns, script, agent"
+    )
 
 
 def test_a_port_is_asked_for_where_servers_keep_the_clients_and_there_are_several() -> None:

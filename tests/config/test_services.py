@@ -133,6 +133,11 @@ def test_ops_goes_with_what_needs_no_flow() -> None:
             "leave it out",
         ),
         (
+            'min_healthy = "30%"\ncheck = []',
+            "min_healthy: without a check all servers are healthy; add a [[service.check]], or "
+            "leave it out",
+        ),
+        (
             'on_server_down = "kill"',
             'on_server_down: "kill" is not known: write "keep", "expire" (the next packet gets '
             'another server) or "reset" (both ends of a TCP connection are told)',
