@@ -289,7 +289,7 @@ def _completeness(flows: FlowStatus) -> Iterator[Metric]:
     )
     yield _counter(
         "hanat_conn_ended",
-        "Flows that this node, as holder, ended because the rules changed.",
+        "Flows that this node, as holder, ended: the rules changed, or their server went.",
         [((), flows.ended)],
     )
     yield _counter(
