@@ -269,7 +269,7 @@ def _completeness(flows: FlowStatus) -> Iterator[Metric]:
     )
     yield counter(
         "hanat_conn_ended",
-        "Flows that this node, as holder, ended because the rules changed.",
+        "Flows that this node, as holder, ended: the rules changed, or their server went.",
         [((), flows.ended)],
     )
     yield counter(

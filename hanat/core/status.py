@@ -129,7 +129,8 @@ class FlowStatus:
         flows: Translated, established flows known here.
         complete: This kernel has every committed flow.
         resyncs: Times everything was told anew.
-        ended: Flows that this node, as holder, ended because they did not fit the rules.
+        ended: Flows that this node, as holder, ended because they did not fit the rules, or their
+            server went; those that await a reset, too.
         restarts: Times the flow worker ended and was started again.
         age_s: Since the flow worker told all this; None before it ever did. Not a moment,
             unless it hangs.

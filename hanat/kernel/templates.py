@@ -22,7 +22,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from hanat.core.columns import NOTHING, WORTHWHILE, agree, cut
-from hanat.core.flows import RECORD_V4
+from hanat.core.flows import RECORD_V4, RESET_MARK
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CTA_ID,
@@ -61,7 +61,8 @@ _PARSED = frozenset({
 })  # fmt: skip
 
 _SEQUENCE_SPAN = (8, 12)
-_NO_MARK_NO_ZONE = bytes(6)
+# Any other mark or zone might be one of very many.
+_KNOWN_MARKS_NO_ZONE = (bytes(6), RESET_MARK.to_bytes(4, "big") + bytes(2))
 _SHAPE = (*range(-20, -16), *range(-12, -5), -2, -1)  # columns of a record
 _FLIP = 0x01
 
@@ -291,7 +292,7 @@ class Writer:
             return self._templates[shape]
         except KeyError:
             # What SCTP has in the place of flags is another value for each flow.
-            known = record[-12:-6] == _NO_MARK_NO_ZONE and record[-6] != SCTP
+            known = record[-12:-6] in _KNOWN_MARKS_NO_ZONE and record[-6] != SCTP
             if len(self._templates) >= TEMPLATES_MAX or not known:
                 return None
         found = self._templates[shape] = self._probed(record)

@@ -8,7 +8,7 @@ from struct import error as StructFault  # noqa: N812 - `error` says too little
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanat.core.flows import STATUS_DST_NAT, STATUS_SRC_NAT, Flow
+from hanat.core.flows import RESET_MARK, STATUS_DST_NAT, STATUS_SRC_NAT, Flow
 from hanat.kernel import templates
 from hanat.kernel.ctnetlink import (
     CT_DELETE,
@@ -181,7 +181,7 @@ BUILDERS = (create_message, delete_message, timeout_message, reset_message)
 
 @given(st.lists(usual_flows, max_size=40), st.integers(1000, 5000))
 def test_writer_makes_what_the_builder_makes(some: list[Flow], bytes_max: int) -> None:
-    flows = [*some, *(replace(flow, mark=0, zone=0) for flow in some)]
+    flows = [*some, *(replace(f, mark=mark, zone=0) for f in some for mark in (0, RESET_MARK))]
     records = [flow.to_record() for flow in flows]
     for build in BUILDERS:
         assert written(Writer(build), records, bytes_max) == {

@@ -368,10 +368,11 @@ async def test_end_of_a_connection_that_was_to_be_reset_is_replicated(network: N
 # ------------------------------------------------------------------------- the gate
 
 
+@pytest.mark.parametrize("who", ["client", "server"])
 @pytest.mark.parametrize("right", ["carries", "neither"])
 @FAMILIES
 async def test_node_that_must_not_answer_resets_nobody(
-    holder: Holder, server: str, vip: str, client: str, *, right: str
+    holder: Holder, server: str, vip: str, client: str, *, right: str, who: str
 ) -> None:
     assert client
     listener = holder.network.listener("server", server, SERVER_PORT)
@@ -380,33 +381,31 @@ async def test_node_that_must_not_answer_resets_nobody(
     await holder.end(ending(server))
     gate = holder.router.gate
     (gate.withdraw if right == "carries" else gate.shut)()
+    end = near if who == "client" else far
 
-    for end, count in ((near, 1), (far, 2)):
-        end.sendall(b"?")
-        until(_drops(holder, right, count), "the gate to drop")
-        end.setblocking(False)  # noqa: FBT003 - the library's signature
-        with pytest.raises(BlockingIOError):
-            end.recv(1)
+    end.sendall(b"?")
+    until(_drops(holder, right), "the gate to drop")
+    end.setblocking(False)  # noqa: FBT003 - the library's signature
+    with pytest.raises(BlockingIOError):
+        end.recv(1)
 
-    # They send again what was not acknowledged.
     holder.router.take_over()
-    for end in (near, far):
-        end.settimeout(10)
-        with pytest.raises(ConnectionResetError):
-            end.recv(1)
+    end.settimeout(10)  # it sends again what was not acknowledged
+    with pytest.raises(ConnectionResetError):
+        end.recv(1)
 
 
-def _drops(holder: Holder, right: str, count: int) -> Callable[[], bool]:
-    """Return whether so many packets were dropped: resets, or what would have caused them."""
+def _drops(holder: Holder, right: str) -> Callable[[], bool]:
+    """Return whether something was dropped: a reset, or what would have caused it."""
     chain, rule = {
         "carries": ("output", r"ct mark .* counter packets (\d+)"),
         "neither": ("guarded", r"^\s+counter packets (\d+)"),
     }[right]
 
-    def enough() -> bool:
+    def found_one() -> bool:
         listing = run(f"nft list chain inet hanat_gate {chain}", holder.router.namespace)
         found = re.search(rule, listing, re.MULTILINE)
         assert found is not None, listing
-        return int(found[1]) >= count
+        return int(found[1]) > 0
 
-    return enough
+    return found_one
