@@ -124,7 +124,7 @@ class Flood:
     """Sends 1 GiB, after a beginning; counts what it could."""
 
     def __init__(self, beginning: bytes = b"", pattern: bytes = b"x") -> None:
-        self.beginning, self._chunk = beginning, (pattern * (1 << 20))[: 1 << 20]
+        self.beginning, self._chunk = beginning, pattern * ((1 << 20) // len(pattern))
         self.sent = 0
 
     async def __call__(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -273,6 +273,8 @@ async def test_script_ends_with_the_checker(folder: Path) -> None:
         checker = made.processes[0].pid
         await made.until(lambda: children(checker), "a script")
         (script_pid, *_) = children(checker)
+        comm = Path(f"/proc/{script_pid}/comm")
+        await made.until(lambda: comm.read_text() == "sleep\n", "its beginning")
         os.kill(checker, signal.SIGKILL)
         await made.until(lambda: not lives(script_pid), "death of the script")
 
@@ -284,7 +286,8 @@ async def test_silent_targets_exhaust_no_descriptors_and_hide_no_other(inside: s
     run("nft add table inet filtered", inside)
     run("nft add chain inet filtered in { type filter hook input priority 0 ; }", inside)
     run("nft add rule inet filtered in tcp dport 81 drop", inside)
-    timing = Check(interval_s=3.0, timeout_s=0.5, fall=1, rise=1)
+    # A thousand at once, if all could be made.
+    timing = Check(interval_s=1.0, timeout_s=0.5, fall=1, rise=1)
     silent = {
         f"{third}.{last}": target(TcpCheck(), 81, timing, f"127.0.{third}.{last}")
         for third in range(8)

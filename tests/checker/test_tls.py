@@ -145,9 +145,17 @@ async def test_silent_server_is_given_up(check: Kind) -> None:
     assert reply.answer in {"no end of the handshake within 0.2 s", "no answer within 0.2 s"}
 
 
-async def test_handshake_without_end_is_cut_off() -> None:
-    # Records of one byte of a handshake message (type server_hello) that has 16 MiB.
-    flood = Flood(b"\x16\x03\x03\x00\x04\x02\xff\xff\xff", b"\x16\x03\x03\x00\x01\x00")
+@pytest.mark.parametrize(
+    ("beginning", "record"),
+    [
+        # A server_hello of 16 MiB, a byte a record.
+        (b"\x16\x03\x03\x00\x04\x02\xff\xff\xff", b"\x16\x03\x03\x00\x01\x00"),
+        # hello_request, which a client that shakes hands ignores: RFC 5246, section 7.4.1.1.
+        (b"", b"\x16\x03\x03\x00\x04\x00\x00\x00\x00"),
+    ],
+)
+async def test_handshake_without_end_is_cut_off(beginning: bytes, record: bytes) -> None:
+    flood = Flood(beginning, record)
     async with tcp_server(flood) as port:
         assert not (await probe(TlsCheck(), port)).ok
     assert flood.was_cut_off()
