@@ -301,6 +301,10 @@ class Lab:
         self.remember(child.identity)
         return child
 
+    def server(self, host: str) -> Child:
+        """Return the program that serves on a host."""
+        return self._helpers[f"{host}-server"]
+
     # Waiting ---------------------------------------------------------------------------
 
     def wait_for(self, condition: Callable[[], T | None], timeout_s: float, what: str) -> T:

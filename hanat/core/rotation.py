@@ -405,7 +405,8 @@ def _changes(
         pairs = [(old, None) for old in was.servers]
     elif indices is None:
         there = {(s.name, s.place): s for s in now.servers}
-        pairs = [(old, there.get((old.name, old.place))) for old in was.servers]
+        places = {s.place: s for s in now.servers}  # a machine that only got another name stays
+        pairs = [(o, there.get((o.name, o.place)) or places.get(o.place)) for o in was.servers]
     else:
         pairs = [(was.servers[i], now.servers[i]) for i in indices]
     ends = (

@@ -166,6 +166,12 @@ def test_connections_of_a_server_that_is_removed_end_as_the_service_said() -> No
     assert of(End, b.configure())[0].server == server(2)
 
 
+def test_server_that_only_gets_another_name_keeps_its_connections() -> None:
+    b = Bench(web(1, 2, checked=False))
+    renamed = replace(web(1, 2), servers=(replace(server(1), name="other"), server(2)))
+    assert of(End, b.configure(replace(renamed, checks=()))) == []
+
+
 def test_new_holder_ends_what_the_former_one_may_have_left() -> None:
     b = Bench(web(1, 2, 3))
     b.hold(PEER)

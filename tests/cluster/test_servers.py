@@ -1,0 +1,153 @@
+"""Servers that die, are drained and come back, behind three real daemons that probe them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chaos import topology
+from chaos.configs import CLUSTER_TOML
+from chaos.lab import Lab
+from chaos.netns import entered
+from tests.cluster.conftest import PUBLIC, PUBLIC_V6, Echo
+from tests.cluster.test_configuration import apply, write
+from tests.cluster.test_services import hanat
+
+pytestmark = pytest.mark.cluster
+
+FAST = 'interval = "200ms"\n  timeout = "200ms"\n'
+WEB = 'listen = ["vip:public tcp/80"]\nscheduler = "wrr"\n'
+ECHO = 'listen = ["vip:public tcp/7"]\nscheduler = "rr"\n'
+CHECKED = CLUSTER_TOML.replace(WEB, f'{WEB}  [[service.check]]\n  kind = "http"\n  {FAST}').replace(
+    ECHO,
+    f'{ECHO}  [[service.check]]\n  kind = "tcp"\n  send = "x"\n  expect = "x"\n  {FAST}',
+)
+
+
+@pytest.fixture
+def checked(lab: Lab, tmp_path: Path) -> Lab:
+    """A lab whose nodes have found all servers up."""
+    apply(lab, lab.wait_for_holder(), write(tmp_path, CHECKED))
+    for name in lab.nodes:
+        lab.wait_for(lambda name=name: state(lab, name, "web") == "up", 10, f"all up for {name}")
+    return lab
+
+
+def show(lab: Lab, node: str, service: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(hanat(lab, node, "service", "show", service, "--json"))
+    return found
+
+
+def state(lab: Lab, node: str, service: str) -> str:
+    return str(show(lab, node, service).get("state"))
+
+
+def shown(lab: Lab, node: str, service: str, server: str) -> dict[str, Any]:
+    (found,) = (s for s in show(lab, node, service)["servers"] if s["name"] == server)
+    return dict(found)
+
+
+def gets_clients(lab: Lab, service: str, server: str) -> bool:
+    """Say whether a server is in rotation on every node that runs."""
+    return all(
+        shown(lab, name, service, server)["gets_clients"]
+        for name, node in lab.nodes.items()
+        if node.running
+    )
+
+
+def who_answers(lab: Lab, address: str, times: int = 20) -> set[str]:
+    """Return the servers that answer so many requests."""
+    found = set()
+    for _ in range(times):
+        with entered(lab.topology.namespace(topology.CLIENT)):
+            sock = socket.create_connection((address, 80), timeout=2)
+        with sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b""
+            while data := sock.recv(4096):
+                answer += data
+        found.add(answer.rpartition(b"\r\n\r\n")[2].decode().strip())
+    return found
+
+
+def freeze(lab: Lab, host: str) -> None:
+    """Let a server accept connections and say nothing."""
+    os.kill(lab.server(host).identity.pid, signal.SIGSTOP)
+
+
+def thaw(lab: Lab, host: str) -> None:
+    os.kill(lab.server(host).identity.pid, signal.SIGCONT)
+
+
+def test_server_whose_process_ends_gets_no_clients_until_it_is_back(checked: Lab) -> None:
+    lab = checked
+    assert who_answers(lab, PUBLIC) == who_answers(lab, PUBLIC_V6) == {"s1", "s2"}
+    freeze(lab, "s1")
+    lab.wait_for(lambda: not gets_clients(lab, "web", "web1"), 5, "web1 to be out of rotation")
+    lab.wait_for(lambda: not gets_clients(lab, "web", "web1-v6"), 5, "web1-v6 to be out, too")
+    assert who_answers(lab, PUBLIC) == who_answers(lab, PUBLIC_V6) == {"s2"}
+    holder = lab.wait_for_holder()
+    why = shown(lab, holder, "web", "web1")["why"]
+    assert "web/web1 gets no clients" in why
+    assert state(lab, holder, "web") == "degraded"
+    thaw(lab, "s1")
+    lab.wait_for(lambda: gets_clients(lab, "web", "web1"), 5, "web1 to be back")
+    assert who_answers(lab, PUBLIC) == {"s1", "s2"}
+
+
+def test_takeover_amid_an_outage_knows_who_is_dead(checked: Lab) -> None:
+    lab = checked
+    freeze(lab, "s2")
+    lab.wait_for(lambda: not gets_clients(lab, "web", "web2"), 5, "web2 to be out of rotation")
+    before = lab.wait_for_holder()
+    lab.kill_node(before)
+    lab.wait_for(lambda: lab.holder() not in {None, before}, 10, "a new holder")
+    for _ in range(10):
+        assert who_answers(lab, PUBLIC, 3) == {"s1"}
+    thaw(lab, "s2")
+
+
+def test_connection_to_a_server_that_went_down_is_reset_at_its_next_packet(checked: Lab) -> None:
+    lab = checked
+    with Echo(lab, topology.CLIENT, PUBLIC, 7) as one, Echo(lab, topology.CLIENT, PUBLIC, 7) as two:
+        for echo in (one, two):
+            echo.exchange()
+        freeze(lab, "s1")
+        lab.wait_for(lambda: not gets_clients(lab, "tcp-echo", "tcp1"), 5, "tcp1 to be out")
+        reset = []
+        for echo in (one, two):
+            try:
+                echo.exchange()
+            except OSError as error:
+                reset.append(error.errno)
+        assert reset == [errno.ECONNRESET]
+        thaw(lab, "s1")
+
+
+def test_drained_server_gets_no_new_clients_and_keeps_those_it_has(checked: Lab) -> None:
+    lab = checked
+    holder = lab.wait_for_holder()
+    backup = next(name for name in lab.nodes if name != holder)
+    with Echo(lab, topology.CLIENT, PUBLIC, 7) as one, Echo(lab, topology.CLIENT, PUBLIC, 7) as two:
+        for server in ("tcp-echo/tcp1", "web/web1"):
+            hanat(lab, backup, "server", "drain", server, "--reason", "new disk")
+        assert who_answers(lab, PUBLIC) == {"s2"}
+        for echo in (one, two):
+            echo.exchange()
+        found = shown(lab, holder, "web", "web1")
+        assert found["administrative"]["mode"] == "drain"
+        assert "new disk" in found["why"]
+        lab.restart_node(backup)
+        lab.wait_for(lambda: lab.status(backup) is not None, 10, "the node that restarts")
+        lab.wait_for(lambda: state(lab, backup, "web") == "up", 10, "the configuration")
+        assert shown(lab, backup, "web", "web1")["administrative"]["mode"] == "drain"
+        hanat(lab, backup, "server", "ready", "web/web1")
+        assert who_answers(lab, PUBLIC) == {"s1", "s2"}
