@@ -35,8 +35,11 @@ CHECKED = CLUSTER_TOML.replace(WEB, f'{WEB}  [[service.check]]\n  kind = "http"\
 def checked(lab: Lab, tmp_path: Path) -> Lab:
     """A lab whose nodes have found all servers up."""
     apply(lab, lab.wait_for_holder(), write(tmp_path, CHECKED))
-    for name in lab.nodes:
-        lab.wait_for(lambda name=name: state(lab, name, "web") == "up", 10, f"all up for {name}")
+
+    def all_up() -> bool:
+        return {state(lab, name, "web") for name in lab.nodes} == {"up"}
+
+    lab.wait_for(all_up, 10, "every node to have found all servers up")
     return lab
 
 
