@@ -36,8 +36,9 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.conversation import Conversation
-from hanat.core.schedulers import InRotation
+from hanat.core.schedulers import InRotation, level, slots
 from hanat.core.services import Rotation
+from hanat.core.shares import Slots
 from hanat.daemon.background import Background
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.realtime import SWITCH_S, prepare, step_back
@@ -57,16 +58,19 @@ LASTS_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """So many services of a scheduler get another rotation at once."""
+    """So many services of a scheduler get another rotation at once, or another table."""
 
     scheduler: Scheduler
     changed: int
+    levels: bool = False
 
 
 CASES = (
     Case(Scheduler.WRR, 1),
     Case(Scheduler.WRR, 50),
     Case(Scheduler.WLC, 1),
+    Case(Scheduler.WLC, 1, levels=True),
+    Case(Scheduler.WLC, 50, levels=True),
     Case(Scheduler.SH, 1),
     Case(Scheduler.SH, 50),
 )
@@ -139,10 +143,14 @@ async def measure(case: Case, count: int, rounds: int) -> tuple[list[float], lis
         took_ms = []
         with Renewals(gate) as renewals:
             for number in range(rounds):
-                rotation = _rotation(number)
                 done: asyncio.Future[str | None] = loop.create_future()
+                names = [f"s{n}" for n in range(case.changed)]
+                rotation, table = _rotation(number), _table(number)
                 began = time.perf_counter()
-                rulesets.rotate({f"s{n}": rotation for n in range(case.changed)}, done.set_result)
+                if case.levels:
+                    rulesets.level({(name, 4): table for name in names}, done.set_result)
+                else:
+                    rulesets.rotate(dict.fromkeys(names, rotation), done.set_result)
                 if error := await done:
                     raise OSError(error)
                 took_ms.append(1000 * (time.perf_counter() - began))
@@ -165,6 +173,13 @@ def _leave_network() -> None:
 def _rotation(number: int) -> Rotation:
     """Return all servers but one, another one each time."""
     return tuple(InRotation(f"w{k}") for k in range(SERVERS) if k != number % SERVERS)
+
+
+def _table(number: int) -> Slots:
+    """Return a table by counts of all servers, of which one had some more connections."""
+    servers = tuple(InRotation(f"w{k}") for k in range(SERVERS))
+    before = slots(Scheduler.WLC, servers)
+    return level(Scheduler.WLC, servers, {f"w{number % SERVERS}": 3}, before, arriving=0)
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -209,6 +224,7 @@ def main() -> int:
             max(renewals),
         )
         what = f"{case.changed} of {options.services} services, {case.scheduler.value}"
+        what += ", another table" if case.levels else ""
         print(f"| {what} | {' | '.join(f'{figure:.1f}' for figure in figures)} |")
     where = ", ".join(f"{key} {value}" for key, value in machine().items())
     print(f"\n{where}, {os.cpu_count()} cores.")

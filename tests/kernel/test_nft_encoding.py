@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hanat.core.configuration import Configuration, RealServer, Scheduler
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.schedulers import InRotation
-from hanat.core.services import Rotations
+from hanat.core.services import Rotations, Turns
 from hanat.core.steps import steps
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.firewall import KernelFirewall
@@ -39,7 +39,7 @@ def compared(
     """Follow the steps by libnftables and by both; say of each script whether it is encoded."""
     library = NftLibrary()
     start = render_ruleset(configuration, DEVICES, CONVERSATION, rotations=before)
-    plan = steps(*render_rotations(configuration, before, after))
+    plan = steps(*render_rotations(configuration, Turns(before), Turns(after)))
     assert plan is not None
     scripts = list(filter(None, (*plan.builds, plan.switch, *plan.clears)))
     listings = []
