@@ -24,11 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain as chained
-from types import MappingProxyType
 from typing import NamedTuple
 
 from hanat.core.cluster_chains import cluster_chains
-from hanat.core.configuration import Address, Configuration, VirtualService
+from hanat.core.configuration import Address, Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
 from hanat.core.notation import (
@@ -42,13 +41,13 @@ from hanat.core.notation import (
 )
 from hanat.core.services import (
     REFUSED,
-    Rotation,
+    Levels,
     Rotations,
+    Turns,
     dispatch_maps,
     is_dispatched,
     listens_of,
     refused_sets,
-    rotation_of,
     service_chains,
 )
 
@@ -70,7 +69,7 @@ class Known(NamedTuple):
 
     configuration: Configuration
     script: str
-    rotations: Rotations = MappingProxyType({})
+    turns: Turns = Turns()
 
 
 _OPENING = "table inet {} {{\n"
@@ -84,6 +83,7 @@ def render_ruleset(
     conversation: Conversation,
     *,
     rotations: Rotations | None = None,
+    levels: Levels | None = None,
     known: Known | None = None,
 ) -> str:
     """Return the script that replaces the translation rules.
@@ -93,11 +93,12 @@ def render_ruleset(
         devices: Kernel name of each logical interface of the configuration.
         conversation: What not to track.
         rotations: Who gets new clients, by service; of one without an entry all servers do.
+        levels: Tables of services by counts; one that does not fit the rotation is left out.
         known: What was rendered before; spares the services that are in both configurations
             (the same objects, not only equal ones) and have equal rotations. The script is the
             same with it and without.
     """
-    rotations = {} if rotations is None else rotations
+    turns = Turns(rotations or {}, levels or {})
     ports = devices_of(configuration, devices)
     blocks = [
         _prerouting_chain(configuration, ports),
@@ -109,7 +110,7 @@ def render_ruleset(
         *cluster_chains(configuration, conversation),
     ]
     body = [
-        *_services(configuration, rotations, known),
+        *_services(configuration, turns, known),
         *_texts(block for block in blocks if block),
     ]
     return (
@@ -118,53 +119,37 @@ def render_ruleset(
     )
 
 
-def render_rotations(
-    configuration: Configuration, before: Rotations, after: Rotations
-) -> tuple[str, str]:
+def render_rotations(configuration: Configuration, before: Turns, after: Turns) -> tuple[str, str]:
     """Return what rotations change, as two scripts for `core.steps.steps`.
 
-    They have nothing but the services whose rotation differs, and the elements that lead to them.
-    So this takes as long as those services take, however many others there are.
+    They have nothing but the services that differ, and the elements that lead to them. So this
+    takes as long as those services take, however many others there are.
     """
-    changed = tuple(
-        service for service in configuration.services if _differ(service, before, after)
-    )
+    changed = tuple(s for s in configuration.services if before.differ(after, s))
     part = replace(configuration, services=changed)
     old, new = (f"\n{_table(_services(part, some, None))}" for some in (before, after))
     return old, new
 
 
-def _services(
-    configuration: Configuration, rotations: Rotations, known: Known | None
-) -> Iterator[str]:
+def _services(configuration: Configuration, turns: Turns, known: Known | None) -> Iterator[str]:
     """Yield the blocks of the services, then those that lead to them."""
     had = _services_in(known) if known is not None else {}
     targets: dict[tuple[str, int], str] = {}
     for service in configuration.services:
         found = had.get(id(service))
-        if found is None or (known and _differ(service, known.rotations, rotations)):
-            rotation = _rotation(service, rotations)
+        if found is None or (known and known.turns.differ(turns, service)):
+            rotation = turns.rotation(service)
+            tables = {version: turns.levelled(service, version) for version in FAMILIES}
             found = {
                 version: _texts(chains)
                 for version in FAMILIES
-                if (chains := service_chains(service, version, rotation))
+                if (chains := service_chains(service, version, rotation, tables[version]))
             }
         for version, made in found.items():
             yield from made
             targets[service.name, version] = made[-1].split(maxsplit=2)[1]
     yield from _texts(dispatch_maps(configuration, targets))
-    yield from _texts(refused_sets(configuration, rotations))
-
-
-def _differ(service: VirtualService, before: Rotations, after: Rotations) -> bool:
-    if before.get(service.name) == after.get(service.name):  # of most there is no entry in either
-        return False
-    return _rotation(service, before) != _rotation(service, after)
-
-
-def _rotation(service: VirtualService, rotations: Rotations) -> Rotation:
-    found = rotations.get(service.name)
-    return rotation_of(service) if found is None else found
+    yield from _texts(refused_sets(configuration, turns.rotations))
 
 
 def _table(texts: Iterable[str]) -> str:

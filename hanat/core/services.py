@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import groupby
 
@@ -35,7 +36,7 @@ from hanat.core.configuration import (
 )
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name
 from hanat.core.schedulers import InRotation, Key, key_of, slots
-from hanat.core.shares import SLOTS_MAX, Slots
+from hanat.core.shares import SLOTS_MAX, Slots, level_size
 
 # Any fixed number: all nodes must send one client to the same server.
 HASH_SEED = 0x68616E61
@@ -56,7 +57,45 @@ Rotation = tuple[InRotation, ...]
 Rotations = Mapping[str, Rotation]
 """By name of the service; one without an entry has its default, see `rotation_of`."""
 
+Levels = Mapping[tuple[str, int], Slots]
+"""Tables of services by counts, by name and IP version; see `schedulers.level`."""
+
 REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Who gets new clients, as far as it is known; all servers of the others by their weights."""
+
+    rotations: Rotations = field(default_factory=dict)
+    levels: Levels = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.rotations or self.levels)
+
+    def rotation(self, service: VirtualService) -> Rotation:
+        """Return the servers of a service that get clients."""
+        found = self.rotations.get(service.name)
+        return rotation_of(service) if found is None else found
+
+    def levelled(self, service: VirtualService, version: int) -> Slots | None:
+        """Return the table that follows the counts; None: there is none that fits the rotation."""
+        table = self.levels.get((service.name, version))
+        if table is None or not service.scheduler.by_counts:
+            return None
+        able = {s.name for s in _of_version(service, version, self.rotation(service)) if s.weight}
+        return table if able.issuperset(table) and len(table) == level_size(len(able)) else None
+
+    def differ(self, other: Turns, service: VirtualService) -> bool:
+        """Say whether a service may have other chains by these than by others."""
+        name = service.name
+        mine, others = self.rotations.get(name), other.rotations.get(name)
+        if mine != others and self.rotation(service) != other.rotation(service):
+            return True
+        if not self.levels and not other.levels:
+            return False
+        places = ((name, version) for version in FAMILIES)
+        return any(self.levels.get(place) != other.levels.get(place) for place in places)
 
 
 def rotation_of(service: VirtualService) -> Rotation:
@@ -84,14 +123,17 @@ def service_chains(
     if not protocols:
         return []
     servers = {s.name: s for s in service.servers if s.address.version == version}
+    members = tuple(_of_version(service, version, rotation))
     if table is None:
-        table = _slots(service, tuple(_of_version(service, version, rotation)))
+        table = _slots(service, members)
     own = partial(_block, "service", service.name, version=version)
     about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
     if not table:
         return [own(lines=[about, _without_servers(service, version, protocols)])]
-    used = [servers[name] for name in sorted(set(table))]
-    if len(used) == 1:
+    # What follows counts may have no slots for a server now, and some for it a moment later.
+    names = {one.name for one in members if one.weight} if service.scheduler.by_counts else table
+    used = [servers[name] for name in sorted(set(names))]
+    if len(used) == 1 and not service.scheduler.by_counts:  # their map stays
         return [own(lines=[about, _dnat(used[0], version, protocols)])]
     blocks: list[list[str]] = []
     if service.scheduler.by_counts or len({server.port is None for server in used}) > 1:

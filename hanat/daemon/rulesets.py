@@ -23,7 +23,7 @@ from hanat.core.conversation import Conversation
 from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.core.ruleset import Known as KnownScript
 from hanat.core.ruleset import render_rotations, render_ruleset
-from hanat.core.services import Rotations
+from hanat.core.services import Levels, Rotations, Turns
 from hanat.core.steps import SLICE_BYTES, Steps, steps, without_services
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.reading import Known, Read, Scripts, read, render
@@ -45,7 +45,7 @@ class _InForce:
         gate: The gate's script.
         ruleset: The ruleset's script, if it had the default rotations.
         services: Of which configuration `ruleset` has services; None: it has none.
-        rotations: What they have instead of the default.
+        turns: Who gets clients of them.
         prints: What the tables were like.
         rotated: Those have changed since as rotations do.
     """
@@ -55,7 +55,7 @@ class _InForce:
     gate: str = ""
     ruleset: str = ""
     services: Configuration | None = None
-    rotations: Rotations = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)
     prints: dict[tuple[str, str], bytes | None] = field(default_factory=dict)
     rotated: bool = False
 
@@ -98,9 +98,9 @@ class Rulesets:
         self._text, configuration = known
         self._read: Read = (configuration, None)
         self._in_force = _InForce()
-        self._rotations: Rotations = {}  # the newest that the thread knows
+        self._turns = Turns()  # the newest that the thread knows
         # Set on the loop before somebody waits for them; taken by the thread after those who wait.
-        self._newest: Rotations = {}
+        self._newest = Turns()
         self._waiting: list[Callable[[str | None], None]] = []
         self._is_rotating = False
 
@@ -169,7 +169,27 @@ class Rulesets:
             done: Called with why that failed, None if these or newer ones are in force. They are
                 tried again with the next configuration that is installed, and the next rotation.
         """
-        self._newest = dict(rotations)
+        was = self._newest.rotations
+        levels = {
+            place: table
+            for place, table in self._newest.levels.items()
+            if rotations.get(place[0]) == was.get(place[0])
+        }
+        self._turn(Turns(dict(rotations), levels), done)
+
+    def level(self, tables: Levels, done: Callable[[str | None], None]) -> None:
+        """Let some services by counts have these tables, until they get another rotation.
+
+        It is like `rotate`, and waits together with it. Elements of maps are all that changes.
+
+        Args:
+            tables: As `schedulers.level` makes them of the newest rotation; others change nothing.
+            done: As of `rotate`.
+        """
+        self._turn(Turns(self._newest.rotations, {**self._newest.levels, **tables}), done)
+
+    def _turn(self, newest: Turns, done: Callable[[str | None], None]) -> None:
+        self._newest = newest
         self._waiting.append(done)
         if not self._is_rotating:
             self._begin_rotation()
@@ -192,15 +212,15 @@ class Rulesets:
         there = self._in_force
         taken.append(self._waiting)
         self._waiting = []
-        self._rotations = self._newest
+        self._turns = self._newest
         if not there.whole or there.services is None:
             return
         with hurried():
-            old, new = render_rotations(there.services, there.rotations, self._rotations)
+            old, new = render_rotations(there.services, there.turns, self._turns)
             plan = steps(old, new)
             assert plan is not None, "rotations change elements of maps, not their types"
             self._follow(plan)
-            there.rotations = self._rotations
+            there.turns = self._turns
             for script in plan.clears:
                 self._firewall.apply(script)
             there.rotated |= old != new
@@ -253,7 +273,7 @@ class Rulesets:
     def _try_now(self, configuration: Configuration, bytes_max: int | None) -> None:
         gate, ruleset = self._scripts(configuration)
         there = self._in_force
-        ruleset = self._rotated(configuration, ruleset, self._rotations)
+        ruleset = self._rotated(configuration, ruleset, self._turns)
         plan = _planned(self._present(), ruleset)
         # The switch of a large change leads to chains that are not there yet.
         found = [ruleset] if plan is None else [*(plan.builds or [plan.switch])]
@@ -294,7 +314,7 @@ class Rulesets:
         old = there.gate
         if not there.gate:
             self._install_gate(gate, configuration)
-        replaced = there.ruleset != ruleset or there.rotations != self._rotations
+        replaced = there.ruleset != ruleset or there.turns != self._turns
         if replaced:
             self._replace(configuration, ruleset)
         if there.gate != gate:
@@ -321,8 +341,8 @@ class Rulesets:
     def _replace(self, configuration: Configuration, ruleset: str) -> None:
         """Bring a ruleset into force with the newest rotations, or leave the one that is."""
         there = self._in_force
-        rotations = self._rotations
-        wanted = self._rotated(configuration, ruleset, rotations)
+        turns = self._turns
+        wanted = self._rotated(configuration, ruleset, turns)
         plan = _planned(self._present(), wanted)
         if plan is None:
             there.ruleset = ""
@@ -332,27 +352,26 @@ class Rulesets:
             plan = _planned(first, wanted)
         assert plan is not None, "what a ruleset is without its services can become that ruleset"
         self._follow(plan)
-        there.ruleset, there.services, there.rotations = ruleset, configuration, rotations
+        there.ruleset, there.services, there.turns = ruleset, configuration, turns
         for script in plan.clears:
             self._firewall.apply(script)
 
     def _present(self) -> str:
         """Return the script of the ruleset that is in force."""
         there = self._in_force
-        return self._rotated(there.services, there.ruleset, there.rotations)
+        return self._rotated(there.services, there.ruleset, there.turns)
 
-    def _rotated(
-        self, configuration: Configuration | None, ruleset: str, rotations: Rotations
-    ) -> str:
+    def _rotated(self, configuration: Configuration | None, ruleset: str, turns: Turns) -> str:
         """Return a script of the default rotations with others."""
-        if configuration is None or not ruleset or not rotations:
+        if configuration is None or not ruleset or not turns:
             return ruleset
         with hurried():
             return render_ruleset(
                 configuration,
                 self._devices,
                 self._conversation,
-                rotations=rotations,
+                rotations=turns.rotations,
+                levels=turns.levels,
                 known=KnownScript(configuration, ruleset),
             )
 

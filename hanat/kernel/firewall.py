@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from hanat.errors import AbsentObjectError
 from hanat.kernel.fingerprint import Fingerprints
+from hanat.kernel.nfnetlink import NfNetlink
 from hanat.kernel.nft import NftLibrary
+from hanat.kernel.nft_encoding import encoded
 
 
 class KernelFirewall:
-    """Implements `ports.Firewall` over libnftables."""
+    """Implements `ports.Firewall` over libnftables, what a rotation changes over netlink."""
 
     def __init__(self) -> None:
         self._nft, self._trying = NftLibrary(), NftLibrary(dry_run=True)
-        self._fingerprints = Fingerprints()
+        self._fingerprints, self._netlink = Fingerprints(), NfNetlink()
 
     def close(self) -> None:
         """Release the library's contexts and the socket; the next call opens others."""
         self._nft.close()
         self._trying.close()
         self._fingerprints.close()
+        self._netlink.close()
 
     def apply(self, script: str) -> None:
         """See `ports.Firewall.apply`."""
+        messages = encoded(script)
+        if messages is not None:
+            self._netlink.run(messages, operation="apply the ruleset", target="nftables")
+            return
         self._nft.run(script, operation="apply the ruleset", target="nftables")
 
     def check(self, script: str) -> None:

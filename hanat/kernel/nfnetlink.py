@@ -10,6 +10,7 @@ Source: ``include/uapi/linux/netfilter/nf_tables.h`` and ``nfnetlink.h``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -26,6 +27,7 @@ from hanat.kernel.netlink import (
     NLM_F_REQUEST,
     NLMSG_ERROR,
     RECEIVE_BYTES,
+    SO_SNDBUFFORCE,
     attribute,
     error_of,
     messages,
@@ -38,18 +40,23 @@ FAMILIES = {"inet": 1, "arp": 3}  # NFPROTO_INET, NFPROTO_ARP
 
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NEW_ELEMENTS = SUBSYSTEM << 8 | 12
-_DELETE_ELEMENTS = SUBSYSTEM << 8 | 14
+NEW_ELEMENTS = SUBSYSTEM << 8 | 12
+DELETE_ELEMENTS = SUBSYSTEM << 8 | 14
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEMENT = 1
 _ELEMENT_KEY, _ELEMENT_TIMEOUT = 1, 4
 _DATA_VALUE = 1
 _NAME_BYTES = 16  # IFNAMSIZ
+SEND_BYTES = 1 << 20
 _SEQUENCE = struct.Struct("=I")
 _SEQUENCE_OFFSET = 8  # in a netlink header
 _SEQUENCE_MAX = 1 << 31
 _UNMET = -1  # no number of an error
-_GENERIC = struct.Struct(">BBH")  # family, version, resource id
+GENERIC = struct.Struct(">BBH")  # family, version, resource id
+
+
+Message = tuple[int, int, bytes]
+"""Type, flags and body of a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +117,30 @@ class NfNetlink:
             raise refused(number, operation=operation, target=target)
         return True
 
+    def run(self, messages: Sequence[Message], *, operation: str, target: str) -> None:
+        """Do what messages say in one transaction.
+
+        Raises:
+            AbsentObjectError: Something that they name is missing.
+            KernelError: What else the kernel said; nothing was changed.
+        """
+        if not messages:
+            return
+        try:
+            number = self._exchange(_joined(messages))
+        except OSError as error:
+            self.close()
+            number = error.errno or errno.ETIMEDOUT
+        if number:
+            raise refused(number, operation=operation, target=target)
+
     def _exchange(self, batch: _Batch) -> int:
         if self._socket is None:
             self._socket = open_socket(NETLINK_NETFILTER)
             self._socket.settimeout(ANSWER_S_MAX)
+            # A transaction is one message to the socket; a table of 1,021 slots has 70 KB.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BYTES)
         if self._sequence > _SEQUENCE_MAX:
             self._sequence = 0
         data = bytearray(batch.data)
@@ -153,29 +180,32 @@ class _Batch:
 @lru_cache(maxsize=256)
 def _batch(refills: tuple[Refill, ...]) -> _Batch:
     """Build a transaction: a holder asks for the same ones again and again."""
-    parts = list(_parts(refills))
-    messages = [(_BATCH_BEGIN, 0, _GENERIC.pack(0, 0, SUBSYSTEM)), *parts]
+    return _joined(list(_parts(refills)), demanding=refills[-1].demanded)
+
+
+def _joined(parts: Sequence[Message], *, demanding: bool = False) -> _Batch:
+    messages = [(_BATCH_BEGIN, 0, GENERIC.pack(0, 0, SUBSYSTEM)), *parts]
     # The last one is acknowledged: its answer comes after those of refused ones.
     kind, flags, body = messages[-1]
     messages[-1] = (kind, flags | NLM_F_ACK, body)
-    messages.append((_BATCH_END, 0, _GENERIC.pack(0, 0, SUBSYSTEM)))
-    data, sequences = b"", []
+    messages.append((_BATCH_END, 0, GENERIC.pack(0, 0, SUBSYSTEM)))
+    data, sequences = bytearray(), []
     for kind, flags, body in messages:
         sequences.append(len(data) + _SEQUENCE_OFFSET)
         data += HEADER.pack(HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0) + body
-    return _Batch(data, tuple(sequences), refills[-1].demanded)
+    return _Batch(bytes(data), tuple(sequences), demanding)
 
 
-def _parts(refills: Sequence[Refill]) -> Iterable[tuple[int, int, bytes]]:
+def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
     for refill in refills:
         emptied = _set(refill.name)
         if refill.demanded:
             emptied += _elements(refill.devices)
-        yield _DELETE_ELEMENTS, 0, emptied
+        yield DELETE_ELEMENTS, 0, emptied
         if refill.devices:
             timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
             filled = _set(refill.name) + _elements(refill.devices, timeout)
-            yield _NEW_ELEMENTS, NLM_F_CREATE, filled
+            yield NEW_ELEMENTS, NLM_F_CREATE, filled
 
 
 def _elements(devices: Iterable[str], timeout: bytes = b"") -> bytes:
@@ -186,7 +216,7 @@ def _elements(devices: Iterable[str], timeout: bytes = b"") -> bytes:
 @lru_cache(maxsize=64)
 def _set(name: SetName) -> bytes:
     return (
-        _GENERIC.pack(FAMILIES[name.family], 0, 0)
+        GENERIC.pack(FAMILIES[name.family], 0, 0)
         + attribute(_LIST_TABLE, name.table.encode() + b"\0")
         + attribute(_LIST_SET, name.name.encode() + b"\0")
     )

@@ -17,8 +17,9 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.ruleset import render_rotations, render_ruleset
-from hanat.core.schedulers import InRotation
-from hanat.core.services import Rotations
+from hanat.core.schedulers import InRotation, level, slots
+from hanat.core.services import Levels, Rotations, Turns, rotation_of
+from hanat.core.shares import Slots, moved
 from hanat.core.steps import SLICE_CHAINS, Steps, parse, steps, without_services
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, PUBLIC, WEB
@@ -43,8 +44,12 @@ def services(count: int, *, weight: int = 1) -> tuple[VirtualService, ...]:
     )  # fmt: skip
 
 
-def text(configuration: Configuration, rotations: Rotations | None = None) -> str:
-    return render_ruleset(configuration, DEVICES, CONVERSATION, rotations=rotations)
+def text(
+    configuration: Configuration,
+    rotations: Rotations | None = None,
+    levels: Levels | None = None,
+) -> str:
+    return render_ruleset(configuration, DEVICES, CONVERSATION, rotations=rotations, levels=levels)
 
 
 def planned(old: str, new: str) -> Steps:
@@ -81,7 +86,7 @@ def test_rotation_of_one_among_a_thousand_services_is_a_small_transaction(
     configuration = replace(EDGE, services=(replace(first, scheduler=scheduler), *others))
     rotation = tuple(InRotation(server.name) for server in first.servers[1:])
 
-    found = planned(*render_rotations(configuration, {}, {"s0": rotation}))
+    found = planned(*render_rotations(configuration, Turns(), Turns({"s0": rotation})))
 
     assert found == planned(text(configuration), text(configuration, {"s0": rotation}))
     assert (found.builds, found.clears) == ((), ())
@@ -102,10 +107,35 @@ def test_rotation_of_one_among_a_thousand_services_is_a_small_transaction(
         ]
 
 
+def test_table_that_follows_counts_is_elements_alone() -> None:
+    first, *others = services(1000)
+    configuration = replace(EDGE, services=(replace(first, scheduler=Scheduler.LC), *others))
+    servers = rotation_of(first)
+    before = slots(Scheduler.LC, servers)
+    after = level(Scheduler.LC, servers, {"w0": 20}, before, arriving=10)
+    levels = {("s0", 4): after}
+
+    found = planned(*render_rotations(configuration, Turns(), Turns({}, levels)))
+
+    assert found == planned(text(configuration), text(configuration, levels=levels))
+    deleted, added = found.switch.splitlines()
+    assert deleted.startswith("delete element inet hanat slots/s0/v4 { ")
+    assert added.count(" : goto server/s0/") == len(moved(before, after)) < 60
+
+
+@pytest.mark.parametrize("table", [("w0",) * 256, ("w1",) * 255, ("w1", "other") * 128])
+def test_table_that_does_not_fit_the_rotation_is_left_out(table: Slots) -> None:
+    configuration = replace(EDGE, services=(replace(services(1)[0], scheduler=Scheduler.LC),))
+    rotation = {"s0": tuple(map(InRotation, ("w1", "w2")))}
+
+    assert text(configuration, rotation, {("s0", 4): table}) == text(configuration, rotation)
+    assert text(configuration, rotation, {("s0", 4): ("w1", "w2") * 128}) != text(configuration)
+
+
 def test_service_whose_last_server_leaves_is_refused_in_one_transaction() -> None:
     configuration = replace(EDGE, services=services(1000))
 
-    found = planned(*render_rotations(configuration, {}, {"s0": ()}))
+    found = planned(*render_rotations(configuration, Turns(), Turns({"s0": ()})))
 
     assert found == planned(text(configuration), text(configuration, {"s0": ()}))
     assert (found.builds, found.clears) == ((), ())
@@ -117,7 +147,7 @@ def test_fifty_rotations_are_built_in_slices_and_switched_at_once() -> None:
     configuration = replace(EDGE, services=services(1000))
     after = {f"s{n}": tuple(map(InRotation, ("w1", "w2"))) for n in range(50)}
 
-    found = planned(*render_rotations(configuration, {}, after))
+    found = planned(*render_rotations(configuration, Turns(), Turns(after)))
 
     assert len(found.builds) == len(found.clears) == 50 / SLICE_CHAINS
     assert found.switch.count("add element") == 1

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from hanat.consensus.background import at_once
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Configuration, Scheduler
 from hanat.core.ruleset import render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.services import Rotations
@@ -195,6 +195,44 @@ def test_refused_rotation_leaves_the_one_before_and_is_tried_again(
 
     assert look(rulesets) == ()
     assert has(firewall, MANY, after)
+
+
+def test_table_that_follows_counts_is_rewritten_until_the_rotation_changes(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    by_counts = replace(EDGE, services=(replace(WEB, scheduler=Scheduler.LC),))
+    install(rulesets, by_counts)
+    firewall.scripts.clear()
+    table = ("web2",) * 200 + ("web1",) * 56
+    found: list[str | None] = []
+
+    rulesets.level({("web", 4): table}, found.append)
+
+    (script,) = firewall.scripts
+    assert [line.split()[:2] for line in script.splitlines()] == [
+        ["delete", "element"],
+        ["add", "element"],
+    ]
+    assert found == [None]
+    assert look(rulesets) == ()
+    assert slots_of_web2(firewall) == 200
+
+    install(rulesets, replace(by_counts, name="other"))
+    assert slots_of_web2(firewall) == 200
+    rotate(rulesets, {"web": tuple(map(InRotation, ("web1", "web2")))})
+    assert slots_of_web2(firewall) == 128
+
+
+def slots_of_web2(firewall: ToldFirewall) -> int:
+    return (firewall.table("inet", "hanat") or "").count("goto server/web/web2/v4/")
+
+
+def test_slots_that_follow_counts_are_not_what_drifts(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    install(rulesets, replace(EDGE, services=(replace(WEB, scheduler=Scheduler.LC),)))
+    firewall.apply("delete element inet hanat slots/web/v4 { 7 }")
+    assert look(rulesets) == ()
 
 
 def test_rotations_wait_for_an_installation_and_only_the_newest_follows(

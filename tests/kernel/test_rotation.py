@@ -190,6 +190,23 @@ def test_client_of_sh_stays_with_its_server(network: Network) -> None:
     assert _tcp_clients(network, listeners, VIP, 6).keys() == {mine}
 
 
+def test_new_clients_follow_the_table(network: Network) -> None:
+    network.r1.take_over()
+    listeners = {port: network.listener("server", SERVER, port) for port in PORTS}
+    servers = tuple(RealServer(f"s{port}", ip_address(SERVER), port, weight=1) for port in PORTS)
+    service = replace(CONFIGURATION.services[0], scheduler=Scheduler.LC, servers=servers)
+    configuration = replace(CONFIGURATION, services=(service,))
+    levels = {("echo", 4): ("s8082",) * 192 + ("s8083",) * 64}
+    with network.r1.entered() as router:
+        for table in ({}, levels):
+            text = render_ruleset(configuration, DEVICES, router.conversation, levels=table)
+            router.firewall.apply(text)
+
+    found = _tcp_clients(network, listeners, VIP, 256)
+
+    assert found == {8082: 192, 8083: 64}
+
+
 def test_servers_with_and_without_a_port_get_clients(network: Network) -> None:
     network.r1.take_over()
     sockets = {port: _udp(network, SERVER, port) for port in (8081, SERVICE_PORT)}

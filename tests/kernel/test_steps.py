@@ -14,7 +14,7 @@ from hanat.consensus.background import at_once
 from hanat.core.configuration import Configuration
 from hanat.core.gate import render_gate
 from hanat.core.ruleset import render_rotations, render_ruleset
-from hanat.core.services import Rotations
+from hanat.core.services import Rotations, Turns
 from hanat.core.steps import SLICE_CHAINS, steps, without_services
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
@@ -82,7 +82,7 @@ def test_rotations_end_where_one_script_does(
     firewall.apply(text(configuration, after))
     wanted = listed(firewall)
     firewall.apply(text(configuration, before))
-    follow(firewall, *render_rotations(configuration, before, after))
+    follow(firewall, *render_rotations(configuration, Turns(before), Turns(after)))
     assert listed(firewall) == wanted
 
 
