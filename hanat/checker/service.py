@@ -1,9 +1,9 @@
 """The checker's end of the channel: it probes what the daemon says, and tells what it sees.
 
-So many probes at most are under way at once: that bounds descriptors, memory and processes. A
-probe that is due beyond that waits. Its own timeout begins when it is made, so a busy checker
-makes no server look slow. If it waits for longer than `core.probing.RESULT_S_MAX`, its result
-would be late: then it is not made, and counts as lost. It says nothing about the server.
+So many probes at most are under way at once: that bounds descriptors, memory and processes. What
+is due beyond that stays due, and what is due for longest comes first. The timeout of a probe
+begins when it is made. So a checker with too much to do probes everything less often, and makes
+no server look slow.
 """
 
 from __future__ import annotations
@@ -11,47 +11,48 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hanat.checker.channel import PIECE, Channel, Topic
 from hanat.checker.documents import sighting_to_document, target_from_document
 from hanat.checker.probers import Probers
 from hanat.core.checks import ScriptCheck, Target
-from hanat.core.probing import RESULT_S_MAX, Operational, Probe, Probes
+from hanat.core.probing import Operational, Probe, Probes
 
 log = logging.getLogger(__name__)
 
-# With a timeout of 2 s: 500 targets a second may all be silent. Each takes a socket, and of this
-# process some 10 KiB.
-PROBES_MAX = 1_000
+# With a timeout of 2 s, 1,000 targets a second may be silent. Each takes a socket, and 10 KiB of
+# this process, or 20 KiB if it is HTTP.
+PROBES_MAX = 2_000
 SCRIPTS_MAX = 32  # each is a process or more (TasksMax), and takes three descriptors
 
 
+@dataclass(slots=True)
 class _Lane:
-    """Probes of one kind of cost: some under way, the others waiting in order."""
+    """Targets whose probes cost alike.
 
-    def __init__(self, at_once: int) -> None:
-        self._at_once, self._under_way = at_once, 0
-        self._waiting: deque[tuple[Probe, float]] = deque()
+    Attributes:
+        probes: When each is probed.
+        at_once: So many probes at most.
+        under_way: So many are being made.
+    """
 
-    def add(self, probe: Probe, now: float) -> None:
-        """Let a probe wait for its turn."""
-        self._waiting.append((probe, now))
+    probes: Probes
+    at_once: int
+    under_way: int = 0
 
-    def next(self, now: float) -> Probe | None:
-        """Return a probe to make, which is under way until `finish`."""
-        while self._waiting and self._under_way < self._at_once:
-            probe, due_at = self._waiting.popleft()
-            if now <= due_at + RESULT_S_MAX:
-                self._under_way += 1
-                return probe
-        return None
+    def start(self, now: float) -> tuple[Probe, ...]:
+        """Return probes to make; each is under way until it is noted that it is not."""
+        started = self.probes.start(now, self.at_once - self.under_way)
+        self.under_way += len(started)
+        return started
 
-    def finish(self) -> None:
-        """Note that a probe is not under way any more."""
-        self._under_way -= 1
+    def due(self) -> float:
+        """Return when to start the next one; never while as many as may be are under way."""
+        due_at = self.probes.due() if self.under_way < self.at_once else None
+        return float("inf") if due_at is None else due_at
 
 
 class CheckerService:
@@ -73,10 +74,10 @@ class CheckerService:
         probes_max: int = PROBES_MAX,
     ) -> None:
         self._probers, self._clock = probers, clock
-        self._probes = Probes(draw=draw)
         self._targets: dict[str, Target] = {}
         self._coming: dict[str, Target] = {}
-        self._lanes = {False: _Lane(probes_max), True: _Lane(SCRIPTS_MAX)}
+        self._cheap = _Lane(Probes(draw=draw), probes_max)
+        self._scripts = _Lane(Probes(draw=draw), SCRIPTS_MAX)
         self._ended = asyncio.Event()
         self._channel = Channel(self._on_message, self._ended.set)
         self._group = asyncio.TaskGroup()
@@ -85,7 +86,7 @@ class CheckerService:
         self._wakes_at = float("inf")
         self._handlers: Mapping[Topic, Callable[[Any], None]] = {
             Topic.CONFIGURE: self._configure,
-            Topic.HOLD: self._probes.hold,
+            Topic.HOLD: self._hold,
             Topic.COMMIT: self._commit,
             Topic.SHOW: self._show,
             Topic.LOOK: lambda _body: self._channel.send(Topic.ALIVE),
@@ -124,16 +125,31 @@ class CheckerService:
             return
         self._targets, self._coming = self._coming, {}
         self._probers.prepare(self._targets.values())
-        checks = {name: target.timing for name, target in self._targets.items()}
-        self._probes.configure(checks, self._clock())
-        self._arm()
+        now = self._clock()
+        for lane in (self._cheap, self._scripts):
+            checks = {
+                name: target.timing
+                for name, target in self._targets.items()
+                if self._lane_of(target) is lane
+            }
+            lane.probes.configure(checks, now)
+        self._turn()
+
+    def _lane_of(self, target: Target) -> _Lane:
+        return self._scripts if isinstance(target.kind, ScriptCheck) else self._cheap
+
+    def _hold(self, tenure: int | None) -> None:
+        self._cheap.probes.hold(tenure)
+        self._scripts.probes.hold(tenure)
 
     def _commit(self, body: Mapping[str, str]) -> None:
-        for target, state in body.items():
-            self._probes.commit(target, Operational(state))
+        for name, state in body.items():
+            target = self._targets.get(name)
+            if target is not None:
+                self._lane_of(target).probes.commit(name, Operational(state))
 
     def _show(self, number: int) -> None:
-        seen = [self._probes.sighting(name) for name in self._targets]
+        seen = [self._lane_of(t).probes.sighting(name) for name, t in self._targets.items()]
         documents = [sighting_to_document(sighting) for sighting in seen if sighting is not None]
         for start in range(0, max(len(documents), 1), PIECE):
             last = start + PIECE >= len(documents)
@@ -141,46 +157,34 @@ class CheckerService:
 
     # ------------------------------------------------------------------------ probes
 
-    def _arm(self) -> None:
-        """Wake when the next probe is due."""
-        due_at = self._probes.due()
-        if due_at is None or due_at >= self._wakes_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._wakes_at = due_at
-        delay_s = max(0.0, due_at - self._clock())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
-
-    def _wake(self) -> None:
-        self._timer, self._wakes_at = None, float("inf")
+    def _turn(self) -> None:
+        """Make the probes that are due, and wake when the next one is."""
         now = self._clock()
-        for probe in self._probes.start(now):
-            self._lane_of(probe.target).add(probe, now)
-        self._begin()
-        self._arm()
-
-    def _lane_of(self, name: str) -> _Lane:
-        return self._lanes[isinstance(self._targets[name].kind, ScriptCheck)]
-
-    def _begin(self) -> None:
-        """Make the probes whose turn it is."""
-        now = self._clock()
-        for lane in self._lanes.values():
-            while (probe := lane.next(now)) is not None:
+        for lane in (self._cheap, self._scripts):
+            for probe in lane.start(now):
                 task = self._group.create_task(self._make(probe, lane))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+        due_at = min(self._cheap.due(), self._scripts.due())
+        if due_at < self._wakes_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wakes_at = due_at
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due_at - now), self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._wakes_at = None, float("inf")
+        self._turn()
 
     async def _make(self, probe: Probe, lane: _Lane) -> None:
         try:
             target = self._targets.get(probe.target)
-            if target is not None:  # else it waited, and is no target any more
+            if target is not None:  # else it went before its task began
                 reply = await self._probers.probe(target, probe.timeout_s)
-                sighting = self._probes.finish(probe, reply, self._clock())
+                sighting = lane.probes.finish(probe, reply, self._clock())
                 if sighting is not None and sighting.news:
                     self._channel.send(Topic.SIGHTING, sighting_to_document(sighting))
         finally:
-            lane.finish()
-        self._begin()
-        self._arm()
+            lane.under_way -= 1
+        self._turn()

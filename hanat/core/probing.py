@@ -220,10 +220,17 @@ class Probes:
             heappop(self._agenda)
         return None
 
-    def start(self, now: float) -> tuple[Probe, ...]:
-        """Return the probes that are due; each is to be made at once."""
-        probes = []
+    def start(self, now: float, limit: int | None = None) -> tuple[Probe, ...]:
+        """Return the probes that are due; each is to be made at once.
+
+        Args:
+            now: Seconds.
+            limit: At most so many, those that are due for longest; the others stay due.
+        """
+        probes: list[Probe] = []
         while self._agenda and self._agenda[0][0] <= now:
+            if limit is not None and len(probes) >= limit:
+                break
             at, name = heappop(self._agenda)
             if self._is_on(at, name):
                 probes.append(self._start(name, now))

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
-from hanat.core.checks import AgentCheck, Kind, Pattern, PingCheck, TcpCheck, UdpCheck
+from hanat.checker.probers import Probers
+from hanat.checker.scripts import ScriptProber
+from hanat.core.checks import (
+    AgentCheck,
+    DnsCheck,
+    HttpCheck,
+    Kind,
+    Pattern,
+    PingCheck,
+    Target,
+    TcpCheck,
+    TlsCheck,
+    UdpCheck,
+)
+from hanat.core.probing import Check
 from tests.checker.servers import (
+    LONG_S,
     SHORT_S,
     Flood,
     closed_port,
@@ -257,6 +275,46 @@ async def test_agent_that_never_ends_a_line_is_given_up() -> None:
 
 
 # --------------------------------------------------------------------------------- all
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        TcpCheck(expect=b"x"),
+        TlsCheck(),
+        HttpCheck(),
+        HttpCheck(body=Pattern("x"), tls=TlsCheck()),
+        AgentCheck(),
+        UdpCheck(expect=b"x"),
+        DnsCheck(),
+        PingCheck(),
+    ],
+)
+async def test_probe_that_is_given_up_leaves_nothing_open(inside: str, check: Kind) -> None:
+    run("sysctl -qw net.ipv4.icmp_echo_ignore_all=1", inside)
+    probers = Probers(ScriptProber())
+    async with (
+        tcp_server(says_and_waits(b"")) as port,
+        udp_server(lambda _: [], port),
+    ):
+        target = Target(check, Check(1.0, 0.05), ip_address("127.0.0.1"), port)
+        probers.prepare([target])
+        await probers.probe(target, 0.05)
+        before = _open_sockets()
+        for _ in range(5):
+            assert not (await probers.probe(target, 0.05)).ok
+        await _until(lambda: _open_sockets() <= before)
+    await probers.close()
+
+
+def _open_sockets() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LONG_S):
+        while not condition():  # noqa: ASYNC110 - the server's ends are closed in its own time
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("check", [TcpCheck(), UdpCheck(b"x"), PingCheck(), AgentCheck()])

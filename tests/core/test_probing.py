@@ -281,3 +281,14 @@ def test_weight_and_mode_stay_until_another_is_said() -> None:
     ]
     # The second success makes it up; the third one is no news.
     assert [s.news for s in seen] == [True, True, False, True, True]
+
+
+def test_what_is_over_the_limit_stays_due_and_comes_first() -> None:
+    probes = probes_of("a", "b", "c")
+    assert [probe.target for probe in probes.start(1.0, limit=2)] == ["a", "b"]
+    assert probes.due() == 1.0
+    assert probes.start(1.5, limit=0) == ()
+    (late,) = probes.start(5.0, limit=1)
+    assert late.target == "c"  # although the others are due again
+    assert probes.finish(late, OK, 5.0 + CHECK.timeout_s) is not None
+    assert probes.lost == 0
