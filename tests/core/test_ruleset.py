@@ -159,6 +159,7 @@ anycast } counter drop
     chain forward {
         type filter hook forward priority filter; policy accept;
         iifname != { "eth0", "eth1" } accept
+        ct mark & 0x10000000 != 0 ct status dnat meta l4proto tcp counter reject with tcp reset
         ct state established,related accept
         ct status dnat ct original ip daddr { 10.11.12.1, 203.0.113.10 } accept
         ct status dnat ct original ip6 daddr { 2001:db8:1::10, fd00:12::1 } accept
