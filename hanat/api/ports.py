@@ -123,6 +123,14 @@ class Backend(Protocol):
         """
         ...
 
+    def server_history(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest changes of servers in the log, oldest first; asks nobody.
+
+        Each with ``at`` (RFC 3339) and ``at_s``, ``what`` (``verdict``, ``mode``, ``weight``),
+        ``servers``, ``node`` (the holder that decided, null for an operator) and ``text``.
+        """
+        ...
+
     def services(self) -> Iterable[ServiceView]:
         """Return all services, in the order of the configuration; asks nobody.
 

@@ -113,7 +113,9 @@ class Routes:
         return json_answer(200, {"killed": found["count"]})
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
-        return json_answer(200, {"events": self._backend.history(limit_of(request.url))})
+        limit = limit_of(request.url)
+        events, servers = self._backend.history(limit), self._backend.server_history(limit)
+        return json_answer(200, {"events": events, "servers": servers})
 
     async def _livez(self, _request: web.Request) -> web.StreamResponse:
         return json_answer(200, {"alive": True})

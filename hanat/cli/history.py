@@ -17,6 +17,7 @@ from hanat.core.history import EVENTS_MAX, Event, holder_at
 
 TIMEOUT_S = 5.0
 HEAD = ("AT", "TERM", "NODE", "WHAT")
+SERVERS_HEAD = ("AT", "FACT", "NODE", "WHAT")
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|h|d)")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -27,23 +28,26 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     "--limit", type=click.IntRange(1, EVENTS_MAX), default=20, show_default=True,
     help="How many at most, the newest.",
 )  # fmt: skip
+@click.option("--servers", is_flag=True, help="What happened to the servers of services.")
 @api_option
 @json_option
-def history(*, limit: int, api: str, as_json: bool) -> None:
+def history(*, limit: int, servers: bool, api: str, as_json: bool) -> None:
     """Show who took the addresses over or gave them up, when and why, oldest first.
 
     Any node may be asked. Times are those of the node that took over or gave up, shown in
-    local time; the order is that of the terms, within one that of the replicated log.
+    local time; the order is that of the terms, within one that of the replicated log. With
+    --servers: which servers went down, came back, were drained or weighed, and who said so.
     """
-    events = _events(api, limit)
+    events = _events(api, limit, "servers" if servers else "events")
     if as_json:
-        print_json({"events": events})
+        print_json({"servers" if servers else "events": events})
         return
+    keys = ("what", "node", "text") if servers else ("term", "node", "text")
     rows = [
-        [_local(event.get("at_s")), *(text(event.get(key)) for key in ("term", "node", "text"))]
-        for event in events
+        [_local(event.get("at_s")), *(text(event.get(key)) for key in keys)] for event in events
     ]
-    for line in table(HEAD, rows) if rows else ["nothing has happened"]:
+    head = SERVERS_HEAD if servers else HEAD
+    for line in table(head, rows) if rows else ["nothing has happened"]:
         click.echo(line)
 
 
@@ -111,9 +115,9 @@ def _event(document: Mapping[str, Any]) -> Event:
         raise CommandError(f"an event without its parts: {error!r}") from None
 
 
-def _events(api: str, limit: int) -> list[dict[str, Any]]:
+def _events(api: str, limit: int, kind: str = "events") -> list[dict[str, Any]]:
     answer = request(api, "GET", f"/v1/history?limit={limit}", timeout_s=TIMEOUT_S)
-    events = answer.get("events") if isinstance(answer, dict) else None
+    events = answer.get(kind) if isinstance(answer, dict) else None
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
         raise CommandError(f"asked {api}: the answer is no history")
     return events

@@ -275,6 +275,10 @@ class Rotations:
             if record.until_s is not None and record.until_s <= wall_s
         )
 
+    def users(self, target: str) -> Collection[ServerId]:
+        """Return the servers that a target is probed for."""
+        return self._users.get(target, {}).keys()
+
     def knows(self, server: ServerId) -> bool:
         """Say whether a server is configured."""
         return server in self._indices

@@ -171,6 +171,15 @@ def factor_of(record: Record) -> float:
     return factor if factor >= 0 else 1.0
 
 
+def weighed_by(record: Record) -> tuple[str, float]:
+    """Return who gave a server its runtime weight, and when, seconds since 1970."""
+    found = _document(record.value)
+    try:
+        return _text(found.get("by", "")), _number(found.get("at", 0.0))
+    except ValueError:
+        return "", 0.0
+
+
 def verdicts_of(records: Iterable[Record], now: float) -> Iterator[tuple[str, Verdict]]:
     """Yield the verdicts among records, by target, as if they had been applied now."""
     for record in records:

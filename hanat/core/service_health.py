@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hanat.core import server_records as records
+from hanat.core.agent_words import AgentWords
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration, Protocol, VirtualService
 from hanat.core.health_effects import (
@@ -104,6 +105,7 @@ class ServiceHealth:
         self._joined: dict[ServerId, float] = {}  # since when a server is in rotation again
         self._slow_due: float | None = None
         self._wall_due: float | None = None  # when an operator's record may be over, our clock
+        self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
 
     # ------------------------------------------------------------------- from the log
@@ -183,6 +185,7 @@ class ServiceHealth:
     def hold(self, node_id: int | None, term: int, now: float, wall_s: float) -> Effects:
         """Note who holds the addresses, and since which term."""
         self._holder, self._term = node_id, term
+        self._agents.clear()
         gathered = _Gathered()
         self._take(self._verdicts.hold(node_id, term, now), gathered, wall_s)
         self._clean(gathered)
@@ -229,6 +232,8 @@ class ServiceHealth:
         if sighting.target in self.targets and sighting.news:
             gathered.others.append(Seen(sighting.target, View(sighting.state, sighting.ok)))
         self._take(self._verdicts.sight(sighting, now), gathered, wall_s)
+        if sighting.tenure == self._term and self._holder == self._node_id:
+            gathered.proposed += self._agents.heed(sighting, self._rotations, wall_s)
         return self._effects(gathered, now, wall_s)
 
     def hear(
@@ -281,6 +286,10 @@ class ServiceHealth:
     def statuses(self) -> Mapping[str, ServiceStatus]:
         """What follows for each service, in the order of the configuration."""
         return self._rotations.statuses
+
+    def users(self, target: str) -> Collection[ServerId]:
+        """Return the servers that a target is probed for."""
+        return self._rotations.users(target)
 
     def knows(self, server: ServerId) -> bool:
         """Say whether a server is configured."""

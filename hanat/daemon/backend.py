@@ -268,6 +268,10 @@ class DaemonBackend:
             answer["ended"] = dict(reconciling.ended - before)
         return answer
 
+    def server_history(self, limit: int) -> list[dict[str, Any]]:
+        """See `api.ports.Backend.server_history`."""
+        return self._parts.servers.history(limit, self._names)
+
     def history(self, limit: int) -> list[dict[str, Any]]:
         """See `api.ports.Backend.history`."""
         return self._parts.historian.show(limit)

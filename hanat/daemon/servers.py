@@ -13,9 +13,10 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
@@ -28,6 +29,7 @@ from hanat.core.inputs import Input, SwitchoverRequested
 from hanat.core.probing import Operational, Sighting
 from hanat.core.rotation import ServiceChanged
 from hanat.core.server_facts import Administrative, ServerId
+from hanat.core.server_history import changes_of
 from hanat.core.server_records import Kind, Record, kind_of, mode_record, weight_record
 from hanat.core.service_health import ServiceHealth
 from hanat.core.services import Rotation
@@ -216,6 +218,21 @@ class Servers:
         due = self.health.due()
         if due is not None and due <= now:
             self._do(self.health.tick(now, parts.wall()))
+
+    def history(self, limit: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
+        """Return the newest changes, oldest first; see `api.ports.Backend.server_history`."""
+        newest = [*self._parts.replica.state.changes][-limit:] if limit else []
+        return [
+            {
+                "at": datetime.fromtimestamp(change.at_s, UTC).isoformat(timespec="milliseconds"),
+                "at_s": change.at_s,
+                "what": change.what,
+                "servers": list(change.servers),
+                "node": None if change.node_id is None else names.get(change.node_id),
+                "text": change.text,
+            }
+            for change in changes_of(newest, self.health.users, names)
+        ]
 
     # ---------------------------------------------------------------------- operators
 

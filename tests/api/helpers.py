@@ -161,6 +161,7 @@ SHOWN = Shown(
 
 
 EVENTS: list[dict[str, Any]] = [{"term": term, "what": "took over"} for term in (1, 2, 3)]
+SERVER_CHANGES: list[dict[str, Any]] = [{"what": kind} for kind in ("weight", "mode", "verdict")]
 
 
 @dataclass
@@ -204,6 +205,9 @@ class FakeBackend:
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         return EVENTS[-limit:] if limit else []
+
+    def server_history(self, limit: int) -> list[dict[str, Any]]:
+        return SERVER_CHANGES[-limit:] if limit else []
 
     def services(self) -> tuple[ServiceView, ...]:
         return self.shown

@@ -241,6 +241,7 @@ async def test_history_is_all_of_it_or_the_newest(served: Served) -> None:
     assert [event["term"] for event in answer.document["events"]] == [1, 2, 3]
     answer = await ask(served.unix, "/v1/history?limit=2")
     assert [event["term"] for event in answer.document["events"]] == [2, 3]
+    assert [change["what"] for change in answer.document["servers"]] == ["mode", "verdict"]
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "limit=x", "limit=1&limit=2", "client=10.0.0.1"])

@@ -48,6 +48,23 @@ def test_history_as_json_is_the_answer(node: Node) -> None:
     assert json.loads(result.stdout) == {"events": EVENTS}
 
 
+def test_history_of_servers_says_which_fact_changed_and_who_decided(node: Node) -> None:
+    change = {
+        "at_s": NOON_S, "what": "verdict", "servers": ["web/web1"], "node": "r1",
+        "text": "http 10.11.12.101:8080 3c9a86c7 (web/web1) is down: HTTP status 503, says r1",
+    }  # fmt: skip
+    node.answers({"events": EVENTS, "servers": [change]})
+
+    result = call("history", "--servers", "--api", node.api)
+
+    head, line = result.stdout.splitlines()
+    assert head.split() == ["AT", "FACT", "NODE", "WHAT"]
+    assert line.split()[-1] == "r1"
+    assert "verdict  r1    http 10.11.12.101:8080" in line
+    as_json = call("history", "--servers", "--json", "--api", node.api)
+    assert json.loads(as_json.stdout) == {"servers": [change]}
+
+
 def test_empty_history_says_so(node: Node) -> None:
     node.answers({"events": []})
 

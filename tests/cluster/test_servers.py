@@ -104,6 +104,10 @@ def test_server_whose_process_ends_gets_no_clients_until_it_is_back(checked: Lab
     thaw(lab, "s1")
     lab.wait_for(lambda: gets_clients(lab, "web", "web1"), 5, "web1 to be back")
     assert who_answers(lab, PUBLIC) == {"s1", "s2"}
+    for name in lab.nodes:
+        page = hanat(lab, name, "history", "--servers")
+        assert "(web/web1) is down: " in page
+        assert page.splitlines()[-1].endswith(f"is up, says {holder}")
 
 
 def test_takeover_amid_an_outage_knows_who_is_dead(checked: Lab) -> None:
