@@ -283,6 +283,7 @@ class FlowTable:
         self._mappings: dict[bytes, bytes] = {}
         self._doubtful: dict[bytes, bytes] = {}  # not told again yet
         self._counts: dict[bytes, int] = {}
+        self._opened: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._mappings) + len(self._doubtful)
@@ -351,6 +352,10 @@ class FlowTable:
     def __contains__(self, key: bytes) -> bool:
         return key in self._mappings or key in self._doubtful
 
+    def opened(self) -> Mapping[ServerKey, int]:
+        """Return how many flows each server on each port ever had, since this table is there."""
+        return {_server(packed): count for packed, count in self._opened.items()}
+
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each port that has any."""
         return {_server(packed): count for packed, count in self._counts.items()}
@@ -365,6 +370,8 @@ class FlowTable:
         half = 3 + (len(place) - 3) // 2
         if place[3:half] != place[half:]:  # otherwise nobody else answers than who is asked
             total = self._counts.get(place, 0) + step
+            if step > 0:
+                self._opened[place] = self._opened.get(place, 0) + step
             if total:
                 self._counts[place] = total
             else:

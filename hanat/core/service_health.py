@@ -107,6 +107,7 @@ class ServiceHealth:
         self._wall_due: float | None = None  # when an operator's record may be over, our clock
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
+        self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
 
     # ------------------------------------------------------------------- from the log
 
@@ -149,6 +150,7 @@ class ServiceHealth:
         self._known = known
         self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
         gathered, now, wall_s = turn
+        self.by_counts = tuple(s for s in configuration.services if s.scheduler.by_counts)
         gathered.others.append(Watch(self.targets))
         self._take(self._verdicts.configure(self.targets.keys(), now), gathered, wall_s)
         self._changed(self._rotations.replace((), gone), gathered, now)

@@ -22,17 +22,18 @@ from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Command, Holder, Records
 from hanat.core.checks import Target
-from hanat.core.configuration import Configuration
+from hanat.core.configuration import Configuration, VirtualService
 from hanat.core.endings import Ended, Ending, ending_of
 from hanat.core.health_effects import Committed, Effects, End, Propose, Rotate, Seen, Watch
 from hanat.core.inputs import Input, SwitchoverRequested
+from hanat.core.levelling import PERIOD_S, Levelling, Load
 from hanat.core.probing import Operational, Sighting
 from hanat.core.rotation import ServiceChanged
 from hanat.core.server_facts import Administrative, ServerId
 from hanat.core.server_history import changes_of
 from hanat.core.server_records import Kind, Record, kind_of, mode_record, weight_record
 from hanat.core.service_health import ServiceHealth
-from hanat.core.services import Rotation
+from hanat.core.services import Levels, Rotation
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.views import View
 from hanat.errors import NoQuorumError, RefusedError
@@ -78,6 +79,8 @@ class ServerParts:
     Attributes:
         node_id: This node.
         rotate: Lets these servers get new clients, of all services; tells why that failed.
+        level: Lets services by counts have these tables, likewise.
+        loads: Returns how many connections their servers have.
         end: Ends the connections of servers, as the holder.
         feed: Tells the core of the node.
         clock: Seconds of CLOCK_BOOTTIME.
@@ -89,6 +92,8 @@ class ServerParts:
     replica: Replica
     guard: Guard
     rotate: Callable[[Mapping[str, Rotation], Callable[[str | None], None]], None]
+    level: Callable[[Levels, Callable[[str | None], None]], None]
+    loads: Callable[[Iterable[VirtualService]], Mapping[ServerId, Load]]
     end: Callable[[Sequence[Ending], Callable[[Sequence[Ended]], None]], None]
     feed: Callable[[Input], None]
     clock: Callable[[], float]
@@ -108,6 +113,7 @@ class Servers:
         self.health = ServiceHealth(parts.node_id)
         self._checker: Checker | None = None
         self._rotations: dict[str, Rotation] = {}
+        self._levelling, self._level_at = Levelling(), 0.0
         self._views: dict[str, View] = {}  # this node's own
         self._told: dict[int, int] = {}  # peers that have all of them, by which connection
         self._eligible: frozenset[int] = frozenset()
@@ -162,6 +168,7 @@ class Servers:
     def _hold(self, node_id: int | None, term: int) -> None:
         parts = self._parts
         self._tenure = term if node_id == parts.node_id else None
+        self._levelling.clear()
         if self._checker is not None:
             self._checker.hold(self._tenure)
         self._do(self.health.hold(node_id, term, parts.clock(), parts.wall()))
@@ -196,8 +203,10 @@ class Servers:
     @property
     def due(self) -> float:
         """When to call `look` at the latest, seconds of the clock."""
-        due = self.health.due()
-        return math.inf if due is None else due
+        dues = [self.health.due()]
+        if self._tenure is not None and self.health.by_counts:
+            dues.append(self._level_at)
+        return min((due for due in dues if due is not None), default=math.inf)
 
     def look(self, now: float) -> None:
         """Do what is due, and note which peers are there."""
@@ -218,6 +227,17 @@ class Servers:
         due = self.health.due()
         if due is not None and due <= now:
             self._do(self.health.tick(now, parts.wall()))
+        if self._tenure is not None and self._level_at <= now and self.health.by_counts:
+            self._level_at = now + PERIOD_S
+            self._level(now)
+
+    def _level(self, now: float) -> None:
+        """As the holder, give servers with fewer connections more of the next ones."""
+        services = self.health.by_counts
+        rotated = [(s, self._rotations[s.name]) for s in services if s.name in self._rotations]
+        tables = self._levelling.look(rotated, self._parts.loads(services), now)
+        if tables:
+            self._parts.level(tables, _tell_rotation)
 
     def history(self, limit: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
         """Return the newest changes, oldest first; see `api.ports.Backend.server_history`."""
@@ -336,8 +356,7 @@ class Servers:
         self._rotations = {**rotations, **rotated}
 
         def done(error: str | None) -> None:
-            if error is not None:
-                log.error("rotation found=%r action=with_the_next", error)
+            _tell_rotation(error)
             if ends:
                 self._end(ends)
 
@@ -369,6 +388,11 @@ class Servers:
         for peer in peers:
             for part in parts:
                 self._parts.guard.wire.send(peer, {"type": "views", "views": part})
+
+
+def _tell_rotation(error: str | None) -> None:
+    if error is not None:
+        log.error("rotation found=%r action=with_the_next", error)
 
 
 def _tell_ended(ends: Sequence[Ending], counts: Sequence[Ended]) -> None:

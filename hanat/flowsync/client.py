@@ -85,6 +85,7 @@ class FlowClient:
         self._status = FlowStatus()
         self._past = FlowStatus()  # the sums of the workers that ended
         self._counts: Mapping[ServerKey, int] = {}
+        self._opened: Mapping[ServerKey, int] = {}
         self._told_at: float | None = None
         self._asked: asyncio.Future[None] | None = None
         self._asked_at = 0.0
@@ -387,10 +388,12 @@ class FlowClient:
     def _on_status(self, document: Mapping[str, Any]) -> None:
         flows = document["flows"]
         self._status = FlowStatus(**{**flows, "alarms": tuple(flows["alarms"])})
-        self._counts = {
-            ServerKey(protocol, bytes.fromhex(listen), port, bytes.fromhex(server)): count
-            for protocol, listen, port, server, count in document["counts"]
-        }
+        counted = [
+            (ServerKey(protocol, bytes.fromhex(listen), port, bytes.fromhex(server)), now, opened)
+            for protocol, listen, port, server, now, opened in document["counts"]
+        ]
+        self._counts = {key: now for key, now, _ in counted if now}
+        self._opened = {key: opened for key, _, opened in counted}
         self._told_at = self._loop.time()
         self._answered()
 
@@ -432,6 +435,11 @@ class FlowClient:
         self._asked, self._asked_at = self._loop.create_future(), self._loop.time()
         self._send(Kind.REPORT)
 
+    def ask(self) -> None:
+        """Have `counts` and `opened` brought up to date, without waiting for it."""
+        if self._channel is not None and self._asked is None:
+            self._ask()
+
     async def refresh(self) -> None:
         """Let `status` be that of now; gives up soon if the worker does not answer."""
         if self._channel is None:
@@ -460,6 +468,10 @@ class FlowClient:
             )
         }  # fmt: skip
         return replace(now, **sums)
+
+    def opened(self) -> Mapping[ServerKey, int]:
+        """Return how many flows each server on each listen ever had, since the worker started."""
+        return self._opened
 
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each port that has any."""

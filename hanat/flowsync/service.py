@@ -132,9 +132,10 @@ class FlowService:
         self._worker.end_connections(endings, done)
 
     def _report(self, _body: bytes) -> None:
+        now, opened = self._worker.counts(), self._worker.opened()
         counts = [
-            (key.protocol, key.listen.hex(), key.port, key.server.hex(), count)
-            for key, count in self._worker.counts().items()
+            (key.protocol, key.listen.hex(), key.port, key.server.hex(), now.get(key, 0), count)
+            for key, count in opened.items()
         ]
         document = {"flows": asdict(self._worker.status()), "counts": counts}
         self._channel.send(Kind.STATUS, json.dumps(document).encode())

@@ -247,6 +247,10 @@ class FlowWorker:
                 log.error("flowsync alarm=%r", alarm)
         return table, alarms
 
+    def opened(self) -> Mapping[ServerKey, int]:
+        """Return how many flows each server on each listen ever had, since this process started."""
+        return self._holder.scope.by_listen(self._table.opened())
+
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each listen that has any."""
         return self._holder.scope.by_listen(self._table.counts())

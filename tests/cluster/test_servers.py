@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,30 @@ def test_drained_server_gets_no_new_clients_and_keeps_those_it_has(checked: Lab)
         assert shown(lab, backup, "web", "web1")["administrative"]["mode"] == "drain"
         hanat(lab, backup, "server", "ready", "web/web1")
         assert who_answers(lab, PUBLIC) == {"s1", "s2"}
+
+
+def test_new_connections_go_where_fewer_are_with_least_connections(
+    checked: Lab, tmp_path: Path
+) -> None:
+    lab = checked
+    least = CHECKED.replace(ECHO, ECHO.replace('"rr"', '"lc"'))
+    holder = lab.wait_for_holder()
+    with ExitStack() as stack:
+        hanat(lab, holder, "server", "drain", "tcp-echo/tcp2")
+        full = [stack.enter_context(Echo(lab, topology.CLIENT, PUBLIC, 7)) for _ in range(12)]
+        apply(lab, holder, write(tmp_path, least))
+        hanat(lab, holder, "server", "ready", "tcp-echo/tcp2")
+        lab.wait_for(lambda: connections(lab, "tcp1") == len(full), 5, "the connections to count")
+        lab.wait_for(lambda: share_of_next(lab, stack) >= 0.8, 10, "the empty server to be filled")
+
+
+def connections(lab: Lab, server: str) -> int:
+    return int(shown(lab, lab.wait_for_holder(), "tcp-echo", server)["connections"])
+
+
+def share_of_next(lab: Lab, stack: ExitStack) -> float:
+    """Return which part of five more connections goes to the second server."""
+    before = connections(lab, "tcp1")
+    for _ in range(5):
+        stack.enter_context(Echo(lab, topology.CLIENT, PUBLIC, 7)).exchange()
+    return 1 - (connections(lab, "tcp1") - before) / 5

@@ -145,7 +145,8 @@ class ServingProcess(Process):
         super()._build()
         self.rotations: dict[str, Rotation] = {}
         parts = ServerParts(
-            self.node_id, self.replica, self.guard, self._rotate, lambda _ends, _done: None,
+            self.node_id, self.replica, self.guard, self._rotate, lambda _tables, _done: None,
+            lambda _services: {}, lambda _ends, _done: None,
             self.feed, self.clock, lambda: WALL_S + self.world.now, self._kick_soon,
         )  # fmt: skip
         self.servers = Servers(parts)
