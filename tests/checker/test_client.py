@@ -41,13 +41,14 @@ class Listener:
     Attributes:
         refusing: The machine cannot start a process.
         heard: Topic and body of each message.
+        ended: How many connections to it the daemon ended.
     """
 
     def __init__(self) -> None:
         self.refusing = False
         self.heard: list[tuple[Topic, Any]] = []
         self.seen: list[Sighting] = []
-        self.lost = 0
+        self.lost = self.ended = 0
         self.channels: list[Channel] = []
         self._tasks: list[asyncio.Task[object]] = []
         self.processes: list[Popen[bytes]] = []
@@ -56,12 +57,15 @@ class Listener:
     def _lose(self) -> None:
         self.lost += 1
 
+    def _end(self) -> None:
+        self.ended += 1
+
     def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
         if self.refusing:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         opened = theirs.dup()
         opened.setblocking(False)  # noqa: FBT003 - the library's signature
-        channel = Channel(lambda topic, body: self.heard.append((topic, body)), lambda: None)
+        channel = Channel(lambda topic, body: self.heard.append((topic, body)), self._end)
         self.channels.append(channel)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(loop.create_connection(lambda: channel, sock=opened)))
@@ -216,6 +220,14 @@ async def test_targets_that_go_while_a_checker_is_awaited_end_that(listener: Lis
     assert listener.client._restart is None
     listener.client.configure(targets("b"))
     assert await listener.settle() == [configured("b"), (Topic.HOLD, None)]
+
+
+async def test_checker_that_is_not_wanted_any_more_is_not_connected_to(listener: Listener) -> None:
+    listener.client.start()
+    listener.client.configure(targets("a"))
+    listener.client.configure({})  # before the loop could connect
+    await listener.settle()
+    assert (listener.ended, listener.lost) == (1, 0)
 
 
 async def test_sightings_are_passed_on_and_shown(listener: Listener) -> None:
