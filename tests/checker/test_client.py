@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from hanat.checker.channel import PIECE, Channel, Topic
-from hanat.checker.client import CheckerClient
+from hanat.checker.client import HUNG_S, CheckerClient
 from hanat.checker.documents import sighting_to_document, target_to_document
 from hanat.core.checks import Target, TcpCheck
 from hanat.core.probing import Check, Operational, Sighting
+from tests.checker.servers import LONG_S
 
 TURNS = 50
 UP, DOWN = Operational.UP, Operational.DOWN
@@ -245,6 +246,38 @@ async def test_sightings_are_passed_on_and_shown(listener: Listener) -> None:
     listener.channels[0].send(Topic.SHOWN, [number, True, [told]])
     await listener.settle()
     assert shown == [(SEEN, SEEN)]
+
+
+async def test_checker_is_given_up_when_it_is_silent_for_long(listener: Listener) -> None:
+    client = listener.client
+    client.start()
+    client.configure(targets("a"))
+    client.look()
+    client._looked_at -= HUNG_S
+    client.look()
+    assert Topic.LOOK in {topic for topic, _ in await listener.settle()}
+    client._looked_at -= HUNG_S
+    client._called_at -= HUNG_S  # nobody looked: the daemon stood still
+    client.look()
+    assert listener.lost == 0
+    client._looked_at -= HUNG_S
+    client.look()
+    assert listener.lost == 1
+
+
+async def test_many_sightings_leave_the_daemon_time_for_other_things(listener: Listener) -> None:
+    listener.client.start()
+    listener.client.configure(targets("a"))
+    await listener.settle()
+    for _ in range(5_000):
+        listener.channels[0].send(Topic.SIGHTING, sighting_to_document(SEEN))
+    most = 0
+    async with asyncio.timeout(LONG_S):
+        while len(listener.seen) < 5_000:
+            before = len(listener.seen)
+            await asyncio.sleep(0)
+            most = max(most, len(listener.seen) - before)
+    assert most <= 300
 
 
 async def test_closed_client_starts_nothing(listener: Listener) -> None:
