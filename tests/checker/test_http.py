@@ -191,11 +191,11 @@ async def test_headers_without_end_are_cut_off() -> None:
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        (b"", "no answer within 0.2 s"),
-        (b"H", "no answer within 0.2 s"),
-        (b"HTTP/1.1 200 OK\r\nA:", "no answer within 0.2 s"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 0.2 s"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nH", "no body after 200 OK within 0.2 s"),
+        (b"", "no answer within 0.5 s"),
+        (b"H", "no answer within 0.5 s"),
+        (b"HTTP/1.1 200 OK\r\nA:", "no answer within 0.5 s"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 0.5 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nH", "no body after 200 OK within 0.5 s"),
     ],
 )
 async def test_byte_a_minute_is_given_up(said: bytes, answer: str) -> None:
