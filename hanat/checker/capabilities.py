@@ -34,12 +34,13 @@ def keep_rights(numbers: Collection[int]) -> None:
         numbers: As of linux/capability.h; below 32.
 
     Raises:
-        OSError: The kernel refused it.
+        OSError: The kernel refused it, or a filter of system calls did (systemd's @privileged
+            has capset(2)). Children have none all the same.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     header, halves = _Header(_VERSION_3, 0), (_Half * 2)()
-    _check(libc.capget(ctypes.byref(header), halves))
     _check(libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0))
+    _check(libc.capget(ctypes.byref(header), halves))
     kept = halves[0].permitted & sum(1 << number for number in numbers)
     halves[0] = _Half(kept, kept, 0)
     halves[1] = _Half(0, 0, 0)

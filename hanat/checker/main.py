@@ -52,7 +52,14 @@ def main() -> int:
     takes_orphans = libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
     # Whoever ends the daemon ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_rights(KEPT_RIGHTS)
+    try:
+        keep_rights(KEPT_RIGHTS)
+    except OSError as error:
+        log.warning(
+            "checker rights=kept found=%r to_do=%r",
+            error.strerror,
+            "allow capset(2) in the SystemCallFilter: the checker needs fewer than the daemon",
+        )
     scripts = ScriptProber(options.scripts, options.user, takes_orphans=takes_orphans)
     with socket.socket(fileno=options.descriptor) as opened:
         opened.setblocking(False)  # noqa: FBT003 - the library's signature

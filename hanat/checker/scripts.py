@@ -120,7 +120,7 @@ class ScriptProber:
             raise ProbeError(f"{tried}: there is no such user") from None
         if user.pw_uid == 0:
             raise ProbeError(f"{tried}: scripts do not run as root; name another user")
-        is_own = user.pw_uid == os.geteuid()
+        is_own = {os.getuid(), os.geteuid()} == {user.pw_uid}
         try:
             process = Popen(
                 command,

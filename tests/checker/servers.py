@@ -22,7 +22,7 @@ from hanat.core.checks import Kind, Target
 from hanat.core.probing import Check, Reply
 
 LONG_S = 20.0  # ends a test that hangs
-SHORT_S = 0.2  # ends a probe of a server that never answers
+SHORT_S = 0.5  # ends a probe of a server that never answers
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

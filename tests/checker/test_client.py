@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from hanat.checker.channel import PIECE, Channel, Topic
-from hanat.checker.client import CheckerClient
+from hanat.checker.client import HUNG_S, CheckerClient
 from hanat.checker.documents import sighting_to_document, target_to_document
 from hanat.core.checks import Target, TcpCheck
 from hanat.core.probing import Check, Operational, Sighting
+from tests.checker.servers import LONG_S
 
 TURNS = 50
 UP, DOWN = Operational.UP, Operational.DOWN
@@ -41,13 +42,14 @@ class Listener:
     Attributes:
         refusing: The machine cannot start a process.
         heard: Topic and body of each message.
+        ended: How many connections to it the daemon ended.
     """
 
     def __init__(self) -> None:
         self.refusing = False
         self.heard: list[tuple[Topic, Any]] = []
         self.seen: list[Sighting] = []
-        self.lost = 0
+        self.lost = self.ended = 0
         self.channels: list[Channel] = []
         self._tasks: list[asyncio.Task[object]] = []
         self.processes: list[Popen[bytes]] = []
@@ -56,12 +58,15 @@ class Listener:
     def _lose(self) -> None:
         self.lost += 1
 
+    def _end(self) -> None:
+        self.ended += 1
+
     def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
         if self.refusing:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         opened = theirs.dup()
         opened.setblocking(False)  # noqa: FBT003 - the library's signature
-        channel = Channel(lambda topic, body: self.heard.append((topic, body)), lambda: None)
+        channel = Channel(lambda topic, body: self.heard.append((topic, body)), self._end)
         self.channels.append(channel)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(loop.create_connection(lambda: channel, sock=opened)))
@@ -218,6 +223,14 @@ async def test_targets_that_go_while_a_checker_is_awaited_end_that(listener: Lis
     assert await listener.settle() == [configured("b"), (Topic.HOLD, None)]
 
 
+async def test_checker_that_is_not_wanted_any_more_is_not_connected_to(listener: Listener) -> None:
+    listener.client.start()
+    listener.client.configure(targets("a"))
+    listener.client.configure({})  # before the loop could connect
+    await listener.settle()
+    assert (listener.ended, listener.lost) == (1, 0)
+
+
 async def test_sightings_are_passed_on_and_shown(listener: Listener) -> None:
     listener.client.start()
     listener.client.configure(targets("a"))
@@ -233,6 +246,38 @@ async def test_sightings_are_passed_on_and_shown(listener: Listener) -> None:
     listener.channels[0].send(Topic.SHOWN, [number, True, [told]])
     await listener.settle()
     assert shown == [(SEEN, SEEN)]
+
+
+async def test_checker_is_given_up_when_it_is_silent_for_long(listener: Listener) -> None:
+    client = listener.client
+    client.start()
+    client.configure(targets("a"))
+    client.look()
+    client._looked_at -= HUNG_S
+    client.look()
+    assert Topic.LOOK in {topic for topic, _ in await listener.settle()}
+    client._looked_at -= HUNG_S
+    client._called_at -= HUNG_S  # nobody looked: the daemon stood still
+    client.look()
+    assert listener.lost == 0
+    client._looked_at -= HUNG_S
+    client.look()
+    assert listener.lost == 1
+
+
+async def test_many_sightings_leave_the_daemon_time_for_other_things(listener: Listener) -> None:
+    listener.client.start()
+    listener.client.configure(targets("a"))
+    await listener.settle()
+    for _ in range(5_000):
+        listener.channels[0].send(Topic.SIGHTING, sighting_to_document(SEEN))
+    most = 0
+    async with asyncio.timeout(LONG_S):
+        while len(listener.seen) < 5_000:
+            before = len(listener.seen)
+            await asyncio.sleep(0)
+            most = max(most, len(listener.seen) - before)
+    assert most <= 300
 
 
 async def test_closed_client_starts_nothing(listener: Listener) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+from ipaddress import ip_address
 
 import pytest
 
-from hanat.core.checks import HttpCheck, Pattern
+from hanat.checker.probers import Probers
+from hanat.checker.scripts import ScriptProber
+from hanat.core.checks import HttpCheck, Pattern, Target
+from hanat.core.probing import Check
 from tests.checker.servers import (
+    LONG_S,
     SHORT_S,
     Flood,
     closed_port,
@@ -186,17 +191,42 @@ async def test_headers_without_end_are_cut_off() -> None:
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
-        (b"", "no answer within 0.2 s"),
-        (b"H", "no answer within 0.2 s"),
-        (b"HTTP/1.1 200 OK\r\nA:", "no answer within 0.2 s"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 0.2 s"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nH", "no body after 200 OK within 0.2 s"),
+        (b"", "no answer within 0.5 s"),
+        (b"H", "no answer within 0.5 s"),
+        (b"HTTP/1.1 200 OK\r\nA:", "no answer within 0.5 s"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "no answer within 0.5 s"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nH", "no body after 200 OK within 0.5 s"),
     ],
 )
 async def test_byte_a_minute_is_given_up(said: bytes, answer: str) -> None:
     async with tcp_server(says_and_waits(said)) as port:
         reply = await probe(HttpCheck(body=Pattern("Hello")), port, timeout_s=SHORT_S)
     assert (reply.ok, reply.answer) == (False, answer)
+
+
+@pytest.mark.parametrize("check", [HttpCheck(), HttpCheck(body=Pattern("hello"))])
+async def test_each_probe_has_a_connection_of_its_own(check: HttpCheck) -> None:
+    connections, ended = 0, asyncio.Event()
+    web = Web(page())
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            await web(reader, writer)
+        finally:
+            ended.set()
+
+    probers = Probers(ScriptProber())
+    async with tcp_server(handle) as port:
+        target = Target(check, Check(1.0, LONG_S), ip_address("127.0.0.1"), port)
+        for count in (1, 2):
+            ended.clear()
+            assert (await probers.probe(target, LONG_S)).ok
+            async with asyncio.timeout(5.0):  # a library would keep it for 15 s
+                await ended.wait()
+            assert connections == count
+    await probers.close()
 
 
 async def test_closed_port_is_refused() -> None:

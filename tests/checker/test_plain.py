@@ -63,7 +63,7 @@ async def test_filtered_port_is_given_up(inside: str) -> None:
     run("nft add chain inet filtered in { type filter hook input priority 0 ; }", inside)
     run("nft add rule inet filtered in tcp dport 81 drop", inside)
     reply = await probe(TcpCheck(), 81, timeout_s=SHORT_S)
-    assert (reply.ok, reply.answer) == (False, "no connection within 0.2 s")
+    assert (reply.ok, reply.answer) == (False, "no connection within 0.5 s")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ async def test_answer_without_end_is_cut_off() -> None:
 async def test_byte_a_minute_is_given_up() -> None:
     async with tcp_server(says_and_waits(b"+")) as port:
         reply = await probe(TcpCheck(expect=b"+PONG"), port, timeout_s=SHORT_S)
-    assert (reply.ok, reply.answer) == (False, "no expected answer within 0.2 s, only: +")
+    assert (reply.ok, reply.answer) == (False, "no expected answer within 0.5 s, only: +")
 
 
 async def test_single_bytes_cost_no_search_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ async def test_single_bytes_cost_no_search_each(monkeypatch: pytest.MonkeyPatch)
 async def test_silent_server_is_given_up() -> None:
     async with tcp_server(says_and_waits(b"")) as port:
         reply = await probe(TcpCheck(expect=b"+PONG"), port, timeout_s=SHORT_S)
-    assert (reply.ok, reply.answer) == (False, "no answer within 0.2 s")
+    assert (reply.ok, reply.answer) == (False, "no answer within 0.5 s")
 
 
 @pytest.mark.parametrize("check", [TcpCheck(), TcpCheck(expect=b"SSH")])
@@ -188,13 +188,13 @@ async def test_probe_leaves_no_connection_behind(inside: str, check: TcpCheck) -
         (b"pong", UdpCheck(b"ping", pattern=Pattern("^p.ng$", is_regex=True)), True, "pong"),
         (b"pong", UdpCheck(b"ping"), True, "pong"),
         (b"pung", UdpCheck(b"ping", b"pong"), False, "the answer is not as expected: pung"),
-        (b"", UdpCheck(b"ping", b"pong"), False, "no answer within 0.2 s"),
+        (b"", UdpCheck(b"ping", b"pong"), False, "no answer within 0.5 s"),
         (b"", UdpCheck(b"ping"), True, "no error"),
     ],
 )
 async def test_datagram(answer: bytes, check: UdpCheck, ok: bool, said: str) -> None:  # noqa: FBT001
     async with udp_server(lambda _: [answer] if answer else []) as port:
-        reply = await probe(check, port, timeout_s=SHORT_S)
+        reply = await probe(check, port, timeout_s=LONG_S if answer else SHORT_S)
     assert (reply.ok, reply.answer) == (ok, said)
 
 
@@ -220,7 +220,7 @@ async def test_host_that_answers_is_up(inside: str, groups: str, address: str, s
 async def test_host_that_does_not_answer_is_down(inside: str, groups: str) -> None:
     run(f"sysctl -qw net.ipv4.icmp_echo_ignore_all=1 net.ipv4.ping_group_range='{groups}'", inside)
     reply = await probe(PingCheck(count=2), timeout_s=SHORT_S)
-    assert (reply.ok, reply.answer) == (False, "no echo reply within 0.2 s")
+    assert (reply.ok, reply.answer) == (False, "no echo reply within 0.5 s")
 
 
 async def test_lost_request_is_followed_by_another(inside: str) -> None:
@@ -228,7 +228,7 @@ async def test_lost_request_is_followed_by_another(inside: str) -> None:
     run("nft add chain ip lossy in { type filter hook input priority 0 ; }", inside)
     # The first one alone: sequence numbers count from 0.
     run("nft add rule ip lossy in icmp type echo-request icmp sequence 0 drop", inside)
-    reply = await probe(PingCheck(count=2), timeout_s=SHORT_S)
+    reply = await probe(PingCheck(count=2), timeout_s=2.0)
     assert (reply.ok, reply.answer) == (True, "echo reply to request 2")
 
 
@@ -271,7 +271,7 @@ async def test_agent_that_never_ends_a_line_is_given_up() -> None:
     assert flood.was_cut_off()
     async with tcp_server(says_and_waits(b"up")) as port:
         reply = await probe(AgentCheck(), port, timeout_s=SHORT_S)
-    assert (reply.ok, reply.answer) == (False, "no end of the line within 0.2 s, only: up")
+    assert (reply.ok, reply.answer) == (False, "no end of the line within 0.5 s, only: up")
 
 
 # --------------------------------------------------------------------------------- all

@@ -298,7 +298,8 @@ async def test_silent_targets_exhaust_no_descriptors_and_hide_no_other(inside: s
         node(descriptors=kept + 400) as made,
         tcp_server(says_and_waits(b"")) as port,
     ):
-        made.client.configure({**silent, "open": target(TcpCheck(), port, timing)})
+        patient = Check(interval_s=1.0, timeout_s=LONG_S, fall=1, rise=1)
+        made.client.configure({**silent, "open": target(TcpCheck(), port, patient)})
 
         def all_down() -> bool:
             return len({s.target for s in made.seen if s.state is DOWN}) == len(silent)
