@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterator
 
 from hanat.core.notation import GATE_TABLE, TABLE
-from hanat.core.steps import LOOSE, LOOSE_SLOTS
+from hanat.core.steps import LOOSE, OWN_ELEMENTS
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
     ATTRIBUTE,
@@ -36,7 +36,7 @@ from hanat.kernel.ports import FIXED_BYTES
 RIGHTS = frozenset({"answers", "carries", "permit"})  # sets of the gate that change all the time
 _OF_SERVICES = tuple(start.encode() for start in LOOSE)
 _LEADING = (b"listens_", b"ranges_", b"refused_")  # maps and sets whose elements rotations change
-_SLOTS = LOOSE_SLOTS.encode()
+_NOT_LOOKED_AT = tuple(start.encode() for start in OWN_ELEMENTS)
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _TABLE = 1  # the attribute that names it, in each kind of message
 _TABLE_KEPT = {1, 2, 4}  # name, flags (a table can sleep), handle
@@ -110,7 +110,9 @@ class Fingerprints:
             flags, of = kept.get(_SET_FLAGS, b"\0\0\0\0"), kept[_SET_NAME]
             half = loose if ours and of.startswith(_OF_SERVICES) else found
             half.update(of + flags + kept[_SET_HANDLE])
-            if (name == GATE_TABLE and _text(of) in RIGHTS) or (ours and of.startswith(_SLOTS)):
+            if (name == GATE_TABLE and _text(of) in RIGHTS) or (
+                ours and of.startswith(_NOT_LOOKED_AT)
+            ):
                 continue
             half = loose if ours and of.startswith(_LEADING) else half
             half.update(b"".join(self._elements(family, name, table, of)))

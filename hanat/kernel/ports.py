@@ -134,9 +134,9 @@ class Firewall(Protocol):
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """Return what only a change of the table changes, None if there is none.
 
-        Counters, rights that are granted and slots of services that follow connection counts
-        change by themselves and are no part of it. The first `FIXED_BYTES` change with what is
-        not of single services: no rotation changes them.
+        Counters, rights that are granted, slots of services that follow connection counts and
+        clients of services with persistence change by themselves and are no part of it. The first
+        `FIXED_BYTES` change with what is not of single services: no rotation changes them.
         """
         ...
 
