@@ -6,8 +6,8 @@ sets of the servers in rotation before anything is chosen. So a server that left
 nobody by its entries, and has them again if it comes back in time.
 
 The sets have the names of servers and follow from the configuration alone: a rotation does not
-touch them, nor does another configuration that leaves service and timeout as they are. They are
-lost with the table: when a node starts, and when what others did to its rules is repaired.
+touch them, nor does another configuration that leaves service and timeout as they are; and where
+the table is replaced as a whole, they are left in it (`core.steps.keeping_clients`).
 
 A client that was at one server, and at a second one while the first was out of rotation, has an
 entry of both. Then it goes to the one whose name comes first.
@@ -21,9 +21,9 @@ from ipaddress import ip_network
 
 from hanat.core.configuration import VirtualService
 from hanat.core.notation import ADDRESS_TYPE, IP, chain_name
+from hanat.core.steps import CLIENTS
 
 CLIENTS_MAX = 65_536  # of a server; more are sent as if they were new
-KIND = "persist"
 
 PersistenceSets = Mapping[str, list[str]]
 """By name of the server, the block of its set; empty without persistence."""
@@ -42,9 +42,10 @@ def persistence_sets(service: VirtualService, version: int) -> PersistenceSets:
     # Another mask makes other clients of the same addresses.
     said = f"{lines} {_mask(service, version)}"
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+    kind = CLIENTS.rstrip("/")
     return {
         server.name: [
-            f"set {chain_name(KIND, service.name, server.name, version=version)}/{digest} {{",
+            f"set {chain_name(kind, service.name, server.name, version=version)}/{digest} {{",
             *(f"    {line}" for line in lines),
             "}",
         ]

@@ -26,7 +26,8 @@ SLICE_CHAINS = 25
 SLICE_BYTES = 1 << 15  # a ruleset that is installed in one transaction
 AT_ONCE_CHAINS = 25
 SLICE_ELEMENTS = 1_024  # of a map; a few ms
-OWN_ELEMENTS = ("slots/", "persist/")  # maps and sets whose elements nobody else looks at
+CLIENTS = "persist/"
+OWN_ELEMENTS = ("slots/", CLIENTS)  # maps and sets whose elements nobody else looks at
 LOOSE = ("service/", "server/", *OWN_ELEMENTS)  # what only elements and each other lead to
 
 Lines = tuple[str, ...]
@@ -60,6 +61,35 @@ def without_services(text: str) -> str:
         if not _is_loose(name)
     }
     return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{_table(list(kept.items()))}"
+
+
+def has_clients(text: str) -> bool:
+    """Say whether a ruleset has sets of clients, whose elements are worth keeping."""
+    return f"\n    set {CLIENTS}" in text
+
+
+def keeping_clients(script: str, wanted: str, there: Iterable[tuple[str, str]]) -> str:
+    """Return a script that replaces the table but for sets of clients.
+
+    Args:
+        script: Replaces the table as a whole; a ruleset, or it without its services.
+        wanted: The ruleset that it leads to; sets that are not in this one go.
+        there: Kind and name of each chain, set and map of the table.
+    """
+    kept = {name for kind, name in there if kind == "set" and f"\n    set {name} {{" in wanted}
+    kept = {name for name in kept if name.startswith(CLIENTS)}
+    if not kept:
+        return script
+    others = [(kind, name) for kind, name in there if name not in kept]
+    # Rules refer to all, elements to chains.
+    lines = [
+        f"flush table inet {TABLE}",
+        *(f"flush {kind} inet {TABLE} {name}" for kind, name in others if kind != "chain"),
+        *(f"delete {kind} inet {TABLE} {name}" for kind, name in others),
+    ]
+    deleted = f"delete table inet {TABLE}\n"
+    assert deleted in script, script[:200]
+    return script.replace(deleted, "".join(f"{line}\n" for line in lines), 1)
 
 
 def parse(text: str) -> Blocks:

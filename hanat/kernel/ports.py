@@ -131,6 +131,13 @@ class Firewall(Protocol):
         """Return a table as nft text, None if there is none."""
         ...
 
+    def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
+        """Return what is defined in a table: ``chain``, ``set`` or ``map``, and its name.
+
+        Nothing if there is no such table.
+        """
+        ...
+
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """Return what only a change of the table changes, None if there is none.
 
