@@ -35,6 +35,7 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name
+from hanat.core.persistence import persistence_sets, recalling, remembering
 from hanat.core.schedulers import InRotation, Key, key_of, slots
 from hanat.core.shares import SLOTS_MAX, Slots, level_size
 
@@ -128,20 +129,27 @@ def service_chains(
         table = _slots(service, members)
     own = partial(_block, "service", service.name, version=version)
     about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
+    blocks = list((sets := persistence_sets(service, version)).values())
     if not table:
-        return [own(lines=[about, _without_servers(service, version, protocols)])]
+        return [*blocks, own(lines=[about, _without_servers(service, version, protocols)])]
     # What follows counts may have no slots for a server now, and some for it a moment later.
     names = {one.name for one in members if one.weight} if service.scheduler.by_counts else table
     used = [servers[name] for name in sorted(set(names))]
-    if len(used) == 1 and not service.scheduler.by_counts:  # their map stays
+    always = (
+        sets or service.scheduler.by_counts
+    )  # chains of servers, and the map of those by counts
+    if len(used) == 1 and not always:
         return [own(lines=[about, _dnat(used[0], version, protocols)])]
-    blocks: list[list[str]] = []
-    if service.scheduler.by_counts or len({server.port is None for server in used}) > 1:
+    chains: dict[str, str] = {}
+    if always or len({server.port is None for server in used}) > 1:
         # One map holds addresses with a port or addresses without, never both. nft 1.0.6 does
         # not compare the port of a map with a name to that of a rule of TCP or UDP.
-        made = {s.name: _server_chain(service, s, version, protocols) for s in used}
-        blocks += made.values()
-        verb, targets = "{} vmap", {name: f"goto {name_of(block)}" for name, block in made.items()}
+        for server in used:
+            remembered = remembering(service, version, sets, server.name)
+            lines = [*remembered, _dnat(server, version, protocols)]
+            blocks.append(_block("server", service.name, server.name, version=version, lines=lines))
+            chains[server.name] = name_of(blocks[-1])
+        verb, targets = "{} vmap", {name: f"goto {chain}" for name, chain in chains.items()}
     else:
         verb = f"dnat {IP[version]} to {{}} map"
         targets = {server.name: _target(server) for server in used}
@@ -151,7 +159,7 @@ def service_chains(
         where = f"@{name_of(blocks[-1])}"
     else:
         where = f"{{ {', '.join(_elements(targets[name] for name in table))} }}"
-    rules = []
+    rules = [*recalling(service, version, sets, chains)]
     for key, some in _by_key(service, protocols):
         choice = _choice(service.scheduler, key, len(table), version)
         rules.append(f"{_match(some)} {verb.format(choice)} {where}")
@@ -206,13 +214,6 @@ def _block(kind: str, *names: str, version: int, lines: list[str]) -> list[str]:
 def name_of(block: list[str]) -> str:
     """Return the name of what a block defines."""
     return block[0].split()[1]
-
-
-def _server_chain(
-    service: VirtualService, server: RealServer, version: int, protocols: list[Protocol]
-) -> list[str]:
-    line = _dnat(server, version, protocols)
-    return _block("server", service.name, server.name, version=version, lines=[line])
 
 
 def _slots_map(service: VirtualService, version: int, targets: Iterable[str]) -> list[str]:

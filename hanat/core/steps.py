@@ -26,8 +26,9 @@ SLICE_CHAINS = 25
 SLICE_BYTES = 1 << 15  # a ruleset that is installed in one transaction
 AT_ONCE_CHAINS = 25
 SLICE_ELEMENTS = 1_024  # of a map; a few ms
-LOOSE_SLOTS = "slots/"
-LOOSE = ("service/", "server/", LOOSE_SLOTS)  # what only elements and each other lead to
+CLIENTS = "persist/"
+OWN_ELEMENTS = ("slots/", CLIENTS)  # maps and sets whose elements nobody else looks at
+LOOSE = ("service/", "server/", *OWN_ELEMENTS)  # what only elements and each other lead to
 
 Lines = tuple[str, ...]
 Blocks = Mapping[tuple[str, str], Lines]
@@ -57,9 +58,38 @@ def without_services(text: str) -> str:
     kept = {
         (kind, name): lines if kind == "chain" else _without_elements(lines)
         for (kind, name), lines in parse(text).items()
-        if not _is_loose(kind, name)
+        if not _is_loose(name)
     }
     return f"add table inet {TABLE}\ndelete table inet {TABLE}\n{_table(list(kept.items()))}"
+
+
+def has_clients(text: str) -> bool:
+    """Say whether a ruleset has sets of clients, whose elements are worth keeping."""
+    return f"\n    set {CLIENTS}" in text
+
+
+def keeping_clients(script: str, wanted: str, there: Iterable[tuple[str, str]]) -> str:
+    """Return a script that replaces the table but for sets of clients.
+
+    Args:
+        script: Replaces the table as a whole; a ruleset, or it without its services.
+        wanted: The ruleset that it leads to; sets that are not in this one go.
+        there: Kind and name of each chain, set and map of the table.
+    """
+    kept = {name for kind, name in there if kind == "set" and f"\n    set {name} {{" in wanted}
+    kept = {name for name in kept if name.startswith(CLIENTS)}
+    if not kept:
+        return script
+    others = [(kind, name) for kind, name in there if name not in kept]
+    # Rules refer to all, elements to chains.
+    lines = [
+        f"flush table inet {TABLE}",
+        *(f"flush {kind} inet {TABLE} {name}" for kind, name in others if kind != "chain"),
+        *(f"delete {kind} inet {TABLE} {name}" for kind, name in others),
+    ]
+    deleted = f"delete table inet {TABLE}\n"
+    assert deleted in script, script[:200]
+    return script.replace(deleted, "".join(f"{line}\n" for line in lines), 1)
 
 
 def parse(text: str) -> Blocks:
@@ -97,8 +127,8 @@ def steps(old: str, new: str) -> Steps | None:
         found = was.get((kind, name))
         if kind != "chain" and found and _without_elements(found) != _without_elements(lines):
             return None
-    built = [key for key in will if _is_loose(*key) and key not in was]
-    gone = [key for key in reversed(list(was)) if _is_loose(*key) and key not in will]
+    built = [key for key in will if _is_loose(key[1]) and key not in was]
+    gone = [key for key in reversed(list(was)) if _is_loose(key[1]) and key not in will]
     builds = [_table(part) for part in _slices(_pieces((key, will[key]) for key in built))]
     clears = [_deleted(key for key, _ in part) for part in _slices((key, ()) for key in gone)]
     switch = _switch(was, will)
@@ -136,8 +166,8 @@ def _slices(blocks: Iterable[Block]) -> Iterator[list[Block]]:
         yield found
 
 
-def _is_loose(kind: str, name: str) -> bool:
-    return kind in {"chain", "map"} and name.startswith(LOOSE)
+def _is_loose(name: str) -> bool:
+    return name.startswith(LOOSE)
 
 
 def _table(blocks: list[Block]) -> str:
@@ -164,7 +194,7 @@ def _switch(was: Blocks, will: Blocks) -> str:
         kind, name = key
         found = was.get(key)
         if found is None:
-            if not _is_loose(*key):
+            if not _is_loose(key[1]):
                 added[key] = wanted
         elif found != wanted and kind == "chain":
             lines.append(f"flush chain inet {TABLE} {name}")
@@ -173,7 +203,7 @@ def _switch(was: Blocks, will: Blocks) -> str:
             added[key] = wanted
         elif found != wanted:
             moved += _moved(name, found, wanted)
-    gone = [key for key in reversed(list(was)) if key not in will and not _is_loose(*key)]
+    gone = [key for key in reversed(list(was)) if key not in will and not _is_loose(key[1])]
     lines += [f"flush {kind} inet {TABLE} {name}" for kind, name in gone]
     deletions = sorted(gone, key=lambda key: key[0] != "chain")  # before what they refer to
     script = "".join(f"{line}\n" for line in lines)

@@ -24,7 +24,14 @@ from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.core.ruleset import Known as KnownScript
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.services import Levels, Rotations, Turns
-from hanat.core.steps import SLICE_BYTES, Steps, steps, without_services
+from hanat.core.steps import (
+    SLICE_BYTES,
+    Steps,
+    has_clients,
+    keeping_clients,
+    steps,
+    without_services,
+)
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.reading import Known, Read, Scripts, read, render
 from hanat.daemon.realtime import hurried
@@ -347,7 +354,7 @@ class Rulesets:
         if plan is None:
             there.ruleset = ""
             first = wanted if len(wanted) <= SLICE_BYTES else without_services(wanted)
-            self._firewall.apply(first)
+            self._replace_table(first, wanted)
             there.ruleset, there.services = first, None
             plan = _planned(first, wanted)
         assert plan is not None, "what a ruleset is without its services can become that ruleset"
@@ -355,6 +362,15 @@ class Rulesets:
         there.ruleset, there.services, there.turns = ruleset, configuration, turns
         for script in plan.clears:
             self._firewall.apply(script)
+
+    def _replace_table(self, script: str, wanted: str) -> None:
+        """Replace what is there, whatever it is; but clients stay with their servers."""
+        if has_clients(wanted):
+            kept = keeping_clients(script, wanted, self._firewall.names("inet", TABLE))
+            with contextlib.suppress(KernelError):  # what is there is not as we left it
+                self._firewall.apply(kept)
+                return
+        self._firewall.apply(script)
 
     def _present(self) -> str:
         """Return the script of the ruleset that is in force."""

@@ -286,6 +286,11 @@ class FakeFirewall:
         body = self._kernel.tables.get((family, name))
         return None if body is None else f"table {family} {name} {{\n{body}\n}}\n"
 
+    def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
+        """See `ports.Firewall.names`."""
+        body = self._kernel.tables.get((family, name)) or ""
+        return tuple(re.findall(r"^\s*(chain|set|map) (\S+) \{", body, re.MULTILINE))
+
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """See `ports.Firewall.fingerprint`."""
         self._kernel.meet_fault("firewall.fingerprint")

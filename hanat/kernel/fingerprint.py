@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterator
 
 from hanat.core.notation import GATE_TABLE, TABLE
-from hanat.core.steps import LOOSE, LOOSE_SLOTS
+from hanat.core.steps import LOOSE, OWN_ELEMENTS
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
     ATTRIBUTE,
@@ -36,14 +36,15 @@ from hanat.kernel.ports import FIXED_BYTES
 RIGHTS = frozenset({"answers", "carries", "permit"})  # sets of the gate that change all the time
 _OF_SERVICES = tuple(start.encode() for start in LOOSE)
 _LEADING = (b"listens_", b"ranges_", b"refused_")  # maps and sets whose elements rotations change
-_SLOTS = LOOSE_SLOTS.encode()
+_NOT_LOOKED_AT = tuple(start.encode() for start in OWN_ELEMENTS)
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _TABLE = 1  # the attribute that names it, in each kind of message
 _TABLE_KEPT = {1, 2, 4}  # name, flags (a table can sleep), handle
 _CHAIN_KEPT = {2, 3, 4, 5, 10}  # handle, name, hook, policy, flags
 _RULE_KEPT = {2, 3}  # chain, handle; expressions have counters
 _SET_NAME, _SET_FLAGS, _SET_HANDLE = 2, 3, 16
-_ANONYMOUS = 1
+_ANONYMOUS, _MAP = 1, 8
+_CHAIN_NAME = 3
 _ELEMENTS = 3
 _BODY = HEADER.size + 4  # behind the family
 HANDLE_BYTES = ATTRIBUTE.size + 8
@@ -76,6 +77,26 @@ class Fingerprints:
             return self._of(family, name)
         except AbsentObjectError:
             return None  # also if it goes while it is looked at
+
+    def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
+        """Return kind and name of each chain, set and map of a table.
+
+        Raises:
+            KernelError: What the kernel answered instead.
+        """
+        table = attribute(_TABLE, name.encode() + b"\0")
+        try:
+            found = [
+                ("chain", dict(_pieces(part, {_CHAIN_NAME}))[_CHAIN_NAME])
+                for part in self._walk(family, name, _GET_CHAIN, table, all_tables=True)
+            ]
+            for part in self._named_sets(family, name, table):
+                kept = dict(_pieces(part, {_SET_NAME, _SET_FLAGS}))
+                is_map = kept.get(_SET_FLAGS, b"\0\0\0\0")[3] & _MAP
+                found.append(("map" if is_map else "set", kept[_SET_NAME]))
+        except AbsentObjectError:
+            return ()
+        return tuple((kind, _text(of)) for kind, of in found)
 
     def _of(self, family: str, name: str) -> bytes:
         found, loose = (hashlib.blake2b(digest_size=FIXED_BYTES) for _ in range(2))
@@ -110,7 +131,9 @@ class Fingerprints:
             flags, of = kept.get(_SET_FLAGS, b"\0\0\0\0"), kept[_SET_NAME]
             half = loose if ours and of.startswith(_OF_SERVICES) else found
             half.update(of + flags + kept[_SET_HANDLE])
-            if (name == GATE_TABLE and _text(of) in RIGHTS) or (ours and of.startswith(_SLOTS)):
+            if (name == GATE_TABLE and _text(of) in RIGHTS) or (
+                ours and of.startswith(_NOT_LOOKED_AT)
+            ):
                 continue
             half = loose if ours and of.startswith(_LEADING) else half
             half.update(b"".join(self._elements(family, name, table, of)))

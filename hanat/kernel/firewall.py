@@ -40,6 +40,10 @@ class KernelFirewall:
         """See `ports.Firewall.table`."""
         return _list(self._nft, family, name)
 
+    def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
+        """See `ports.Firewall.names`."""
+        return self._fingerprints.names(family, name)
+
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """See `ports.Firewall.fingerprint`."""
         return self._fingerprints.of(family, name)

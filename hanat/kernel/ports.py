@@ -131,12 +131,19 @@ class Firewall(Protocol):
         """Return a table as nft text, None if there is none."""
         ...
 
+    def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
+        """Return what is defined in a table: ``chain``, ``set`` or ``map``, and its name.
+
+        Nothing if there is no such table.
+        """
+        ...
+
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """Return what only a change of the table changes, None if there is none.
 
-        Counters, rights that are granted and slots of services that follow connection counts
-        change by themselves and are no part of it. The first `FIXED_BYTES` change with what is
-        not of single services: no rotation changes them.
+        Counters, rights that are granted, slots of services that follow connection counts and
+        clients of services with persistence change by themselves and are no part of it. The first
+        `FIXED_BYTES` change with what is not of single services: no rotation changes them.
         """
         ...
 

@@ -30,6 +30,13 @@ def test_applied_table_can_be_read(subject: Subject) -> None:
     assert "ip daddr 203.0.113.10 drop" in text
 
 
+def test_names_of_a_table(subject: Subject) -> None:
+    assert subject.adapters.firewall.names("inet", "hanat") == ()
+    subject.adapters.firewall.apply(SCRIPT)
+
+    assert subject.adapters.firewall.names("inet", "hanat") == (("chain", "input"),)
+
+
 def test_applying_again_replaces(subject: Subject) -> None:
     subject.adapters.firewall.apply(SCRIPT)
     once = subject.adapters.firewall.table("inet", "hanat")

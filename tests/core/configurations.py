@@ -14,6 +14,7 @@ from hanat.core.configuration import (
     Forward,
     Listen,
     Masquerade,
+    Persistence,
     Protocol,
     RealServer,
     Replicate,
@@ -29,6 +30,7 @@ from tests.core.examples import EDGE
 
 VPN = Transit("vpn", tuple(map(ip_network, ("10.99.0.0/16", "10.99.7.0/24", "fd00:99::/64"))))
 
+NETWORKS = Persistence(2.0, netmask=24, netmask6=64)
 SORRY = (Sorry(ip_address("10.11.12.200"), 8080), Sorry(ip_address("fd00:12::200"), None))
 
 
@@ -92,6 +94,7 @@ def _services(
         unavailable=draw(st.sampled_from(Unavailable)),
         hash_port=draw(st.booleans()),
         ops=draw(st.booleans()),
+        persistence=draw(st.sampled_from([None, None, Persistence(600.0), NETWORKS])),
     )
 
 

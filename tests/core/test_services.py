@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hanat.core.configuration import (
     Listen,
+    Persistence,
     Protocol,
     RealServer,
     Scheduler,
@@ -168,3 +169,45 @@ def test_servers_of_one_version_are_no_matter_of_the_other() -> None:
 
     assert service_chains(WEB, 4, rotation) == service_chains(WEB, 4, rotation_of(WEB))
     assert "no server" in service_chains(WEB, 6, rotation)[0][1]
+
+
+def test_clients_with_persistence_are_looked_up_before_anything_is_chosen() -> None:
+    of = service(Scheduler.RR, persistence=Persistence(90.0, netmask=24))
+
+    blocks = service_chains(of, 4, ALL[:2])
+
+    sets = [block for block in blocks if block[0].startswith("set persist/any/")]
+    assert [block[0].split("/")[2] for block in sets] == [server.name for server in SERVERS]
+    assert sets[0][1:-1] == [
+        "    type ipv4_addr",
+        "    size 65536",
+        "    flags dynamic,timeout",
+        "    timeout 90s",
+    ]
+    names = {block[0].split("/")[2]: block[0].split()[1] for block in sets}
+    rules = [rule.strip() for rule in blocks[-1][2:-1]]
+    for server, rule in zip(("s0", "s1"), rules[:2], strict=True):
+        found = re.fullmatch(r"(ip saddr and 255.255.255.0) @(\S+) goto (server/\S+)", rule)
+        assert found is not None
+        assert found[2] == names[server]
+        (chain,) = (block for block in blocks if block[0] == f"chain {found[3]} {{")
+        assert chain[1].strip() == f"update @{names[server]} {{ {found[1]} }}"
+    assert played([*blocks[:-1], [*blocks[-1][:2], *blocks[-1][4:]]]) == [["s0", "s1"]] * 2
+
+
+def test_sets_of_clients_do_not_depend_on_the_rotation() -> None:
+    of = service(Scheduler.RR, persistence=Persistence(90.0))
+    found = [
+        [block for block in service_chains(of, 4, rotation) if block[0].startswith("set ")]
+        for rotation in (ALL, ALL[:1], ())
+    ]
+
+    assert found[0] == found[1] == found[2]
+
+
+def test_other_timeout_or_mask_is_another_set() -> None:
+    given = (Persistence(90.0), Persistence(91.0), Persistence(90.0, netmask=24))
+
+    names = {service_chains(service(Scheduler.RR, persistence=one), 4, ())[0][0] for one in given}
+
+    assert len(names) == 3

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from hanat.consensus.background import at_once
-from hanat.core.configuration import Configuration, Scheduler
+from hanat.core.configuration import Configuration, Persistence, Scheduler
 from hanat.core.ruleset import render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.services import Rotations
@@ -233,6 +233,48 @@ def test_slots_that_follow_counts_are_not_what_drifts(
     install(rulesets, replace(EDGE, services=(replace(WEB, scheduler=Scheduler.LC),)))
     firewall.apply("delete element inet hanat slots/web/v4 { 7 }")
     assert look(rulesets) == ()
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("happens", ["start", "drift", "flush", "another"])
+def test_clients_stay_with_their_servers_when_the_table_is_replaced(
+    gate: KernelGate,
+    firewall: ToldFirewall,
+    happens: str,
+    many: bool,  # noqa: FBT001 - drawn
+) -> None:
+    others = MANY.services if many else ()
+    web = replace(WEB, persistence=Persistence(600.0), scheduler=Scheduler.LC)
+    configuration = replace(EDGE, services=(web, *others))
+    rulesets = made(gate, firewall, at_once)
+    install(rulesets, configuration)
+    names = [name for _, name in firewall.names("inet", "hanat") if name.startswith("persist/")]
+    for name in names:
+        client = "2001:db8::7" if "/v6/" in name else "203.0.113.7"
+        firewall.apply(f"add element inet hanat {name} {{ {client} }}")
+
+    if happens == "start":
+        rulesets = made(gate, firewall, at_once)
+    elif happens == "drift":
+        firewall.apply("flush chain inet hanat prerouting")
+        firewall.apply("add chain inet hanat strange")
+    elif happens == "flush":
+        firewall.apply("flush table inet hanat")
+    else:
+        configuration = replace(configuration, services=(*others, web), name="other")
+    install(rulesets, configuration)
+
+    assert len(names) == 4
+    listing = firewall.table("inet", "hanat") or ""
+    assert listing.count(" expires ") == 4
+    assert look(rulesets) == ()
+    wanted = render_ruleset(configuration, DEVICES, CONVERSATION)
+    found = firewall.names("inet", "hanat")
+    firewall.apply(wanted)
+    assert sorted(found) == sorted(firewall.names("inet", "hanat"))
+
+    install(rulesets, replace(EDGE, services=others))
+    assert not [n for _, n in firewall.names("inet", "hanat") if n.startswith("persist/")]
 
 
 def test_rotations_wait_for_an_installation_and_only_the_newest_follows(

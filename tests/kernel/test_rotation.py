@@ -13,6 +13,7 @@ import pytest
 
 from hanat.core.configuration import (
     Listen,
+    Persistence,
     Protocol,
     RealServer,
     Scheduler,
@@ -23,9 +24,12 @@ from hanat.core.configuration import (
 from hanat.core.ruleset import render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.services import Rotations
+from hanat.core.steps import steps
 from tests.core.examples import DEVICES
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import (
+    CLIENT,
+    CLIENT_V6,
     CONFIGURATION,
     SERVER,
     SERVER_PORT,
@@ -207,6 +211,77 @@ def test_new_clients_follow_the_table(network: Network) -> None:
     assert found == {8082: 192, 8083: 64}
 
 
+@FAMILIES
+def test_client_comes_back_to_its_server_while_that_is_in_rotation(
+    network: Network, vip: str, server: str
+) -> None:
+    network.r1.take_over()
+    listeners = {port: network.listener("server", server, port) for port in PORTS}
+    follow = _Followed(network.r1, server, Persistence(600.0))
+    every = tuple(follow.names)
+    follow({"echo": tuple(map(InRotation, every))})
+    ((mine, count),) = _tcp_clients(network, listeners, vip, 6).items()
+    assert count == 6
+
+    follow({"echo": tuple(InRotation(name) for name in every if name != f"s{mine}")})
+    ((other, count),) = _tcp_clients(network, listeners, vip, 6).items()
+    assert (count, other != mine) == (6, True)
+
+    follow({"echo": ()})
+    follow({"echo": tuple(InRotation(name) for name in every if name != f"s{mine}")})
+    assert _tcp_clients(network, listeners, vip, 6) == {other: 6}
+
+    listing = run("nft list table inet hanat", network.r1.namespace)
+    assert len(re.findall(r" expires \S+", listing)) == 2
+
+
+@FAMILIES
+def test_clients_of_one_network_go_to_one_server(network: Network, vip: str, server: str) -> None:
+    network.r1.take_over()
+    listeners = {port: network.listener("server", server, port) for port in PORTS}
+    client, neighbour, length = CLIENT, "203.0.113.7", 24
+    if ":" in vip:
+        client, neighbour, length = CLIENT_V6, "2001:db8:1::7", 64
+    run(f"ip addr add {neighbour}/{length} dev eth0 nodad", network.made["client"])
+    found = []
+    for mask in (24, 32):
+        masks = Persistence(600.0, netmask=mask, netmask6=64 if mask == 24 else 128)
+        _Followed(network.r1, server, masks)({})
+        mine = _tcp_clients(network, listeners, vip, 3, source=client)
+        others = _tcp_clients(network, listeners, vip, 3, source=neighbour)
+        found.append((len(mine), mine.keys() == others.keys()))
+
+    assert found == [(1, True), (1, False)]
+
+
+class _Followed:
+    """The example with persistence on a router, led from one rotation to the next by steps."""
+
+    def __init__(self, router: Router, server: str, persistence: Persistence) -> None:
+        self._router = router
+        servers = tuple(
+            RealServer(f"s{port}", ip_address(server), port, weight=1) for port in PORTS
+        )
+        self.names = [one.name for one in servers]
+        service = replace(CONFIGURATION.services[0], servers=servers, persistence=persistence)
+        self._configuration = replace(CONFIGURATION, services=(service,))
+        self._before = ""
+
+    def __call__(self, rotations: Rotations) -> None:
+        text = render_ruleset(
+            self._configuration, DEVICES, self._router.conversation, rotations=rotations
+        )
+        with self._router.entered():
+            if not self._before:
+                self._router.firewall.apply(text)
+            else:
+                plan = steps(self._before, text)
+                assert plan is not None
+                for script in filter(None, (*plan.builds, plan.switch, *plan.clears)):
+                    self._router.firewall.apply(script)
+        self._before = text
+
+
 def test_servers_with_and_without_a_port_get_clients(network: Network) -> None:
     network.r1.take_over()
     sockets = {port: _udp(network, SERVER, port) for port in (8081, SERVICE_PORT)}
@@ -263,12 +338,17 @@ def _udp(network: Network, address: str, port: int) -> socket.socket:
 
 
 def _tcp_clients(
-    network: Network, listeners: dict[int, socket.socket], vip: str, count: int
+    network: Network,
+    listeners: dict[int, socket.socket],
+    vip: str,
+    count: int,
+    source: str = "",
 ) -> Counter[int]:
     """Connect one after the other; return how many came to each port."""
     found: Counter[int] = Counter()
     for _ in range(count):
         near = network.open_socket("client", family_of(vip), socket.SOCK_STREAM)
+        near.bind((source, 0))
         near.connect((vip, SERVICE_PORT))
         (ready,), _, _ = select.select(list(listeners.values()), [], [], 5)
         far, _ = ready.accept()

@@ -1,0 +1,97 @@
+"""Clients that go to the server they were at, in nftables text.
+
+Each server of a service with persistence has a set of clients. The chain of a server puts the
+client into it, with the first packet of each connection; the chain of the service looks into the
+sets of the servers in rotation before anything is chosen. So a server that left the rotation gets
+nobody by its entries, and has them again if it comes back in time.
+
+The sets have the names of servers and follow from the configuration alone: a rotation does not
+touch them, nor does another configuration that leaves service and timeout as they are; and where
+the table is replaced as a whole, they are left in it (`core.steps.keeping_clients`).
+
+A client that was at one server, and at a second one while the first was out of rotation, has an
+entry of both. Then it goes to the one whose name comes first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
+
+from hanat.core.configuration import VirtualService
+from hanat.core.notation import ADDRESS_TYPE, IP, chain_name
+from hanat.core.steps import CLIENTS
+
+CLIENTS_MAX = 65_536  # of a server; more are sent as if they were new
+
+PersistenceSets = Mapping[str, list[str]]
+"""By name of the server, the block of its set; empty without persistence."""
+
+
+def persistence_sets(service: VirtualService, version: int) -> PersistenceSets:
+    """Return the sets of all servers of an IP version, in rotation or not."""
+    if service.persistence is None:
+        return {}
+    lines = [
+        f"type {ADDRESS_TYPE[version]}",
+        f"size {CLIENTS_MAX}",
+        "flags dynamic,timeout",
+        f"timeout {max(1, round(service.persistence.timeout_s))}s",
+    ]
+    # Another mask makes other clients of the same addresses.
+    said = f"{lines} {_mask(service, version)}"
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+    kind = CLIENTS.rstrip("/")
+    return {
+        server.name: [
+            f"set {chain_name(kind, service.name, server.name, version=version)}/{digest} {{",
+            *(f"    {line}" for line in lines),
+            "}",
+        ]
+        for server in service.servers
+        if server.address.version == version
+    }
+
+
+def remembering(
+    service: VirtualService, version: int, sets: PersistenceSets, server: str
+) -> Iterator[str]:
+    """Yield the rule by which a server's chain remembers its client."""
+    if sets:
+        yield f"update @{_name(sets[server])} {{ {_client(service, version)} }}"
+
+
+def recalling(
+    service: VirtualService, version: int, sets: PersistenceSets, chains: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the rules that send known clients to their servers.
+
+    Args:
+        service: As configured.
+        version: 4 or 6.
+        sets: Of all servers.
+        chains: Of the servers in rotation.
+    """
+    if sets:
+        for server, chain in chains.items():
+            yield f"{_client(service, version)} @{_name(sets[server])} goto {chain}"
+
+
+def _client(service: VirtualService, version: int) -> str:
+    mask = _mask(service, version)
+    return f"{IP[version]} saddr" + (f" and {mask}" if mask else "")
+
+
+def _mask(service: VirtualService, version: int) -> str:
+    """Return what of an address tells clients apart, empty if all of it does."""
+    assert service.persistence is not None
+    if version == 4:
+        length = service.persistence.netmask
+        return "" if length == 32 else str(ip_network(f"0.0.0.0/{length}").netmask)
+    length = service.persistence.netmask6
+    return "" if length == 128 else str(ip_network(f"::/{length}").netmask)
+
+
+def _name(block: list[str]) -> str:
+    return block[0].split()[1]
