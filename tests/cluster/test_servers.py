@@ -36,12 +36,13 @@ CHECKED = CLUSTER_TOML.replace(WEB, f'{WEB}  [[service.check]]\n  kind = "http"\
 def checked(lab: Lab, tmp_path: Path) -> Lab:
     """A lab whose nodes have found all servers up."""
     apply(lab, lab.wait_for_holder(), write(tmp_path, CHECKED))
-
-    def all_up() -> bool:
-        return {state(lab, name, "web") for name in lab.nodes} == {"up"}
-
-    lab.wait_for(all_up, 10, "every node to have found all servers up")
+    lab.wait_for(lambda: all_up(lab), 10, "every node to have found all servers up")
     return lab
+
+
+def all_up(lab: Lab) -> bool:
+    """Say whether every node knows the servers of web, and that they are up."""
+    return {state(lab, name, "web") for name in lab.nodes} == {"up"}
 
 
 def show(lab: Lab, node: str, service: str) -> dict[str, Any]:
