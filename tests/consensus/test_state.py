@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hanat import consensus
 from hanat.consensus.state import (
+    RECORDS_A_PART,
     Barrier,
     Happened,
     Records,
@@ -64,7 +65,7 @@ def test_events_survive_a_snapshot(commands: list[Happened]) -> None:
 
 def test_snapshot_of_before_there_were_events_has_none() -> None:
     state = State()
-    state.restore({b"core": State().freeze()[0][1]})
+    state.restore({b"core": dict(State().freeze())[b"core"]})
     assert not state.events
 
 
@@ -129,3 +130,18 @@ def test_what_an_operator_wants_is_never_acknowledged_from_memory() -> None:
     drain = (Record(b"mweb/web1", b"drain"),)
     assert kept_on_disk_only(encode(Records(0, drain)))
     assert not kept_on_disk_only(encode(Records(7, drain)))
+
+
+def test_snapshot_has_the_records_of_its_moment_though_they_are_put_into_bytes_later() -> None:
+    state, other = State(), State()
+    many = tuple(Record(b"m%d" % n, b"x") for n in range(1, 2 * RECORDS_A_PART))
+    state.apply(encode(Records(0, many)))
+    frozen = state.freeze()
+    state.apply(encode(Records(0, (Record(many[0].key, b"y"), Record(b"mlater", b"z")))))
+    parts = [*frozen]
+    assert [kind for kind, _ in parts].count(b"servers") == 2
+    whole: dict[bytes, bytes] = {}
+    for kind, content in parts:
+        whole[kind] = whole.get(kind, b"") + content
+    other.restore(whole)
+    assert other.records == dict(many)

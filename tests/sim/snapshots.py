@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import EIO
 
@@ -33,11 +33,11 @@ class CountingState(State):
             self.uids.append(int.from_bytes(command.batch[:8], "big"))
         return command
 
-    def freeze(self) -> list[tuple[bytes, bytes]]:
+    def freeze(self) -> Iterator[tuple[bytes, bytes]]:
         """Return the state, in parts."""
         uids = b"".join(uid.to_bytes(8, "big") for uid in self.uids)
         padding = [(b"padding", bytes(1 << 20))] * self.padding
-        return [*super().freeze(), (b"uids", uids), *padding]
+        return iter([*super().freeze(), (b"uids", uids), *padding])
 
     def restore(self, sections: Mapping[bytes, bytes]) -> None:
         """Take over a state."""
