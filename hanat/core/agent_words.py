@@ -48,7 +48,7 @@ class AgentWords:
                     yield weight_record(server, factor, by=by, at_s=wall_s)
             if sighting.mode and sighting.mode != before[1]:
                 was, mode = rotations.administrative(server), Mode(sighting.mode)
-                is_operators = was.mode is not Mode.READY and not was.by.startswith(BY)
+                is_operators = was.mode is not Mode.READY and was.by != by
                 if not is_operators and mode is not was.mode:
                     record = Administrative(mode, by, sighting.answer, since_s=wall_s)
                     yield mode_record(server, record)

@@ -184,6 +184,9 @@ class Node(Tenure):
         # The gate guards what its configuration names: remove before, add after it changes.
         if self.role is Role.ACTIVE or self._opening:
             taken = self._let_go(item.configuration.vips)
+            if self._opening:  # the outcome of that removal may be of another one
+                self._held = tuple(vip for vip in self._held if vip not in taken)
+                self._left = tuple(dict.fromkeys((*self._left, *taken)))
             actions = (RemoveAddresses(taken), install) if taken else (install,)
         else:
             # Also what a killed predecessor held under this revision.
@@ -274,7 +277,7 @@ class Node(Tenure):
         actions: list[Action] = (
             [*self._retry(now)] if self._past(self._eligibility.due, now) else []
         )
-        if self.role is Role.ACTIVE and self._lease_until <= now:
+        if (self.role is Role.ACTIVE or self._opening) and self._lease_until <= now:
             return (*actions, *self._fence(now))
         if self._upkeep.announces(now):
             actions.append(self._announce())

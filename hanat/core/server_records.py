@@ -26,12 +26,13 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from hanat.core.probing import LINE_CHARS_MAX, Operational
-from hanat.core.server_facts import Administrative, Mode, ServerId
+from hanat.core.server_facts import YEAR_9999_S, Administrative, Mode, ServerId
 from hanat.core.verdicts import Verdict, VerdictChanged
 
 KEY_BYTES_MAX = 255
 VALUE_BYTES_MAX = 2048
 TEXT_CHARS_MAX = 200
+FACTOR_MAX = 10.0  # of a weight
 
 
 class Kind(Enum):
@@ -56,7 +57,19 @@ def key_of(kind: Kind, name: str | ServerId) -> bytes:
 
 
 def _value(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    """Return a document as bytes, its longest texts cut until it fits."""
+    cut = dict(document)
+    while True:
+        data = json.dumps(cut, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+        if len(data) <= VALUE_BYTES_MAX:
+            return data
+        longest = max(cut, key=lambda name: len(str(cut[name])))
+        cut[longest] = str(cut[longest])[: len(str(cut[longest])) // 2]
+
+
+def is_sound(record: Record) -> bool:
+    """Say whether a record fits the log; what a peer sends may not."""
+    return 0 < len(record.key) <= KEY_BYTES_MAX and len(record.value) <= VALUE_BYTES_MAX
 
 
 def verdict_record(change: VerdictChanged, at_s: float) -> Record:
@@ -141,7 +154,7 @@ def verdict_of(record: Record) -> VerdictChanged | None:
 def decided_at(record: Record) -> float:
     """Return when a verdict was decided, wall-clock time; 0 if that is not known."""
     try:
-        return _number(_document(record.value).get("at", 0.0))
+        return _moment(_document(record.value).get("at", 0.0))
     except ValueError:
         return 0.0
 
@@ -155,8 +168,8 @@ def mode_of(record: Record) -> Administrative:
             mode=Mode(found["mode"]),
             by=_text(found.get("by", "")),
             reason=_text(found.get("reason", "")),
-            since_s=_number(found.get("since", 0.0)),
-            until_s=None if until is None else _number(until),
+            since_s=_moment(found.get("since", 0.0)),
+            until_s=None if until is None else _moment(until),
         )
     except (KeyError, ValueError):
         return Administrative()
@@ -168,14 +181,14 @@ def factor_of(record: Record) -> float:
         factor = _number(_document(record.value)["factor"])
     except (KeyError, ValueError):
         return 1.0
-    return factor if factor >= 0 else 1.0
+    return min(factor, FACTOR_MAX) if factor >= 0 else 1.0
 
 
 def weighed_by(record: Record) -> tuple[str, float]:
     """Return who gave a server its runtime weight, and when, seconds since 1970."""
     found = _document(record.value)
     try:
-        return _text(found.get("by", "")), _number(found.get("at", 0.0))
+        return _text(found.get("by", "")), _moment(found.get("at", 0.0))
     except ValueError:
         return "", 0.0
 
@@ -216,12 +229,26 @@ def _text(value: object) -> str:
 
 
 def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not a whole number")
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError("not a whole number of 64 bits")
     return value
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError("not a number")  # noqa: TRY004 - of a record, not of a call
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError("a number of too many digits") from None
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
+
+
+def _moment(value: object) -> float:
+    """Return a time, seconds since 1970, that a calendar has."""
+    number = _number(value)
+    if not 0 <= number < YEAR_9999_S:
+        raise ValueError("not a time between 1970 and the year 9999")
+    return number

@@ -30,8 +30,9 @@ from hanat.core.health_effects import (
     Watch,
 )
 from hanat.core.probing import Sighting
+from hanat.core.proposals import Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
-from hanat.core.schedulers import InRotation, slow_start
+from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
     Administrative,
     CheckedServer,
@@ -42,6 +43,7 @@ from hanat.core.server_facts import (
 from hanat.core.server_records import Kind, Record
 from hanat.core.service_view import Knowledge
 from hanat.core.services import Rotation
+from hanat.core.slow_starts import SlowStarts
 from hanat.core.verdicts import Event as VerdictEvent
 from hanat.core.verdicts import TargetStatus, VerdictChanged, Verdicts
 from hanat.core.views import View
@@ -55,6 +57,7 @@ class _Gathered:
     """Effects of one call; what can be said at once is said once."""
 
     proposed: list[Record] = field(default_factory=list)
+    again: list[Record] = field(default_factory=list)  # was proposed before
     services: dict[str, None] = field(default_factory=dict)  # to be rendered anew
     others: list[Effect] = field(default_factory=list)
 
@@ -102,8 +105,9 @@ class ServiceHealth:
         self._holder: int | None = None
         self._term = 0
         self._records: dict[bytes, bytes] = {}  # of the log
-        self._joined: dict[ServerId, float] = {}  # since when a server is in rotation again
-        self._slow_due: float | None = None
+        self._slow = SlowStarts()
+        self._untils: dict[ServerId, float] = {}  # when what an operator did is over, wall clock
+        self._proposals = Proposals()
         self._wall_due: float | None = None  # when an operator's record may be over, our clock
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
@@ -156,13 +160,20 @@ class ServiceHealth:
         self._changed(self._rotations.replace((), gone), gathered, now)
         for name in gone:
             del self._taken[name]
+        self._untils = {s: u for s, u in self._untils.items() if self._rotations.knows(s)}
         for one in changed:
             looked_at += len(one.service.servers)
             if looked_at >= SLICE_SERVERS:
                 turn, looked_at = (yield), 0
             self._take_service(one, turn.gathered, turn.now)
         self._rotations.configure(one.checked for one in known.values())  # in their order
-        self._clean(turn.gathered)
+        self._coming = None  # all are taken
+        self._settle(turn.gathered)
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a part of the newest configuration is still to be taken."""
+        return self._coming is not None
 
     def _take_service(self, known: _Known, gathered: _Gathered, now: float) -> None:
         """Take one service, and what the log knows of it already."""
@@ -190,9 +201,8 @@ class ServiceHealth:
         self._agents.clear()
         gathered = _Gathered()
         self._take(self._verdicts.hold(node_id, term, now), gathered, wall_s)
-        self._clean(gathered)
-        if node_id == self._node_id:
-            gathered.others += self._left_over()
+        self._proposals.clear()
+        self._settle(gathered)
         return self._effects(gathered, now, wall_s)
 
     def apply(self, changes: Iterable[Record], now: float, wall_s: float) -> Effects:
@@ -203,10 +213,13 @@ class ServiceHealth:
                 self._records[record.key] = record.value
             else:
                 self._records.pop(record.key, None)
+            self._proposals.applied(record.key)
             if records.kind_of(record.key) is not Kind.VERDICT:
                 self._apply_to_server(record, gathered, now)
                 continue
             change = records.verdict_of(record)
+            if not record.value and self._verdicts.drop(records.target_of(record.key)):
+                targets.append(records.target_of(record.key))
             if change is not None and self._verdicts.commit(change, now):
                 targets.append(change.target)
                 gathered.others.append(Committed(change.target, change.state))
@@ -265,7 +278,7 @@ class ServiceHealth:
         """Return when to call `tick`, seconds; None: not before something else happens."""
         if self._coming is not None:
             return 0.0
-        dues = (self._verdicts.due(), self._slow_due, self._wall_due)
+        dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), self._wall_due)
         return min((due for due in dues if due is not None), default=None)
 
     def tick(self, now: float, wall_s: float) -> Effects:
@@ -273,8 +286,8 @@ class ServiceHealth:
         gathered = _Gathered()
         self._go_on(_Turn(gathered, now, wall_s))
         self._take(self._verdicts.tick(now), gathered, wall_s)
-        if self._slow_due is not None and self._slow_due <= now:
-            gathered.services |= {server.service: None for server in self._joined}
+        gathered.services |= dict.fromkeys(self._slow.step(now))
+        gathered.again += self._proposals.again(now)
         if self._holder == self._node_id:
             gathered.proposed += [
                 records.mode_record(server, record)
@@ -303,7 +316,7 @@ class ServiceHealth:
 
     def why(self, server: ServerId, now: float) -> str:
         """Return in one sentence why a server gets no clients; empty if it does."""
-        service = self._known[server.service].service
+        service = self._taken[server.service].service
         (configured,) = (s for s in service.servers if s.name == server.server)
         notes = (self._verdicts.show(t.name, now).note for t in service.targets_of(configured))
         return self._rotations.why(server, next(filter(None, notes), ""))
@@ -327,22 +340,10 @@ class ServiceHealth:
             connections: Of each server that has some.
             now: The time.
         """
-        percents = {
-            server: slow_start(since=since, duration_s=self._slow_start_s(server), now=now).percent
-            for server, since in self._joined.items()
-        }
+        percents = self._slow.percents(now)
         return Knowledge(
             self._rotations, self._verdicts, self._node_id, names, connections, now, percents
         )
-
-    def _slow_start_s(self, server: ServerId) -> float:
-        known = self._known.get(server.service)
-        return 0.0 if known is None else known.service.slow_start_s
-
-    @property
-    def rotations(self) -> Mapping[str, Rotation]:
-        """Who gets new clients, of each service, as it was rendered last or is to be."""
-        return {name: self._rotation(name, None) for name in self._rotations.statuses}
 
     # ---------------------------------------------------------------------- the rules
 
@@ -361,6 +362,9 @@ class ServiceHealth:
         match records.kind_of(record.key):
             case Kind.MODE:
                 mode = records.mode_of(record)
+                self._untils.pop(server, None)
+                if mode.until_s is not None and self._rotations.knows(server):
+                    self._untils[server] = mode.until_s
                 if mode != self._rotations.administrative(server):
                     self._changed(self._rotations.administer(server, mode), gathered, now)
             case Kind.WEIGHT:
@@ -381,7 +385,8 @@ class ServiceHealth:
             gathered.others.append(event)
             if event.rotates_anew:
                 gathered.services[event.name] = None
-                self._note_joined(event, now)
+                known = self._known.get(event.name)
+                self._slow.note(event, 0.0 if known is None else known.service.slow_start_s, now)
 
     def _left_over(self) -> Iterable[End]:
         """Return whose connections the holder before may not have ended."""
@@ -400,21 +405,14 @@ class ServiceHealth:
             if (server.name, server.place) == (event.server.server, event.place):
                 yield End(known.service, server, event.policy)
 
-    def _note_joined(self, change: ServiceChanged, now: float) -> None:
-        """Servers that come into rotation beside others start slowly."""
-        had = {name for name, _ in change.was.rotation} if change.was is not None else None
-        has = {name for name, _ in change.now.rotation} if change.now is not None else set()
-        known = self._known.get(change.name)
-        for server in [s for s in self._joined if s.service == change.name]:
-            if server.server not in has:
-                del self._joined[server]
-        if known is not None and known.service.slow_start_s > 0 and had is not None:
-            self._joined |= {ServerId(change.name, name): now for name in has - had}
+    def _settle(self, gathered: _Gathered) -> None:
+        """As the holder, begin; what is not taken yet must not count as gone."""
+        if self._holder == self._node_id and not self.is_coming:
+            self._clean(gathered)
+            gathered.others += self._left_over()
 
     def _clean(self, gathered: _Gathered) -> None:
         """As the holder, say which servers stay, and delete what is known of nothing."""
-        if self._holder != self._node_id:
-            return
         stays = self._rotations.facts.stays
         for server in stays:
             record = records.stay_record(server, stays=True)
@@ -436,44 +434,31 @@ class ServiceHealth:
     def _effects(self, gathered: _Gathered, now: float, wall_s: float) -> Effects:
         effects: list[Effect] = list(gathered.others)
         if gathered.services:
-            self._slow_due = None
-            there = [name for name in gathered.services if name in self._rotations.statuses]
+            there = [name for name in gathered.services if name in self._taken]
             effects.append(Rotate({name: self._rotation(name, now) for name in there}))
-            self._slow_due = self._next_step(now)
-        if gathered.proposed and self._holder == self._node_id:
-            effects.append(Propose(self._term, tuple(gathered.proposed)))
-        ends = (a.until_s for a in self._rotations.facts.administrative.values())
-        until = min((end for end in ends if end is not None), default=None)
         holds = self._holder == self._node_id
-        # A proposal may be lost: it is made once a second until it is in the log.
-        self._wall_due = None if until is None or not holds else now + max(1.0, until - wall_s)
+        new = (r for r in gathered.proposed if _is_verdict(r) or self._proposals.put(r, now))
+        if holds and (proposed := [*gathered.again, *new]):
+            effects.append(Propose(self._term, tuple(proposed)))
+        until = min(self._untils.values(), default=None)
+        self._wall_due = None if until is None or not holds else now + max(0.0, until - wall_s)
         return tuple(effects)
 
-    def _rotation(self, name: str, now: float | None) -> Rotation:
-        """Return who gets new clients of a service; at `now` None: without slow start."""
-        service, status = self._known[name].service, self._rotations.statuses[name]
+    def _rotation(self, name: str, now: float) -> Rotation:
+        """Return who gets new clients of a service."""
+        service, status = self._taken[name].service, self._rotations.statuses[name]
         tiers = {server.name: server.tier for server in service.servers}
-        found = []
-        for server, weight in status.rotation:
-            since = self._joined.get(ServerId(name, server))
-            percent = 100
-            if since is not None and now is not None:
-                start = slow_start(since=since, duration_s=service.slow_start_s, now=now)
-                percent = start.percent
-            found.append(InRotation(server, weight, percent, tiers[server]))
-        return tuple(found)
+        return tuple(
+            InRotation(
+                server, weight, self._slow.percent(ServerId(name, server), now), tiers[server]
+            )
+            for server, weight in status.rotation
+        )
 
-    def _next_step(self, now: float) -> float | None:
-        """Return when a server that starts slowly has more; forget those that have all."""
-        dues = []
-        for server, since in [*self._joined.items()]:
-            duration_s = self._slow_start_s(server)
-            at = slow_start(since=since, duration_s=duration_s, now=now).changes_at
-            if at is None:
-                del self._joined[server]
-            else:
-                dues.append(at)
-        return min(dues, default=None)
+
+def _is_verdict(record: Record) -> bool:
+    """Say whether `core.verdicts` proposes it again by itself."""
+    return bool(record.value) and records.kind_of(record.key) is Kind.VERDICT
 
 
 def _checked(service: VirtualService, targets: Mapping[str, list[str]]) -> CheckedService:

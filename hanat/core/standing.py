@@ -79,7 +79,7 @@ class Standing:
     def deadline(self) -> float | None:
         """When to call `step(TimerDue())`, None: not before the next input."""
         dues = (
-            self._lease_until if self.role is Role.ACTIVE else None,
+            self._lease_until if self.role is Role.ACTIVE or self._opening else None,
             self._eligibility.due, self._upkeep.due, self._weigh_due,
             self._release_due, self._step_down_due, self._hand_on_due, self._flows_due,
             self._proposal_due,
@@ -141,7 +141,7 @@ class Standing:
         self._transitions[reason.value] = self._transitions.get(reason.value, 0) + 1
         self._opening = False
         self._upkeep.end()
-        self._step_down_due = self._hand_on_due = self._flows_due = self._weigh_due = None
+        self._step_down_due = self._hand_on_due = self._weigh_due = None
         if isinstance(self._proposal, ProposeHolder):
             self._proposal = self._proposal_due = None
         if role is not Role.RELEASING:

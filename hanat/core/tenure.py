@@ -86,6 +86,7 @@ class Tenure(Holding):
     def _leave(self, now: float) -> tuple[Action, ...]:
         """Leadership is gone: hold nothing."""
         self._lease_until = self._armed_until = 0.0
+        self._flows_due = None
         handed_over = self.role is Role.RELEASING and self._handing_over
         finish: tuple[Action, ...] = (Finish(),) if self._finishing else ()
         reason = Reason.HANDED_OVER if handed_over else Reason.LEADERSHIP_LOST
@@ -109,13 +110,14 @@ class Tenure(Holding):
 
     def _flows_settled(self, term: int, now: float) -> tuple[Action, ...]:
         """The flows are in the kernel, or were waited for long enough."""
-        if term == self._term and self._flows_due is not None:
-            self._flows_term, self._flows_due = term, None
-            if self._opening and not self._ready:
-                # Until the addresses are there it may take longer than a lease is waited for.
-                # Behind something that failed the addition has no outcome.
-                self._step_down_due = now + OPENING_S_MAX
-        return self._open(now)
+        if term != self._term:
+            return ()
+        self._flows_term, self._flows_due = term, None
+        if self._opening and not self._ready:
+            # Until the addresses are there it may take longer than a lease is waited for.
+            # Behind something that failed the addition has no outcome.
+            self._step_down_due = now + OPENING_S_MAX
+        return self._weigh(now) if self._opening else self._open(now)
 
     def _lease_observed(self, item: LeaseObserved, now: float) -> tuple[Action, ...]:
         if not self._leading or item.term != self._term:
@@ -165,7 +167,8 @@ class Tenure(Holding):
             self._step_down_due = now + OPENING_S_MAX
         first = self._guarded()[:FIRST_MAX]
         # A hand-over that was called off took none away; somebody else may have.
-        self._left = () if self._cleared else (*self._left, *self._held)
+        left = () if self._cleared else (*self._left, *self._held)
+        self._left = tuple(dict.fromkeys(left))
         self._held, self._cleared, self._coming = first, False, False
         self._adding = AddAddresses(first)
         return (self._adding,)
@@ -313,7 +316,8 @@ class Tenure(Holding):
         """Act on what speaks against this node, or against the others, after a change."""
         self._weigh_due = None
         told = self._tell(now)
-        holds = self.role is Role.ACTIVE or self._opening
+        # Before the log is known nothing is given up: it is not held yet.
+        holds = self.role is Role.ACTIVE or (self._opening and self._settled)
         if self.unsafe and holds:
             return (*told, *self._release(Reason.UNSAFE, now, to=self._successors))
         given_up = self._give_up(now) if holds else ()

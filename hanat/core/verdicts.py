@@ -161,6 +161,10 @@ class Verdicts:
         self._committed.clear()
         self._committed.update((t, v) for t, v in verdicts.items() if t in self._targets)
 
+    def drop(self, target: str) -> bool:
+        """Take back what is committed of a target; say whether there was something."""
+        return self._committed.pop(target, None) is not None
+
     def adopt(self, target: str, verdict: Verdict) -> None:
         """Take the verdict that the log had of a target before it was configured."""
         if target in self._targets:

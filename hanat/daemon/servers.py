@@ -31,7 +31,15 @@ from hanat.core.probing import Operational, Sighting
 from hanat.core.rotation import ServiceChanged
 from hanat.core.server_facts import Administrative, ServerId
 from hanat.core.server_history import changes_of
-from hanat.core.server_records import Kind, Record, kind_of, mode_record, weight_record
+from hanat.core.server_records import (
+    Kind,
+    Record,
+    is_sound,
+    kind_of,
+    mode_record,
+    server_of,
+    weight_record,
+)
 from hanat.core.service_health import ServiceHealth
 from hanat.core.services import Levels, Rotation
 from hanat.core.verdicts import Froze, HandOver, Thawed
@@ -213,7 +221,12 @@ class Servers:
         parts = self._parts
         if self._checker is not None:
             self._checker.look()
-        eligible = frozenset(parts.guard.fit_peers)
+        guard = parts.guard
+        complete = guard.complete_peers
+        eligible = frozenset(
+            peer for peer, handicap in guard.fit_peers.items()
+            if peer in complete and handicap <= guard.handicap
+        )  # fmt: skip
         if eligible != self._eligible:
             self._eligible = eligible
             self._do(self.health.eligible(eligible, now, parts.wall()))
@@ -271,6 +284,8 @@ class Servers:
         await self._commit(server, record)
 
     async def _commit(self, server: ServerId, record: Record) -> None:
+        if not self.health.knows(server) and self.health.is_coming:
+            raise RefusedError(f"{server}: its configuration is just coming into force; ask again")
         if not self.health.knows(server):
             raise RefusedError(f"there is no server {server}; see hanat server list")
         parts = self._parts
@@ -304,10 +319,15 @@ class Servers:
     def _asked(self, peer: int, data: bytes) -> None:
         """A peer wants these proposed that an operator told it."""
         records = records_from_bytes(data)
-        if records is None or any(kind_of(r.key) not in BY_OPERATORS for r in records):
+        if records is None or not all(map(self._is_wanted, records)):
             log.warning("peer=%d records=unreadable action=ignored", peer)
         elif self._parts.replica.propose(Records(0, tuple(records))):
             self._parts.kick()
+
+    def _is_wanted(self, record: Record) -> bool:
+        """Say whether an operator may have wanted this."""
+        by_operator = is_sound(record) and kind_of(record.key) in BY_OPERATORS
+        return by_operator and self.health.knows(server_of(record.key))
 
     def _confirm(self, records: Iterable[Record]) -> None:
         known = set(records)

@@ -8,7 +8,8 @@ import pytest
 
 from hanat.core import actions as do
 from hanat.core import inputs as told
-from hanat.core.eligibility import kinds_of
+from hanat.core.eligibility import Seen, kinds_of
+from hanat.core.snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import PATIENCE_LEASES
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
@@ -103,3 +104,64 @@ def test_flows_of_an_earlier_term_open_nothing() -> None:
     h.tell(told.TimerDue())
     h.tell(told.FlowsSettled(1))
     assert h.waits
+
+
+def test_hand_over_that_is_called_off_before_the_flows_settled_opens_when_they_have() -> None:
+    h = Harness(settles=False)
+    h.elect()
+    h.lease(until=9.0)
+    h.tell(told.BarrierApplied(1))
+    h.tell(told.CarrierObserved("public", carrier=False))
+    assert h.waits  # nothing is held yet that could be given up
+    h.peers(Seen(PEER, fit=True, handicap=0))
+    assert h.waits
+    h.tell(told.FlowsSettled(1))
+    assert h.reason is Reason.HINDERED
+    h.tell(told.FlowsFlushed())
+    order = do.TransferLeadership((PEER,))
+    h.peers()
+    h.tell(told.ActionFailed(order, "nobody has the whole log"))
+    assert do.StartCapture(1) in h.lease(until=9.5)
+    assert h.role is Role.ACTIVE
+
+
+def test_release_does_not_forget_that_the_flows_are_still_to_come() -> None:
+    h = Harness(settles=False)
+    h.elect()
+    h.lease(until=9.0)
+    h.tell(told.BarrierApplied(1))
+    h.now = PROFILE.lease_s / 2
+    h.tell(told.SafetyObserved("test", "broken"))
+    h.tell(told.SafetyObserved("test", ""))
+    h.now = PROFILE.lease_s
+    h.tell(told.TimerDue())  # they were waited for long enough
+    assert h.role is Role.ACTIVE
+
+
+def test_vip_that_a_revision_takes_and_the_next_one_brings_back_is_on_its_device() -> None:
+    h = Harness(settles=False)
+    h.elect()
+    (adding,) = h.node.step(told.LeaseObserved(1, 9.0), h.now)
+    h.tell(told.ConfigurationCommitted(2))
+    h.tell(told.BarrierApplied(1))
+    less = replace(CONFIGURATION, vips=VIPS[:1])
+    h.tell(told.ConfigurationApplied(2, less))
+    h.tell(told.ActionDone(adding))
+    h.tell(told.FlowsSettled(1))
+    assert h.role is Role.ACTIVE
+    again = h.tell(told.ConfigurationApplied(3, replace(CONFIGURATION, name="again")))
+    assert do.AddAddresses(VIPS[1:]) in again
+
+
+def test_node_that_is_cut_off_before_its_gate_opens_keeps_no_addresses() -> None:
+    h = Harness(settles=False)
+    h.elect()
+    assert do.AddAddresses(VIPS) in h.lease(until=0.09)
+    assert h.node.deadline == pytest.approx(0.09)
+    h.now = 0.09
+    assert do.RemoveAddresses(VIPS) in h.tell(told.TimerDue())
+    assert h.role is Role.FENCED
+    h.tell(told.BarrierApplied(1))
+    assert do.AddAddresses(VIPS) in h.lease(until=0.2)
+    h.tell(told.FlowsSettled(1))
+    assert h.role is Role.ACTIVE
