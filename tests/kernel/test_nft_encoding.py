@@ -128,6 +128,16 @@ def test_what_the_kernel_refuses_is_an_error_and_changes_nothing(firewall: Kerne
     assert firewall.table("inet", "hanat") != before
 
 
+def test_fifty_rotations_are_encoded(firewall: KernelFirewall) -> None:
+    """Beside a gate that is armed all the time, libnftables would take seconds for the last."""
+    configuration = replace(EDGE, services=services(50))
+    rotation = tuple(map(InRotation, ("w1", "w2")))
+    found = compared(
+        firewall, configuration, {}, {service.name: rotation for service in configuration.services}
+    )
+    assert found == [True] * 5
+
+
 def test_other_scripts_are_not_encoded() -> None:
     text = render_ruleset(EDGE, DEVICES, CONVERSATION)
     for script in (
