@@ -1,10 +1,11 @@
 """Put what a rotation changes into netlink messages, without the nft library.
 
-Before each command libnftables asks the kernel for every set and chain of every table: with a
-thousand services that takes 6 ms for a transaction the kernel needs 0.2 ms for. So the few kinds
-of lines that `core.services` and `core.steps` write for a rotation are encoded here, as
-libnftables 1.0.6 does: a table that was made so cannot be told from one that it made. A script
-with anything else in it is left to the library.
+Before each command libnftables asks the kernel for every set and chain of every table, and begins
+anew whenever anything changes meanwhile. With a thousand services that takes 6 ms for a
+transaction the kernel needs 0.3 ms for, and seconds beside a gate that is armed every few
+milliseconds. So the few kinds of lines that `core.services` and `core.steps` write for a rotation
+are encoded here, as libnftables 1.0.6 does: a table that was made so cannot be told from one that
+it made. A script with anything else in it is left to the library.
 
 Source: ``include/uapi/linux/netfilter/nf_tables.h``; ``nft --debug=mnl``.
 """
@@ -44,23 +45,33 @@ _ADDRESS_TYPES = {4: 7, 6: 8}
 _TYPE_BITS = 6
 _ANONYMOUS, _CONSTANT, _MAP = 1, 2, 8
 _GOTO, _DROP, _ACCEPT = -4, 0, 1
+_VERDICT_REGISTER, _VERDICT_TYPE = 0, 0xFFFFFF00
+_UPDATE = 1  # NFT_DYNSET_OP_UPDATE
 _META_L4PROTO, _META_NFPROTO = 16, 15
 _NAT_PORT_GIVEN = 2
 # How nft is to show a set: the order of bytes of keys and data; of protocols, what they are.
 _SHOWN = {
     "pairs": bytes.fromhex("000401000000 010400000000 060400000000"),
     "addresses": bytes.fromhex("000401000000 010402000000 060400000000"),
+    "chains": bytes.fromhex("000401000000 010400000000 04080004010000000100 060400000000"),
     "protocols": bytes.fromhex("000401000000 030e 000409000000 0106000410000000"),
 }
 
 _SERVICE = r"(?P<name>[A-Za-z0-9._/-]+)"
+_BEGINNINGS = (f"table inet {TABLE} {{\n", "add element", "delete element", "delete chain")
 _CHAIN = re.compile(rf"    chain {_SERVICE} \{{")
 _DELETE = re.compile(rf"delete chain inet {TABLE} {_SERVICE}")
 _CHANGE = re.compile(rf"(?P<verb>add|delete) element inet {TABLE} {_SERVICE} \{{ (?P<some>.*) \}}")
-_RULE = re.compile(
-    r"meta l4proto (?P<protocols>tcp|udp|\{ tcp, udp \}) dnat ip6? to "
-    r"(?:(?P<choice>(?:numgen|jhash) .*) map \{ (?P<elements>[^{}]*) \}|(?P<target>\S+))"
+_PROTOCOL = r"meta l4proto (?P<protocols>tcp|udp|\{ tcp, udp \})"
+_CHOSEN = r"(?P<choice>(?:numgen|jhash) [^{}@]*)"
+_ONE = re.compile(rf"{_PROTOCOL} dnat ip6? to (?P<target>[^ {{}}]+)")
+_SOME = re.compile(rf"{_PROTOCOL} dnat ip6? to {_CHOSEN} map \{{ (?P<elements>[^{{}}]*) \}}")
+_CHAINS = re.compile(
+    rf"{_PROTOCOL} {_CHOSEN} vmap (?:@(?P<set>\S+)|\{{ (?P<elements>[^{{}}]*) \}})"
 )
+_CLIENT = r"(?P<family>ip6?) saddr(?: and (?P<mask>\S+))?"
+_RECALL = re.compile(rf"{_CLIENT} @(?P<set>\S+) goto (?P<chain>\S+)")
+_REMEMBER = re.compile(rf"update @(?P<set>\S+) \{{ {_CLIENT} \}}")
 _VERDICT = re.compile(r"counter (?P<verdict>accept|drop)")
 _CHOICE = re.compile(
     r"(?:numgen (?P<kind>inc|random)|jhash (?P<fields>.*)) mod (?P<mod>\d+)"
@@ -82,7 +93,7 @@ class _UnknownError(Exception):
 
 def encoded(script: str) -> list[Message] | None:
     """Return the messages of a script, None if it has something that is not known here."""
-    if not script.startswith((f"table inet {TABLE} {{\n", "add element", "delete element")):
+    if not script.startswith(_BEGINNINGS):
         return None
     try:
         return list(_messages(script.splitlines()))
@@ -131,13 +142,30 @@ def _rule(chain: str, text: str, numbers: Iterator[int]) -> Iterator[Message]:
     sets: list[Message] = []
     if found := _VERDICT.fullmatch(text):
         verdict = _ACCEPT if found["verdict"] == "accept" else _DROP
-        expressions = [_counter(), _immediate(0, nested(2, _number(1, verdict)))]
-    elif found := _RULE.fullmatch(text):
-        expressions = [*_match(found["protocols"], sets, numbers)]
-        if found["target"]:
-            expressions += _to_one(found["target"])
+        expressions = [_counter(), _immediate(_VERDICT_REGISTER, _verdict(verdict))]
+    elif found := _ONE.fullmatch(text):
+        expressions = [*_match(found["protocols"], sets, numbers), *_to_one(found["target"])]
+    elif found := _SOME.fullmatch(text):
+        expressions = [
+            *_match(found["protocols"], sets, numbers),
+            *_to_some(found["choice"], found["elements"], sets, numbers),
+        ]
+    elif found := _CHAINS.fullmatch(text):
+        expressions = [*_match(found["protocols"], sets, numbers), *_chosen(found["choice"])]
+        if found["set"]:
+            expressions.append(_lookup(found["set"], None, _number(3, _VERDICT_REGISTER)))
         else:
-            expressions += _to_some(found["choice"], found["elements"], sets, numbers)
+            expressions.append(_to_chains(found["elements"], sets, numbers))
+    elif found := _RECALL.fullmatch(text):
+        expressions = [
+            *_client(found["family"], found["mask"]),
+            _lookup(found["set"], None),
+            _immediate(_VERDICT_REGISTER, _verdict(_GOTO, found["chain"])),
+        ]
+    elif found := _REMEMBER.fullmatch(text):
+        named = attribute(1, found["set"].encode() + b"\0")
+        update = _expression("dynset", _number(4, _REGISTER), _number(3, _UPDATE), named)
+        expressions = [*_client(found["family"], found["mask"]), update]
     else:
         raise _UnknownError(text)
     yield from sets
@@ -179,9 +207,37 @@ def _match(protocols: str, sets: list[Message], numbers: Iterator[int]) -> Itera
     yield _lookup("__set%d", number)
 
 
-def _lookup(name: str, number: int, *more: bytes) -> bytes:
+def _lookup(name: str, number: int | None, *more: bytes) -> bytes:
+    """Look a set up; one of the same transaction has a number."""
     named = attribute(1, name.encode() + b"\0")
-    return _expression("lookup", _number(2, _REGISTER), *more, named, _number(4, number))
+    if number is not None:
+        named += _number(4, number)
+    return _expression("lookup", _number(2, _REGISTER), *more, named)
+
+
+def _verdict(code: int, chain: str = "") -> bytes:
+    return nested(2, _number(1, code) + (attribute(2, chain.encode() + b"\0") if chain else b""))
+
+
+def _client(family: str, mask: str | None) -> Iterator[bytes]:
+    """Put what tells clients apart into the register."""
+    yield from _of_family(6 if family == "ip6" else 4)
+    base, offset, size = _FIELDS[f"{family} saddr"]
+    yield _expression(
+        "payload", _number(1, _REGISTER), _number(2, base), _number(3, offset), _number(4, size)
+    )
+    if mask:
+        yield _expression(
+            "bitwise",
+            *(_number(1, _REGISTER), _number(2, _REGISTER), _number(6, 0), _number(3, size)),
+            nested(4, attribute(1, ip_address(mask).packed)),
+            nested(5, attribute(1, bytes(size))),
+        )
+
+
+def _of_family(version: int) -> Iterator[bytes]:
+    yield _meta(_META_NFPROTO)
+    yield _equals(_NFPROTO[version])
 
 
 def _to_one(text: str) -> Iterator[bytes]:
@@ -222,12 +278,22 @@ def _to_some(
     types = (_number(4, _INTEGER_TYPE), _number(5, 4), _number(6, kind), _number(7, size))
     shown = _SHOWN["pairs" if has_port else "addresses"]
     sets += _anonymous("__map%d", number, listed, b"".join(types), shown)
-    yield from _chosen(choice, version)
+    yield from _chosen(choice)
     yield _lookup("__map%d", number, _number(3, _ADDRESS_REGISTER))
     yield _nat(version, *([_number(5, _PORT_REGISTER[version])] if has_port else []))
 
 
-def _chosen(choice: str, version: int) -> Iterator[bytes]:
+def _to_chains(elements: str, sets: list[Message], numbers: Iterator[int]) -> bytes:
+    """Go to the chain that a map has for the slot that is chosen."""
+    pairs = [element.split(" : ") for element in elements.split(", ")]
+    listed = [_slot(slot, _goto(text)) for slot, text in pairs]
+    number = next(numbers)
+    types = (_number(4, _INTEGER_TYPE), _number(5, 4), _number(6, _VERDICT_TYPE), _number(7, 0))
+    sets += _anonymous("__map%d", number, listed, b"".join(types), _SHOWN["chains"])
+    return _lookup("__map%d", number, _number(3, _VERDICT_REGISTER))
+
+
+def _chosen(choice: str) -> Iterator[bytes]:
     """Put the number of a slot into the register."""
     found = _CHOICE.fullmatch(choice)
     if found is None:
@@ -238,8 +304,7 @@ def _chosen(choice: str, version: int) -> Iterator[bytes]:
         numbers = (_number(1, _REGISTER), _number(2, modulus), _number(3, kind), _number(4, 0))
         yield _expression("numgen", *numbers)
         return
-    yield _meta(_META_NFPROTO)
-    yield _equals(_NFPROTO[version])
+    yield from _of_family(6 if found["fields"].startswith("ip6 ") else 4)
     length = 0
     for name in found["fields"].split(" . "):
         base, offset, size = _FIELDS[name]
@@ -324,5 +389,4 @@ def _goto(text: str) -> bytes:
     word, _, chain = text.partition(" ")
     if word != "goto":
         raise _UnknownError(text)
-    verdict = _number(1, _GOTO) + attribute(2, chain.encode() + b"\0")
-    return nested(2, nested(2, verdict))
+    return nested(2, _verdict(_GOTO, chain))
