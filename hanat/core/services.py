@@ -75,9 +75,14 @@ class Turns:
         return bool(self.rotations or self.levels)
 
     def rotation(self, service: VirtualService) -> Rotation:
-        """Return the servers of a service that get clients."""
+        """Return the servers of a service that get clients.
+
+        All of them if what is known is of another configuration: some are none of this one's.
+        """
         found = self.rotations.get(service.name)
-        return rotation_of(service) if found is None else found
+        if found is None or not _names(service).issuperset(one.name for one in found):
+            return rotation_of(service)
+        return found
 
     def levelled(self, service: VirtualService, version: int) -> Slots | None:
         """Return the table that follows the counts; None: there is none that fits the rotation."""
@@ -97,6 +102,10 @@ class Turns:
             return False
         places = ((name, version) for version in FAMILIES)
         return any(self.levels.get(place) != other.levels.get(place) for place in places)
+
+
+def _names(service: VirtualService) -> set[str]:
+    return {server.name for server in service.servers}
 
 
 def rotation_of(service: VirtualService) -> Rotation:
@@ -370,11 +379,9 @@ def refused_sets(configuration: Configuration, rotations: Rotations) -> list[lis
 def _is_refused(service: VirtualService, version: int, rotations: Rotations) -> bool:
     if service.unavailable is not Unavailable.REJECT or _sorry(service, version) is not None:
         return False
-    weights = {s.name: s.weight for s in service.servers if s.address.version == version}
-    rotation = rotations.get(service.name)
-    if rotation is None:
-        return not any(weights.values())
-    return not any(server.weight and server.name in weights for server in rotation)
+    names = {s.name for s in service.servers if s.address.version == version}
+    rotation = Turns(rotations).rotation(service)
+    return not any(server.weight and server.name in names for server in rotation)
 
 
 def listens_of(configuration: Configuration, version: int) -> bool:

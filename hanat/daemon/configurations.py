@@ -32,7 +32,8 @@ class Configurations:
         own: The configuration of the cluster file that it names.
         rulesets: Reads texts.
         feed: Tells the core.
-        heed: Called with each configuration before it comes into force.
+        heed: Called with each configuration before it comes into force, and with what lets it:
+            that may be called later, or never if a newer one is heeded meanwhile.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Configurations:
         *,
         rulesets: Rulesets,
         feed: Callable[[Input], None],
-        heed: Callable[[Configuration], None],
+        heed: Callable[[Configuration, Callable[[], None]], None],
     ) -> None:
         self._settings, self._own = settings, own
         self._rulesets, self._feed, self._heed = rulesets, feed, heed
@@ -79,9 +80,8 @@ class Configurations:
                 revision,
                 self._settings.cluster_file,
             )
-        self._heed(found)
         self._tell_profile(found.profile.name)
-        self._feed(ConfigurationApplied(revision, found))
+        self._heed(found, lambda: self._feed(ConfigurationApplied(revision, found)))
 
     def _tell_profile(self, replicated: str) -> None:
         """Say once that timing is not what the replicated configuration says."""

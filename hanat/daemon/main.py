@@ -13,7 +13,7 @@ import random  # noqa: TID251 - the one place where randomness comes from outsid
 import secrets
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -476,11 +476,11 @@ class Daemon:
         self._servers.restored()
         self._configurations.committed(self._replica.state)
 
-    def _heed(self, configuration: Configuration) -> None:
-        """Prepare for a configuration that comes into force."""
+    def _heed(self, configuration: Configuration, then: Callable[[], None]) -> None:
+        """Prepare for a configuration, then let it come into force."""
         self._leave_will(configuration)
         self._replication.configure(configuration)
-        self._servers.configure(configuration)
+        self._servers.configure(configuration, then)
 
     def _tell_revision(self) -> None:
         """Let beacons say what this node made of the configuration."""

@@ -8,7 +8,6 @@ routers' own connections: the changes, and all of it when a connection is new.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +43,12 @@ from hanat.core.service_health import ServiceHealth
 from hanat.core.services import Levels, Rotation
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.views import View
+from hanat.daemon.server_messages import (
+    records_from_bytes,
+    records_to_bytes,
+    views_of,
+    views_to_bytes,
+)
 from hanat.errors import NoQuorumError, RefusedError
 
 log = logging.getLogger(__name__)
@@ -51,7 +56,6 @@ log = logging.getLogger(__name__)
 COMMIT_S_MAX = 5.0  # a healthy commit takes some milliseconds
 AGAIN_S = 1.0  # what a peer was asked to propose is asked again
 VIEWS_A_MESSAGE = 1000
-RECORDS_A_MESSAGE = 100
 BY_OPERATORS = frozenset({Kind.MODE, Kind.WEIGHT})
 RECORDS_AN_ENTRY = 500  # of 1,000 verdicts the first are in force before the last
 
@@ -120,7 +124,11 @@ class Servers:
         self._parts = parts
         self.health = ServiceHealth(parts.node_id)
         self._checker: Checker | None = None
+        self._taken: Callable[[], None] | None = None
         self._rotations: dict[str, Rotation] = {}
+        self._refused = ""  # by the kernel
+        self._again_at = math.inf  # a rotation that was refused is tried again
+        self._ends: list[Ending] = []  # when it is in force
         self._levelling, self._level_at = Levelling(), 0.0
         self._views: dict[str, View] = {}  # this node's own
         self._told: dict[int, int] = {}  # peers that have all of them, by which connection
@@ -144,10 +152,21 @@ class Servers:
 
     # ------------------------------------------------------------------ from the log
 
-    def configure(self, configuration: Configuration) -> None:
-        """Take a configuration that comes into force."""
-        parts = self._parts
+    def configure(self, configuration: Configuration, taken: Callable[[], None]) -> None:
+        """Take a configuration that comes into force, in some turns if it is large.
+
+        Args:
+            configuration: Which one; one that is still being taken is passed over.
+            taken: Called when all of it is.
+        """
+        parts, self._taken = self._parts, taken
         self._do(self.health.configure(configuration, parts.clock(), parts.wall()))
+        self._tell_taken()
+
+    def _tell_taken(self) -> None:
+        if self._taken is not None and not self.health.is_coming:
+            taken, self._taken = self._taken, None
+            taken()
 
     def applied(self, command: Command) -> None:
         """Take a command that took effect."""
@@ -211,7 +230,7 @@ class Servers:
     @property
     def due(self) -> float:
         """When to call `look` at the latest, seconds of the clock."""
-        dues = [self.health.due()]
+        dues = [self.health.due(), self._again_at]
         if self._tenure is not None and self.health.by_counts:
             dues.append(self._level_at)
         return min((due for due in dues if due is not None), default=math.inf)
@@ -240,6 +259,9 @@ class Servers:
         due = self.health.due()
         if due is not None and due <= now:
             self._do(self.health.tick(now, parts.wall()))
+            self._tell_taken()
+        if self._again_at <= now:
+            self._begin_rotation()
         if self._tenure is not None and self._level_at <= now and self.health.by_counts:
             self._level_at = now + PERIOD_S
             self._level(now)
@@ -250,7 +272,7 @@ class Servers:
         rotated = [(s, self._rotations[s.name]) for s in services if s.name in self._rotations]
         tables = self._levelling.look(rotated, self._parts.loads(services), now)
         if tables:
-            self._parts.level(tables, _tell_rotation)
+            self._parts.level(tables, self._tell_rotation)
 
     def history(self, limit: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
         """Return the newest changes, oldest first; see `api.ports.Backend.server_history`."""
@@ -374,13 +396,30 @@ class Servers:
         services = self.health.statuses
         rotations = {n: r for n, r in self._rotations.items() if n in services}
         self._rotations = {**rotations, **rotated}
+        self._ends += ends
+        self._begin_rotation()
+
+    def _begin_rotation(self) -> None:
+        self._again_at = math.inf
+        ends, self._ends = self._ends, []
 
         def done(error: str | None) -> None:
-            _tell_rotation(error)
-            if ends:
+            if error is not None:
+                self._ends = [*ends, *self._ends]
+                self._again_at = self._parts.clock() + AGAIN_S
+            elif ends:
                 self._end(ends)
+            self._tell_rotation(error)
 
         self._parts.rotate(self._rotations, done)
+
+    def _tell_rotation(self, error: str | None) -> None:
+        """Say once that the kernel refuses rules, and once that it does not any more."""
+        if error and not self._refused:
+            log.error("rotation found=%r action=tried_again", error)
+        elif self._refused and not error:
+            log.warning("rotation=in_force")
+        self._refused = error or ""
 
     def _end(self, ends: list[Ending]) -> None:
         if self._tenure is not None:
@@ -410,11 +449,6 @@ class Servers:
                 self._parts.guard.wire.send(peer, {"type": "views", "views": part})
 
 
-def _tell_rotation(error: str | None) -> None:
-    if error is not None:
-        log.error("rotation found=%r action=with_the_next", error)
-
-
 def _tell_ended(ends: Sequence[Ending], counts: Sequence[Ended]) -> None:
     for end, ended in zip(ends, counts, strict=False):
         if ended.expired or ended.reset:
@@ -442,36 +476,3 @@ def _tell(effect: Froze | Thawed | ServiceChanged) -> None:
                 )  # fmt: skip
         case _:
             pass
-
-
-# ---------------------------------------------------------------------- between nodes
-
-
-def views_to_bytes(views: Iterable[tuple[str, View]], *, anew: bool) -> bytes:
-    """Return views as bytes; `anew`: what was told before is void."""
-    document = {"anew": anew, "views": [[t, v.state.value, v.ok] for t, v in views]}
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
-def views_of(data: bytes) -> tuple[bool, list[tuple[str, View]]] | None:
-    """Return what `views_to_bytes` made bytes of; None if it is something else."""
-    try:
-        document = json.loads(data)
-        views = [(str(t), View(Operational(s), ok is True)) for t, s, ok in document["views"]]
-        return document["anew"] is True, views
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def records_to_bytes(records: Iterable[Record]) -> bytes:
-    """Return records as bytes for a peer."""
-    return json.dumps([[r.key.decode(), r.value.decode()] for r in records]).encode()
-
-
-def records_from_bytes(data: bytes) -> list[Record] | None:
-    """Return what `records_to_bytes` made bytes of; None if it is something else."""
-    try:
-        found = [Record(str(key).encode(), str(value).encode()) for key, value in json.loads(data)]
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return found if len(found) <= RECORDS_A_MESSAGE else None

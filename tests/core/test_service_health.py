@@ -2,138 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import ip_address
-from typing import TypeVar
 
 import pytest
 
-from hanat.consensus.state import Barrier, Holder, Records, State, encode
 from hanat.core import service_health
-from hanat.core.checks import ServiceCheck, TcpCheck
 from hanat.core.configuration import (
-    PROFILES,
-    Configuration,
-    Listen,
     OnServerDown,
-    Protocol,
-    RealServer,
-    Scheduler,
-    VirtualService,
 )
-from hanat.core.health_effects import Committed, Effect, End, Propose, Rotate, Seen
-from hanat.core.probing import Check, Operational, Sighting
+from hanat.core.health_effects import Committed, End, Propose, Rotate, Seen
+from hanat.core.probing import Operational
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import Administrative, Mode, ServerId
 from hanat.core.server_history import changes_of
-from hanat.core.server_records import Record, mode_of, mode_record, weight_record
-from hanat.core.service_health import ServiceHealth
+from hanat.core.server_records import (
+    Record,
+    deleted,
+    is_sound,
+    mode_of,
+    mode_record,
+    weight_record,
+)
 from hanat.core.verdicts import HandOver
 from hanat.core.views import View
-
-ME, PEER, TERM = 1, 2, 3
-CHECK = ServiceCheck(TcpCheck(), Check(interval_s=2.0, timeout_s=1.0))
-LISTEN = Listen(ip_address("203.0.113.10"), Protocol.TCP, 80, 80)
-WEB1, WEB2, WEB3 = (ServerId("web", f"web{n}") for n in (1, 2, 3))
-
-
-def server(number: int, weight: int = 1) -> RealServer:
-    return RealServer(f"web{number}", ip_address(f"10.11.12.{20 + number}"), 80, weight)
-
-
-def web(*numbers: int, checked: bool = True) -> VirtualService:
-    servers = tuple(server(number) for number in numbers)
-    checks = (CHECK,) if checked else ()
-    return VirtualService("web", (LISTEN,), Scheduler.WRR, servers, checks=checks)
-
-
-def configuration(*services: VirtualService) -> Configuration:
-    return Configuration("test", PROFILES["default"], (), (), services)
-
-
-E = TypeVar("E", bound=Effect)
-
-
-def of(kind: type[E], effects: Iterable[Effect]) -> list[E]:
-    return [effect for effect in effects if isinstance(effect, kind)]
-
-
-class Bench:
-    """A node, the state of its log, and what the kernel was told last."""
-
-    def __init__(
-        self, *services: VirtualService, node_id: int = ME, state: State | None = None
-    ) -> None:
-        self.now = 100.0
-        self.state = State() if state is None else state
-        self.health = ServiceHealth(node_id)
-        self.rotations: dict[str, tuple[InRotation, ...]] = {}
-        self.effects: list[Effect] = []
-        self.configure(*services)
-
-    @property
-    def wall_s(self) -> float:
-        return 1e9 + self.now
-
-    def take(self, effects: Iterable[Effect]) -> list[Effect]:
-        found = list(effects)
-        for rotate in of(Rotate, found):
-            self.rotations |= rotate.rotations
-        self.effects += found
-        return found
-
-    def configure(self, *services: VirtualService) -> list[Effect]:
-        found = self.take(self.health.configure(configuration(*services), self.now, self.wall_s))
-        while self.health.due() == 0.0:
-            found += self.take(self.health.tick(self.now, self.wall_s))
-        return found
-
-    def hold(self, node_id: int | None = ME, term: int = TERM) -> list[Effect]:
-        self.state.apply(encode(Barrier(term, node_id or ME)))
-        if node_id is not None:
-            self.state.apply(encode(Holder(term, node_id)))
-        return self.take(self.health.hold(node_id, term, self.now, self.wall_s))
-
-    def commit(self, effects: Iterable[Effect]) -> list[Effect]:
-        """Let what was proposed come into the log."""
-        found: list[Effect] = []
-        for proposal in of(Propose, effects):
-            found += self.record(*proposal.records, term=proposal.term)
-        return found
-
-    def record(self, *records: Record, term: int = 0) -> list[Effect]:
-        command = self.state.apply(encode(Records(term, records)))
-        if not isinstance(command, Records):
-            return []
-        return self.take(self.health.apply(command.records, self.now, self.wall_s))
-
-    def target(self, number: int) -> str:
-        place = f"10.11.12.{20 + number}:80"
-        (name,) = (name for name in self.health.targets if place in name)
-        return name
-
-    def sees(
-        self, number: int, state: Operational, *, tenure: int | None = TERM,
-        percent: int | None = None, mode: str = "",
-    ) -> list[Effect]:  # fmt: skip
-        up = state is Operational.UP
-        sighting = Sighting(
-            target=self.target(number), state=state, since=self.now, ok=up, in_a_row=3,
-            answer="" if up else "connection refused", latency_s=0.001, at=self.now,
-            tenure=tenure, decided=state if tenure is not None else Operational.UNKNOWN, news=True,
-            percent=percent, mode=mode,
-        )  # fmt: skip
-        return self.take(self.health.sight(sighting, self.now, self.wall_s))
-
-    def all_up(self, *numbers: int) -> Bench:
-        for number in numbers:
-            self.commit(self.sees(number, Operational.UP))
-        return self
-
-    @property
-    def clients(self) -> list[str]:
-        return [one.name for one in self.rotations["web"]]
+from tests.core.health_bench import (
+    ME,
+    PEER,
+    TERM,
+    WEB1,
+    WEB2,
+    WEB3,
+    Bench,
+    configuration,
+    of,
+    server,
+    web,
+)
 
 
 def test_service_without_a_check_has_all_its_servers() -> None:
@@ -352,52 +256,108 @@ def test_ready_is_remembered_with_who_and_when() -> None:
     assert [mode_of(change).by for change in b.state.changes] == ["op", "eve"]
 
 
-def test_weight_and_mode_that_an_agent_says_are_taken_from_the_holders_probe() -> None:
+def test_record_fits_the_log_whatever_a_server_or_an_operator_says() -> None:
     b = Bench(web(1, 2))
     b.hold()
     b.all_up(1, 2)
-    b.commit(b.sees(1, Operational.UP, percent=50, mode="drain"))
+    b.commit(b.sees(1, Operational.DOWN, answer="\U0001f600" * 200))
     assert b.clients == ["web2"]
-    assert b.health.administrative(WEB1).by.startswith("check tcp 10.11.12.21:80")
-    b.commit(b.sees(1, Operational.UP, percent=50, mode="ready"))
-    assert b.clients == ["web1", "web2"]
-    assert of(Propose, b.sees(1, Operational.UP, percent=50, mode="ready")) == []  # as before
-    assert of(Propose, b.sees(2, Operational.UP, tenure=None, percent=10)) == []  # not the holder
+    for text in ("\U0001f600" * 200, "\0" * 200, '"' * 200, "\ud800" * 200):
+        record = mode_record(WEB2, Administrative(Mode.DRAIN, text, text))
+        assert is_sound(record)
+        assert mode_of(record).mode is Mode.DRAIN
+        assert is_sound(weight_record(WEB2, 1.0, by=text, at_s=0.0))
 
 
-def test_agent_does_not_undo_what_an_operator_did() -> None:
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e308", "-1", "NaN", "true", '"x"', "[[]]"])
+def test_record_that_makes_no_sense_ends_no_node(number: str) -> None:
+    b = Bench(web(1, 2, checked=False))
+    b.hold()
+    values = (
+        f'{{"factor":{number},"by":{number},"at":{number}}}',
+        f'{{"mode":"drain","since":{number},"until":{number},"by":{number}}}',
+        f'{{"state":"down","row":{number},"latency":{number},"node":1,"term":{number},"at":{number}}}',
+    )
+    for kind in b"wmvs":
+        for value in values:
+            b.record(Record(bytes((kind,)) + b"web/web1", value.encode()), term=TERM)
+    changes_of(b.state.changes, b.health.users, {})
+    restarted = Bench(web(1, 2, checked=False), node_id=PEER)
+    restarted.take(restarted.health.restore(b.state.records, b.now, b.wall_s))
+    assert restarted.rotations == b.rotations
+
+
+def test_what_is_not_taken_yet_of_a_configuration_is_not_deleted_from_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service_health, "SLICE_SERVERS", 2)
+    services = [replace(web(1, 2), name=f"s{n}") for n in range(5)]
+    b = Bench(*services)
+    b.hold()
+    maint = Administrative(Mode.MAINT, "op")
+    b.record(*(mode_record(ServerId(s.name, "web1"), maint) for s in services))
+    b.all_up(1, 2)
+    known = dict(b.state.records)
+
+    restarted = Bench(state=b.state)
+    restarted.take(restarted.health.restore(b.state.records, b.now, b.wall_s))
+    restarted.take(
+        restarted.health.configure(configuration(*services), restarted.now, restarted.wall_s)
+    )
+    restarted.commit(restarted.hold(ME, TERM + 1))
+    while restarted.health.is_coming:
+        turn = restarted.take(restarted.health.tick(restarted.now, restarted.wall_s))
+        restarted.commit(turn)
+    assert restarted.state.records == known
+    ended = {end.service.name for end in of(End, restarted.effects)}
+    assert ended == {service.name for service in services}
+
+
+def test_verdict_that_comes_while_a_configuration_is_taken_is_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service_health, "SLICE_SERVERS", 1)
+    b = Bench(web(1, 2), replace(web(1, 2), name="z"))
+    b.hold()
+    b.all_up(1, 2)
+    less = replace(web(1, 2), name="z", servers=(server(2),))
+    b.take(b.health.configure(configuration(web(1, 2), less), b.now, b.wall_s))
+    turns = 0
+    while b.health.is_coming:
+        turns += 1
+        b.commit(b.sees(2, Operational.DOWN))
+        b.take(b.health.tick(b.now, b.wall_s))
+    assert turns >= 2
+    assert b.rotations["z"] == ()
+    assert b.clients == ["web1"]
+
+
+def test_what_the_log_did_not_take_is_proposed_again() -> None:
+    b = Bench(web(1, 2, checked=False))
+    b.hold()
+    lost = of(Propose, b.configure(web(1, 2)))
+    assert [len(proposal.records) for proposal in lost] == [2]  # both stay
+    b.now += 1.0
+    again = b.take(b.health.tick(b.now, b.wall_s))
+    assert of(Propose, again) == lost
+    b.commit(again)
+    b.now += 5.0
+    assert of(Propose, b.take(b.health.tick(b.now, b.wall_s))) == []
+
+
+def test_drain_that_is_over_is_proposed_once_a_second_not_at_each_call() -> None:
+    b = Bench(web(1, 2, checked=False))
+    b.hold()
+    b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", until_s=b.wall_s + 1)))
+    b.now += 2.0
+    told = [of(Propose, b.take(b.health.tick(b.now + n / 10, b.wall_s))) for n in range(8)]
+    assert [len(some) for some in told] == [1] + [0] * 7
+
+
+def test_verdict_whose_record_is_deleted_is_unknown_again() -> None:
     b = Bench(web(1, 2))
     b.hold()
     b.all_up(1, 2)
-    b.record(mode_record(WEB1, Administrative(Mode.MAINT, "op")))
-    b.commit(b.sees(1, Operational.UP, mode="ready"))
-    b.commit(b.sees(1, Operational.UP, mode="drain"))
-    assert b.health.administrative(WEB1).mode is Mode.MAINT
-    b.record(weight_record(WEB2, 0.5, by="op", at_s=0.0))
-    b.commit(b.sees(2, Operational.UP, percent=100))
-    b.record(weight_record(WEB2, 0.5, by="op", at_s=0.0))
-    b.commit(b.sees(2, Operational.UP, percent=100))  # said before: the operator's word is newer
-    assert b.rotations["web"] == (InRotation("web2", 1),)
-    assert of(Propose, b.sees(2, Operational.UP, percent=10)) != []
-
-
-def test_changes_of_servers_are_told_in_words() -> None:
-    b = Bench(web(1, 2))
-    b.hold()
-    b.all_up(1, 2)
-    b.commit(b.sees(1, Operational.DOWN))
-    until = 1_000_000_000.0
-    drain = Administrative(Mode.DRAIN, "op", "new disk", since_s=5.0, until_s=until)
-    b.record(mode_record(WEB2, drain))
-    b.record(weight_record(WEB2, 0.5, by="op", at_s=7.0))
-    told = changes_of(b.state.changes, b.health.users, {ME: "r1"})
-    assert [change.what for change in told] == ["verdict"] * 3 + ["mode", "weight"]
-    assert told[2].servers == ("web/web1",)
-    assert told[2].text.endswith(
-        "(web/web1) is down: connection refused, 3 times in a row, says r1"
-    )
-    assert told[3].text == (
-        "web/web2 gets no new clients (drain), by op: new disk (until 2001-09-09T01:46:40+00:00)"
-    )
-    assert told[4].text == "web/web2 gets 50 % of its weight, by op"
-    assert [change.at_s for change in told[3:]] == [5.0, 7.0]
+    key = next(key for key in b.state.records if b.target(1).encode() in key)
+    b.record(deleted(key), term=TERM)
+    assert b.clients == ["web2"]

@@ -22,7 +22,7 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.schedulers import InRotation, slots
-from hanat.core.services import TABLE_SLOTS, rotation_of, service_chains
+from hanat.core.services import TABLE_SLOTS, Turns, rotation_of, service_chains
 from tests.core.examples import PUBLIC, PUBLIC_V6, WEB
 
 SERVERS = tuple(
@@ -211,3 +211,12 @@ def test_other_timeout_or_mask_is_another_set() -> None:
     names = {service_chains(service(Scheduler.RR, persistence=one), 4, ())[0][0] for one in given}
 
     assert len(names) == 3
+
+
+def test_rotation_of_another_configuration_takes_no_server_away() -> None:
+    """What replaces all servers is known before the ruleset that has them is in force."""
+    others = (InRotation("green1"), InRotation("green2"))
+    turns = Turns({"any": others})
+    assert turns.rotation(service()) == rotation_of(service())
+    assert Turns({"any": ALL[:2]}).rotation(service()) == ALL[:2]
+    assert Turns({"any": ()}).rotation(service()) == ()

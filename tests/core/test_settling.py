@@ -163,5 +163,4 @@ def test_node_that_is_cut_off_before_its_gate_opens_keeps_no_addresses() -> None
     assert h.role is Role.FENCED
     h.tell(told.BarrierApplied(1))
     assert do.AddAddresses(VIPS) in h.lease(until=0.2)
-    h.tell(told.FlowsSettled(1))
-    assert h.role is Role.ACTIVE
+    assert do.StartCapture(1) in h.tell(told.FlowsSettled(1))

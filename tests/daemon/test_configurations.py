@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -44,8 +45,12 @@ class Committed:
         )
         settings = cast(NodeSettings, type("Settings", (), {"cluster_file": Path("cluster.toml")}))
         self.configurations = Configurations(
-            settings, EDGE, rulesets=rulesets, feed=self.fed.append, heed=self.heeded.append
+            settings, EDGE, rulesets=rulesets, feed=self.fed.append, heed=self._heed
         )
+
+    def _heed(self, configuration: Configuration, then: Callable[[], None]) -> None:
+        self.heeded.append(configuration)
+        then()
 
     def commit(self, revision: int, text: str = TEXT) -> None:
         state = State()

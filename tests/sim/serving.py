@@ -188,7 +188,7 @@ class ServingProcess(Process):
         self.servers.restored()
         if self.replica.state.revision:
             wanted = self.refusing.configuration()
-            self.rulesets(lambda: None, lambda _: self.servers.configure(wanted))
+            self.rulesets(lambda: None, lambda _: self.servers.configure(wanted, lambda: None))
 
     def _tick_now(self) -> None:
         super()._tick_now()
