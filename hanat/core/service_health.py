@@ -397,9 +397,16 @@ class ServiceHealth:
                     yield End(known.service, known.service.servers[i], known.checked.on_server_down)
 
     def _ends(self, event: ConnectionsEnd) -> Iterable[End]:
-        """Return whose connections end, as the service was that led clients there."""
-        known = self._taken.get(event.server.service)
+        """Return whose connections end, as the service was that led clients there.
+
+        Those of a server that is removed from a service end when its new rules are in force: the
+        node looks then at every flow (`core.reconcile`), by the policy of the service as it is.
+        """
+        name, known = event.server.service, self._taken.get(event.server.service)
         if known is None:
+            return
+        new = self._known.get(name)
+        if new is not None and all(event.place != server.place for server in new.service.servers):
             return
         for server in known.service.servers:
             if (server.name, server.place) == (event.server.server, event.place):

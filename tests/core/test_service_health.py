@@ -67,12 +67,13 @@ def test_connections_of_a_server_that_went_down_end_as_the_service_says() -> Non
     assert ends == [End(expire, server(1), OnServerDown.EXPIRE)]
 
 
-def test_connections_of_a_server_that_is_removed_end_as_the_service_said() -> None:
-    before = replace(web(1, 2, checked=False), on_server_down=OnServerDown.KEEP)
+def test_connections_of_a_service_that_is_removed_end_as_it_said() -> None:
+    before = replace(web(1, 2, checked=False), on_server_down=OnServerDown.EXPIRE)
     b = Bench(before)
-    ends = of(End, b.configure(replace(web(2, checked=False), on_server_down=OnServerDown.EXPIRE)))
-    assert [(one.service, one.server) for one in ends] == [(before, server(1))]
-    assert of(End, b.configure())[0].server == server(2)
+    # Of a server alone: when the rules without it are in force, each flow is looked at.
+    assert of(End, b.configure(replace(before, servers=before.servers[1:]))) == []
+    ends = of(End, b.configure())
+    assert [(one.server, one.policy) for one in ends] == [(server(2), OnServerDown.EXPIRE)]
 
 
 def test_server_that_only_gets_another_name_keeps_its_connections() -> None:
