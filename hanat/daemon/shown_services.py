@@ -17,7 +17,6 @@ from hanat.core.checks import kind_word
 from hanat.core.configuration import (
     PROTOCOL_NUMBERS,
     Configuration,
-    Listen,
     RealServer,
     VirtualService,
 )
@@ -97,18 +96,26 @@ def count_flows(
 ) -> Mapping[tuple[str, str], int]:
     """Return the flows of each server, by names of service and server; absent ones are 0.
 
-    Takes time by what has flows, not by how many ports a service listens on.
+    Args:
+        services: Whose.
+        counts: By server and the first port of a listen (`core.scope.Scope.by_listen`).
     """
-    listens: dict[tuple[int, bytes], list[tuple[Listen, VirtualService]]] = {}
-    for service in services:
-        for listen in service.listens:
-            key = (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed)
-            listens.setdefault(key, []).append((listen, service))
+    listens = {
+        (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed, listen.first_port): service
+        for service in services
+        for listen in service.listens
+    }
+    servers: dict[str, dict[bytes, list[str]]] = {}
     found: Counter[tuple[str, str]] = Counter()
-    for server_key, flows in counts.items():
-        for listen, service in listens.get((server_key.protocol, server_key.listen), ()):
-            if listen.first_port <= server_key.port <= listen.last_port:
-                for server in service.servers:
-                    if server.address.packed == server_key.server:
-                        found[service.name, server.name] += flows
+    for key, flows in counts.items():
+        counted = listens.get((key.protocol, key.listen, key.port))
+        if counted is None:
+            continue
+        names = servers.get(counted.name)
+        if names is None:
+            names = servers[counted.name] = {}
+            for server in counted.servers:
+                names.setdefault(server.address.packed, []).append(server.name)
+        for name in names.get(key.server, ()):
+            found[counted.name, name] += flows
     return found
