@@ -7,9 +7,10 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from chaos import topology
-from chaos.history import Census, NeighbourSeen
+from chaos.history import Census
 from chaos.lab import Lab
 from chaos.netns import entered
+from chaos.observed import NeighbourSeen
 from chaos.replicated import FlowTable
 from chaos.topology import CLIENT, SERVERS, Topology, floating
 

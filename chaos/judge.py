@@ -6,7 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from chaos import checkers, kept, linearizable, safety, service, steady, tables, told, upkeep
+from chaos import (
+    checkers,
+    kept,
+    linearizable,
+    safety,
+    service,
+    serving,
+    steady,
+    tables,
+    told,
+    upkeep,
+)
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -83,6 +94,13 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("log", steady.quiet_logs, (history,)),
         ("memory", steady.memory_bounded, (history,)),
     ]
+    if serving.judged(history):
+        applied.append(("dead-server", serving.dead_server, (history,)))
+    if history.outages:
+        applied.append(("undisturbed", serving.undisturbed, (history,)))
+        applied.append(("rotation", serving.rotation, (history,)))
+    if serving.blind_faults(history):
+        applied.append((serving.BLIND, serving.blind_holder, (history,)))
     if history.flows:
         applied.append(("translated", steady.translated, (history,)))
     if service.bare_switchovers(history):

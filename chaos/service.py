@@ -9,6 +9,7 @@ from chaos.checkers import MS, Outage, Valid, Verdict, outage
 from chaos.history import Connection, History, Injection
 from chaos.safety import EXAMPLES_MAX, during, quiet_times
 from chaos.segments import Segment
+from chaos.serving import excused
 from chaos.tenure import Spell, holder_at, tenures
 
 ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
@@ -115,8 +116,11 @@ def nothing_corrupt(history: History) -> Verdict:
 def connections_survive(history: History, expected: Collection[str], end_ns: int) -> Verdict:
     """Check that connections opened before the first fault live to the end.
 
-    One that a flush of the rules has reset is excused, and the next of its client judged.
+    One that a flush of the rules has reset is excused, and one whose server was down, and the next
+    of its client judged.
     """
+    ended = excused(history)
+    with_server = 0
     streams = {p.workload: p for p in history.probes}
     dead: dict[str, str] = {}
     resets = 0
@@ -125,8 +129,9 @@ def connections_survive(history: History, expected: Collection[str], end_ns: int
         if not mine or mine[0].opened_ns is None:
             dead[name] = f"never opened: {mine[0].error if mine else 'no such client'}"
             continue
-        bad = [c for c in mine if c.error and not _flushed(history, c)]
-        resets += sum(c.error is not None for c in mine) - len(bad)
+        bad = [c for c in mine if c.error and not _flushed(history, c) and id(c) not in ended]
+        with_server += sum(id(c) in ended for c in mine)
+        resets += sum(c.error is not None and id(c) not in ended for c in mine) - len(bad)
         answers = [t for t in streams[name].answered if t is not None] if name in streams else []
         last_ns = max(answers, default=0)
         if bad:
@@ -135,6 +140,7 @@ def connections_survive(history: History, expected: Collection[str], end_ns: int
             dead[name] = f"silent since {during(history.injections, last_ns)}"
     text = f"{len(expected) - len(dead)}/{len(expected)} established connections survived"
     text += f"; {resets} were reset by a flush of the rules" if resets else ""
+    text += f"; {with_server} ended with their server" if with_server else ""
     text += "".join(f"; {name}: {why}" for name, why in dead.items())
     return Verdict("connections", not dead, text, {"dead": dead, "resets": resets})
 
@@ -260,7 +266,8 @@ def _explains(injection: Injection, before: Spell, after: Spell) -> bool:
         return False
     until_ns = t_ns if injection.heal_ns is None else injection.heal_ns + BLAME_NS
     moved = after if injection.nemesis == SWITCHOVER else before
-    return moved.router in injection.nodes and injection.t_ns <= t_ns <= until_ns
+    hit = moved.router in injection.nodes or injection.severs
+    return hit and injection.t_ns <= t_ns <= until_ns
 
 
 def _nobody_could_hold(segment: Segment, before: Spell, t_ns: int) -> bool:

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 
+from chaos.frames import endpoint
 from chaos.history import Connection, Fact, Probes
 from chaos.workloads.stop import Stop
 
@@ -58,11 +59,13 @@ def _connection(
     """Exchange over one connection until told to stop, or until it ends."""
     opened_ns: int | None = None
     error: str | None = None
+    source = ""
     payload_errors = 0
     before = len(probes.sent)
     try:
         with socket.create_connection(target, CONNECT_S) as sock:
             opened_ns = time.monotonic_ns()
+            source = endpoint(*sock.getsockname()[:2])
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(SLICE_S)
             while not stop:
@@ -74,7 +77,7 @@ def _connection(
     except OSError as problem:
         error = repr(problem)
     answered = sum(1 for t in probes.answered[before:] if t is not None)
-    return Connection(name, opened_ns, time.monotonic_ns(), answered, payload_errors, error)
+    return Connection(name, opened_ns, time.monotonic_ns(), answered, payload_errors, error, source)
 
 
 def _exchange(sock: socket.socket, name: str, probes: Probes, stop: Stop) -> bool:
