@@ -11,9 +11,9 @@ from chaos.attack import Aim, Attack, Names, Nemesis
 from chaos.outages import Blind, ServerAils, ServerFlaps
 from chaos.topology import SERVERS
 
-FAST_S, SLOW_S = (0.25, 0.35), (1.5, 1.5)  # down and up: no verdict can follow; two must
+FAST_S, SLOW_S = (0.35, 0.45), (2.0, 2.0)  # down and up: no verdict can follow; two must
 # Longer than probes need: what meets it, the death of a router too, meets a server known as dead.
-KNOWN_S = (1.4, 1.9)
+KNOWN_S = (2.0, 2.4)
 SECOND: Names = ("holder", "holder", "one")
 ONLY_SERVES = SERVERS[2]  # the others are clients, too: their cables stay
 
@@ -54,11 +54,11 @@ def _blind(aim: Aim) -> Attack:
 
 NEMESES = (
     Nemesis("server-dead", "a server's process is stopped or killed, or its cable pulled", ("all",),
-            _server_dead, (2.2, 2.8), pairs=True, apart_s=KNOWN_S, second=SECOND),
+            _server_dead, (2.8, 3.4), pairs=True, apart_s=KNOWN_S, second=SECOND),
     Nemesis("server-slow", "a server answers later than its checks wait", ("all",), _server_slow,
-            (2.2, 2.8), pairs=True, apart_s=KNOWN_S, second=SECOND),
+            (2.8, 3.4), pairs=True, apart_s=KNOWN_S, second=SECOND),
     Nemesis("server-flaps", "a server is down and up, faster or slower than checks", ("all",),
-            _server_flaps, (5.5, 6.0)),
+            _server_flaps, (7.5, 8.0)),
     Nemesis("blind-holder", "the holder's own packets reach no server, its clients' do",
-            ("holder", "holder", "backup"), _blind, (3.0, 3.5)),
+            ("holder", "holder", "backup"), _blind, (3.5, 4.0)),
 )  # fmt: skip

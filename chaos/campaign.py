@@ -21,6 +21,7 @@ from chaos.generator import Step, plan
 from chaos.history import Fact, Injection
 from chaos.lab import Lab
 from chaos.limits import BACK_MS
+from chaos.observed import Lag
 from chaos.operators import Operators
 from chaos.targets import choose
 from chaos.traffic import HTTP, HTTP_V6, SYN, SYN_V6, TCP, UDP, UDP_V6, Traffic
@@ -32,6 +33,7 @@ SETTLE_S_MAX = 45.0
 LAST_S = 3.0  # quiet time at the end, which the judges of the end look at
 SPARE_S = 90.0  # clients end by themselves after the run's time and this
 FIRST_HOLDER_S = 30.0
+LAG_NS = 50_000_000  # an eighth of what a check waits
 
 FAILURES = (LabError, OSError, subprocess.SubprocessError)  # of a run, not of this program
 
@@ -292,7 +294,15 @@ class Runner:
         deadline = time.monotonic() + seconds
         while (left_s := deadline - time.monotonic()) > 0:
             self._check()
-            time.sleep(min(0.2, left_s))
+            self._doze(min(0.2, left_s))
+
+    def _doze(self, seconds: float) -> None:
+        """Sleep; note if the machine lets us sleep for too long."""
+        due_ns = time.monotonic_ns() + round(seconds * 1e9)
+        time.sleep(seconds)
+        late_ns = time.monotonic_ns() - due_ns
+        if late_ns > LAG_NS:
+            self._campaign.facts.append(Lag(due_ns, late_ns))
 
     def _check(self) -> None:
         for node in self._lab.nodes.values():

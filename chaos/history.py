@@ -20,6 +20,7 @@ from chaos.errors import LabError
 from chaos.observed import (
     Dropped,
     Flows,
+    Lag,
     LogLines,
     NeighbourSeen,
     RoleLogged,
@@ -349,6 +350,7 @@ Fact = (
     | EventTold
     | HistoryAsked
     | Stall
+    | Lag
     | ServerOutage
     | Dropped
     | Probes
@@ -375,6 +377,7 @@ _Timed = TypeVar(
     ConfigOperation,
     HistoryAsked,
     Stall,
+    Lag,
     ServerOutage,
     Dropped,
     Request,
@@ -418,6 +421,7 @@ class History:
     flows: tuple[Flows, ...] = ()
     log_lines: tuple[LogLines, ...] = ()
     outages: tuple[ServerOutage, ...] = ()
+    lags: tuple[Lag, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
@@ -449,6 +453,7 @@ class History:
             flows=_sorted(every, Flows),
             log_lines=_sorted(every, LogLines),
             outages=_sorted(every, ServerOutage),
+            lags=_sorted(every, Lag),
         )
 
 

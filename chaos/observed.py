@@ -56,6 +56,20 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """A process without priority was kept waiting for a core; checkers are such.
+
+    Attributes:
+        t_ns: When it should have run.
+        late_ns: How much later it did.
+    """
+
+    kind: ClassVar = "lag"
+    t_ns: int
+    late_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """The kernel had no room for frames that the observer was to see.
 

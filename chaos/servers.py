@@ -24,7 +24,7 @@ UDP_PORT = 5353
 TCP_PORT = 9000
 BACKLOG = 512  # a burst of SYN retransmissions after an outage must not overflow it
 IDLE_S = 120.0  # a client that vanished without a word is forgotten after this
-SLOW_S = 0.4  # longer than the lab's checks wait
+SLOW_S = 0.8  # longer than the lab's checks wait
 
 
 class Pace:

@@ -12,14 +12,15 @@ a fault hits the holder itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from chaos.checkers import MS, Valid, Verdict
+from chaos.configs import CHECK_TIMEOUT_MS
 from chaos.history import AdmissionSeen, Connection, History, Injection, Request
 from chaos.limits import BACK_MS, BLIND_MS, DETECT_MS, MAY_FALL_MS
-from chaos.observed import ServerOutage
+from chaos.observed import Lag, ServerOutage
 from chaos.safety import EXAMPLES_MAX, during
 from chaos.tenure import Spell, holder_at, tenures
 from chaos.topology import SERVERS, server_addresses
@@ -28,6 +29,8 @@ BLIND = "blind-holder"
 DETECT_NS, BACK_NS, BLIND_NS = (round(ms * MS) for ms in (DETECT_MS, BACK_MS, BLIND_MS))
 MAY_FALL_NS = round(MAY_FALL_MS * MS)
 WAIT_NS = 1_000 * MS
+LAG_NS = CHECK_TIMEOUT_MS * MS // 2
+LAGGED_NS = 5_000 * MS  # fell, was reset, and came back
 RESET_NS = 3_000 * MS  # a client notices at its next packet; retransmissions double
 SAME_NS = 30_000 * MS  # later the same ends are another connection
 AGAIN_NS = 60_000 * MS  # so often a holder hands over because it is blind
@@ -93,7 +96,18 @@ def _troubles(history: History, held: Sequence[Spell]) -> list[_Trouble]:
             and tenure.start_ns < heal_ns
         ]
     found += [_Trouble(s.t_ns, s.t_ns + s.late_ns) for s in history.stalls]
+    found += [_Trouble(lag.t_ns, lag.t_ns + lag.late_ns) for lag in _lags(history)]
     return sorted(found, key=lambda t: t.start_ns)
+
+
+def _lags(history: History) -> list[Lag]:
+    """Return when checkers were kept from a core for too long to see what a server does."""
+    return [lag for lag in history.lags if lag.late_ns >= LAG_NS]
+
+
+def _lagged(history: History, t_ns: int) -> bool:
+    """Whether a living server may have been taken for dead just before."""
+    return any(0 <= t_ns - lag.t_ns <= lag.late_ns + LAGGED_NS for lag in _lags(history))
 
 
 def known_from(outage: ServerOutage, troubles: Sequence[_Trouble]) -> float:
@@ -110,6 +124,18 @@ def judged(history: History) -> list[tuple[ServerOutage, float]]:
     troubles = _troubles(history, tenures(history))
     found = [(outage, known_from(outage, troubles)) for outage in history.outages]
     return [(outage, from_ns) for outage, from_ns in found if from_ns < outage.end_ns]
+
+
+def checkers(history: History) -> list[tuple[str, Callable[[History], Verdict]]]:
+    """Return the checkers for which something happened, by name."""
+    found: list[tuple[str, Callable[[History], Verdict]]] = []
+    if judged(history):
+        found.append(("dead-server", dead_server))
+    if history.outages:
+        found += [("undisturbed", undisturbed), ("rotation", rotation)]
+    if blind_faults(history):
+        found.append((BLIND, blind_holder))
+    return found
 
 
 def dead_server(history: History) -> Verdict:
@@ -158,7 +184,9 @@ def undisturbed(history: History) -> Verdict:
     for outage in history.outages:
         from_ns = known_from(outage, troubles)
         for request in _between(history.requests, outage.t_ns, outage.end_ns):
-            if _disturbed(history, request.t_ns, request.end_ns):
+            if _disturbed(history, request.t_ns, request.end_ns) or _lagged(
+                history, request.end_ns
+            ):
                 continue
             made += 1
             took_ns = request.end_ns - request.t_ns
@@ -174,7 +202,8 @@ def undisturbed(history: History) -> Verdict:
     if wrong:
         text = f"{len(wrong)} of {made} requests were disturbed: {'; '.join(wrong[:3])}"
     valid: Valid = not wrong if made else "unknown"
-    return Verdict("undisturbed", valid, text, {"wrong": wrong[:EXAMPLES_MAX], "met": met})
+    evidence = {"wrong": wrong[:EXAMPLES_MAX], "met": met, "judged": made}
+    return Verdict("undisturbed", valid, text, evidence)
 
 
 def _between(requests: Sequence[Request], start_ns: int, end_ns: int) -> Iterator[Request]:
@@ -220,7 +249,8 @@ def rotation(history: History) -> Verdict:
     if late:
         text = f"without new clients for more than {BACK_MS:.0f} ms: {', '.join(late[:3])}"
     valid: Valid = not late if judged_count else "unknown"
-    return Verdict("rotation", valid, text, {"late": late[:EXAMPLES_MAX]})
+    evidence = {"late": late[:EXAMPLES_MAX], "judged": judged_count}
+    return Verdict("rotation", valid, text, evidence)
 
 
 def _may_be_damped(history: History, outage: ServerOutage) -> bool:
@@ -336,7 +366,7 @@ def _excuse(history: History, connection: Connection, host: str | None) -> str |
         until_ns = math.inf if injection.settled_ns is None else injection.settled_ns + RESET_NS
         if injection.severs and injection.t_ns <= ended_ns <= until_ns:
             return injection.label
-    return None
+    return "the machine was busy" if _lagged(history, ended_ns) else None
 
 
 def _may_end(outage: ServerOutage) -> bool:
