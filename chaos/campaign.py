@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chaos import census, history, logs, remembered
+from chaos import census, history, logs, remembered, waits
 from chaos.attack import Aim, Attack, Nemesis, Site
 from chaos.errors import LabError
 from chaos.generator import Step, plan
 from chaos.history import Fact, Injection
 from chaos.lab import Lab
 from chaos.limits import BACK_MS
-from chaos.observed import Lag
 from chaos.operators import Operators
 from chaos.targets import choose
 from chaos.traffic import HTTP, HTTP_V6, SYN, SYN_V6, TCP, UDP, UDP_V6, Traffic
@@ -33,7 +32,6 @@ SETTLE_S_MAX = 45.0
 LAST_S = 3.0  # quiet time at the end, which the judges of the end look at
 SPARE_S = 90.0  # clients end by themselves after the run's time and this
 FIRST_HOLDER_S = 30.0
-LAG_NS = 50_000_000  # an eighth of what a check waits
 
 FAILURES = (LabError, OSError, subprocess.SubprocessError)  # of a run, not of this program
 
@@ -163,6 +161,7 @@ class Runner:
         self._campaign = campaign
         self._site = Site(lab)
         self._in_force: list[_InForce] = []
+        self._waits = waits.Waits()
 
     def run(self) -> None:
         """Warm up, then step by step until the time is over."""
@@ -294,15 +293,9 @@ class Runner:
         deadline = time.monotonic() + seconds
         while (left_s := deadline - time.monotonic()) > 0:
             self._check()
-            self._doze(min(0.2, left_s))
-
-    def _doze(self, seconds: float) -> None:
-        """Sleep; note if the machine lets us sleep for too long."""
-        due_ns = time.monotonic_ns() + round(seconds * 1e9)
-        time.sleep(seconds)
-        late_ns = time.monotonic_ns() - due_ns
-        if late_ns > LAG_NS:
-            self._campaign.facts.append(Lag(due_ns, late_ns))
+            time.sleep(min(0.2, left_s))
+            if (lag := self._waits.look()) is not None:
+                self._campaign.facts.append(lag)
 
     def _check(self) -> None:
         for node in self._lab.nodes.values():
@@ -312,6 +305,8 @@ class Runner:
                 )
 
     def _count(self) -> None:
+        every = [p.pid for node in self._lab.nodes.values() for p in node.processes]
+        self._waits.watch(waits.checkers(every))
         facts = self._campaign.facts
         facts += [census.count(self._lab, n) for n, node in self._lab.nodes.items() if node.wanted]
 

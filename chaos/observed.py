@@ -57,11 +57,11 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """A process without priority was kept waiting for a core; checkers are such.
+    """A checker was ready to run and kept from a core, of all nodes' the one that waited most.
 
     Attributes:
-        t_ns: When it should have run.
-        late_ns: How much later it did.
+        t_ns: When it was looked at before.
+        late_ns: For how long it waited since, once or several times.
     """
 
     kind: ClassVar = "lag"

@@ -28,7 +28,6 @@ from chaos.errors import LabError
 
 MARK = "CHAOS_LAB"
 KILL_ROUNDS_MAX = 10
-NICE = -15
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -212,10 +211,9 @@ def spawn(
         log: Where standard output and error go.
         folder: Working directory.
     """
-    # What has no priority of its own, as checkers, would starve beside instruments that have.
     with log.open("ab") as output:
         popen = subprocess.Popen(
-            ["nice", "-n", str(NICE), "ip", "netns", "exec", namespace, *command],
+            ["ip", "netns", "exec", namespace, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

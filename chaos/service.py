@@ -7,9 +7,10 @@ from itertools import pairwise
 
 from chaos.checkers import MS, Outage, Valid, Verdict, outage
 from chaos.history import Connection, History, Injection
+from chaos.observed import Lag, Stall
 from chaos.safety import EXAMPLES_MAX, during, quiet_times
 from chaos.segments import Segment
-from chaos.serving import excused
+from chaos.serving import excused, lagged
 from chaos.tenure import Spell, holder_at, tenures
 
 ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
@@ -72,7 +73,9 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
                 worst = (share, found, segment)
             if found.outage_ms <= segment.limit_ms:
                 continue
-            if found.outage_ms <= segment.limit_ms + _stalled_ms(history, found):
+            stalls: tuple[Stall | Lag, ...]
+            stalls = (*history.stalls, *history.lags) if segment.of_servers else history.stalls
+            if found.outage_ms <= segment.limit_ms + _stalled_ms(stalls, found):
                 excused += 1
             else:
                 too_long.append(_told(found, segment))
@@ -87,11 +90,11 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
     return Verdict("outage", not too_long, text, evidence)
 
 
-def _stalled_ms(history: History, found: Outage) -> float:
+def _stalled_ms(stalls: Sequence[Stall | Lag], found: Outage) -> float:
     """Return for how long the machine stood still in an outage, all stalls together."""
     return sum(
         max(0, min(s.t_ns + s.late_ns, found.end_ns) - max(s.t_ns, found.start_ns))
-        for s in history.stalls
+        for s in stalls
     ) / MS  # fmt: skip
 
 
@@ -164,14 +167,16 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
     One that timed out is no failure by itself: it is not known what became of it, so it is not
     known either whether all succeeded. If none did, that is known well enough.
     """
-    bad, made, good, unknown = [], 0, 0, 0
+    bad, made, good, unknown, busy = [], 0, 0, 0, 0
     for start_ns, until_ns in quiet_times(history.injections, bounds):
         for request in history.requests:
             if start_ns <= request.t_ns and request.end_ns < until_ns:
                 made += 1
                 good += request.outcome == "ok"
                 unknown += request.outcome == "info"
-                if request.outcome == "fail":
+                if request.outcome == "fail" and lagged(history, request.end_ns):
+                    busy += 1
+                elif request.outcome == "fail":
                     label = during(history.injections, request.t_ns)
                     bad.append(f"{request.error} after {label}")
     counts = {o: sum(r.outcome == o for r in history.requests) for o in ("ok", "fail", "info")}
@@ -179,6 +184,7 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
         f"{made} requests in quiet times, {len(bad)} failed, {unknown} unknown; "
         f"of all {counts['ok']} ok, {counts['fail']} failed, {counts['info']} timed out"
     )
+    text += f"; {busy} excused, checkers had no core" if busy else ""
     text += "".join(f"; {problem}" for problem in bad[:3])
     valid: Valid = "unknown" if unknown or not made else True
     if bad or (made and not good):

@@ -20,7 +20,7 @@ from chaos.checkers import MS, Valid, Verdict
 from chaos.configs import CHECK_TIMEOUT_MS
 from chaos.history import AdmissionSeen, Connection, History, Injection, Request
 from chaos.limits import BACK_MS, BLIND_MS, DETECT_MS, MAY_FALL_MS
-from chaos.observed import Lag, ServerOutage
+from chaos.observed import ServerOutage
 from chaos.safety import EXAMPLES_MAX, during
 from chaos.tenure import Spell, holder_at, tenures
 from chaos.topology import SERVERS, server_addresses
@@ -29,7 +29,7 @@ BLIND = "blind-holder"
 DETECT_NS, BACK_NS, BLIND_NS = (round(ms * MS) for ms in (DETECT_MS, BACK_MS, BLIND_MS))
 MAY_FALL_NS = round(MAY_FALL_MS * MS)
 WAIT_NS = 1_000 * MS
-LAG_NS = CHECK_TIMEOUT_MS * MS // 2
+LAG_NS = 3 * CHECK_TIMEOUT_MS * MS // 10  # in some 200 ms: a probe may take its timeout
 LAGGED_NS = 5_000 * MS  # fell, was reset, and came back
 RESET_NS = 3_000 * MS  # a client notices at its next packet; retransmissions double
 SAME_NS = 30_000 * MS  # later the same ends are another connection
@@ -95,34 +95,41 @@ def _troubles(history: History, held: Sequence[Spell]) -> list[_Trouble]:
             and injection.t_ns < end_ns
             and tenure.start_ns < heal_ns
         ]
-    found += [_Trouble(s.t_ns, s.t_ns + s.late_ns) for s in history.stalls]
-    found += [_Trouble(lag.t_ns, lag.t_ns + lag.late_ns) for lag in _lags(history)]
     return sorted(found, key=lambda t: t.start_ns)
 
 
-def _lags(history: History) -> list[Lag]:
-    """Return when checkers were kept from a core for too long to see what a server does."""
-    return [lag for lag in history.lags if lag.late_ns >= LAG_NS]
+def lagged(history: History, t_ns: int) -> bool:
+    """Whether a living server may have been taken for dead just before, for want of a core."""
+    return any(
+        lag.late_ns >= LAG_NS and 0 <= t_ns - lag.t_ns <= lag.late_ns + LAGGED_NS
+        for lag in history.lags
+    )
 
 
-def _lagged(history: History, t_ns: int) -> bool:
-    """Whether a living server may have been taken for dead just before."""
-    return any(0 <= t_ns - lag.t_ns <= lag.late_ns + LAGGED_NS for lag in _lags(history))
+def _later(history: History, since_ns: float, ns: int) -> float:
+    """Return when so much time is over, without what checkers waited for a core meanwhile."""
+    waits = [(lag.t_ns, lag.late_ns) for lag in history.lags]
+    waits += [(stall.t_ns, stall.late_ns) for stall in history.stalls]
+    until_ns, before_ns = since_ns + ns, since_ns
+    while before_ns < until_ns < math.inf:
+        before_ns = until_ns
+        until_ns = since_ns + ns + sum(late for t, late in waits if since_ns <= t < before_ns)
+    return until_ns
 
 
-def known_from(outage: ServerOutage, troubles: Sequence[_Trouble]) -> float:
+def known_from(history: History, outage: ServerOutage, troubles: Sequence[_Trouble]) -> float:
     """Return from when on an outage must be known, ns; it may be over by then."""
     since: float = outage.t_ns
     for trouble in troubles:
-        if since <= trouble.end_ns and trouble.start_ns < since + DETECT_NS:
+        if since <= trouble.end_ns and trouble.start_ns < _later(history, since, DETECT_NS):
             since = trouble.end_ns
-    return since + DETECT_NS
+    return _later(history, since, DETECT_NS)
 
 
 def judged(history: History) -> list[tuple[ServerOutage, float]]:
     """Return the outages that last longer than it takes to notice them, and from when on."""
     troubles = _troubles(history, tenures(history))
-    found = [(outage, known_from(outage, troubles)) for outage in history.outages]
+    found = [(outage, known_from(history, outage, troubles)) for outage in history.outages]
     return [(outage, from_ns) for outage, from_ns in found if from_ns < outage.end_ns]
 
 
@@ -177,23 +184,23 @@ def undisturbed(history: History) -> Verdict:
     A request that went to the dead server before that was known may fail, or wait for its client's
     own timeout: of a connection without a packet nobody can be told.
     """
-    hosts = {o.source: o.host for o in opened(history.admissions)}
+    made_to = {(o.source, o.host) for o in opened(history.admissions)}
+    hosts = dict(made_to)
     troubles = _troubles(history, tenures(history))
     wrong: list[str] = []
     met = made = 0
     for outage in history.outages:
-        from_ns = known_from(outage, troubles)
+        from_ns = known_from(history, outage, troubles)
         for request in _between(history.requests, outage.t_ns, outage.end_ns):
-            if _disturbed(history, request.t_ns, request.end_ns) or _lagged(
-                history, request.end_ns
-            ):
+            if _disturbed(history, request.t_ns, request.end_ns) or lagged(history, request.end_ns):
                 continue
             made += 1
             took_ns = request.end_ns - request.t_ns
             if request.outcome == "ok" and took_ns <= WAIT_NS:
                 continue
             host = request.server or hosts.get(request.source)
-            if host == outage.server and request.t_ns < from_ns:
+            # Led elsewhere later, it has waited for the next packet of its client.
+            if (request.source, outage.server) in made_to and request.t_ns < from_ns:
                 met += 1
                 continue
             what = request.error or f"waited {took_ns / MS:.0f} ms"
@@ -227,7 +234,7 @@ def rotation(history: History) -> Verdict:
     late, slowest_ns, judged_count, damped = [], 0, 0, 0
     last_ns = made[-1].t_ns if made else 0
     for outage in history.outages:
-        until_ns = outage.back_ns + BACK_NS
+        until_ns = _later(history, outage.back_ns, BACK_NS)
         again = any(o is not outage and o.server == outage.server
                     and outage.end_ns <= o.t_ns < until_ns for o in history.outages)  # fmt: skip
         met = any(
@@ -242,7 +249,7 @@ def rotation(history: History) -> Verdict:
         back = (o.t_ns for o in made if o.host == outage.server and o.t_ns >= outage.back_ns)
         after_ns = next(back, last_ns) - outage.back_ns
         slowest_ns = max(slowest_ns, after_ns)
-        if after_ns > BACK_NS:
+        if after_ns > until_ns - outage.back_ns:
             late.append(f"{outage.server} after {outage.how}: {after_ns / MS:.0f} ms")
     text = f"{judged_count} times a server came back, within {slowest_ns / MS:.0f} ms"
     text += f"; {damped} times it may have flapped too often" if damped else ""
@@ -366,7 +373,7 @@ def _excuse(history: History, connection: Connection, host: str | None) -> str |
         until_ns = math.inf if injection.settled_ns is None else injection.settled_ns + RESET_NS
         if injection.severs and injection.t_ns <= ended_ns <= until_ns:
             return injection.label
-    return "the machine was busy" if _lagged(history, ended_ns) else None
+    return "the machine was busy" if lagged(history, ended_ns) else None
 
 
 def _may_end(outage: ServerOutage) -> bool:
