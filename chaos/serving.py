@@ -326,19 +326,27 @@ def blind_holder(history: History) -> Verdict:
 
 
 def _emptied(history: History) -> Iterator[str]:
-    """Return where more than half of the servers had no new clients while a router was blind."""
-    needed = math.ceil(len(SERVERS) / 2)
+    """Return where servers had no new clients while a router was blind, but half of those before.
+
+    One that was out when the router became blind is not missed.
+    """
+    made = opened(history.admissions)
     for fault in (i for i in history.injections if i.nemesis == BLIND):
         if any(o.end_ns > fault.t_ns - BACK_NS for o in history.outages if o.t_ns < fault.t_ns):
             continue
         until_ns = math.inf if fault.settled_ns is None else fault.settled_ns
+        before: dict[int, set[str]] = {}
         slices: dict[tuple[int, int], list[str]] = {}
-        for new in opened(history.admissions):
-            if fault.t_ns <= new.t_ns < until_ns:
-                number = (new.t_ns - fault.t_ns) // POOL_NS
+        for new in made:
+            number = (new.t_ns - fault.t_ns) // POOL_NS
+            if number == -1:
+                before.setdefault(new.version, set()).add(new.host)
+            elif number >= 0 and new.t_ns < until_ns:
                 slices.setdefault((number, new.version), []).append(new.host)
         for (number, version), hosts in sorted(slices.items()):
-            if len(hosts) >= POOL_MIN and len(set(hosts)) < needed:
+            at_ns = fault.t_ns + number * POOL_NS
+            few = 2 * len(set(hosts)) < len(before.get(version, ()))
+            if few and len(hosts) >= POOL_MIN and not lagged(history, at_ns):
                 yield (
                     f"{number * POOL_NS / MS:.0f} ms after {fault.label} all new connections of "
                     f"IPv{version} went to {', '.join(sorted(set(hosts)))}"
