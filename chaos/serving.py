@@ -24,6 +24,7 @@ from chaos.observed import ServerOutage
 from chaos.safety import EXAMPLES_MAX, during
 from chaos.tenure import Spell, holder_at, tenures
 from chaos.topology import SERVERS, server_addresses
+from chaos.workloads.tcp import ANSWER_S, SILENT
 
 BLIND = "blind-holder"
 DETECT_NS, BACK_NS, BLIND_NS = (round(ms * MS) for ms in (DETECT_MS, BACK_MS, BLIND_MS))
@@ -32,6 +33,7 @@ WAIT_NS = 1_000 * MS
 LAG_NS = 3 * CHECK_TIMEOUT_MS * MS // 10  # in some 200 ms: a probe may take its timeout
 LAGGED_NS = 5_000 * MS  # fell, was reset, and came back
 RESET_NS = 3_000 * MS  # a client notices at its next packet; retransmissions double
+SENT_NS = 100 * MS  # how much earlier it may have begun to wait
 SAME_NS = 30_000 * MS  # later the same ends are another connection
 AGAIN_NS = 60_000 * MS  # so often a holder hands over because it is blind
 POOL_NS = 250 * MS
@@ -359,6 +361,7 @@ def excused(history: History) -> Mapping[int, str]:
 
     A reset tells a client that its server is down. It is excused for a connection to a server that
     was, from the outage's beginning on, and for any while living servers could be taken for dead.
+    So is one that waits for an answer which its server had no time to give.
     """
     hosts = {o.source: o.host for o in opened(history.admissions)}
     found = {}
@@ -371,10 +374,14 @@ def excused(history: History) -> Mapping[int, str]:
 
 def _excuse(history: History, connection: Connection, host: str | None) -> str | None:
     ended_ns = connection.ended_ns
-    if not any(word in (connection.error or "") for word in ("ConnectionReset", "no answer")):
+    if SILENT in (connection.error or ""):
+        # All it had sent was acknowledged before its server fell silent: it sends no packet that a
+        # router could answer, and waits.
+        ended_ns -= round(ANSWER_S * 1e9)
+    elif "ConnectionReset" not in (connection.error or ""):
         return None
     for outage in history.outages:
-        near = outage.t_ns <= ended_ns <= outage.back_ns + RESET_NS
+        near = outage.t_ns - SENT_NS <= ended_ns <= outage.back_ns + RESET_NS
         if near and outage.server == host and _may_end(outage):
             return f"{outage.server} was down"
     for injection in history.injections:

@@ -18,6 +18,7 @@ from chaos.workloads.stop import Stop
 
 CONNECT_S = 5.0
 ANSWER_S = 20.0  # an established connection that is silent for so long is dead
+SILENT = "no answer"  # how the error begins then
 AGAIN_S = 0.5  # until one that was ended is opened anew
 SLICE_S = 0.2  # how often a waiting client looks whether it is to stop
 PAYLOAD_BYTES = 256
@@ -95,7 +96,7 @@ def _exchange(sock: socket.socket, name: str, probes: Probes, stop: Stop) -> boo
             if stop:
                 return data.startswith(got)  # nobody will ever know about this one
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no answer for {ANSWER_S:.0f} s") from None
+                raise TimeoutError(f"{SILENT} for {ANSWER_S:.0f} s") from None
             continue
         if not more:
             raise ConnectionError("closed by the other end")

@@ -293,8 +293,16 @@ def test_connection_that_ends_with_its_server_is_excused_and_no_other() -> None:
     own, other = opens(0, "s3"), opens(0, "s1")
     assert survives(outage, own, reset(2500, own)) is True
     assert survives(outage, other, reset(2500, other)) is False
-    assert survives(outage, own, reset(900, own)) is False
+    assert survives(outage, own, reset(800, own)) is False
     assert survives(own, reset(2500, own)) is False
+
+
+def test_connection_that_waits_for_the_answer_of_a_server_that_fell_silent_is_excused() -> None:
+    own, other = opens(0, "s3"), opens(0, "s1")
+    for new, good in ((own, True), (other, False)):
+        silent = replace(reset(21_050, new), error="TimeoutError('no answer for 20 s')")
+        history = of(down(1000, 5000), new, silent, stream("tcp-in", 22_000))
+        assert connections_survive(history, ["tcp-in"], 22_000 * MS).valid is good
 
 
 def test_connection_to_a_server_that_was_down_too_shortly_to_be_noticed_has_to_live() -> None:
