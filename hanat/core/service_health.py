@@ -28,7 +28,7 @@ from hanat.core.health_effects import (
     Seen,
     Watch,
 )
-from hanat.core.probing import Sighting
+from hanat.core.probing import JITTER, Sighting
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation, slow_start
 from hanat.core.server_facts import (
@@ -148,7 +148,8 @@ class ServiceHealth:
         self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
         gathered, now, wall_s = turn
         gathered.others.append(Watch(self.targets))
-        self._take(self._verdicts.configure(self.targets.keys(), now), gathered, wall_s)
+        events = self._verdicts.configure(self.targets.keys(), now, self._recovery_s)
+        self._take(events, gathered, wall_s)
         self._changed(self._rotations.replace((), gone), gathered, now)
         for name in gone:
             del self._taken[name]
@@ -179,6 +180,11 @@ class ServiceHealth:
         if value := self._records.get(key):
             for name, verdict in records.verdicts_of([Record(key, value)], now):
                 self._verdicts.adopt(name, verdict)
+
+    def _recovery_s(self, target: str) -> float:
+        """Return how long it takes until a target is seen up that can be reached again."""
+        timing = self.targets[target].timing
+        return timing.rise * timing.interval_s * (1 + JITTER) + timing.timeout_s
 
     def hold(self, node_id: int | None, term: int, now: float, wall_s: float) -> Effects:
         """Note who holds the addresses, and since which term."""
