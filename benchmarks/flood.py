@@ -94,7 +94,9 @@ class Loaded(Hanat):
     ) -> None:
         super().__init__(prefix, profile)
         self._flows = flows
-        self.lab = Lab(prefix, cluster_toml=cluster_toml(profile=profile) + SERVICE % policy)
+        self.lab = Lab(
+            prefix, cluster_toml=cluster_toml(profile=profile, checked=False) + SERVICE % policy
+        )
         self.nodes = self.lab.nodes
 
     def start(self) -> str:

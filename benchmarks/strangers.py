@@ -150,7 +150,7 @@ def main() -> int:
         return 0
     try:
         require_machine()
-        text = cluster_toml(profile=options.profile)
+        text = cluster_toml(profile=options.profile, checked=False)
         with Lab(options.prefix, cluster_toml=text) as lab:
             lab.start()
             rows = [

@@ -64,7 +64,9 @@ class Hanat:
     """
 
     def __init__(self, prefix: str, profile: str, command: Sequence[str] | None = None) -> None:
-        self.lab = Lab(prefix, cluster_toml=cluster_toml(profile=profile), hanat=command)
+        self.lab = Lab(
+            prefix, cluster_toml=cluster_toml(profile=profile, checked=False), hanat=command
+        )
         self.nodes: Mapping[str, Node] = self.lab.nodes
         self.settle_s = SETTLE_S[profile]
 

@@ -60,6 +60,16 @@ def read_status(path: Path) -> Status | None:
     return document if code == 200 and isinstance(document, dict) else None
 
 
+def read_services(path: Path) -> list[Status]:
+    """Return what ``/v1/services`` shows, nothing while nobody answers sensibly."""
+    try:
+        code, document = request(path, "GET", "/v1/services")
+    except OSError:
+        return []
+    found = document.get("services") if code == 200 and isinstance(document, dict) else None
+    return found if isinstance(found, list) else []
+
+
 def serving_pid(path: Path, timeout_s: float = 1.0) -> int:
     """Return the process that listens on the socket.
 

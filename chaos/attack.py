@@ -13,6 +13,7 @@ from chaos.nemesis import Fault, Together
 from chaos.net import Net
 
 Names = tuple[str, ...]
+APART_S = (0.0, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Attack:
     ends: Names = ()
     stays: bool = False
     unjudged: Names = ()
+    servers: Names = ()
+    severs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class Nemesis:
         alone_s: How long it lasts at least while another node is away.
         three: Whether it needs all three nodes.
         inner: How many faults come while it is in force, of the nodes that it does not hit.
+        apart_s: How much later what meets it begins.
+        second: Words what meets it may be aimed with.
     """
 
     name: str
@@ -107,6 +112,8 @@ class Nemesis:
     alone_s: float = 0.0
     three: bool = False
     inner: int = 0
+    apart_s: tuple[float, float] = APART_S
+    second: Names = ("one",)
 
 
 def each(aim: Aim, make: Callable[[str], Fault]) -> Fault:

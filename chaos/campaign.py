@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chaos import census, history, logs, remembered
+from chaos import census, history, logs, remembered, waits
 from chaos.attack import Aim, Attack, Nemesis, Site
 from chaos.errors import LabError
 from chaos.generator import Step, plan
 from chaos.history import Fact, Injection
 from chaos.lab import Lab
+from chaos.limits import BACK_MS
 from chaos.operators import Operators
 from chaos.targets import choose
 from chaos.traffic import HTTP, HTTP_V6, SYN, SYN_V6, TCP, UDP, UDP_V6, Traffic
@@ -124,7 +125,8 @@ def perform(lab: Lab, campaign: Campaign) -> None:
         ]
 
     def by_faults() -> list[Fact]:
-        files = sorted((lab.folder / "history").glob("flows-*.jsonl"))
+        folder = lab.folder / "history"
+        files = sorted([*folder.glob("flows-*.jsonl"), *folder.glob("server-*.jsonl")])
         return [fact for file in files for fact in history.read(file)]
 
     for seen in (
@@ -159,6 +161,7 @@ class Runner:
         self._campaign = campaign
         self._site = Site(lab)
         self._in_force: list[_InForce] = []
+        self._waits = waits.Waits()
 
     def run(self) -> None:
         """Warm up, then step by step until the time is over."""
@@ -190,16 +193,21 @@ class Runner:
         spared = [n for n in nodes if n not in attack.nodes]
         if step.second and spared:
             self._rest(step.apart_s)
-            others = choose("one", nodes=spared, holder=holder, draw=draw)
+            word = step.second_target
+            now = self._lab.holder() if word == "holder" else holder
+            others = choose(word, nodes=spared, holder=now, draw=draw)
             second = step.second.attack(self._aim(others, draw))
-            self.begin(step.second, "one", second, holder)
+            self.begin(step.second, word, second, now)
         for inner in step.inner:
             self._settle()
             self._do(inner)
         self._rest(step.hold_s)
         self._count()
+        hit = any(here.attack.servers for here in self._in_force[already:])
         if not step.lasting:
             self.heal(already)
+        if hit:
+            self._rest(BACK_MS / 1000)  # until servers that serve again must have clients
         self._settle()
         self._count()
         self._rest(step.rest_s)
@@ -231,6 +239,8 @@ class Runner:
                 ends=list(attack.ends),
                 stays=attack.stays,
                 unjudged=list(attack.unjudged),
+                servers=list(attack.servers),
+                severs=attack.severs,
             )
         )
         here = _InForce(attack, len(self._campaign.injections) - 1)
@@ -284,6 +294,8 @@ class Runner:
         while (left_s := deadline - time.monotonic()) > 0:
             self._check()
             time.sleep(min(0.2, left_s))
+            if (lag := self._waits.look()) is not None:
+                self._campaign.facts.append(lag)
 
     def _check(self) -> None:
         for node in self._lab.nodes.values():
@@ -293,6 +305,8 @@ class Runner:
                 )
 
     def _count(self) -> None:
+        every = [p.pid for node in self._lab.nodes.values() for p in node.processes]
+        self._waits.watch(waits.checkers(every))
         facts = self._campaign.facts
         facts += [census.count(self._lab, n) for n, node in self._lab.nodes.items() if node.wanted]
 
@@ -300,7 +314,8 @@ class Runner:
 def lacking(lab: Lab) -> str | None:
     """Return what the nodes that are to run lack to be well, by their own word; None if nothing.
 
-    Well is: one node ACTIVE, the others its BACKUPs, every one safe, unhindered and with all flows.
+    Well is: one node ACTIVE, the others its BACKUPs, every one safe, unhindered and with all flows,
+    and every service served.
     """
     statuses = {n: node.status() for n, node in lab.nodes.items() if node.wanted}
     for name, status in statuses.items():
@@ -317,4 +332,5 @@ def lacking(lab: Lab) -> str | None:
     for name, status in known.items():
         if name != active[0] and (status["role"], status["leader"]) != ("BACKUP", active[0]):
             return f"{name} is {status['role']} and follows {status['leader']}"
-    return None
+    down = [s["name"] for s in lab.services(active[0]) if s["state"] == "down"]
+    return f"no server serves {', '.join(down)}" if down else None

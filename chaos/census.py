@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from ipaddress import ip_interface
 from pathlib import Path
 
 from chaos import topology
-from chaos.history import Census, NeighbourSeen
+from chaos.history import Census
 from chaos.lab import Lab
 from chaos.netns import entered
+from chaos.observed import NeighbourSeen
 from chaos.replicated import FlowTable
-from chaos.topology import floating
+from chaos.topology import CLIENT, SERVERS, Topology, floating
 
 FLOWS = Path("/proc/thread-self/net/nf_conntrack")  # not in every kernel
-HOSTS = {"c1": "public", "s1": "private", "s2": "private"}
+HOSTS = {CLIENT: "public"} | dict.fromkeys(SERVERS, "private")
 
 
 def count(lab: Lab, name: str) -> Census:
@@ -64,9 +66,21 @@ def flow_tables(lab: Lab) -> list[FlowTable]:
             if not FLOWS.exists():
                 return []
             lines = FLOWS.read_text().splitlines()
+        own = own_sources(lab.topology)
         flows = dict(filter(None, map(established, lines)))
+        flows = {flow: left_s for flow, left_s in flows.items() if flow.split()[1] not in own}
         found.append(FlowTable(time.monotonic_ns(), name, flows))
     return found
+
+
+def own_sources(topology: Topology) -> set[str]:
+    """Return how flows begin that routers open themselves, to servers that they check too.
+
+    Such a flow is of one router alone: nobody goes on with it.
+    """
+    ports = [port for router in topology.routers for port in router.ports]
+    owned = [ip_interface(a) for port in ports for a in (port.address, port.address_v6)]
+    return {f"src={own.ip if own.version == 4 else own.ip.exploded}" for own in owned}
 
 
 def established(line: str) -> tuple[str, int] | None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from chaos.topology import DEVICES, FLOATING, FLOATING_V6, Host, Topology
+from chaos.topology import (
+    DEVICES,
+    FLOATING,
+    FLOATING_V6,
+    SERVERS,
+    Host,
+    Topology,
+    server_addresses,
+)
 
-CLUSTER_TOML = f"""\
+# Short enough for a run of a minute. Checkers have no priority, and everything else of a lab has:
+# a shorter timeout takes servers for dead when the machine is busy.
+CHECK_INTERVAL_MS, CHECK_TIMEOUT_MS, FALL, RISE = 400, 400, 3, 2
+
+_HEAD = f"""\
 schema = 1
 
 [cluster]
@@ -26,70 +39,82 @@ interface = "private"
 [[masquerade]]
 from = ["10.11.12.0/24", "fd00:12::/64"]
 to = "vip:public"
-
-[[service]]
-name = "web"
-listen = ["vip:public tcp/80"]
-scheduler = "wrr"
-  [[service.server]]
-  name = "web1"
-  address = "10.11.12.101:8080"
-  weight = 2
-  [[service.server]]
-  name = "web2"
-  address = "10.11.12.102:8080"
-  weight = 1
-  [[service.server]]
-  name = "web1-v6"
-  address = "[fd00:12::101]:8080"
-  weight = 2
-  [[service.server]]
-  name = "web2-v6"
-  address = "[fd00:12::102]:8080"
-  weight = 1
-
-[[service]]
-name = "udp-echo"
-listen = ["vip:public udp/53"]
-scheduler = "rr"
-  [[service.server]]
-  name = "udp1"
-  address = "10.11.12.101:5353"
-  [[service.server]]
-  name = "udp2"
-  address = "10.11.12.102:5353"
-  [[service.server]]
-  name = "udp1-v6"
-  address = "[fd00:12::101]:5353"
-  [[service.server]]
-  name = "udp2-v6"
-  address = "[fd00:12::102]:5353"
-
-[[service]]
-name = "tcp-echo"
-listen = ["vip:public tcp/7"]
-scheduler = "rr"
-  [[service.server]]
-  name = "tcp1"
-  address = "10.11.12.101:9000"
-  [[service.server]]
-  name = "tcp2"
-  address = "10.11.12.102:9000"
-  [[service.server]]
-  name = "tcp1-v6"
-  address = "[fd00:12::101]:9000"
-  [[service.server]]
-  name = "tcp2-v6"
-  address = "[fd00:12::102]:9000"
 """
 
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """A service of the lab.
+
+    Attributes:
+        kind: Of the check, with its own options.
+        servers: What their names begin with.
+        weights: Of the servers in order; empty: not written.
+    """
+
+    name: str
+    listen: str
+    scheduler: str
+    kind: str
+    servers: str
+    port: int
+    weights: tuple[int, ...] = ()
+
+    def text(self, *, checked: bool) -> str:
+        """Return its part of the cluster's file."""
+        lines = [
+            "",
+            "[[service]]",
+            f'name = "{self.name}"',
+            f'listen = ["vip:public {self.listen}"]',
+            f'scheduler = "{self.scheduler}"',
+        ]
+        if checked:
+            lines += [
+                # If no server answers anybody, it is the network: connections stay.
+                'min_healthy = "30%"',
+                "  [[service.check]]",
+                f"  {self.kind}",
+                f'  interval = "{CHECK_INTERVAL_MS}ms"',
+                f'  timeout = "{CHECK_TIMEOUT_MS}ms"',
+                f"  fall = {FALL}",
+                f"  rise = {RISE}",
+            ]
+        for suffix, address in (("", "{}"), ("-v6", "[{}]")):
+            for i, host in enumerate(SERVERS):
+                own = server_addresses(host)[1 if suffix else 0]
+                lines += [
+                    "  [[service.server]]",
+                    f'  name = "{self.servers}{i + 1}{suffix}"',
+                    f'  address = "{address.format(own)}:{self.port}"',
+                ]
+                if self.weights:
+                    lines.append(f"  weight = {self.weights[i]}")
+        return "\n".join(lines) + "\n"
+
+
+_ANSWERS = 'send = "x"\n  expect = "x"'
+_SERVICES = (
+    _Service("web", "tcp/80", "wrr", 'kind = "http"', "web", 8080, (2, 1, 1)),
+    _Service("udp-echo", "udp/53", "rr", f'kind = "udp"\n  {_ANSWERS}', "udp", 5353),
+    _Service("tcp-echo", "tcp/7", "rr", f'kind = "tcp"\n  {_ANSWERS}', "tcp", 9000),
+)
 
 PROFILES = ("fast", "default", "calm")
 
 
-def cluster_toml(*, profile: str) -> str:
-    """Return the cluster's file with another profile than ``default``."""
-    return CLUSTER_TOML.replace('profile = "default"', f'profile = "{profile}"')
+def cluster_toml(*, profile: str, checked: bool = True) -> str:
+    """Return the cluster's file.
+
+    Args:
+        profile: One of `PROFILES`.
+        checked: Whether the servers of its services are checked.
+    """
+    head = _HEAD.replace('profile = "default"', f'profile = "{profile}"')
+    return head + "".join(service.text(checked=checked) for service in _SERVICES)
+
+
+CLUSTER_TOML = cluster_toml(profile="default")
 
 
 def node_toml(topology: Topology, router: Host, *, folder: Path) -> str:

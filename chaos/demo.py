@@ -1,8 +1,8 @@
 """The demonstration: kill the holder, bring it back, switch over to it, kill its daemon.
 
-All under traffic, half a minute, every stage with a deadline. The story is told while
-it happens; the judgement comes from the history afterwards, never from what the daemons
-said.
+Then a server stops and goes on. All under traffic, less than a minute, every stage with a
+deadline. The story is told while it happens; the judgement comes from the history
+afterwards, never from what the daemons said.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from chaos import checkers
+from chaos import checkers, stopping
 from chaos.checkers import Verdict, Window, checked
 from chaos.errors import LabError
 from chaos.history import Fact, Fault, History
@@ -92,7 +92,7 @@ def perform(lab: Lab, run: Run) -> None:
         run.say(run.problem)
     traffic.stop()
     run.at_end = {name: lab.addresses(name) for name in lab.nodes}
-    run.facts = [*traffic.facts(), *run.faults]
+    run.facts += [*traffic.facts(), *run.faults]
     run.start_ns, run.end_ns = traffic.start_ns, traffic.end_ns
     run.say("traffic stopped")
 
@@ -114,6 +114,10 @@ def _act(lab: Lab, run: Run, traffic: Traffic, first: str) -> None:
 
     _kill_daemon(lab, run, first)
     traffic.run_for(AFTER_DAEMON_S)
+
+    faults, outage = stopping.perform(lab, run.say, traffic.run_for)
+    run.faults += faults
+    run.facts.append(outage)
 
 
 def _kill_holder(lab: Lab, run: Run, first: str) -> str:
@@ -198,6 +202,8 @@ def judge(run: Run, *, outage_limit_ms: float) -> Result:
     """Apply all checkers to what was seen."""
     history = History.of(run.facts)
     cut = checkers.windows(history, run.start_ns, run.end_ns)
+    # A flow of the server that stops waits until that is noticed; this is not a router's outage.
+    served = [w for w in cut if not w.label.startswith(stopping.STOP)]
     went = Verdict("procedure", run.problem is None, run.problem or "every step was done")
     verdicts = (
         went,
@@ -206,9 +212,10 @@ def judge(run: Run, *, outage_limit_ms: float) -> Result:
         checked("addresses-together", checkers.addresses_together, history, cut, ADDRESSES),
         checked("announced", checkers.announced, history, cut, ADDRESSES),
         checked("addresses-at-end", checkers.addresses_at_end, run.at_end, ADDRESSES),
-        checked("outage", checkers.outage_bounded, history, cut, WORKLOADS, outage_limit_ms),
+        checked("outage", checkers.outage_bounded, history, served, WORKLOADS, outage_limit_ms),
         checked("connections", checkers.connections_survived, history, cut, len(TCP)),
         checked("http", checkers.requests_recovered, history, cut),
+        checked(stopping.NAME, stopping.judge, history),
     )
     moves = [w for w in cut if w.moves_holder]
     found = [o.outage_ms for o in checkers.outages(history, moves) if o.workload in WORKLOADS]
@@ -231,6 +238,9 @@ def last_line(result: Result) -> str:
         f"holder={'→'.join(result.holders)} outage_ms={result.outage_ms:.0f} "
         f"tcp_survived={result.tcp_survived}/{len(TCP)}"
     )
+    if (server := stopping.seen(result.history)) is not None:
+        met = server.failed + server.waited
+        figures += f" server_stopped={server.server} requests_met={met}/{server.requests}"
     if not failed and not unknown:
         return f"demo: ok {figures}"
     words = [*failed, *(f"{name} (unknown)" for name in unknown)]

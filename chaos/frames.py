@@ -124,14 +124,27 @@ def parse_syn(frame: bytes, *, router: str, network: str, t_ns: int) -> Admissio
     in the private network, already the floating one in the public.
     """
     if len(frame) >= 34 and frame[12:14] == b"\x08\x00":
-        version, source, subnet = 4, socket.inet_ntoa(frame[26:30]), SUBNET[network]
+        version, subnet = 4, SUBNET[network]
+        source, target = (socket.inet_ntoa(frame[at : at + 4]) for at in (26, 30))
+        segment = frame[ETHERNET + 4 * (frame[ETHERNET] & 0x0F) :]
     elif len(frame) >= ETHERNET + IPV6 and frame[12:14] == b"\x86\xdd":
-        version, source = 6, socket.inet_ntop(socket.AF_INET6, frame[22:38])
-        subnet = SUBNET_V6[network]
+        version, subnet = 6, SUBNET_V6[network]
+        source, target = (socket.inet_ntop(socket.AF_INET6, frame[at : at + 16]) for at in (22, 38))
+        segment = frame[ETHERNET + IPV6 :]
     else:
         return None
     admitted = source in ADDRESSES if network == "public" else not source.startswith(subnet)
-    return AdmissionSeen(t_ns, router, network, version) if admitted else None
+    if not admitted:
+        return None
+    own, other = struct.unpack_from("!HH", segment) if len(segment) >= 4 else (0, 0)
+    return AdmissionSeen(
+        t_ns, router, network, version, endpoint(source, own), endpoint(target, other)
+    )
+
+
+def endpoint(address: str, port: int) -> str:
+    """Return how an end of a connection is written in a history."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def question(address: str, network: str, mac: bytes) -> bytes:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from chaos.attack import Nemesis
 
 PAIR_CHANCE = 0.85
-APART_S = (0.0, 0.5)
 REST_S = (0.5, 1.0)
 
 
@@ -28,6 +27,7 @@ class Step:
         target: A word of `targets`.
         hold_s: From its beginning, or the end of the last one inside, to its undoing.
         second: What meets it, aimed at a node that it does not hit.
+        second_target: A word of `targets` for that.
         apart_s: How much later that begins.
         rest_s: From the time when all is well again to the next step.
         seed: Of everything that is drawn for it later.
@@ -42,6 +42,7 @@ class Step:
     apart_s: float
     rest_s: float
     seed: int
+    second_target: str = "one"
     inner: tuple[Step, ...] = ()
     lasting: bool = False
 
@@ -99,7 +100,10 @@ def _next(left: list[Nemesis], draw: random.Random, *, alone: bool) -> Step:
     partner = next((other for other in left if other.pairs), None)
     if nemesis.pairs and partner is not None and draw.random() < PAIR_CHANCE:
         left.remove(partner)
-        return replace(step, second=partner)
+        # Drawn only where there is a choice: plans of other nemeses are what they were.
+        words = nemesis.second
+        target = draw.choice(words) if len(words) > 1 else words[0]
+        return replace(step, second=partner, second_target=target)
     return step
 
 
@@ -110,7 +114,7 @@ def _step(nemesis: Nemesis, draw: random.Random, *, alone: bool = False) -> Step
         target=draw.choice(nemesis.targets),
         hold_s=max(hold_s, nemesis.alone_s) if alone else hold_s,
         second=None,
-        apart_s=draw.uniform(*APART_S),
+        apart_s=draw.uniform(*nemesis.apart_s),
         rest_s=draw.uniform(*REST_S),
         seed=draw.getrandbits(32),
     )

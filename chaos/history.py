@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import ClassVar, Literal, TextIO, TypeVar, get_args
 
 from chaos.errors import LabError
-from chaos.observed import Dropped, Flows, LogLines, Stall
+from chaos.observed import (
+    Dropped,
+    Flows,
+    Lag,
+    LogLines,
+    NeighbourSeen,
+    RoleLogged,
+    ServerOutage,
+    Stall,
+)
 from chaos.replicated import Applied, Committed, FlowTable
 
 Outcome = Literal["ok", "fail", "info"]
@@ -60,6 +69,8 @@ class Injection:
         ends: Whose processes it ends, some or all.
         stays: Whether the holder is to stay until it is undone, though it is hit.
         unjudged: Streams of probes of which nothing is promised while it is in force.
+        servers: That it hits.
+        severs: Whether the nodes that are left may take living servers for dead.
     """
 
     kind: ClassVar = "injection"
@@ -78,6 +89,8 @@ class Injection:
     ends: list[str] = field(default_factory=list)
     stays: bool = False
     unjudged: list[str] = field(default_factory=list)
+    servers: list[str] = field(default_factory=list)
+    severs: bool = False
 
     @property
     def label(self) -> str:
@@ -107,34 +120,6 @@ class CarriedSeen:
     network: str
     frames: int
     version: int = 4
-
-
-@dataclass(frozen=True, slots=True)
-class NeighbourSeen:
-    """The link-layer address that a host knew for a floating one; None if it knew none."""
-
-    kind: ClassVar = "neighbour"
-    t_ns: int
-    host: str
-    address: str
-    mac: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RoleLogged:
-    """A line of a node's log about its role, or about a start of its daemon (role ``START``).
-
-    Attributes:
-        t_ns: By the node's wall clock, as an instant of ours; wrong where that was stepped.
-    """
-
-    kind: ClassVar = "role"
-    t_ns: int
-    node: str
-    role: str
-    was: str
-    term: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +254,8 @@ class AdmissionSeen:
         router: By the port of the switch.
         network: Where it came out: ``private`` for a service, ``public`` for masquerading.
         version: Of IP.
+        source, target: ``203.0.113.100:40000``, ``[fd00:12::101]:8080``; a packet that is sent
+            again has the same.
     """
 
     kind: ClassVar = "admission"
@@ -276,6 +263,8 @@ class AdmissionSeen:
     router: str
     network: str
     version: int = 4
+    source: str = ""
+    target: str = ""
 
     @property
     def last_ns(self) -> int:
@@ -320,6 +309,7 @@ class Connection:
         exchanges: How many payloads came back as they were sent.
         payload_errors: How many came back different, out of order or twice.
         error: Why it ended before it was told to, None if it did not.
+        source: Its own end, as that of `AdmissionSeen`.
     """
 
     kind: ClassVar = "connection"
@@ -329,11 +319,12 @@ class Connection:
     exchanges: int
     payload_errors: int
     error: str | None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request over a connection of its own."""
+    """One HTTP request over a connection of its own; `source` as of `AdmissionSeen`."""
 
     kind: ClassVar = "request"
     workload: str
@@ -342,6 +333,7 @@ class Request:
     outcome: Outcome
     server: str | None
     error: str | None
+    source: str = ""
 
 
 Fact = (
@@ -358,6 +350,8 @@ Fact = (
     | EventTold
     | HistoryAsked
     | Stall
+    | Lag
+    | ServerOutage
     | Dropped
     | Probes
     | Connection
@@ -383,6 +377,8 @@ _Timed = TypeVar(
     ConfigOperation,
     HistoryAsked,
     Stall,
+    Lag,
+    ServerOutage,
     Dropped,
     Request,
     FlowTable,
@@ -424,6 +420,8 @@ class History:
     asked: tuple[HistoryAsked, ...] = ()
     flows: tuple[Flows, ...] = ()
     log_lines: tuple[LogLines, ...] = ()
+    outages: tuple[ServerOutage, ...] = ()
+    lags: tuple[Lag, ...] = ()
 
     @staticmethod
     def of(facts: Iterable[Fact]) -> History:
@@ -454,6 +452,8 @@ class History:
             asked=_sorted(every, HistoryAsked),
             flows=_sorted(every, Flows),
             log_lines=_sorted(every, LogLines),
+            outages=_sorted(every, ServerOutage),
+            lags=_sorted(every, Lag),
         )
 
 

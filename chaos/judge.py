@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from chaos import checkers, kept, linearizable, safety, service, steady, tables, told, upkeep
+from chaos import (
+    checkers,
+    kept,
+    linearizable,
+    safety,
+    service,
+    serving,
+    steady,
+    tables,
+    told,
+    upkeep,
+)
 from chaos.campaign import PROBED, Campaign
 from chaos.checkers import Verdict, checked
 from chaos.history import History
@@ -83,6 +94,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("log", steady.quiet_logs, (history,)),
         ("memory", steady.memory_bounded, (history,)),
     ]
+    applied += [(name, checker, (history,)) for name, checker in serving.checkers(history)]
     if history.flows:
         applied.append(("translated", steady.translated, (history,)))
     if service.bare_switchovers(history):
@@ -93,9 +105,14 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         applied.append(("configuration", linearizable.configuration, (history,)))
     if not told.absent(history):
         applied.append((told.NAME, told.agrees, (history, lease_ms)))
-    verdicts = [_procedure(campaign, history)]
-    verdicts += [checked(name, checker, *arguments) for name, checker, arguments in applied]
-    return Judgement(history, tuple(cut), tuple(verdicts))
+    verdicts = [checked(name, checker, *arguments) for name, checker, arguments in applied]
+    # Other faults may have met each; that is no lack of evidence where nothing is owed.
+    none = [v for v in verdicts if v.evidence.get("judged") == 0]
+    procedure = _procedure(campaign, history)
+    if none and procedure.valid is True:
+        names = ", ".join(v.name for v in none)
+        procedure = replace(procedure, summary=f"{procedure.summary}; nothing to judge for {names}")
+    return Judgement(history, tuple(cut), (procedure, *(v for v in verdicts if v not in none)))
 
 
 def _procedure(campaign: Campaign, history: History) -> Verdict:

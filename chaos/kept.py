@@ -19,11 +19,12 @@ from typing import Protocol, TypeVar
 from chaos.checkers import MS
 from chaos.history import History, Injection
 from chaos.tenure import SPELL_NS
+from chaos.topology import SERVERS
 
 BURST_NS = 10 * MS
 # Three questions, one second apart (neighbour parameters mcast_solicit, retrans_time_ms).
 KEPT_NS = 3_000 * MS
-NEIGHBOURS = {"public": 1, "private": 2}  # of a network that are no routers: client, servers
+NEIGHBOURS = {"public": 1, "private": len(SERVERS)}  # of a network that are no routers
 SILENT = ("silent-network", "silent-network-two")  # `detail` begins with the network
 NETWORKS = {"link-public": ["public"], "link-private": ["private"], "link-both": [*NEIGHBOURS]}
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from chaos.processes import (
     identify,
     marked,
     python_module,
+    send_signal,
     spawn,
 )
 from chaos.removal import DEFAULT_PREFIX, default_folder, make_folder, prefix_option, remove_lab
@@ -139,7 +141,7 @@ class Lab:
         try:
             self._write_files()
             topology.build(self.topology)
-            self._start_servers()
+            self.start_servers(*topology.SERVERS, topology.CLIENT)
         except BaseException:
             self.remove()
             raise
@@ -301,9 +303,37 @@ class Lab:
         self.remember(child.identity)
         return child
 
+    # Servers ---------------------------------------------------------------------------
+
     def server(self, host: str) -> Child:
         """Return the program that serves on a host."""
         return self._helpers[f"{host}-server"]
+
+    def signal_server(self, host: str, number: signal.Signals) -> None:
+        """Send a signal to the program that serves on a host."""
+        send_signal(self.server(host).identity, number)
+
+    def kill_server(self, host: str) -> None:
+        """SIGKILL the program that serves on a host, and wait for its end."""
+        self.signal_server(host, signal.SIGKILL)
+        self.server(host).popen.wait(5)
+
+    def start_servers(self, *hosts: str) -> None:
+        """Start programs that serve, and wait until they listen.
+
+        Raises:
+            LabTimeoutError: One of them did not come up.
+        """
+        ready = [self.folder / f"{host}-server.ready" for host in hosts]
+        for host, file in zip(hosts, ready, strict=True):
+            file.unlink(missing_ok=True)
+            command = python_module("chaos.servers", host, "--ready", str(file))
+            self.spawn_in(host, f"{host}-server", command)
+        self.wait_for(lambda: all(f.exists() for f in ready), 10, "the servers to listen")
+
+    def services(self, name: str) -> list[api.Status]:
+        """Return what a node says of its services; nothing while it does not answer."""
+        return api.read_services(self.nodes[name].socket)
 
     # Waiting ---------------------------------------------------------------------------
 
@@ -324,8 +354,12 @@ class Lab:
         )
 
     def wait_for_holder(self, timeout_s: float = 15.0) -> str:
-        """Wait until one node is ACTIVE and all running others follow it; return its name."""
-        return self.wait_for(self._agreed_holder, timeout_s, "exactly one ACTIVE node")
+        """Wait until one node is ACTIVE and all running others follow it; return its name.
+
+        It has looked at all servers then: a cluster that starts leads clients to no server whose
+        check has no verdict.
+        """
+        return self.wait_for(self._agreed_holder, timeout_s, "one ACTIVE node that knows servers")
 
     def describe(self) -> str:
         """Return the roles as the nodes tell them, in one line."""
@@ -355,7 +389,15 @@ class Lab:
             s is not None and s.get("role") == "BACKUP" and s.get("leader") == active[0]
             for s in others
         )
-        return active[0] if followed else None
+        return active[0] if followed and not self._unknown_servers(active[0]) else None
+
+    def _unknown_servers(self, name: str) -> bool:
+        """Whether a node has services with servers that nobody has judged yet."""
+        return any(
+            server["operational"]["state"] == "unknown"
+            for service in self.services(name)
+            for server in service["servers"]
+        )
 
     # Building --------------------------------------------------------------------------
 
@@ -395,15 +437,6 @@ class Lab:
             text = node_toml(self.topology, router, folder=self.folder)
             (home / "node.toml").write_text(text)
         self._make_key()
-
-    def _start_servers(self) -> None:
-        ready = []
-        for host in (*topology.SERVERS, topology.CLIENT):
-            file = self.folder / f"{host}-server.ready"
-            ready.append(file)
-            command = python_module("chaos.servers", host, "--ready", str(file))
-            self.spawn_in(host, f"{host}-server", command)
-        self.wait_for(lambda: all(f.exists() for f in ready), 10, "the servers to listen")
 
     def _make_key(self) -> None:
         command = [*self.hanat, "keygen", str(self.folder / "cluster.key")]

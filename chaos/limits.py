@@ -12,6 +12,7 @@ a history can be judged for the profile it was made with:
 - ``silent-two``: the same, and there is one other node only: devices have to be silent for 2 s;
 - ``hindered``: the holder can hold and another one can do better: it has to notice;
 - ``deaf``: the holder is heard but does not hear, or its frames are lost at random;
+- ``server``: a server does not answer: probes have to notice, then its clients go elsewhere;
 - ``rejoin``: nobody could hold; counted from the healing: nodes wait four leases, then agree;
 - ``restart``: the same, and they have to start;
 - ``unbounded``: hanat promises nothing; told, not judged.
@@ -20,6 +21,8 @@ a history can be judged for the profile it was made with:
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from chaos.configs import CHECK_INTERVAL_MS, CHECK_TIMEOUT_MS, FALL, RISE
 
 LEASE_MS: Mapping[str, float] = {"fast": 40, "default": 120, "calm": 500}
 # What is left of a lease for the next beacon and its answer when as many were lost as may be.
@@ -38,6 +41,14 @@ REJOIN_MS = 2500.0
 RESTART_MS = 6000.0  # three daemons load at once on two cores, 1 to 2 s; then 500 ms of silence
 UNBOUNDED_MS = float("inf")
 
+# The checks of the lab: so many probes in a row, each a little late, and the last one fails at
+# its timeout; then a record is committed and rules are changed.
+COMMIT_MS = 100.0
+DETECT_MS = 1.1 * FALL * CHECK_INTERVAL_MS + CHECK_TIMEOUT_MS + COMMIT_MS
+MAY_FALL_MS = 0.95 * (FALL - 1) * CHECK_INTERVAL_MS  # a shorter outage cannot be noticed
+BACK_MS = RISE * CHECK_INTERVAL_MS + CHECK_TIMEOUT_MS + 1000.0
+BLIND_MS = 1.1 * FALL * CHECK_INTERVAL_MS + CHECK_TIMEOUT_MS + 1000.0  # to the end of its right
+
 WORDS = (
     "noise",
     "release",
@@ -46,6 +57,7 @@ WORDS = (
     "silent-two",
     "hindered",
     "deaf",
+    "server",
     "rejoin",
     "restart",
     "unbounded",
@@ -62,6 +74,7 @@ def limit_ms(word: str, profile: str) -> float:
         "silent": max(SILENT_LEASES * lease_ms, SILENT_MS) + LATE_MS,
         "silent-two": SILENT_TWO_MS + 2 * lease_ms + LATE_MS,
         "hindered": 2 * lease_ms + NOTICE_MS + LATE_MS,
+        "server": DETECT_MS + lease_ms + LATE_MS,
         "deaf": 4 * lease_ms + LATE_MS,
         "rejoin": REJOIN_MS + 10 * lease_ms,
         "restart": RESTART_MS + 10 * lease_ms,

@@ -7,8 +7,7 @@ import time
 from collections import Counter
 from datetime import datetime
 
-from chaos.history import RoleLogged
-from chaos.observed import LogLines
+from chaos.observed import LogLines, RoleLogged
 
 _LINE = re.compile(
     r"^(?P<at>\S+) (?:INFO|WARNING|ERROR) +(?:"

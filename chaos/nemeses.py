@@ -11,7 +11,7 @@ import difflib
 import os
 from functools import partial
 
-from chaos import ordinary
+from chaos import ailing, ordinary
 from chaos.afflictions import ClockStepped, Misled, Plagued
 from chaos.attack import Aim, Attack, Names, Nemesis, each
 from chaos.errors import UsageError
@@ -107,12 +107,13 @@ def _unplug(networks: Names, aim: Aim) -> Attack:
     return Attack(
         fault, aim.words, aim.victims, out=aim.victims if apart else (), hindered=aim.victims,
         start_limit="lease" if apart else "release",
+        severs="private" in networks and not aim.others,
     )  # fmt: skip
 
 
 def _cut_all(aim: Aim) -> Attack:
     fault = each(aim, lambda name: CutOff(aim.site.net(), name))
-    return Attack(fault, aim.words, aim.victims, out=aim.victims)
+    return Attack(fault, aim.words, aim.victims, out=aim.victims, severs=not aim.others)
 
 
 def _lose(aim: Aim) -> Attack:
@@ -121,7 +122,7 @@ def _lose(aim: Aim) -> Attack:
     bearable = percent <= BEARABLE_PERCENT and len(aim.victims) == 1
     return Attack(
         fault, f"{aim.words} {percent} %", aim.victims, out=() if bearable else aim.victims,
-        start_limit="deaf" if bearable else "unbounded",
+        start_limit="deaf" if bearable else "unbounded", severs=True,
     )  # fmt: skip
 
 
@@ -215,6 +216,7 @@ _ALL = (
     Nemesis("garbage", "a host floods Raft and mesh ports with garbage", (*FEW, "all"), _garbage,
             pairs=True),
     *ordinary.NEMESES,
+    *ailing.NEMESES,
 )  # fmt: skip
 NEMESES = {nemesis.name: nemesis for nemesis in _ALL}
 """By name, in the order of the help."""

@@ -117,6 +117,25 @@ class Net:
         ]
         self._run(RULES.replace("TABLE", self._table) + "".join(rules))
 
+    def blind(self, host: str, targets: Mapping[str, Collection[str]]) -> None:
+        """Drop what a router sends from its own private addresses to some addresses.
+
+        What it forwards has other source addresses and passes.
+
+        Args:
+            host: The router.
+            targets: Addresses, by ``ip`` and ``ip6``.
+        """
+        (port,) = (p for p in self._host(host).ports if p.network == "private")
+        own = {"ip": port.address, "ip6": port.address_v6}
+        rules = [
+            f'add rule bridge {self._table} sent iifname "{port.port}" '
+            f"{family} saddr {own[family].partition('/')[0]} "
+            f"{family} daddr {{ {', '.join(addresses)} }} drop\n"
+            for family, addresses in targets.items()
+        ]
+        self._run(RULES.replace("TABLE", self._table) + "".join(rules))
+
     def heal(self) -> None:
         """Drop nothing; harmless when nothing was dropped."""
         self._run(f"add table bridge {self._table}\ndelete table bridge {self._table}\n")

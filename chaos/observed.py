@@ -1,4 +1,4 @@
-"""Facts of the machine and of many things at once: stalls, drops, many flows, lines of logs."""
+"""Facts of the machine, of servers, and of what was seen of many things at once."""
 
 from __future__ import annotations
 
@@ -56,6 +56,20 @@ class Stall:
 
 
 @dataclass(frozen=True, slots=True)
+class Lag:
+    """A checker was ready to run and kept from a core, of all nodes' the one that waited most.
+
+    Attributes:
+        t_ns: When it was looked at before.
+        late_ns: For how long it waited since, once or several times.
+    """
+
+    kind: ClassVar = "lag"
+    t_ns: int
+    late_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """The kernel had no room for frames that the observer was to see.
 
@@ -68,3 +82,51 @@ class Dropped:
     t_ns: int
     capture: str
     frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOutage:
+    """A server did not serve as it should.
+
+    Attributes:
+        t_ns: Just before it began.
+        end_ns: Just before it was undone.
+        back_ns: When the server served again for certain.
+        server: ``s1``; all of its services.
+        how: ``killed``, ``stopped``, ``unplugged``, ``slow``.
+    """
+
+    kind: ClassVar = "server-outage"
+    t_ns: int
+    end_ns: int
+    back_ns: int
+    server: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourSeen:
+    """The link-layer address that a host knew for a floating one; None if it knew none."""
+
+    kind: ClassVar = "neighbour"
+    t_ns: int
+    host: str
+    address: str
+    mac: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLogged:
+    """A line of a node's log about its role, or about a start of its daemon (role ``START``).
+
+    Attributes:
+        t_ns: By the node's wall clock, as an instant of ours; wrong where that was stepped.
+    """
+
+    kind: ClassVar = "role"
+    t_ns: int
+    node: str
+    role: str
+    was: str
+    term: int
+    reason: str

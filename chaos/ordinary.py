@@ -43,8 +43,10 @@ def _full_egress(aim: Aim) -> Attack:
     load = Plagued(aim.site.lab, {aim.site.name("pour"): (host, words)})
     queues = each(aim, lambda name: Narrowed(aim.site.lab.topology, name, network, QUEUE_MBIT))
     detail = f"{aim.words} {network} {QUEUE_MBIT} of {OFFERED_MBIT} Mbit/s"
-    # Half of all packets are lost, whatever they are: no fault of the router's.
-    return Attack(Contended(queues, load), detail, (), start_limit="deaf")
+    # Half of all packets are lost, whatever they are: no fault of the router's. Its own probes
+    # are lost too, so a holder may think itself blind and hand over, once.
+    severs = network == "private"
+    return Attack(Contended(queues, load), detail, (), start_limit="deaf", severs=severs)
 
 
 def _silence(aim: Aim) -> Attack:
@@ -53,6 +55,7 @@ def _silence(aim: Aim) -> Attack:
     return Attack(
         fault, f"{network} {aim.words}", aim.victims, hindered=aim.victims,
         start_limit="silent-two" if aim.away else "silent",
+        severs=network == "private" and not aim.others,
     )  # fmt: skip
 
 

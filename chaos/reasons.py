@@ -19,10 +19,11 @@ FIRST, RESUMED, HANDED_OVER = "first", "resumed", "handed_over"
 DAEMON_DIED, STEPPED_DOWN, SILENCE, DEPOSED = "daemon_died", "stepped_down", "silence", "deposed"
 SWITCHOVER, SHUTDOWN, UNSAFE, HINDERED = "switchover", "shutdown", "unsafe", "hindered"
 LEASE_EXPIRED, LEADERSHIP_LOST = "lease_expired", "leadership_lost"
+BLIND = "blind"
 
 TAKEN = {FIRST, RESUMED, HANDED_OVER, DAEMON_DIED, STEPPED_DOWN, SILENCE, DEPOSED}
-GIVEN = {SWITCHOVER, SHUTDOWN, UNSAFE, HINDERED, LEASE_EXPIRED, LEADERSHIP_LOST}
-GIVEN_FOR_SOMEBODY = {SWITCHOVER, SHUTDOWN, UNSAFE, HINDERED}
+GIVEN = {SWITCHOVER, BLIND, SHUTDOWN, UNSAFE, HINDERED, LEASE_EXPIRED, LEADERSHIP_LOST}
+GIVEN_FOR_SOMEBODY = {SWITCHOVER, BLIND, SHUTDOWN, UNSAFE, HINDERED}
 LOST = {LEASE_EXPIRED, LEADERSHIP_LOST}
 RELEASED = {HANDED_OVER, STEPPED_DOWN}
 # Whoever is hit by one of these forgets what it has not told.
@@ -56,7 +57,8 @@ FITTING = {
     "link-public": _fitting(RELEASED, {HINDERED}),
     "link-private": _fitting(RELEASED, {HINDERED}),
     "link-both": _fitting({*RELEASED, SILENCE}, {HINDERED, *LOST}),
-    "silent-network": _fitting(RELEASED, {HINDERED}),
+    "silent-network": _fitting(RELEASED, {HINDERED, BLIND}),
+    "blind-holder": _fitting(RELEASED, {BLIND}),
     "forward-drop": _fitting(RELEASED, {HINDERED}),
     "switchover": _fitting({HANDED_OVER}, {SWITCHOVER}),
     "restart": _fitting(RELEASED, {SHUTDOWN}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chaos import checkers, timeline
+from chaos import checkers, stopping, timeline
 from chaos.checkers import MS, Outage, Window
 from chaos.demo import WORKLOADS, Result
 from chaos.timeline import Scale
@@ -28,7 +28,10 @@ def text(result: Result, routers: list[str]) -> list[str]:
             zoom_ns = window.start_ns - ZOOM_BEFORE_MS * MS
             scale = Scale(zoom_ns, zoom_ns + COLUMNS * ZOOM_COLUMN_MS * MS, COLUMNS)
             lines += _picture(result, routers, scale, zero_ns=window.start_ns)
-    lines += ["", *_outage_table(result), "", *_connections(result), "", "Checks:", ""]
+    lines += ["", *_outage_table(result), "", *_connections(result)]
+    if (server := stopping.seen(result.history)) is not None:
+        lines += ["", "A server whose process stopped:", "", f"  {server.text}"]
+    lines += ["", "Checks:", ""]
     marks = {True: "ok  ", False: "FAIL", "unknown": "?   "}
     lines += [f"  {marks[v.valid]} {v.name:<19} {v.summary}" for v in result.verdicts]
     return [*lines, ""]

@@ -26,6 +26,7 @@ class Segment:
         serviceable: Whether somebody is able to hold the addresses.
         limit_ms: How long an outage may last; infinite where nothing is promised.
         unjudged: Streams of probes of which nothing is promised.
+        of_servers: Whether checks have to notice something.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Segment:
     serviceable: bool
     limit_ms: float
     unjudged: tuple[str, ...] = ()
+    of_servers: bool = False
 
     @property
     def window(self) -> Window:
@@ -92,8 +94,11 @@ def segments(
         unjudged = tuple(sorted({name for i in active for name in i.unjudged}))
         allowed_until_ns = max(t_ns + limit * MS, allowed_until_ns if able else 0.0)
         limit = (allowed_until_ns - t_ns) / MS
+        of_servers = any(i.servers for i in (injection, *active))
         label = injection.label if begins else f"heal {injection.label}"
-        found.append(Segment(label, injection.nemesis, t_ns, until_ns, able, limit, unjudged))
+        found.append(
+            Segment(label, injection.nemesis, t_ns, until_ns, able, limit, unjudged, of_servers)
+        )
         if math.isinf(limit):
             # Of this segment only: its end opens one that is allowed its own time.
             allowed_until_ns = 0.0

@@ -2,6 +2,7 @@
 
 ``python -m chaos.servers s1 --ready FILE`` serves until SIGTERM and creates FILE
 when all ports are open. The HTTP answer is the server's name, one connection each.
+SIGUSR1 makes it slow: every answer waits for `SLOW_S`. SIGUSR2 makes it as it was.
 """
 
 from __future__ import annotations
@@ -23,6 +24,25 @@ UDP_PORT = 5353
 TCP_PORT = 9000
 BACKLOG = 512  # a burst of SYN retransmissions after an outage must not overflow it
 IDLE_S = 120.0  # a client that vanished without a word is forgotten after this
+SLOW_S = 0.8  # longer than the lab's checks wait
+
+
+class Pace:
+    """How long answers wait at present, seconds; one for the whole program."""
+
+    def __init__(self) -> None:
+        self.wait_s = 0.0
+
+    def slow_down(self) -> None:
+        """Let every answer wait."""
+        self.wait_s = SLOW_S
+
+    def speed_up(self) -> None:
+        """Let no answer wait any more."""
+        self.wait_s = 0.0
+
+
+PACE = Pace()
 
 
 class UdpEcho(asyncio.DatagramProtocol):
@@ -34,7 +54,11 @@ class UdpEcho(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, int]) -> None:
         """Answer."""
-        self._transport.sendto(data, addr)
+        if PACE.wait_s:
+            loop = asyncio.get_running_loop()
+            loop.call_later(PACE.wait_s, self._transport.sendto, data, addr)
+        else:
+            self._transport.sendto(data, addr)
 
     def error_received(self, exc: Exception) -> None:
         """Ignore ICMP errors: clients stop while answers are under way."""
@@ -44,6 +68,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     """Send every byte of a connection back until its end."""
     try:
         while data := await asyncio.wait_for(reader.read(65536), IDLE_S):
+            await asyncio.sleep(PACE.wait_s)
             writer.write(data)
             await writer.drain()
     except (OSError, TimeoutError):
@@ -66,6 +91,7 @@ async def serve(name: str, on_ready: Callable[[], None] | None) -> None:
     async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            await asyncio.sleep(PACE.wait_s)
             writer.write(answer)
             await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -76,6 +102,8 @@ async def serve(name: str, on_ready: Callable[[], None] | None) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
+    loop.add_signal_handler(signal.SIGUSR1, PACE.slow_down)
+    loop.add_signal_handler(signal.SIGUSR2, PACE.speed_up)
     for every in EVERY_ADDRESS:
         await loop.create_datagram_endpoint(UdpEcho, sock=_datagrams(every))
         await asyncio.start_server(echo, every, TCP_PORT, backlog=BACKLOG)

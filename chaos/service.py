@@ -7,8 +7,10 @@ from itertools import pairwise
 
 from chaos.checkers import MS, Outage, Valid, Verdict, outage
 from chaos.history import Connection, History, Injection
+from chaos.observed import Lag, Stall
 from chaos.safety import EXAMPLES_MAX, during, quiet_times
 from chaos.segments import Segment
+from chaos.serving import excused, lagged
 from chaos.tenure import Spell, holder_at, tenures
 
 ALIVE_NS = 2_500 * MS  # a connection has exchanged something in the last so many ms
@@ -71,7 +73,9 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
                 worst = (share, found, segment)
             if found.outage_ms <= segment.limit_ms:
                 continue
-            if found.outage_ms <= segment.limit_ms + _stalled_ms(history, found):
+            stalls: tuple[Stall | Lag, ...]
+            stalls = (*history.stalls, *history.lags) if segment.of_servers else history.stalls
+            if found.outage_ms <= segment.limit_ms + _stalled_ms(stalls, found):
                 excused += 1
             else:
                 too_long.append(_told(found, segment))
@@ -86,11 +90,11 @@ def outages_bounded(history: History, cut: Sequence[Segment], names: Sequence[st
     return Verdict("outage", not too_long, text, evidence)
 
 
-def _stalled_ms(history: History, found: Outage) -> float:
+def _stalled_ms(stalls: Sequence[Stall | Lag], found: Outage) -> float:
     """Return for how long the machine stood still in an outage, all stalls together."""
     return sum(
         max(0, min(s.t_ns + s.late_ns, found.end_ns) - max(s.t_ns, found.start_ns))
-        for s in history.stalls
+        for s in stalls
     ) / MS  # fmt: skip
 
 
@@ -115,8 +119,11 @@ def nothing_corrupt(history: History) -> Verdict:
 def connections_survive(history: History, expected: Collection[str], end_ns: int) -> Verdict:
     """Check that connections opened before the first fault live to the end.
 
-    One that a flush of the rules has reset is excused, and the next of its client judged.
+    One that a flush of the rules has reset is excused, and one whose server was down, and the next
+    of its client judged.
     """
+    ended = excused(history)
+    with_server = 0
     streams = {p.workload: p for p in history.probes}
     dead: dict[str, str] = {}
     resets = 0
@@ -125,8 +132,9 @@ def connections_survive(history: History, expected: Collection[str], end_ns: int
         if not mine or mine[0].opened_ns is None:
             dead[name] = f"never opened: {mine[0].error if mine else 'no such client'}"
             continue
-        bad = [c for c in mine if c.error and not _flushed(history, c)]
-        resets += sum(c.error is not None for c in mine) - len(bad)
+        bad = [c for c in mine if c.error and not _flushed(history, c) and id(c) not in ended]
+        with_server += sum(id(c) in ended for c in mine)
+        resets += sum(c.error is not None and id(c) not in ended for c in mine) - len(bad)
         answers = [t for t in streams[name].answered if t is not None] if name in streams else []
         last_ns = max(answers, default=0)
         if bad:
@@ -135,6 +143,7 @@ def connections_survive(history: History, expected: Collection[str], end_ns: int
             dead[name] = f"silent since {during(history.injections, last_ns)}"
     text = f"{len(expected) - len(dead)}/{len(expected)} established connections survived"
     text += f"; {resets} were reset by a flush of the rules" if resets else ""
+    text += f"; {with_server} ended with their server" if with_server else ""
     text += "".join(f"; {name}: {why}" for name, why in dead.items())
     return Verdict("connections", not dead, text, {"dead": dead, "resets": resets})
 
@@ -158,14 +167,16 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
     One that timed out is no failure by itself: it is not known what became of it, so it is not
     known either whether all succeeded. If none did, that is known well enough.
     """
-    bad, made, good, unknown = [], 0, 0, 0
+    bad, made, good, unknown, busy = [], 0, 0, 0, 0
     for start_ns, until_ns in quiet_times(history.injections, bounds):
         for request in history.requests:
             if start_ns <= request.t_ns and request.end_ns < until_ns:
                 made += 1
                 good += request.outcome == "ok"
                 unknown += request.outcome == "info"
-                if request.outcome == "fail":
+                if request.outcome == "fail" and lagged(history, request.end_ns):
+                    busy += 1
+                elif request.outcome == "fail":
                     label = during(history.injections, request.t_ns)
                     bad.append(f"{request.error} after {label}")
     counts = {o: sum(r.outcome == o for r in history.requests) for o in ("ok", "fail", "info")}
@@ -173,6 +184,7 @@ def requests_succeed(history: History, bounds: tuple[int, int]) -> Verdict:
         f"{made} requests in quiet times, {len(bad)} failed, {unknown} unknown; "
         f"of all {counts['ok']} ok, {counts['fail']} failed, {counts['info']} timed out"
     )
+    text += f"; {busy} excused, checkers had no core" if busy else ""
     text += "".join(f"; {problem}" for problem in bad[:3])
     valid: Valid = "unknown" if unknown or not made else True
     if bad or (made and not good):
@@ -260,7 +272,8 @@ def _explains(injection: Injection, before: Spell, after: Spell) -> bool:
         return False
     until_ns = t_ns if injection.heal_ns is None else injection.heal_ns + BLAME_NS
     moved = after if injection.nemesis == SWITCHOVER else before
-    return moved.router in injection.nodes and injection.t_ns <= t_ns <= until_ns
+    hit = moved.router in injection.nodes or injection.severs
+    return hit and injection.t_ns <= t_ns <= until_ns
 
 
 def _nobody_could_hold(segment: Segment, before: Spell, t_ns: int) -> bool:

@@ -5,10 +5,13 @@
     c1 .100 ──┐ 203.0.113.0/24                   10.11.12.0/24 ┌── s1 .101
               │ 2001:db8:113::/64                 fd00:12::/64 ├── s2 .102
               br-pub ── eth0 r1 eth1 .11 ── br-priv            │
-              br-pub ── eth0 r2 eth1 .12 ── br-priv            │
+              br-pub ── eth0 r2 eth1 .12 ── br-priv            ├── s3 .103
               br-pub ── eth0 r3 eth1 .13 ── br-priv ───────────┘
     floating: 203.0.113.10 and 2001:db8:113::10 (public),
-              10.11.12.1 and fd00:12::1 (private, default routes of s1 and s2)
+              10.11.12.1 and fd00:12::1 (private, default routes of the servers)
+
+s1 and s2 are clients as well: what goes out comes from them. s3 only serves, so its cable can
+be pulled without ending anything else.
 
 Every host has an address of each family in each of its networks, with the same last digits.
 Both bridges live in one namespace of their own, the switch: observers listen there,
@@ -41,7 +44,8 @@ SUBNET = {"public": "203.0.113.", "private": "10.11.12."}
 SUBNET_V6 = {"public": "2001:db8:113::", "private": "fd00:12::"}
 SWITCH = "sw"
 CLIENT = "c1"
-SERVERS = ("s1", "s2")
+SERVERS = ("s1", "s2", "s3")
+FIRST_SERVER = 101  # the last part of its address; the others follow
 
 QUIET_IPV6 = {  # no duplicate address detection: it costs a second per interface
     "net.ipv6.conf.all.accept_dad": "0",
@@ -79,6 +83,12 @@ def floating(*networks: str) -> tuple[str, ...]:
         for network in networks or FLOATING
         for family in (FLOATING, FLOATING_V6)
     )
+
+
+def server_addresses(host: str) -> tuple[str, str]:
+    """Return a server's addresses, IPv4 and IPv6, without prefix length."""
+    number = FIRST_SERVER + SERVERS.index(host)
+    return f"{SUBNET['private']}{number}", f"{SUBNET_V6['private']}{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,10 @@ class Topology:
         """Return the router of that name."""
         return next(host for host in self.routers if host.name == name)
 
+    def host(self, name: str) -> Host:
+        """Return the host of that name."""
+        return next(host for host in self.hosts if host.name == name)
+
     def present(self) -> tuple[str, ...]:
         """Return which of the namespaces exist at the moment."""
         return tuple(name for name in self.namespaces if (NETNS_DIR / name).exists())
@@ -172,7 +186,7 @@ def three_routers(prefix: str = "hanat") -> Topology:
     client = Host(CLIENT, (_port(CLIENT, "public", "eth0", 100),))
     gateways = floating("private")
     servers = tuple(
-        Host(name, (_port(name, "private", "eth0", 101 + i),), gateways)
+        Host(name, (_port(name, "private", "eth0", FIRST_SERVER + i),), gateways)
         for i, name in enumerate(SERVERS)
     )
     return Topology(prefix, (*routers, client, *servers))
@@ -267,9 +281,9 @@ def remove(topology: Topology) -> None:
         run_ip(["netns", "del", namespace])
 
 
-def set_carrier(topology: Topology, router: str, network: str, *, up: bool) -> None:
-    """Pull a router's cable out of its bridge, or plug it in again."""
-    port = next(p for p in topology.router(router).ports if p.network == network)
+def set_carrier(topology: Topology, host: str, network: str, *, up: bool) -> None:
+    """Pull a host's cable out of its bridge, or plug it in again."""
+    port = next(p for p in topology.host(host).ports if p.network == network)
     run_ip(
         ["-n", topology.namespace(SWITCH), "link", "set", port.port, "up" if up else "down"],
     )

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from chaos.checkers import Valid, Verdict
-from chaos.history import Census, History, RoleLogged
+from chaos.history import Census, History
 from chaos.logs import START
+from chaos.observed import RoleLogged
 from chaos.safety import EXAMPLES_MAX
 from chaos.tenure import tenures
 

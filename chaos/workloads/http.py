@@ -7,8 +7,10 @@ of a SYN (1 s, RFC 6298), so a request that was begun in a short outage can stil
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 
+from chaos.frames import endpoint
 from chaos.history import Outcome, Request
 from chaos.workloads.stop import Stop
 
@@ -37,20 +39,40 @@ async def _request(name: str, target: tuple[str, int], done: list[Request]) -> N
     outcome: Outcome
     server: str | None = None
     error: str | None = None
+    source = ""
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            server = await _get(target)
+        with _bound(target) as sock:
+            source = endpoint(*sock.getsockname()[:2])
+            async with asyncio.timeout(TIMEOUT_S):
+                server = await _get(sock, target)
         outcome = "ok"
     except TimeoutError:
         outcome, error = "info", f"no answer for {TIMEOUT_S} s"
     except (OSError, ValueError) as problem:
         outcome, error = "fail", repr(problem)
-    done.append(Request(name, t_ns, time.monotonic_ns(), outcome, server, error))
+    done.append(Request(name, t_ns, time.monotonic_ns(), outcome, server, error, source))
 
 
-async def _get(target: tuple[str, int]) -> str:
+def _bound(target: tuple[str, int]) -> socket.socket:
+    """Return a socket that has its port before it connects: what is refused is known, too."""
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.connect(target)  # sends nothing; tells the own address
+        own = asking.getsockname()[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)  # noqa: FBT003
+    try:
+        sock.bind((own, 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def _get(sock: socket.socket, target: tuple[str, int]) -> str:
     """Return which server answered."""
-    reader, writer = await asyncio.open_connection(*target)
+    await asyncio.get_running_loop().sock_connect(sock, target)
+    reader, writer = await asyncio.open_connection(sock=sock)
     try:
         host = f"[{target[0]}]" if ":" in target[0] else target[0]
         writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())

@@ -12,11 +12,13 @@ import socket
 import struct
 import time
 
+from chaos.frames import endpoint
 from chaos.history import Connection, Fact, Probes
 from chaos.workloads.stop import Stop
 
 CONNECT_S = 5.0
 ANSWER_S = 20.0  # an established connection that is silent for so long is dead
+SILENT = "no answer"  # how the error begins then
 AGAIN_S = 0.5  # until one that was ended is opened anew
 SLICE_S = 0.2  # how often a waiting client looks whether it is to stop
 PAYLOAD_BYTES = 256
@@ -58,11 +60,13 @@ def _connection(
     """Exchange over one connection until told to stop, or until it ends."""
     opened_ns: int | None = None
     error: str | None = None
+    source = ""
     payload_errors = 0
     before = len(probes.sent)
     try:
         with socket.create_connection(target, CONNECT_S) as sock:
             opened_ns = time.monotonic_ns()
+            source = endpoint(*sock.getsockname()[:2])
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(SLICE_S)
             while not stop:
@@ -74,7 +78,7 @@ def _connection(
     except OSError as problem:
         error = repr(problem)
     answered = sum(1 for t in probes.answered[before:] if t is not None)
-    return Connection(name, opened_ns, time.monotonic_ns(), answered, payload_errors, error)
+    return Connection(name, opened_ns, time.monotonic_ns(), answered, payload_errors, error, source)
 
 
 def _exchange(sock: socket.socket, name: str, probes: Probes, stop: Stop) -> bool:
@@ -92,7 +96,7 @@ def _exchange(sock: socket.socket, name: str, probes: Probes, stop: Stop) -> boo
             if stop:
                 return data.startswith(got)  # nobody will ever know about this one
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no answer for {ANSWER_S:.0f} s") from None
+                raise TimeoutError(f"{SILENT} for {ANSWER_S:.0f} s") from None
             continue
         if not more:
             raise ConnectionError("closed by the other end")

@@ -29,7 +29,7 @@ from hanat.core.health_effects import (
     Seen,
     Watch,
 )
-from hanat.core.probing import Sighting
+from hanat.core.probing import JITTER, Sighting
 from hanat.core.proposals import Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation
@@ -156,7 +156,8 @@ class ServiceHealth:
         gathered, now, wall_s = turn
         self.by_counts = tuple(s for s in configuration.services if s.scheduler.by_counts)
         gathered.others.append(Watch(self.targets))
-        self._take(self._verdicts.configure(self.targets.keys(), now), gathered, wall_s)
+        events = self._verdicts.configure(self.targets.keys(), now, self._recovery_s)
+        self._take(events, gathered, wall_s)
         self._changed(self._rotations.replace((), gone), gathered, now)
         for name in gone:
             del self._taken[name]
@@ -194,6 +195,11 @@ class ServiceHealth:
         if value := self._records.get(key):
             for name, verdict in records.verdicts_of([Record(key, value)], now):
                 self._verdicts.adopt(name, verdict)
+
+    def _recovery_s(self, target: str) -> float:
+        """Return how long it takes until a target is seen up that can be reached again."""
+        timing = self.targets[target].timing
+        return timing.rise * timing.interval_s * (1 + JITTER) + timing.timeout_s
 
     def hold(self, node_id: int | None, term: int, now: float, wall_s: float) -> Effects:
         """Note who holds the addresses, and since which term."""

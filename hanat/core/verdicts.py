@@ -11,14 +11,15 @@ that comes late into the log counts nowhere.
 **A blind node is not believed**, see `core.views`. A holder in doubt proposes nothing: verdicts
 are frozen, but for what it proposed before. A blind one says, too, that a backup should hold,
 once per `HAND_OVER_GAP_S`. When it is in doubt no longer, it proposes at once what it decided
-meanwhile.
+meanwhile, but for targets that a backup is sure of: if its own network has come back, these
+answer next, and get the time to.
 
 **Flapping** servers stay down for a while, see `core.flap_damping`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from types import MappingProxyType
@@ -138,20 +139,35 @@ class Verdicts:
         self._proposed: dict[str, tuple[Operational, float]] = {}
         self._agenda: list[tuple[float, str]] = []
         self._contradicted: dict[str, None] = {}  # by what was decided; ordered
+        self._recovers: dict[str, float] = {}  # until when it may, after a doubt
+        self._recovery_s: Callable[[str], float] = lambda _target: 0.0
         self._doubtful = False
         self._blind = False
         self._hand_over_at = float("-inf")  # the next one, at the earliest
 
     # ---------------------------------------------------------------- from the log
 
-    def configure(self, targets: Collection[str], now: float) -> tuple[Event, ...]:
-        """Take these targets and no others; new ones are unknown."""
+    def configure(
+        self,
+        targets: Collection[str],
+        now: float,
+        recovery_s: Callable[[str], float] = lambda _target: 0.0,
+    ) -> tuple[Event, ...]:
+        """Take these targets and no others; new ones are unknown.
+
+        Args:
+            targets: All of them.
+            now: The time.
+            recovery_s: How long it takes until a target is seen up that can be reached again.
+        """
+        self._recovery_s = recovery_s
         before, self._targets = self._targets, frozenset(targets)
         gone = before - self._targets
         self._damping.forget(gone)
         for target in gone:
             for known in (self._committed, self._own, self._decided, self._proposed):
                 known.pop(target, None)
+            self._recovers.pop(target, None)
             self._contradicted.pop(target, None)
         self._views.configure(count=len(self._targets), gone=gone)
         return self._judge(now)
@@ -182,6 +198,7 @@ class Verdicts:
         self._decided.clear()
         self._proposed.clear()
         self._contradicted.clear()
+        self._recovers.clear()
         self._agenda.clear()
 
     def commit(self, change: VerdictChanged, now: float) -> bool:
@@ -237,7 +254,11 @@ class Verdicts:
         """Take how another node sees a target."""
         assert node_id != self._node_id
         self._views.hear(node_id, target, view)
-        return self._judge(now)
+        events = self._judge(now)
+        if target in self._recovers and not self._views.is_sure(target):
+            del self._recovers[target]
+            events += self._consider(target, now)
+        return events
 
     def forget(self, node_id: int, now: float) -> tuple[Event, ...]:
         """Drop the views of a node that is not heard, or does not probe, any more.
@@ -330,6 +351,8 @@ class Verdicts:
             events.append(HandOver(*found, len(self._targets)))
         if was_doubtful and not self._doubtful:
             for target in tuple(self._contradicted):
+                if self._views.is_sure(target):
+                    self._recovers[target] = now + self._recovery_s(target)
                 events += self._consider(target, now)
         return tuple(events)
 
@@ -339,9 +362,14 @@ class Verdicts:
         verdict = self.verdict(target).state
         if decided is None or decided.decided is verdict:
             self._contradicted.pop(target, None)
+            self._recovers.pop(target, None)
             return ()
         self._contradicted[target] = None
         if self._doubtful:
+            return ()
+        recovers_until = self._recovers.get(target, now)
+        if now < recovers_until and decided.decided is Operational.DOWN:
+            heappush(self._agenda, (recovers_until, target))
             return ()
         state, again_at = self._proposed.get(target, (None, now))
         if verdict is Operational.DOWN:

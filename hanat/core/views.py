@@ -123,6 +123,11 @@ class Views:
         """Return how much each eligible backup contradicts this node."""
         return {n: b.contrast for n, b in self._backups.items() if n in self._eligible}
 
+    def is_sure(self, target: str) -> bool:
+        """Say whether an eligible backup is sure that a target is up."""
+        views = (b.views.get(target) for n, b in self._backups.items() if n in self._eligible)
+        return any(view is not None and view.is_sure for view in views)
+
     def is_in_doubt(self) -> bool:
         """Say whether a holder with these views may be blind."""
         return any(self._is_most(c.failing) for c in self.contrasts().values())

@@ -92,12 +92,44 @@ def flows_not_installed() -> None:
     Replication.apply = idle  # type: ignore[method-assign]
 
 
+def verdicts_ignored() -> None:
+    """Lead clients to every server of a service, whatever its checks say."""
+    from hanat.core.schedulers import InRotation
+    from hanat.core.service_health import ServiceHealth
+    from hanat.core.services import Rotation
+
+    def every(self: ServiceHealth, name: str, now: float | None) -> Rotation:
+        del now
+        servers = self._known[name].service.servers
+        return tuple(InRotation(server.name, server.weight, 100, server.tier) for server in servers)
+
+    ServiceHealth._rotation = every  # type: ignore[method-assign]
+
+
+def own_eyes_believed() -> None:
+    """Let a holder believe what it sees, whatever backups see."""
+    from hanat.core.views import Views
+
+    def never(self: Views) -> bool:
+        del self
+        return False
+
+    def nobody(self: Views) -> tuple[int, int] | None:
+        del self
+        return None
+
+    Views.is_in_doubt = never  # type: ignore[method-assign]
+    Views.witness = nobody  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "gate-not-enforced": gate_not_enforced,
     "lease-longer-than-promise": lease_longer_than_promise,
     "announce-before-install": announce_before_install,
     "without-pre-vote": without_pre_vote,
     "flows-not-installed": flows_not_installed,
+    "verdicts-ignored": verdicts_ignored,
+    "own-eyes-believed": own_eyes_believed,
 }
 
 

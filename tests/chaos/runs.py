@@ -14,10 +14,9 @@ from chaos.history import (
     Fact,
     History,
     Injection,
-    RoleLogged,
 )
 from chaos.limits import limit_ms
-from chaos.observed import Stall
+from chaos.observed import RoleLogged, Stall
 from chaos.segments import Segment, segments
 from tests.chaos.histories import ADDRESSES, NETWORKS, speaks
 

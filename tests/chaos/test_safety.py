@@ -8,9 +8,9 @@ import pytest
 
 from chaos import kept, safety
 from chaos.checkers import MS, Verdict
-from chaos.history import AdmissionSeen, ArpSeen, CarriedSeen, Fact, NeighbourSeen
+from chaos.history import AdmissionSeen, ArpSeen, CarriedSeen, Fact
 from chaos.limits import GRACE_MS, LEASE_MS
-from chaos.observed import Dropped
+from chaos.observed import Dropped, NeighbourSeen
 from tests.chaos.histories import ADDRESSES, speaks
 from tests.chaos.runs import carries, fault, holds, of
 

@@ -96,6 +96,8 @@ def test_run_that_is_interrupted_again_and_again_reports_what_it_has_seen(tmp_pa
         ("announce-before-install", "switchover", 1, "announced-last", "before it answered"),
         ("without-pre-vote", "partition", 13991, "stayed", "after heal partition"),
         ("flows-not-installed", "garbage", 1, "tables", "live flows of"),
+        ("verdicts-ignored", "server-dead", 1, "dead-server", "new connections on a dead server"),
+        ("own-eyes-believed", "blind-holder", 1, "blind-holder", "allowed"),
     ],
 )
 def test_broken_promise_is_found(

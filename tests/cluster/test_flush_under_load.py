@@ -132,13 +132,16 @@ def many_descriptors() -> Iterator[None]:
 def entries(lab: Lab, node: str) -> list[tuple[str, bool]]:
     """Return the entries of these flows in a node's kernel, and whether each is translated."""
     found = []
+    ports = [port for router in lab.topology.routers for port in router.ports]
+    probing = {a.partition("/")[0] for port in ports for a in (port.address, port.address_v6)}
     for family in ("ipv4", "ipv6"):
         command = ["conntrack", "-L", "-p", "udp", "-f", family]
         for line in lab.exec_in(node, command).stdout.splitlines():
             ends = ENDS.search(line)
             assert ends is not None, line
             source, target, port, back, to = ends.groups()
-            if int(port) in PORTS:  # others are of the nodes', tracked while there are no rules
+            # Others are of the nodes', tracked while there are no rules, as are their probes.
+            if int(port) in PORTS and source not in probing:
                 found.append((line, (source, target) != (to, back)))
     return found
 

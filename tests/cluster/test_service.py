@@ -18,8 +18,7 @@ import pytest
 from chaos import api, topology
 from chaos.lab import Lab
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, replicated
-from tests.cluster.test_configuration import apply, write
-from tests.cluster.test_servers import CHECKED, all_up
+from tests.cluster.test_servers import all_up
 from tests.cluster.unprivileged import NOBODY, unprivileged
 from tests.daemon.manager import Manager
 
@@ -128,11 +127,8 @@ def test_killed_daemon_comes_back_and_the_end_is_told(service: tuple[Lab, Manage
     hear_until(managers[first], "STOPPING=1")
 
 
-def test_nodes_without_root_watch_the_servers(
-    service: tuple[Lab, Managers], tmp_path: Path
-) -> None:
+def test_nodes_without_root_watch_the_servers(service: tuple[Lab, Managers]) -> None:
     lab, _ = service
-    apply(lab, lab.wait_for_holder(), write(tmp_path, CHECKED))
     lab.wait_for(lambda: all_up(lab), 15, "every node to have found all servers up")
     for name in lab.nodes:
         words = lab.exec_in(name, ["pgrep", "-u", str(NOBODY), "-f", "hanat.checker.main"]).stdout

@@ -243,6 +243,27 @@ def test_frozen_holder_thaws_when_the_servers_are_down_for_the_backup_too() -> N
     assert proposals(events) == [("t0", DOWN), ("t1", DOWN), ("t2", DOWN)]
 
 
+def recovering_holder() -> tuple[Verdicts, list[Event]]:
+    """Return a holder that was blind and has seen one of three targets come back, at 3.0."""
+    verdicts, _ = blind_holder()
+    verdicts.configure({f"t{i}" for i in range(4)}, 2.0, recovery_s=lambda _target: 1.0)
+    return verdicts, [*verdicts.sight(decides("t0", UP), 3.0)]
+
+
+def test_holder_whose_sight_comes_back_waits_for_the_other_servers_to_answer_too() -> None:
+    verdicts, events = recovering_holder()
+    assert events == [Thawed()]
+    assert verdicts.due() == 4.0
+    assert verdicts.sight(decides("t1", UP), 3.5) == ()
+    assert proposals(verdicts.tick(4.0)) == [("t2", DOWN)]
+
+
+def test_holder_whose_sight_comes_back_waits_no_longer_than_a_backup_is_sure() -> None:
+    verdicts, _ = recovering_holder()
+    assert proposals(verdicts.hear(OTHER, "t1", SHAKY, 3.2)) == [("t1", DOWN)]
+    assert proposals(verdicts.eligible({OTHER, THIRD}, 3.3)) == []
+
+
 def test_views_of_a_node_that_is_gone_keep_nobody_frozen() -> None:
     verdicts, _ = blind_holder()
     assert len(proposals(verdicts.forget(OTHER, 3.0))) == 3
