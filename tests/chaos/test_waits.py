@@ -32,7 +32,7 @@ def test_process_that_has_to_share_a_core_is_seen_to_wait_and_one_that_sleeps_is
     try:
         for child in children:
             os.sched_setaffinity(child.pid, core)
-        busy, sleeping = Waits(), Waits()
+        busy, sleeping = Waits(late_ns=0), Waits()
         busy.watch([children[0].pid, 1 << 22])
         assert wait_until(busy.look, 20, "a wait for a core").late_ns > 0
         sleeping.watch([idle.pid])
