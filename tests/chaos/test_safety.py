@@ -110,11 +110,10 @@ def test_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
 
 
 def test_burst_is_excused_once_for_each_neighbour_by_the_cable_to_it_and_soon() -> None:
-    seen = (GOOD.arp, GOOD.admissions, GOOD.carried)
     cable = replace(fault(1000, 3000), nemesis="link-private")
     # The second server is known 32 ms after the first (--nemesis all --seed 1).
     once, twice, third, again = (carries("r1", at, at + 1) for at in (3468, 3500, 3532, 4600))
-    seen = (*seen, third)
+    seen = (GOOD.arp, GOOD.admissions, GOOD.carried, third)
     both = replace(fault(4000, 4500), nemesis="link-both")
     assert carried(of(cable, *seen, once, twice)).valid is True
     assert carried(of(cable, both, *seen, once, twice, again)).valid is True
