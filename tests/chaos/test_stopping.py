@@ -40,8 +40,9 @@ def test_requests_that_failed_or_waited_are_counted_and_timed() -> None:
     found = stopping.seen(of(STOPPED, *FINE, MET, refused, BACK))
     assert found is not None
     assert found.text == (
-        "s3 stopped: of 42 HTTP requests 1 failed and 1 waited, 2500 ms at most; the last of these "
-        "began 500 ms after the stop; it had clients again 302 ms after it went on"
+        "s3 stopped: of 42 HTTP requests 1 failed and 1 waited, 2500 ms at most (a client gives "
+        "up after 2.5 s); the last of these began 500 ms after the stop; it had clients again "
+        "302 ms after it went on"
     )
     assert stopping.judge(of(STOPPED, *FINE, MET, BACK)).valid is True
 
