@@ -106,13 +106,19 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     if not told.absent(history):
         applied.append((told.NAME, told.agrees, (history, lease_ms)))
     verdicts = [checked(name, checker, *arguments) for name, checker, arguments in applied]
-    # Other faults may have met each; that is no lack of evidence where nothing is owed.
+    return Judgement(history, tuple(cut), _owed(_procedure(campaign, history), verdicts))
+
+
+def _owed(procedure: Verdict, verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Return the verdicts but for those that had nothing to judge; `procedure` names them then.
+
+    Other faults may have met each: that is no lack of evidence where nothing is owed.
+    """
     none = [v for v in verdicts if v.evidence.get("judged") == 0]
-    procedure = _procedure(campaign, history)
     if none and procedure.valid is True:
         names = ", ".join(v.name for v in none)
         procedure = replace(procedure, summary=f"{procedure.summary}; nothing to judge for {names}")
-    return Judgement(history, tuple(cut), (procedure, *(v for v in verdicts if v not in none)))
+    return procedure, *(v for v in verdicts if v not in none)
 
 
 def _procedure(campaign: Campaign, history: History) -> Verdict:

@@ -21,6 +21,7 @@ from chaos.limits import BACK_MS, DETECT_MS
 from chaos.observed import ServerOutage
 from chaos.servers import TCP_PORT
 from chaos.topology import CLIENT, SERVERS
+from chaos.workloads.http import TIMEOUT_S
 
 NAME = "server-stopped"
 STOPPED_S = DETECT_MS / 1000 + 2.0
@@ -54,8 +55,9 @@ class Seen:
     def text(self) -> str:
         """The same in plain words."""
         met = self.failed + self.waited
+        patience = f"a client gives up after {TIMEOUT_S:g} s"
         told = f"{self.server} stopped: of {self.requests} HTTP requests {self.failed} failed"
-        told += f" and {self.waited} waited, {self.longest_ms:.0f} ms at most"
+        told += f" and {self.waited} waited, {self.longest_ms:.0f} ms at most ({patience})"
         if met:
             told += f"; the last of these began {self.last_ms:.0f} ms after the stop"
         if self.back_ms is None:

@@ -30,9 +30,14 @@ def checkers(pids: Iterable[int]) -> list[int]:
 
 
 class Waits:
-    """Looks at checkers again and again."""
+    """Looks at checkers again and again.
 
-    def __init__(self) -> None:
+    Args:
+        late_ns: A shorter wait between two looks is none.
+    """
+
+    def __init__(self, late_ns: int = LAG_NS) -> None:
+        self._late_ns = late_ns
         self._waited: dict[int, int] = {}
         self._looked_ns = 0
 
@@ -52,7 +57,7 @@ class Waits:
                 continue
             late_ns = max(late_ns, waited - before)
             self._waited[pid] = waited
-        return Lag(since_ns, late_ns) if late_ns > LAG_NS else None
+        return Lag(since_ns, late_ns) if late_ns > self._late_ns else None
 
 
 def _waited_ns(pid: int) -> int | None:

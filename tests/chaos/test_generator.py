@@ -14,6 +14,7 @@ from chaos.errors import UsageError
 from chaos.generator import plan
 from chaos.hardships import AddressReplaced
 from chaos.lab import Lab
+from chaos.limits import DETECT_MS
 from chaos.nemeses import NEMESES, select
 from chaos.net import bridge_grudge, one_way_grudge
 from chaos.targets import TARGETS, choose
@@ -81,6 +82,15 @@ def test_node_that_is_away_for_the_whole_run_goes_once() -> None:
     assert list(islice(plan(5, select("two-of-three"), lasting=True), 9)) == [
         replace(first, nemesis=first.nemesis)
     ]
+
+
+def test_what_meets_a_dead_server_finds_it_known_and_is_mostly_of_the_holder() -> None:
+    pairs = [s for s in islice(plan(3, select("server-dead,pause,kill")), 400) if s.second]
+    dead = [s for s in pairs if s.nemesis.name == "server-dead"]
+    assert {s.second_target for s in dead} == {"holder", "one"}
+    assert min(s.apart_s for s in dead) > DETECT_MS / 1000
+    assert {s.second_target for s in pairs if s.nemesis.name == "pause"} == {"one"}
+    assert max(s.apart_s for s in pairs if s.nemesis.name == "pause") < DETECT_MS / 1000
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -22,7 +22,15 @@ from scapy.packet import Packet
 from chaos import bpf
 from chaos.bpf import attach
 from chaos.carrying import ROOM_BYTES, dropped, filter_for, make_room
-from chaos.frames import FILTER, parse, parse_advertisement, parse_arp, parse_syn, question
+from chaos.frames import (
+    FILTER,
+    endpoint,
+    parse,
+    parse_advertisement,
+    parse_arp,
+    parse_syn,
+    question,
+)
 from chaos.netns import entered
 from chaos.observer import parse_addresses
 from chaos.topology import build, remove, three_routers
@@ -178,6 +186,20 @@ def test_connections_of_clients_are_told_from_those_of_routers() -> None:
     assert admitted("public", "2001:db8:113::10")
     assert not admitted("private", "fd00:12::11")
     assert not admitted("public", "2001:db8:113::11")
+
+
+def test_connection_of_a_client_says_where_it_goes() -> None:
+    for ip, source, target in (
+        (IP, "203.0.113.100", "10.11.12.103"),
+        (IPv6, "2001:db8:113::100", "fd00:12::103"),
+    ):
+        tcp = TCP(sport=40_001, dport=8080, flags="S")
+        data = bytes(Ether(src=MAC) / ip(src=source, dst=target) / tcp)
+        seen = parse_syn(data, router="r1", network="private", t_ns=7)
+        assert seen is not None
+        ends = (endpoint(source, 40_001), endpoint(target, 8080))
+        assert (seen.source, seen.target) == ends
+    assert endpoint("fd00::1", 7) == "[fd00::1]:7"
 
 
 def test_frames_that_begin_no_connection_are_not_read() -> None:

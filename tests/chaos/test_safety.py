@@ -11,6 +11,7 @@ from chaos.checkers import MS, Verdict
 from chaos.history import AdmissionSeen, ArpSeen, CarriedSeen, Fact
 from chaos.limits import GRACE_MS, LEASE_MS
 from chaos.observed import Dropped, NeighbourSeen
+from chaos.topology import SERVERS
 from tests.chaos.histories import ADDRESSES, speaks
 from tests.chaos.runs import carries, fault, holds, of
 
@@ -109,10 +110,10 @@ def test_burst_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
 
 
 def test_burst_is_excused_once_for_each_neighbour_by_the_cable_to_it_and_soon() -> None:
-    seen = (GOOD.arp, GOOD.admissions, GOOD.carried)
     cable = replace(fault(1000, 3000), nemesis="link-private")
     # The second server is known 32 ms after the first (--nemesis all --seed 1).
-    once, twice, again = (carries("r1", at, at + 1) for at in (3468, 3500, 4600))
+    once, twice, third, again = (carries("r1", at, at + 1) for at in (3468, 3500, 3532, 4600))
+    seen = (GOOD.arp, GOOD.admissions, GOOD.carried, third)
     both = replace(fault(4000, 4500), nemesis="link-both")
     assert carried(of(cable, *seen, once, twice)).valid is True
     assert carried(of(cable, both, *seen, once, twice, again)).valid is True
@@ -131,13 +132,15 @@ def test_burst_is_excused_once_for_each_neighbour_by_the_cable_to_it_and_soon() 
 def test_new_connection_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
     cable = replace(fault(1000, 3000), nemesis="link-private")
     seen = (cable, GOOD.arp, GOOD.admissions)
-    one, another = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3040, 3090))
-    verdict = safety.one_holder(kept.set_apart(of(*seen, one, another)))
+    each = [AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3040, 3090, 3115)]
+    one = each[0]
+    assert len(each) == len(SERVERS)
+    verdict = safety.one_holder(kept.set_apart(of(*seen, *each)))
     assert verdict.valid is True
-    assert "2 more were kept" in verdict.summary
+    assert "3 more were kept" in verdict.summary
     again, late = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3140, 4501))
     unexplained = [
-        of(*seen, one, another, again),
+        of(*seen, *each, again),
         of(replace(cable, heal_ns=1500 * MS), *seen[1:], late),
         of(*seen, speaks("r1", 3041, 3042), one),
         of(replace(cable, nodes=["r3"]), *seen[1:], one),

@@ -197,6 +197,14 @@ def test_requests_to_living_servers_have_to_succeed() -> None:
         assert f"at {host_of(wrong[0].target)}, s3 stopped" in found.summary
 
 
+def test_request_that_fails_while_checkers_have_no_core_is_excused() -> None:
+    wrong = asks(1500, "s1", error="reset")
+    facts = [down(1000, 5000), *wrong, *holds("r1", 0, END)]
+    assert undisturbed(of(*facts, Lag(1300 * MS, 100 * MS))).valid is False
+    found = undisturbed(of(*facts, Lag(1300 * MS, 200 * MS)))
+    assert (found.valid, "1 excused" in found.summary) == (True, True)
+
+
 def test_requests_amid_another_fault_are_not_judged() -> None:
     outage, killed = down(1000, 5000), fault(900, 5000)
     wrong = asks(1500, "s1", error="reset")
