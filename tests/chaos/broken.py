@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from hanat.consensus.elections import Elections
-from hanat.core.actions import Action, AddAddresses, Announce
+from hanat.core.actions import Action, Announce, ArmGate
 from hanat.core.lease import Lease
 from hanat.core.tenure import Tenure
 
@@ -44,22 +44,22 @@ def lease_longer_than_promise() -> None:
 
 
 def announce_before_install() -> None:
-    """Let a new holder tell everybody some beacons before it has addresses and rights."""
-    opened = Tenure._open
+    """Let a new holder tell everybody some beacons before it has rights and flows."""
+    opened = Tenure._open_gate
     told: list[float] = []
 
     def hasty(self: Tenure, now: float) -> tuple[Action, ...]:
         actions = opened(self, now)
-        if not any(isinstance(action, AddAddresses) for action in actions):
+        if not any(isinstance(action, ArmGate) for action in actions):
             return actions
         if len(told) == BEACONS_EARLY:
             told.clear()
             return actions
         told.append(now)
-        self._opening = False
+        self._ready, self._captures = True, False
         return (Announce(self._held, self._lease_until),)
 
-    Tenure._open = hasty  # type: ignore[method-assign]
+    Tenure._open_gate = hasty  # type: ignore[method-assign]
 
 
 def without_pre_vote() -> None:
