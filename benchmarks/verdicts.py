@@ -24,7 +24,7 @@ from itertools import pairwise
 
 from benchmarks.failover import machine
 from chaos import api
-from chaos.configs import CLUSTER_TOML
+from chaos.configs import cluster_toml
 from chaos.errors import LabError
 from chaos.lab import Lab
 from chaos.netns import entered
@@ -46,7 +46,9 @@ def configuration(services: int) -> str:
         )
         for n in range(services)
     ]
-    return CLUSTER_TOML.replace(WEB, WEB + CHECK) + "".join(others)
+    base = cluster_toml(profile="default", checked=False)
+    assert WEB in base, "the lab's configuration is another one"
+    return base.replace(WEB, WEB + CHECK) + "".join(others)
 
 
 class Watches:
