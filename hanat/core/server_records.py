@@ -198,17 +198,7 @@ def verdicts_of(records: Iterable[Record], now: float) -> Iterator[tuple[str, Ve
     for record in records:
         change = verdict_of(record) if kind_of(record.key) is Kind.VERDICT else None
         if change is not None:
-            yield (
-                change.target,
-                Verdict(
-                    state=change.state,
-                    since=now,
-                    answer=change.answer,
-                    in_a_row=change.in_a_row,
-                    latency_s=change.latency_s,
-                    node_id=change.node_id,
-                ),
-            )
+            yield change.target, change.verdict(now)
 
 
 _KINDS = {kind.value.encode(): kind for kind in Kind}

@@ -30,7 +30,7 @@ from hanat.core.health_effects import (
     Watch,
 )
 from hanat.core.probing import JITTER, Sighting
-from hanat.core.proposals import Proposals
+from hanat.core.proposals import AGAIN_S, Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
@@ -45,7 +45,7 @@ from hanat.core.service_view import Knowledge
 from hanat.core.services import Rotation
 from hanat.core.slow_starts import SlowStarts
 from hanat.core.verdicts import Event as VerdictEvent
-from hanat.core.verdicts import TargetStatus, VerdictChanged, Verdicts
+from hanat.core.verdicts import VerdictChanged, Verdicts
 from hanat.core.views import View
 
 # Of a configuration so many servers are looked at in one call; each costs 40 us.
@@ -327,15 +327,6 @@ class ServiceHealth:
         notes = (self._verdicts.show(t.name, now).note for t in service.targets_of(configured))
         return self._rotations.why(server, next(filter(None, notes), ""))
 
-    def show(self, target: str, now: float) -> TargetStatus:
-        """Return what is known of a target."""
-        return self._verdicts.show(target, now)
-
-    def decided_at(self, target: str) -> float:
-        """Return when the verdict in force was decided, seconds since 1970; 0 if unknown."""
-        key = records.key_of(Kind.VERDICT, target)
-        return records.decided_at(Record(key, self._records.get(key, b"")))
-
     def knowledge(
         self, names: Mapping[int, str], connections: Mapping[ServerId, int], now: float
     ) -> Knowledge:
@@ -454,7 +445,10 @@ class ServiceHealth:
         if holds and (proposed := [*gathered.again, *new]):
             effects.append(Propose(self._term, tuple(proposed)))
         until = min(self._untils.values(), default=None)
-        self._wall_due = None if until is None or not holds else now + max(0.0, until - wall_s)
+        self._wall_due = None
+        if holds and until is not None:
+            # What is over is proposed by now, and again each second until the log has it.
+            self._wall_due = now + (until - wall_s if until > wall_s else AGAIN_S)
         return tuple(effects)
 
     def _rotation(self, name: str, now: float) -> Rotation:

@@ -65,6 +65,17 @@ class VerdictChanged:
     node_id: int
     tenure: int
 
+    def verdict(self, now: float) -> Verdict:
+        """Return the verdict, as of a node that applied the record now."""
+        return Verdict(
+            state=self.state,
+            since=now,
+            answer=self.answer,
+            in_a_row=self.in_a_row,
+            latency_s=self.latency_s,
+            node_id=self.node_id,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Froze:
@@ -217,14 +228,7 @@ class Verdicts:
             return False
         if was is Operational.UP:
             self._damping.fall(change.target, now)
-        self._committed[change.target] = Verdict(
-            state=change.state,
-            since=now,
-            answer=change.answer,
-            in_a_row=change.in_a_row,
-            latency_s=change.latency_s,
-            node_id=change.node_id,
-        )
+        self._committed[change.target] = change.verdict(now)
         if change.target in self._decided:  # it may have decided otherwise meanwhile
             heappush(self._agenda, (now, change.target))
         return True

@@ -353,6 +353,9 @@ def test_drain_that_is_over_is_proposed_once_a_second_not_at_each_call() -> None
     b.now += 2.0
     told = [of(Propose, b.take(b.health.tick(b.now + n / 10, b.wall_s))) for n in range(8)]
     assert [len(some) for some in told] == [1] + [0] * 7
+    due = b.health.due()  # nor is it waited for by looking all the time
+    assert due is not None
+    assert due > b.now + 0.7
 
 
 def test_verdict_whose_record_is_deleted_is_unknown_again() -> None:
