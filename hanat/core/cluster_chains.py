@@ -23,6 +23,8 @@ from hanat.core.configuration import Address, Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.notation import FAMILIES, IP, addresses_of, chain
 
+PORT_BITS_MAX = 6  # in which the two ports may differ; 64 ports are looked at more closely then
+
 _HOOK = "type filter hook {} priority raw; policy accept;"
 
 
@@ -66,9 +68,26 @@ def cluster_chains(configuration: Configuration, conversation: Conversation) -> 
         chain("cluster", untracked),
         chain("cluster_on_link", on_link),
         *asked,
-        chain("cluster_in", [_HOOK.format("prerouting"), *incoming]),
+        chain("cluster_ports", incoming),
+        chain("cluster_in", [_HOOK.format("prerouting"), *_of_ports(conversation)]),
         chain("cluster_out", [_HOOK.format("output"), *outgoing]),
     ]
+
+
+def _of_ports(conversation: Conversation) -> Iterator[str]:
+    """Yield the rules that tell what may be the cluster's from what every other packet is.
+
+    Each packet meets them, so they are few and cheap: ports before addresses, and both ports in
+    one comparison if they are near each other. That lets some others into the chain, too.
+    """
+    one, other = sorted((conversation.raft_port, conversation.mesh_port))
+    spread = (one ^ other).bit_length()
+    for end in ("dport", "sport"):
+        if spread <= PORT_BITS_MAX:
+            mask = (0xFFFF << spread) & 0xFFFF
+            yield f"th {end} & {mask:#06x} == {one & mask:#06x} goto cluster_ports"
+        else:
+            yield from (f"th {end} {port} goto cluster_ports" for port in (one, other))
 
 
 def _peers(conversation: Conversation, version: int, peers: str) -> Iterator[str]:

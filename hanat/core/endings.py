@@ -4,12 +4,13 @@
 next packet is decided anew), or *reset* them. Without a word of the service TCP is reset, UDP
 expires.
 
-A TCP connection without its entry would be found dead by its client only, from the server that
-gets its next packet; the other end would wait for days. So the entry of one that is to be reset
-stays, with a bit in its mark (`core.flows.RESET_MARK`) that the ruleset answers with a reset: each
-end meets it at its next packet. The bit is replicated, so whoever holds next does the same. It
-stays when the server is up again: one end may have had its reset, and that connection cannot go
-on. Its client may connect anew from the same port: a SYN replaces such an entry.
+A TCP connection without its entry would be found dead by its client only, from the server that gets
+its next packet; the other end would wait for days. So the entry of one that is to be reset stays,
+with a bit in its mark (`core.flows.RESET_MARK`) that the gate answers with a reset: the client
+meets it at its next packet, the server by the client, to which the connection is over. The bit is
+replicated, so whoever holds next does the same. It stays when the server is up again: one end may
+have had its reset, and that connection cannot go on. Its client may connect anew from the same
+port: a SYN replaces such an entry.
 
 Deleted, not reset, are
 

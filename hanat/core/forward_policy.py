@@ -2,23 +2,21 @@
 
 A router whose kernel forwards is open to whoever finds a route to it: a host of the public
 network reaches the servers' unpublished ports, the services of the private vip, the routers'
-private addresses. Two chains close that.
+private addresses. Two chains close that. They are of NAT's kind: only the first packet of a flow
+meets them. What no such chain sees, packets that are invalid or not tracked, the gate drops.
 
 *arrival*, before translation, looks at where a packet comes in:
 
-- A source address that lives behind another device of hanat is forged. What the network of a
-  vip says of that is held against every packet; what the routing table says against the first
-  of each flow (RFC 3704). Not where it names a device that masqueraded traffic leaves by: that
-  is where the default route leads, and of two ways to the outside a client may come by either.
+- A source address that lives behind another device of hanat is forged, as the network of a vip or
+  the routing table says (RFC 3704). The table does not where it names a device that masqueraded
+  traffic leaves by: that is where the default route leads, and of two ways to the outside a client
+  may come by either.
 - An address of this machine is reached by its own device only (RFC 1122 section 3.3.4.2 calls it
   the strong end system model). Services may name other devices, ``from`` in the file.
 
-*forward* lets pass what is established, what the ruleset translated to a server, and the
-masqueraded networks from their own device to that of the vip. Everything else that enters by a
-device of hanat is dropped and counted. Before all that, also on a router that is open, it answers
-either end of a connection that is to be reset (`core.endings`): the kernel translates its reset as
-the connection's other packets, so each end gets one from whom it talks to. The gate lets it out
-only with *answers*.
+*forward*, before the source is translated, lets pass what the ruleset translated to a server, and
+the masqueraded networks from their own device to that of the vip. Everything else that enters by a
+device of hanat is dropped and counted.
 
 What an operator declares as transit is left alone in both, and by the gate.
 """
@@ -29,13 +27,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from hanat.core.configuration import Address, Configuration, Forward, Masquerade, Network
-from hanat.core.flows import RESET_MARK
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, addresses_of, chain, quoted
 
-# After the gate (-140), which knows packets of established flows, before nat (-100).
-ARRIVAL_PRIORITY = -130
+# Before what translates, of hanat and of others: that ends the way through these chains.
+ARRIVAL_PRIORITY, FORWARD_PRIORITY = -110, 90
 UNTRANSLATED = "ct status ! snat,dnat"
-TO_BE_RESET = f"ct mark & {RESET_MARK:#010x} != 0 ct status dnat meta l4proto tcp"
 
 # Sources without a place: of hosts that ask for an address, and of neighbour discovery.
 PLACED = ("ip saddr != 0.0.0.0", "ip6 saddr != { ::, fe80::/10 }")
@@ -60,7 +56,9 @@ def policy_blocks(configuration: Configuration, devices: Mapping[str, str]) -> l
     places = _places(configuration, devices)
     for device, name in places.items():
         blocks.append(_arrival_of(configuration, devices, device, name))
-    blocks += [_arrival(configuration, places), _forward(configuration, devices)]
+    blocks.append(_arrival(configuration, places))
+    if configuration.forward is not Forward.OPEN:
+        blocks.append(_forward(configuration, devices))
     return blocks
 
 
@@ -198,7 +196,7 @@ def _set_name(name: str, version: int) -> str:
 
 
 def _arrival(configuration: Configuration, places: Mapping[str, str]) -> list[str]:
-    lines = [f"type filter hook prerouting priority {ARRIVAL_PRIORITY}; policy accept;"]
+    lines = [f"type nat hook prerouting priority {ARRIVAL_PRIORITY}; policy accept;"]
     lines += transit_rules(configuration, "accept", ends=("saddr",))
     jumps = ", ".join(f'"{device}" : goto arrival/{name}' for device, name in places.items())
     return chain("arrival", [*lines, f"iifname vmap {{ {jumps} }}"])
@@ -227,7 +225,7 @@ def _arrival_of(
         for version in FAMILIES
         if (networks := networks_of(forged, version))
     ]
-    lines.append("ct state established,related,untracked accept")
+    lines.append("ct state related accept")
     outside = {devices[masquerade.interface] for masquerade in configuration.masquerades}
     if others := sorted({devices[other] for other in elsewhere} - outside):
         elsewhere_by_route = f"fib saddr oifname {{ {quoted(others)} }} counter drop"
@@ -251,13 +249,10 @@ def _asked(configuration: Configuration, devices: Mapping[str, str], name: str) 
 def _forward(configuration: Configuration, devices: Mapping[str, str]) -> list[str]:
     ports = sorted({devices[name] for name in configuration.interfaces})
     lines = [
-        "type filter hook forward priority filter; policy accept;",
+        f"type nat hook postrouting priority {FORWARD_PRIORITY}; policy accept;",
         f"iifname != {{ {quoted(ports)} }} accept",
-        f"{TO_BE_RESET} counter reject with tcp reset",
+        "ct state related accept",
     ]
-    if configuration.forward is Forward.OPEN:
-        return chain("forward", lines)
-    lines.append("ct state established,related accept")
     for version in FAMILIES:
         vips = [str(address.ip) for address in addresses_of(configuration, version)]
         if vips:

@@ -8,89 +8,132 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hanat.core.configuration import Configuration, Interface
-from hanat.core.forward_policy import TO_BE_RESET, UNTRANSLATED, transit_rules
-from hanat.core.notation import FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
+from hanat.core.configuration import Configuration, Forward, Interface
+from hanat.core.flows import RESET_MARK
+from hanat.core.forward_policy import UNTRANSLATED, transit_rules
+from hanat.core.notation import CARRIES_SET, FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
 
 # Between conntrack (-200), whose state the gate asks for, and nat (-100), which
 # would hide that a packet was meant for a floating address.
 GATE_PRIORITY = -140
 
+# What the kernel takes for itself, or gives to nobody else.
+KEPT = "{ local, broadcast, multicast, anycast }"
+IS_MARKED = f"ct mark & {RESET_MARK:#010x} != 0"
+# FIN or RST, looked for first, since that costs less than to ask whether it is TCP.
+SAYS_GOODBYE = "@th,104,8 & 0x05 != 0 meta l4proto tcp"
+
 
 def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str:
     """Return the script that puts the gate in place or brings it up to date.
 
-    The sets `answers` and `carries` hold kernel names of devices, `permit` whether they may be
-    filled (docs/lease.md); they are never emptied here. The node's own addresses are reachable
-    whatever they hold.
+    The set `answers` holds kernel names of devices, `carries_by_index` their indexes, `permit`
+    whether they may be filled (docs/lease.md); they are never emptied here. The node's own
+    addresses are reachable whatever they hold.
+
+    Most packets are of established flows, and meet the first rule alone. It asks for the index
+    of a device, since the kernel copies and compares 16 bytes for a name. A device that is made
+    anew has no right until the next grant.
     """
     ports = devices_of(configuration, devices)
     vips = {version: addresses_of(configuration, version) for version in FAMILIES}
     lines = [f"# hanat: gate of cluster {configuration.name}"]
-    lines += _gate_inet(ports, vips, transit_rules(configuration, f"{UNTRANSLATED} accept"))
+    lines += _gate_inet(ports, vips, _passing(configuration))
     lines += _gate_arp(vips[4], _elsewhere(configuration, devices))
     return "\n".join(lines) + "\n"
 
 
+def _passing(configuration: Configuration) -> list[str]:
+    """Return the rules about what is for no floating address."""
+    rules = transit_rules(configuration, f"{UNTRANSLATED} accept")
+    # What the chains of NAT, which have the forward policy, do not see: these, and more packets of
+    # a flow that nobody answered and that is older than the policy.
+    rules.append(f"ct state invalid fib daddr . iif type != {KEPT} counter drop")
+    if configuration.forward is not Forward.OPEN:
+        for unseen in ("untracked", f"new ct status confirmed {UNTRANSLATED}"):
+            rules.append(f"ct state {unseen} fib daddr type != {KEPT} counter drop")
+    return [*rules, f"fib daddr type != {KEPT} goto guarded"]
+
+
 def _gate_inet(
-    ports: Sequence[str], vips: Mapping[int, Sequence[Interface]], transit: Iterable[str]
+    ports: Sequence[str], vips: Mapping[int, Sequence[Interface]], passing: Iterable[str]
 ) -> list[str]:
     table = f"inet {GATE_TABLE}"
     hook = f"hook prerouting priority {GATE_PRIORITY}; policy accept;"
-    targets = ", ".join(f"0x{int(a.ip):032x}" for a in vips[6])
-    guarded = [
-        # NAT leaves these as they are: they would show the inside to the outside.
-        "ct state invalid counter drop",
-        "iifname @answers accept",
-        "ct state established,related iifname @carries accept",
-        "counter drop",
-    ]
-    prerouting = [
-        "iifname != @ports accept",
-        "ip daddr @vips_v4 goto guarded",
-        "ip6 daddr @vips_v6 goto guarded",
-        *transit,
-        "fib daddr type != { local, broadcast, multicast, anycast } goto guarded",
-    ]
-    # After NAT: what is still meant for a floating address is meant for this node.
-    entry = [
-        "iifname != @ports accept",
-        "iifname @answers accept",
-        "ip daddr @vips_v4 counter drop",
-        "ip6 daddr @vips_v6 counter drop",
-    ]
-    output = [
-        "oifname != @ports accept",
-        "oifname @answers accept",
-        # Also what neighbour discovery answers and asks; it would carry our MAC address.
-        "ip saddr @vips_v4 counter drop",
-        "ip6 saddr @vips_v6 counter drop",
-        # The kernel resets a connection in the name of either end; no address shows it yet.
-        f"{TO_BE_RESET} counter drop",
-    ]
-    if targets:
-        # nft 1.0.6 has no word for the target address: 64 bits into the message.
-        output.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} counter drop")
+    chains = {**_ways_in(passing), "output": _output(vips[6])}
+    bases = ("prerouting", "input", "output")
     return [
         f"add table {table}",
         f"add set {table} ports {{ type ifname; }}",
         f"add set {table} answers {{ type ifname; flags timeout; }}",
-        f"add set {table} carries {{ type ifname; flags timeout; }}",
+        f"add set {table} {CARRIES_SET} {{ type iface_index; flags timeout; }}",
         f"add set {table} permit {{ type ifname; flags timeout; }}",
         f"add set {table} vips_v4 {{ type ipv4_addr; }}",
         f"add set {table} vips_v6 {{ type ipv6_addr; }}",
-        f"add chain {table} guarded",
+        *(f"add chain {table} {name}" for name in chains if name not in bases),
         f"add chain {table} prerouting {{ type filter {hook} }}",
         f"add chain {table} input {{ type filter hook input priority filter; policy accept; }}",
         f"add chain {table} output {{ type filter hook output priority filter; policy accept; }}",
         *_refilled_set(table, "ports", quoted(ports)),
         *_refilled_set(table, "vips_v4", ", ".join(str(a.ip) for a in vips[4])),
         *_refilled_set(table, "vips_v6", ", ".join(str(a.ip) for a in vips[6])),
-        *_refilled_chain(table, "guarded", guarded),
-        *_refilled_chain(table, "prerouting", prerouting),
-        *_refilled_chain(table, "input", entry),
-        *_refilled_chain(table, "output", output),
+        *(line for name, rules in chains.items() for line in _refilled_chain(table, name, rules)),
     ]
+
+
+def _ways_in(passing: Iterable[str]) -> dict[str, list[str]]:
+    """Return the rules of each chain that a packet from outside may meet."""
+    return {
+        # What comes from the server passes: its client may wait for just that. What the client
+        # sends next is reset; so is the server, by the client, to which the connection is over.
+        "resets": [
+            "ct direction original ct status dnat tcp flags & rst == 0 iifname @ports counter "
+            "reject with tcp reset",
+        ],
+        "answered": [f"{IS_MARKED} jump resets"],
+        "carried": [
+            f"{IS_MARKED} jump resets",
+            # The entry itself ends minutes later, and who follows the flow wants to know.
+            f"{SAYS_GOODBYE} iifname @ports ct event set assured,destroy,protoinfo",
+        ],
+        "guarded": [
+            # NAT leaves these as they are: they would show the inside to the outside.
+            "ct state invalid counter drop",
+            "iifname @answers goto answered",
+            "counter drop",
+        ],
+        "prerouting": [
+            f"ct state established,related iif @{CARRIES_SET} goto carried",
+            "iifname != @ports accept",
+            "ip daddr @vips_v4 goto guarded",
+            "ip6 daddr @vips_v6 goto guarded",
+            *passing,
+        ],
+        # After NAT: what is still meant for a floating address is meant for this node.
+        "input": [
+            "iifname != @ports accept",
+            "iifname @answers accept",
+            "ip daddr @vips_v4 counter drop",
+            "ip6 daddr @vips_v6 counter drop",
+        ],
+    }
+
+
+def _output(vips: Sequence[Interface]) -> list[str]:
+    targets = ", ".join(f"0x{int(a.ip):032x}" for a in vips)
+    rules = [
+        "oifname != @ports accept",
+        "oifname @answers accept",
+        # Also what neighbour discovery answers and asks; it would carry our MAC address.
+        "ip saddr @vips_v4 counter drop",
+        "ip6 saddr @vips_v6 counter drop",
+        # A reset in the name of an address that was floating when its connection began.
+        f"{IS_MARKED} ct status dnat meta l4proto tcp counter drop",
+    ]
+    if targets:
+        # nft 1.0.6 has no word for the target address: 64 bits into the message.
+        rules.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} counter drop")
+    return rules
 
 
 def _elsewhere(configuration: Configuration, devices: Mapping[str, str]) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from hanat.core.configuration import Configuration, Interface
 
 TABLE = "hanat"
 GATE_TABLE = "hanat_gate"
+CARRIES_SET = "carries_by_index"  # up to 0.1.0 "carries", of names
 
 FAMILIES = (4, 6)
 IP = {4: "ip", 6: "ip6"}

@@ -104,7 +104,6 @@ def render_ruleset(
         _prerouting_chain(configuration, ports),
         _output_chain(configuration),
         _postrouting_chain(configuration, devices, ports),
-        _events_chain(configuration, ports),
         *_input_chains(configuration),
         *policy_blocks(configuration, devices),
         *cluster_chains(configuration, conversation),
@@ -182,6 +181,7 @@ def _prerouting_chain(configuration: Configuration, ports: Sequence[str]) -> lis
     lines = ["type nat hook prerouting priority dstnat; policy accept;"]
     if ports:
         lines.append(f"iifname != {{ {quoted(ports)} }} accept")
+        lines += _event_rules(configuration)
     return chain("prerouting", [*lines, *_dispatch_rules(configuration)])
 
 
@@ -241,25 +241,17 @@ def _first_addresses(
     ]
 
 
-def _events_chain(configuration: Configuration, ports: Sequence[str]) -> list[str]:
+def _event_rules(configuration: Configuration) -> Iterator[str]:
     """Spare the kernel to build events nobody reads: of four a short TCP flow, one is left.
 
-    When TCP says goodbye its state is of interest, too: the entry itself ends minutes later.
+    When TCP says goodbye its state is of interest, too; the gate asks for that then.
     """
-    if not ports:
-        return []
-    ours = f"iifname {{ {quoted(ports)} }}"
-    lines = [
-        "type filter hook prerouting priority -150; policy accept;",
-        f"{ours} ct state new ct event set assured,destroy",
-        f"{ours} tcp flags & (fin | rst) != 0 ct event set assured,destroy,protoinfo",
-    ]
+    yield "ct event set assured,destroy"
     wanted = (s.listens for s in configuration.services if s.replicate.unassured)
     for listen in chained.from_iterable(wanted):
         asked = f"{IP[listen.address.version]} daddr {listen.address} {listen.protocol.value}"
         port = f"{listen.first_port}-{listen.last_port}"
-        lines.append(f"{ours} {asked} dport {port} ct state new ct event set {EVERY_EVENT}")
-    return chain("events", lines)
+        yield f"{asked} dport {port} ct event set {EVERY_EVENT}"
 
 
 def _input_chains(configuration: Configuration) -> list[list[str]]:

@@ -116,6 +116,7 @@ class FakeKernel:
     def remove_device(self, name: str) -> None:
         """Let a device vanish with its addresses."""
         gone = self.devices.pop(name)
+        self.carries_until.pop(name, None)
         if gone.carrier:
             self._tell_watches(CarrierChanged(device=name, carrier=False))
 
@@ -330,7 +331,8 @@ class FakeGate:
             return False
         self._kernel.permit_until = now + int(answers_s * 1000) / 1000
         self._kernel.answers_until = dict.fromkeys(named, now + int(answers_s * 1000) / 1000)
-        self._kernel.carries_until = dict.fromkeys(named, now + int(carries_s * 1000) / 1000)
+        present = [name for name in named if name in self._kernel.devices]
+        self._kernel.carries_until = dict.fromkeys(present, now + int(carries_s * 1000) / 1000)
         return True
 
     def withdraw(self) -> None:

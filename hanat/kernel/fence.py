@@ -20,18 +20,18 @@ import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
 
-from hanat.core.notation import GATE_TABLE
+from hanat.core.notation import CARRIES_SET, GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.netlink import NetlinkClient, attribute, nested
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.refusals import index_of, refused
 
 ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
-CARRIES = (SetName("inet", GATE_TABLE, "carries"),)
+CARRIES = SetName("inet", GATE_TABLE, CARRIES_SET)
 # Without its one member nothing can be granted; see `ports.Gate.permit`.
 PERMIT = SetName("inet", GATE_TABLE, "permit")
 NO_ANSWERS = tuple(Refill(name) for name in ANSWERS)
-NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, *CARRIES))
+NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, CARRIES))
 
 _RTM_DELADDR = 21
 _IFA_LOCAL = 2

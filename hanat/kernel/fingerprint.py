@@ -18,7 +18,7 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
-from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.core.notation import CARRIES_SET, GATE_TABLE, TABLE
 from hanat.core.steps import LOOSE, OWN_ELEMENTS
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
@@ -33,7 +33,7 @@ from hanat.kernel.netlink import (
 from hanat.kernel.nfnetlink import FAMILIES, SUBSYSTEM
 from hanat.kernel.ports import FIXED_BYTES
 
-RIGHTS = frozenset({"answers", "carries", "permit"})  # sets of the gate that change all the time
+RIGHTS = frozenset({"answers", CARRIES_SET, "permit"})  # sets of the gate that change all the time
 _OF_SERVICES = tuple(start.encode() for start in LOOSE)
 _LEADING = (b"listens_", b"ranges_", b"refused_")  # maps and sets whose elements rotations change
 _NOT_LOOKED_AT = tuple(start.encode() for start in OWN_ELEMENTS)

@@ -19,6 +19,7 @@ stands still cannot grant anything when the former grant is over.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
@@ -69,9 +70,11 @@ class KernelGate:
         answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
         assert TIMEOUT_S_MIN <= answers_s <= carries_s, (answers_s, carries_s)
         named = tuple(sorted(set(devices)))
+        # A device that is made anew has another index; it carries from the next grant on.
+        indexes = tuple(filter(None, map(_index_of, named)))
         refills = [
             *(Refill(name, named, answers_ms) for name in ANSWERS),
-            *(Refill(name, named, carries_ms) for name in CARRIES),
+            Refill(CARRIES, indexes, carries_ms),
             # The last: if it fails alone, everything else is as it should be.
             Refill(PERMIT, PERMITTED, answers_ms, demanded=True),
         ]
@@ -88,7 +91,7 @@ class KernelGate:
     def rights(self) -> Mapping[str, Rights]:
         """See `ports.Gate.rights`."""
         inet, arp = (self._members(name) for name in ANSWERS)
-        carries = self._members(CARRIES[0])
+        carries = self._members(CARRIES)
         return {
             device: Rights(
                 # Half an answer is none: only what both tables allow counts.
@@ -141,6 +144,13 @@ class KernelGate:
             take_away(self._sets, rights, operation=operation)
         except AbsentObjectError as error:
             raise _not_installed(operation, "all interfaces") from error
+
+
+def _index_of(device: str) -> int | None:
+    try:
+        return socket.if_nametoindex(device)
+    except OSError:
+        return None
 
 
 def _not_installed(operation: str, target: str) -> AbsentObjectError:

@@ -47,6 +47,7 @@ _LIST_ELEMENT = 1
 _ELEMENT_KEY, _ELEMENT_TIMEOUT = 1, 4
 _DATA_VALUE = 1
 _NAME_BYTES = 16  # IFNAMSIZ
+_INDEX = struct.Struct("=I")
 SEND_BYTES = 1 << 20
 _SEQUENCE = struct.Struct("=I")
 _SEQUENCE_OFFSET = 8  # in a netlink header
@@ -70,15 +71,16 @@ class SetName:
 
 @dataclass(frozen=True, slots=True)
 class Refill:
-    """Empty a set of interface names, then add these for a while (none: leave it empty).
+    """Empty a set of interfaces, then add these for a while (none: leave it empty).
 
     Attributes:
+        members: Their names, or their indexes, as the set's type has it.
         demanded: Whether they have to be there before; else nothing of the transaction is done.
             Only the last of a transaction may demand, one member.
     """
 
     name: SetName
-    devices: tuple[str, ...] = ()
+    members: tuple[str, ...] | tuple[int, ...] = ()
     timeout_ms: int = 0
     demanded: bool = False
 
@@ -200,16 +202,16 @@ def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
     for refill in refills:
         emptied = _set(refill.name)
         if refill.demanded:
-            emptied += _elements(refill.devices)
+            emptied += _elements(refill.members)
         yield DELETE_ELEMENTS, 0, emptied
-        if refill.devices:
+        if refill.members:
             timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
-            filled = _set(refill.name) + _elements(refill.devices, timeout)
+            filled = _set(refill.name) + _elements(refill.members, timeout)
             yield NEW_ELEMENTS, NLM_F_CREATE, filled
 
 
-def _elements(devices: Iterable[str], timeout: bytes = b"") -> bytes:
-    listed = b"".join(nested(_LIST_ELEMENT, _key(device) + timeout) for device in devices)
+def _elements(members: Iterable[str | int], timeout: bytes = b"") -> bytes:
+    listed = b"".join(nested(_LIST_ELEMENT, _key(member) + timeout) for member in members)
     return nested(_LIST_ELEMENTS, listed)
 
 
@@ -223,5 +225,9 @@ def _set(name: SetName) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _key(device: str) -> bytes:
-    return nested(_ELEMENT_KEY, attribute(_DATA_VALUE, device.encode().ljust(_NAME_BYTES, b"\0")))
+def _key(member: str | int) -> bytes:
+    if isinstance(member, int):
+        value = _INDEX.pack(member)
+    else:
+        value = member.encode().ljust(_NAME_BYTES, b"\0")
+    return nested(_ELEMENT_KEY, attribute(_DATA_VALUE, value))

@@ -237,10 +237,11 @@ class Gate(Protocol):
     def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
         """Grant both rights anew, in one transaction for all devices and families.
 
-        Rights of devices that are not named end. Who makes a grant must have a permit, which
-        only the kernel's clock ends: `permit` gives one, and each grant gives one for as long
-        as its *answers* last. So a caller that stood still between reading the clock and this
-        call, until the former grant was over, grants nothing.
+        Rights of devices that are not named end. A device that is missing carries nothing, nor
+        does one that is made anew under its name, until the next grant. Who makes a grant must
+        have a permit, which only the kernel's clock ends: `permit` gives one, and each grant
+        gives one for as long as its *answers* last. So a caller that stood still between
+        reading the clock and this call, until the former grant was over, grants nothing.
 
         Args:
             devices: Kernel names.

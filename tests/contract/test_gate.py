@@ -104,6 +104,20 @@ def test_arming_one_device_ends_the_rights_of_others(subject: Subject) -> None:
     assert sorted(gate.rights()) == ["eth1"]
 
 
+def test_device_that_vanishes_carries_nothing_until_the_next_grant(subject: Subject) -> None:
+    """Another one may come under its name, and with another network behind it."""
+    gate = subject.adapters.gate
+    gate.install(SCRIPT)
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
+
+    subject.outside.vanish("eth0")
+    subject.outside.wait(lambda: gate.rights()["eth0"].carries_s == 0.0, "the right to go")
+    assert gate.rights()["eth1"].carries_s > 0.0
+
+    grant(gate, BOTH, answers_s=30.0, carries_s=60.0)
+    assert gate.rights()["eth0"].carries_s == 0.0
+
+
 def test_rights_end_by_themselves_answers_first(subject: Subject) -> None:
     gate = subject.adapters.gate
     gate.install(SCRIPT)

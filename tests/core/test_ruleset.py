@@ -70,6 +70,7 @@ table inet hanat {
     chain prerouting {
         type nat hook prerouting priority dstnat; policy accept;
         iifname != { "eth0", "eth1" } accept
+        ct event set assured,destroy
         ip daddr . meta l4proto . th dport vmap @listens_v4
         ip6 daddr . meta l4proto . th dport vmap @listens_v6
     }
@@ -84,8 +85,7 @@ table inet hanat {
     chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
         # a program of this machine: servers know the way to the address beside them
-        oifname "eth0" fib saddr type local meta nfproto ipv4 ct status dnat snat ip to \
-203.0.113.10
+        oifname "eth0" fib saddr type local meta nfproto ipv4 ct status dnat snat ip to 203.0.113.10
         oifname "eth0" fib saddr type local meta nfproto ipv6 ct status dnat snat ip6 to \
 2001:db8:1::10
         oifname "eth1" fib saddr type local meta nfproto ipv4 ct status dnat snat ip to 10.11.12.1
@@ -101,13 +101,6 @@ table inet hanat {
         iifname { "eth1" } oifname "eth0" ip6 saddr { fd00:12::/64 } snat ip6 to 2001:db8:1::10
     }
 
-    chain events {
-        type filter hook prerouting priority -150; policy accept;
-        iifname { "eth0", "eth1" } ct state new ct event set assured,destroy
-        iifname { "eth0", "eth1" } tcp flags & (fin | rst) != 0 ct event set \
-assured,destroy,protoinfo
-    }
-
     chain refused {
         tcp flags & (fin | syn | rst | ack) == syn counter reject with tcp reset
         meta l4proto udp counter reject
@@ -116,8 +109,7 @@ assured,destroy,protoinfo
 
     chain floating {
         ct state established,related accept
-        icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } \
-accept
+        icmp type { echo-request, destination-unreachable, time-exceeded, parameter-problem } accept
         icmpv6 type { echo-request, destination-unreachable, packet-too-big, time-exceeded, \
 parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
         ip daddr . meta l4proto . th dport @refused_v4 goto refused
@@ -136,7 +128,7 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
     chain arrival/private {
         ip saddr { 203.0.113.0/24 } counter drop
         ip6 saddr { 2001:db8:1::/64 } counter drop
-        ct state established,related,untracked accept
+        ct state related accept
         fib daddr type { local, broadcast, anycast } fib daddr . iif type != { local, broadcast, \
 anycast } counter drop
     }
@@ -144,7 +136,7 @@ anycast } counter drop
     chain arrival/public {
         ip saddr { 10.11.12.0/24 } counter drop
         ip6 saddr { fd00:12::/64 } counter drop
-        ct state established,related,untracked accept
+        ct state related accept
         ip saddr != 0.0.0.0 fib saddr oifname { "eth1" } counter drop
         ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth1" } counter drop
         fib daddr type { local, broadcast, anycast } fib daddr . iif type != { local, broadcast, \
@@ -152,15 +144,14 @@ anycast } counter drop
     }
 
     chain arrival {
-        type filter hook prerouting priority -130; policy accept;
+        type nat hook prerouting priority -110; policy accept;
         iifname vmap { "eth1" : goto arrival/private, "eth0" : goto arrival/public }
     }
 
     chain forward {
-        type filter hook forward priority filter; policy accept;
+        type nat hook postrouting priority 90; policy accept;
         iifname != { "eth0", "eth1" } accept
-        ct mark & 0x10000000 != 0 ct status dnat meta l4proto tcp counter reject with tcp reset
-        ct state established,related accept
+        ct state related accept
         ct status dnat ct original ip daddr { 10.11.12.1, 203.0.113.10 } accept
         ct status dnat ct original ip6 daddr { 2001:db8:1::10, fd00:12::1 } accept
         iifname { "eth1" } oifname "eth0" ip saddr { 10.11.12.0/24 } accept
@@ -194,14 +185,19 @@ anycast } counter drop
         counter drop
     }
 
-    chain cluster_in {
-        type filter hook prerouting priority raw; policy accept;
+    chain cluster_ports {
         ip daddr { 203.0.113.11 } tcp dport 7411 goto cluster_asked_v4
         ip daddr { 203.0.113.11 } udp dport 7412 goto cluster_asked_v4
         ip saddr { 203.0.113.12, 203.0.113.13 } ip daddr { 203.0.113.11 } goto cluster
         ip6 daddr { fd00:12::11 } tcp dport 7411 goto cluster_asked_v6
         ip6 daddr { fd00:12::11 } udp dport 7412 goto cluster_asked_v6
         ip6 saddr { fd00:12::12, fd00:12::13 } ip6 daddr { fd00:12::11 } goto cluster
+    }
+
+    chain cluster_in {
+        type filter hook prerouting priority raw; policy accept;
+        th dport & 0xfff8 == 0x1cf0 goto cluster_ports
+        th sport & 0xfff8 == 0x1cf0 goto cluster_ports
     }
 
     chain cluster_out {

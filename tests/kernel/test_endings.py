@@ -83,9 +83,14 @@ def datagram(network: Network, place: str, address: str, port: int = 0) -> socke
 
 
 def is_reset_when_it_sends(end: socket.socket) -> None:
-    end.sendall(b"?")
     with pytest.raises(ConnectionResetError):
-        end.recv(1)
+        _talk_to_the_end(end)
+
+
+def _talk_to_the_end(end: socket.socket) -> None:
+    end.sendall(b"?")
+    while end.recv(1):
+        pass  # what the other end said before
 
 
 def entries(holder: Holder, protocol: int) -> list[Flow]:
@@ -153,20 +158,21 @@ async def test_client_that_connects_again_from_its_port_gets_another_server(
 
 
 @FAMILIES
-async def test_server_that_talks_on_is_reset_when_the_client_is_silent(
+async def test_client_that_waits_hears_of_the_end_when_the_server_answers_late(
     holder: Holder, server: str, vip: str, client: str
 ) -> None:
-    """One that is only cut off from the checks, or in maintenance."""
+    """A server that was slow, or only cut off from the checks; the client itself is silent."""
     assert client
     listener = holder.network.listener("server", server, SERVER_PORT)
     near, far = holder.network.connection(listener, "client", (vip, SERVICE_PORT))
     await holder.end(ending(server))
 
-    is_reset_when_it_sends(far)
+    far.sendall(b"!")
 
-    near.setblocking(False)  # noqa: FBT003 - the library's signature
-    with pytest.raises(BlockingIOError):
-        near.recv(1)
+    assert near.recv(1) == b"!"
+    for end in (near, far):  # the first by its acknowledgement, the other by the first
+        with pytest.raises(ConnectionResetError):
+            end.recv(1)
 
 
 async def test_reset_with_a_router_that_is_open(holder: Holder) -> None:
@@ -368,8 +374,9 @@ async def test_end_of_a_connection_that_was_to_be_reset_is_replicated(network: N
 # ------------------------------------------------------------------------- the gate
 
 
-@pytest.mark.parametrize("who", ["client", "server"])
-@pytest.mark.parametrize("right", ["carries", "neither"])
+@pytest.mark.parametrize(
+    ("right", "who"), [("carries", "client"), ("neither", "client"), ("neither", "server")]
+)
 @FAMILIES
 async def test_node_that_must_not_answer_resets_nobody(
     holder: Holder, server: str, vip: str, client: str, *, right: str, who: str
@@ -398,14 +405,12 @@ async def test_node_that_must_not_answer_resets_nobody(
 def _drops(holder: Holder, right: str) -> Callable[[], bool]:
     """Return whether something was dropped: a reset, or what would have caused it."""
     chain, rule = {
-        "carries": ("output", r"ct mark .* counter packets (\d+)"),
-        "neither": ("guarded", r"^\s+counter packets (\d+)"),
+        "carries": ("output", r"ip6? saddr .* counter packets ([1-9]\d*)"),
+        "neither": ("guarded", r"^\s+counter packets ([1-9]\d*)"),
     }[right]
 
     def found_one() -> bool:
         listing = run(f"nft list chain inet hanat_gate {chain}", holder.router.namespace)
-        found = re.search(rule, listing, re.MULTILINE)
-        assert found is not None, listing
-        return int(found[1]) > 0
+        return re.search(rule, listing, re.MULTILINE) is not None
 
     return found_one

@@ -7,14 +7,17 @@ public side alone, 8080 is where the servers listen, 22 a port of any machine's 
 
 from __future__ import annotations
 
+import re
+import socket
+import struct
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
 import pytest
 
 from hanat.core.configuration import Forward, Transit
-from tests.kernel.namespaces import run
-from tests.kernel.network import CONFIGURATION, Network
+from tests.kernel.namespaces import run, until
+from tests.kernel.network import CONFIGURATION, Network, family_of
 from tests.kernel.reach import Reach, Target, give, route
 
 pytestmark = pytest.mark.kernel
@@ -179,3 +182,72 @@ def test_transit_passes_every_router_as_it_is(network: Network, plan: Plan) -> N
     assert reach.reached("client", {"server": Target(plan.server, PORTS, plan.strange)}) == {
         "server": OWN.removeprefix("echo ")
     }
+
+
+@PLANS
+def test_what_is_not_tracked_does_not_leave_untranslated(network: Network, plan: Plan) -> None:
+    """Chains of NAT do not see it: it would show the inside to the outside."""
+    network.r1.take_over()
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "add table inet other\n"
+            "add chain inet other early { type filter hook prerouting priority raw; }\n"
+            "add rule inet other early udp dport 8080 notrack\n"
+        )
+    asked = {"outside": Target(plan.client, (22, 8080))}
+
+    assert Reach(network, LISTENED).reached("server", asked) == {
+        "outside": "echo tcp/22 tcp/8080 udp/22"
+    }
+
+
+@PLANS
+def test_what_is_invalid_reaches_an_own_address_by_its_own_device_only(
+    network: Network, plan: Plan
+) -> None:
+    """Chains of NAT do not see it."""
+    own, inside = plan.r1
+    word = "ip6" if ":" in own else "ip"
+    route(network, "client", f"{inside}/{plan.width}", own)
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "add table inet other\n"
+            "add chain inet other late { type filter hook input priority 10; }\n"
+            + "".join(
+                f"add rule inet other late {word} daddr {address} tcp dport 22 counter\n"
+                for address in (own, inside)
+            )
+        )
+    opened = network.open_socket("client", family_of(own), socket.SOCK_RAW, socket.IPPROTO_TCP)
+    flags, words = 0x03, 5  # FIN and SYN
+    header = struct.pack("!HHIIBBHHH", 40_000, 22, 1, 0, words << 4, flags, 1024, 0, 0)
+
+    for address in (inside, own):  # in this order: what is counted last shows that both came
+        opened.sendto(header, (address, 0))
+
+    def counts() -> list[int]:
+        listing = run("nft list chain inet other late", network.r1.namespace)
+        return [int(n) for n in re.findall(r"counter packets (\d+)", listing)]
+
+    until(lambda: counts()[0] == 1, "the packet to the address of this side")
+    assert counts() == [1, 0]
+
+
+@PLANS
+def test_flow_that_is_older_than_the_policy_is_not_carried_on(network: Network, plan: Plan) -> None:
+    network.r1.prepare(replace(CONFIGURATION, forward=Forward.OPEN))
+    network.r1.take_over()
+    route(network, "client", plan.inside, plan.vip)
+    far = network.open_socket("server", family_of(plan.server), socket.SOCK_DGRAM)
+    far.bind((plan.server, 8080))
+    near = network.open_socket("client", family_of(plan.server), socket.SOCK_DGRAM)
+    near.connect((plan.server, 8080))
+    near.send(b"before")
+    assert far.recv(100) == b"before"
+
+    network.r1.prepare()
+    near.send(b"after")
+
+    other = network.open_socket("client", family_of(plan.vip), socket.SOCK_DGRAM)
+    other.sendto(b"by the service", (plan.vip, 80))  # the same way, and later
+    assert far.recv(100) == b"by the service"

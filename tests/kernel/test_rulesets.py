@@ -57,7 +57,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
             grant(gate, DEVICES.values(), answers_s=10, carries_s=20)
             assert gate.rights()["eth0"].answers_s > 0
             gate.withdraw()
-            assert gate.rights()["eth0"].answers_s == 0
+            assert not gate.rights()  # nothing carries: there are no such devices here
 
             assert not ended.done()
             assert firewall.table("inet", "hanat") is None
