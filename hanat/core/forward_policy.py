@@ -231,8 +231,28 @@ def _arrival_of(
         elsewhere_by_route = f"fib saddr oifname {{ {quoted(others)} }} counter drop"
         lines += [f"{placed} {elsewhere_by_route}" for placed in PLACED]
     lines += _asked(configuration, devices, name)
+    # Most ask for these, which are here by definition: two questions about routes are spared.
+    lines += [
+        f"{IP[version]} daddr {{ {', '.join(here)} }} accept"
+        for version in FAMILIES
+        if (here := _addresses_by(configuration, devices, device, version))
+    ]
     lines.append(f"fib daddr type {DELIVERED} fib daddr . iif type != {DELIVERED} counter drop")
     return chain(f"arrival/{name}", lines)
+
+
+def _addresses_by(
+    configuration: Configuration, devices: Mapping[str, str], device: str, version: int
+) -> list[str]:
+    """Return the floating addresses that a device has."""
+    addresses = {
+        address.ip
+        for vip in configuration.vips
+        if devices[vip.interface] == device
+        for address in vip.addresses
+        if address.version == version
+    }
+    return [str(address) for address in sorted(addresses)]
 
 
 def _asked(configuration: Configuration, devices: Mapping[str, str], name: str) -> Iterator[str]:

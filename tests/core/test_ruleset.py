@@ -129,6 +129,8 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
         ip saddr { 203.0.113.0/24 } counter drop
         ip6 saddr { 2001:db8:1::/64 } counter drop
         ct state related accept
+        ip daddr { 10.11.12.1 } accept
+        ip6 daddr { fd00:12::1 } accept
         fib daddr type { local, broadcast, anycast } fib daddr . iif type != { local, broadcast, \
 anycast } counter drop
     }
@@ -139,6 +141,8 @@ anycast } counter drop
         ct state related accept
         ip saddr != 0.0.0.0 fib saddr oifname { "eth1" } counter drop
         ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth1" } counter drop
+        ip daddr { 203.0.113.10 } accept
+        ip6 daddr { 2001:db8:1::10 } accept
         fib daddr type { local, broadcast, anycast } fib daddr . iif type != { local, broadcast, \
 anycast } counter drop
     }
