@@ -46,6 +46,7 @@ from hanat.core.services import Rotation
 from hanat.core.slow_starts import SlowStarts
 from hanat.core.verdicts import Event as VerdictEvent
 from hanat.core.verdicts import VerdictChanged, Verdicts
+from hanat.core.view_exchange import Slice
 from hanat.core.views import View
 
 # Of a configuration so many servers are looked at in one call; each costs 40 us.
@@ -257,13 +258,15 @@ class ServiceHealth:
             gathered.proposed += self._agents.heed(sighting, self._rotations, wall_s)
         return self._effects(gathered, now, wall_s)
 
-    def hear(
-        self, node_id: int, views: Iterable[tuple[str, View]], now: float, wall_s: float
-    ) -> Effects:
+    def hear(self, node_id: int, told: Slice, now: float, wall_s: float) -> Effects:
         """Take how another node sees targets."""
         gathered = _Gathered()
-        for target, view in views:  # perhaps of a configuration that is still being read here
+        if told.anew:
+            self._verdicts.renew(node_id)
+        for target, view in told.views:  # perhaps of a configuration that is still being read here
             self._take(self._verdicts.hear(node_id, target, view, now), gathered, wall_s)
+        if not told.more:
+            self._take(self._verdicts.renewed(node_id, now), gathered, wall_s)
         return self._effects(gathered, now, wall_s)
 
     def forget(self, node_id: int, now: float, wall_s: float) -> Effects:

@@ -272,6 +272,15 @@ class Verdicts:
             events += self._consider(target, now)
         return events
 
+    def renew(self, node_id: int) -> None:
+        """Note that another node begins to tell all its views anew."""
+        self._views.renew(node_id)
+
+    def renewed(self, node_id: int, now: float) -> tuple[Event, ...]:
+        """Note that it told them all, and drop those that it has no more."""
+        self._views.renewed(node_id)
+        return self._judge(now)
+
     def forget(self, node_id: int, now: float) -> tuple[Event, ...]:
         """Drop the views of a node that is not heard, or does not probe, any more.
 

@@ -42,6 +42,7 @@ from hanat.core.server_records import (
 from hanat.core.service_health import ServiceHealth
 from hanat.core.services import Levels, Rotation
 from hanat.core.verdicts import Froze, HandOver, Thawed
+from hanat.core.view_exchange import ViewExchange
 from hanat.core.views import View
 from hanat.daemon.server_messages import (
     records_from_bytes,
@@ -55,7 +56,9 @@ log = logging.getLogger(__name__)
 
 COMMIT_S_MAX = 5.0  # a healthy commit takes some milliseconds
 AGAIN_S = 1.0  # what a peer was asked to propose is asked again
-VIEWS_A_MESSAGE = 1000
+# Of views no more than this waits in the buffer of a connection, which the log needs, too.
+QUEUED_BYTES_MAX = 64 << 10
+QUEUE_LOOK_S = 0.02
 BY_OPERATORS = frozenset({Kind.MODE, Kind.WEIGHT})
 RECORDS_AN_ENTRY = 500  # of 1,000 verdicts the first are in force before the last
 
@@ -130,8 +133,7 @@ class Servers:
         self._again_at = math.inf  # a rotation that was refused is tried again
         self._ends: list[Ending] = []  # when it is in force
         self._levelling, self._level_at = Levelling(), 0.0
-        self._views: dict[str, View] = {}  # this node's own
-        self._told: dict[int, int] = {}  # peers that have all of them, by which connection
+        self._exchange, self._tell_at = ViewExchange(), math.inf
         self._eligible: frozenset[int] = frozenset()
         self._tenure: int | None = None
         self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
@@ -210,27 +212,24 @@ class Servers:
     def checker_lost(self) -> None:
         """Note that nothing is probed at present: what was seen is worth nothing any more."""
         parts = self._parts
-        self._views.clear()
-        self._told.clear()
+        self._exchange.clear()
+        self._tell_views()
         self._do(self.health.forget(parts.node_id, parts.clock(), parts.wall()))
 
     def _heard(self, peer: int, data: bytes) -> None:
         parts = self._parts
-        views = views_of(data)
-        if views is None:
+        told = views_of(data)
+        if told is None:
             log.warning("peer=%d views=unreadable action=ignored", peer)
             return
-        anew, found = views
-        if anew:
-            self._do(self.health.forget(peer, parts.clock(), parts.wall()))
-        self._do(self.health.hear(peer, found, parts.clock(), parts.wall()))
+        self._do(self.health.hear(peer, told, parts.clock(), parts.wall()))
 
     # --------------------------------------------------------------------------- time
 
     @property
     def due(self) -> float:
         """When to call `look` at the latest, seconds of the clock."""
-        dues = [self.health.due(), self._again_at]
+        dues = [self.health.due(), self._again_at, self._tell_at]
         if self._tenure is not None and self.health.by_counts:
             dues.append(self._level_at)
         return min((due for due in dues if due is not None), default=math.inf)
@@ -249,13 +248,9 @@ class Servers:
         if eligible != self._eligible:
             self._eligible = eligible
             self._do(self.health.eligible(eligible, now, parts.wall()))
-        connections = parts.guard.connections
-        if connections != self._told:
-            for peer in self._told.keys() - connections.keys():
-                self._do(self.health.forget(peer, now, parts.wall()))
-            was, self._told = self._told, dict(connections)
-            fresh = [peer for peer, number in connections.items() if was.get(peer) != number]
-            self._tell(fresh, self._views.items(), anew=True)
+        for peer in self._exchange.connect(guard.connections):
+            self._do(self.health.forget(peer, now, parts.wall()))
+        self._tell_views()
         due = self.health.due()
         if due is not None and due <= now:
             self._do(self.health.tick(now, parts.wall()))
@@ -384,8 +379,8 @@ class Servers:
                 case Froze() | Thawed() | ServiceChanged():
                     _tell(effect)
         if views:
-            self._views.update(views)
-            self._tell(self._told, views, anew=False)
+            self._exchange.see(views)
+            self._tell_views()
         if rotated:
             self._rotate(rotated, ends)
         elif ends:
@@ -426,7 +421,7 @@ class Servers:
             self._parts.end(ends, partial(_tell_ended, ends))
 
     def _watch(self, targets: Mapping[str, Target]) -> None:
-        self._views = {t: v for t, v in self._views.items() if t in targets}
+        self._exchange.keep(targets)
         if self._checker is not None:
             self._checker.configure(targets)
 
@@ -438,15 +433,17 @@ class Servers:
             if replica.propose(Records(term, tuple(records[first : first + RECORDS_AN_ENTRY]))):
                 self._parts.kick()
 
-    def _tell(self, peers: Iterable[int], views: Iterable[tuple[str, View]], *, anew: bool) -> None:
-        listed = list(views)
-        parts = [
-            views_to_bytes(listed[i : i + VIEWS_A_MESSAGE], anew=anew and i == 0)
-            for i in range(0, max(1, len(listed)), VIEWS_A_MESSAGE)
-        ]
-        for peer in peers:
-            for part in parts:
-                self._parts.guard.wire.send(peer, {"type": "views", "views": part})
+    def _tell_views(self) -> None:
+        """Tell each peer some of what it does not know yet, if its connection has room."""
+        wire = self._parts.guard.wire
+        waiting = self._exchange.waiting()
+        free = [peer for peer in waiting if wire.queued(peer) <= QUEUED_BYTES_MAX]
+        for peer in free:
+            told = views_to_bytes(self._exchange.take(peer))
+            wire.send(peer, {"type": "views", "views": told})
+        self._tell_at = math.inf
+        if self._exchange.waiting():
+            self._tell_at = self._parts.clock() + (0.0 if free else QUEUE_LOOK_S)
 
 
 def _tell_ended(ends: Sequence[Ending], counts: Sequence[Ended]) -> None:

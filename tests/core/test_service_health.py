@@ -23,7 +23,8 @@ from hanat.core.server_records import (
     mode_record,
     weight_record,
 )
-from hanat.core.verdicts import HandOver
+from hanat.core.verdicts import HandOver, Thawed
+from hanat.core.view_exchange import Slice
 from hanat.core.views import View
 from tests.core.health_bench import (
     ME,
@@ -168,13 +169,52 @@ def test_verdict_of_a_former_tenure_that_comes_late_counts_nowhere() -> None:
     assert b.state.refused_records == 1
 
 
+def sure_of(b: Bench, *numbers: int, anew: bool = True, more: bool = False) -> Slice:
+    """Return what a peer tells that is sure of some servers."""
+    views = tuple((b.target(n), View(Operational.UP, ok=True)) for n in numbers)
+    return Slice(views, anew, more)
+
+
+def blind(b: Bench) -> Bench:
+    """Let a holder be blind to three servers that its peer sees."""
+    b.hold()
+    b.all_up(1, 2, 3)
+    b.take(b.health.eligible([PEER], b.now, b.wall_s))
+    b.take(b.health.hear(PEER, sure_of(b, 1, 2, 3), b.now, b.wall_s))
+    b.commit([effect for n in (1, 2, 3) for effect in b.sees(n, Operational.DOWN)])
+    return b
+
+
+def test_blind_holder_believes_its_witness_while_that_tells_all_anew() -> None:
+    """The path between them changed; nothing else did."""
+    b = blind(Bench(web(1, 2, 3)))
+    clients = b.clients
+    assert len(clients) >= 2
+    for told in (sure_of(b, 1, more=True), sure_of(b, 2, anew=False, more=True)):
+        assert b.take(b.health.hear(PEER, told, b.now, b.wall_s)) == []
+    assert b.take(b.health.hear(PEER, sure_of(b, 3, anew=False), b.now, b.wall_s)) == []
+    assert b.take(b.health.hear(PEER, sure_of(b, 1, 2, 3), b.now, b.wall_s)) == []
+    assert b.clients == clients
+
+
+def test_witness_that_tells_no_more_of_a_server_is_none_when_it_told_all() -> None:
+    b = blind(Bench(web(1, 2, 3)))
+    assert b.take(b.health.hear(PEER, sure_of(b, 1, more=True), b.now, b.wall_s)) == []
+    last = b.take(b.health.hear(PEER, Slice((), anew=False, more=False), b.now, b.wall_s))
+    assert of(Thawed, last) == [Thawed()]
+    b.commit(last)
+    b = blind(Bench(web(1, 2, 3)))
+    nothing = Slice((), anew=True, more=False)  # it does not probe any more
+    assert of(Thawed, b.take(b.health.hear(PEER, nothing, b.now, b.wall_s))) == [Thawed()]
+
+
 def test_blind_holder_hands_over_and_empties_no_pool() -> None:
     b = Bench(web(1, 2, 3))
     b.hold()
     b.all_up(1, 2, 3)
     b.take(b.health.eligible([PEER], b.now, b.wall_s))
-    views = [(b.target(n), View(Operational.UP, ok=True)) for n in (1, 2, 3)]
-    b.take(b.health.hear(PEER, views, b.now, b.wall_s))
+    told = sure_of(b, 1, 2, 3)
+    b.take(b.health.hear(PEER, told, b.now, b.wall_s))
     effects = [e for n in (1, 2, 3) for e in b.sees(n, Operational.DOWN)]
     (hand_over,) = of(HandOver, effects)
     assert hand_over.witness == PEER
