@@ -283,6 +283,15 @@ class Rotations:
         """Say whether a server is configured."""
         return server in self._indices
 
+    def stays(self, server: ServerId) -> bool:
+        """Say whether a server is in rotation as before, without a verdict."""
+        return server in self._stays
+
+    @property
+    def staying(self) -> Collection[ServerId]:
+        """All that do."""
+        return frozenset(self._stays)
+
     def administrative(self, server: ServerId) -> Administrative:
         """Return what operators made of a server."""
         return self._administrative.get(server, Administrative())

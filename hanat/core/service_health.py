@@ -29,6 +29,7 @@ from hanat.core.health_effects import (
     Seen,
     Watch,
 )
+from hanat.core.leftovers import Leftovers
 from hanat.core.probing import JITTER, Sighting
 from hanat.core.proposals import AGAIN_S, Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
@@ -103,6 +104,7 @@ class ServiceHealth:
         self._known: dict[str, _Known] = {}
         self._taken: dict[str, _Known] = {}  # of those that are known
         self._coming: Generator[None, _Turn, None] | None = None  # a configuration, in slices
+        self._leftovers: Leftovers | None = None  # of which some are still to be looked at
         self._holder: int | None = None
         self._term = 0
         self._records: dict[bytes, bytes] = {}  # of the log
@@ -122,7 +124,7 @@ class ServiceHealth:
         Of many servers some are taken at a time, the others by `tick`. A service that is the same
         object as before is not looked at. One that was not taken yet has all its servers.
         """
-        self._coming = self._taking(configuration)
+        self._coming, self._leftovers = self._taking(configuration), None
         next(self._coming)
         gathered = _Gathered()
         self._go_on(_Turn(gathered, now, wall_s))
@@ -285,7 +287,7 @@ class ServiceHealth:
 
     def due(self) -> float | None:
         """Return when to call `tick`, seconds; None: not before something else happens."""
-        if self._coming is not None:
+        if self._coming is not None or self._leftovers is not None:
             return 0.0
         dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), self._wall_due)
         return min((due for due in dues if due is not None), default=None)
@@ -293,6 +295,7 @@ class ServiceHealth:
     def tick(self, now: float, wall_s: float) -> Effects:
         """Do what is due by time."""
         gathered = _Gathered()
+        self._clean(gathered)
         self._go_on(_Turn(gathered, now, wall_s))
         self._take(self._verdicts.tick(now), gathered, wall_s)
         gathered.services |= dict.fromkeys(self._slow.step(now))
@@ -388,14 +391,6 @@ class ServiceHealth:
                 known = self._known.get(event.name)
                 self._slow.note(event, 0.0 if known is None else known.service.slow_start_s, now)
 
-    def _left_over(self) -> Iterable[End]:
-        """Return whose connections the holder before may not have ended."""
-        for name, status in self._rotations.statuses.items():
-            for i, found in enumerate(status.servers):
-                if found.causes and status.loses_connections(found):
-                    known = self._taken[name]
-                    yield End(known.service, known.service.servers[i], known.checked.on_server_down)
-
     def _ends(self, event: ConnectionsEnd) -> Iterable[End]:
         """Return whose connections end, as the service was that led clients there.
 
@@ -414,29 +409,25 @@ class ServiceHealth:
 
     def _settle(self, gathered: _Gathered) -> None:
         """As the holder, begin; what is not taken yet must not count as gone."""
+        self._leftovers = None
         if self._holder == self._node_id and not self.is_coming:
+            known = {
+                name: (one.service, one.checked.on_server_down) for name, one in self._taken.items()
+            }
+            self._leftovers = Leftovers(self._rotations, known, self.targets, self._records)
             self._clean(gathered)
-            gathered.others += self._left_over()
 
     def _clean(self, gathered: _Gathered) -> None:
-        """As the holder, say which servers stay, and delete what is known of nothing."""
-        stays = self._rotations.facts.stays
-        for server in stays:
-            record = records.stay_record(server, stays=True)
-            if record.key not in self._records:
-                gathered.proposed.append(record)
-        for key in self._records:
-            match records.kind_of(key):
-                case None:
-                    continue  # of a later version
-                case Kind.VERDICT:
-                    known = records.target_of(key) in self.targets
-                case Kind.STAY:
-                    known = records.server_of(key) in stays
-                case _:
-                    known = self._rotations.knows(records.server_of(key))
-            if not known:
-                gathered.proposed.append(records.deleted(key))
+        """As the holder, look at some of what was left over."""
+        if self._leftovers is None:
+            return
+        for item in self._leftovers.some():
+            if isinstance(item, Record):
+                gathered.proposed.append(item)
+            else:
+                gathered.others.append(item)
+        if self._leftovers.is_over:
+            self._leftovers = None
 
     def _effects(self, gathered: _Gathered, now: float, wall_s: float) -> Effects:
         effects: list[Effect] = list(gathered.others)

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from hanat.core import service_health
+from hanat.core import leftovers, service_health
 from hanat.core.configuration import (
     OnServerDown,
 )
 from hanat.core.health_effects import Committed, End, Propose, Rotate, Seen
+from hanat.core.leftovers import SLICE_ITEMS, Leftovers
 from hanat.core.probing import Operational
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import Administrative, Mode, ServerId
@@ -405,3 +406,43 @@ def test_verdict_whose_record_is_deleted_is_unknown_again() -> None:
     key = next(key for key in b.state.records if b.target(1).encode() in key)
     b.record(deleted(key), term=TERM)
     assert b.clients == ["web2"]
+
+
+def test_of_many_records_that_a_new_holder_looks_through_some_are_in_one_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[int] = []
+    some = Leftovers.some
+
+    def counted(leftovers: Leftovers) -> list[End | Record]:
+        found = some(leftovers)
+        looked_at.append(len(found))
+        return found
+
+    monkeypatch.setattr(Leftovers, "some", counted)
+    b = Bench(web(1, 2))
+    gone = [mode_record(ServerId("old", f"s{n}"), Administrative(Mode.MAINT)) for n in range(2000)]
+    b.record(*gone)
+    effects = b.hold()
+    while b.health.due() == 0.0:
+        effects += b.take(b.health.tick(b.now, b.wall_s))
+    assert looked_at[:4] == [SLICE_ITEMS - 2, SLICE_ITEMS, SLICE_ITEMS, SLICE_ITEMS]
+    b.commit(effects)
+    assert b.state.records == {}
+
+
+def test_look_through_the_records_ends_with_the_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "SLICE_ITEMS", 3)
+    b = Bench(web(1, 2))
+    gone = [mode_record(ServerId("old", f"s{n}"), Administrative(Mode.MAINT)) for n in range(9)]
+    b.record(*gone)
+    b.hold()
+    assert b.health.due() == 0.0
+    b.hold(PEER, TERM + 1)
+    assert b.health.due() is None
+    # A configuration brings some back before they were looked at.
+    b.hold(ME, TERM + 2)
+    again = replace(web(1, 2, checked=False), name="old")
+    servers = tuple(replace(server(n), name=f"s{n}") for n in range(9))
+    b.commit(b.configure(replace(again, servers=servers)))
+    assert len(b.state.records) == 9
