@@ -48,8 +48,9 @@ class Leftovers:
         return [item for item in looked_at if item is not None]
 
     def _look(self) -> Iterator[End | Record | None]:
-        """Yield what follows for each server and record, or None. What is gone meanwhile has gone
-        by itself, and what came is looked at by who brought it.
+        """Yield what follows for each server and record, or None.
+
+        What goes meanwhile is no concern any more, and what comes belongs to something.
         """
         for name in list(self._known):
             yield from self._ends(name)

@@ -283,6 +283,10 @@ class ServiceHealth:
         self._take(self._verdicts.eligible(nodes, now), gathered, wall_s)
         return self._effects(gathered, now, wall_s)
 
+    def not_handed_over(self, now: float) -> None:
+        """Note that this node, which is blind, does not serve: it is asked again in a second."""
+        self._verdicts.not_handed_over(now)
+
     # -------------------------------------------------------------------------- time
 
     def due(self) -> float | None:

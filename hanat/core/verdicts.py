@@ -10,7 +10,7 @@ that comes late into the log counts nowhere.
 
 **A blind node is not believed**, see `core.views`. A holder in doubt proposes nothing: verdicts
 are frozen, but for what it proposed before. A blind one says, too, that a backup should hold,
-once per `HAND_OVER_GAP_S`. When it is in doubt no longer, it proposes at once what it decided
+once per `HAND_OVER_GAP_S`, or again soon if that could not begin. When it is in doubt no longer, it proposes at once what it decided
 meanwhile, but for targets that a backup is sure of: if its own network has come back, these
 answer next, and get the time to.
 
@@ -323,6 +323,10 @@ class Verdicts:
         return (*events, *self._thaw(now, SLICE_TARGETS - len(targets)))
 
     # -------------------------------------------------------------------- for people
+
+    def not_handed_over(self, now: float) -> None:
+        """Note that a hand-over could not even begin: it does not count as this minute's."""
+        self._hand_over_at = now + HAND_OVER_AGAIN_S
 
     @property
     def frozen(self) -> bool:

@@ -194,8 +194,8 @@ class Daemon:
         self._servers = Servers(
             ServerParts(
                 settings.node_id, self._replica, self._guard, self._rulesets.rotate,
-                self._rulesets.level, partial(loads_of, self._worker),
-                self._worker.end_connections, self._feed, clock, wall, self._kick,
+                self._rulesets.level, partial(loads_of, self._worker), self._worker.end_connections,
+                lambda: self._node.role, self._feed, clock, wall, self._kick,
             )
         )  # fmt: skip
         self._checker = make_checker(

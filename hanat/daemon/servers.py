@@ -41,6 +41,7 @@ from hanat.core.server_records import (
 )
 from hanat.core.service_health import ServiceHealth
 from hanat.core.services import Levels, Rotation
+from hanat.core.status import Role
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.view_exchange import ViewExchange
 from hanat.core.views import View
@@ -97,6 +98,7 @@ class ServerParts:
         level: Lets services by counts have these tables, likewise.
         loads: Returns how many connections their servers have.
         end: Ends the connections of servers, as the holder.
+        role: Returns this node's.
         feed: Tells the core of the node.
         clock: Seconds of CLOCK_BOOTTIME.
         wall: Seconds since 1970.
@@ -110,6 +112,7 @@ class ServerParts:
     level: Callable[[Levels, Callable[[str | None], None]], None]
     loads: Callable[[Iterable[VirtualService]], Mapping[ServerId, Load]]
     end: Callable[[Sequence[Ending], Callable[[Sequence[Ended]], None]], None]
+    role: Callable[[], Role]
     feed: Callable[[Input], None]
     clock: Callable[[], float]
     wall: Callable[[], float]
@@ -373,9 +376,8 @@ class Servers:
                         self._checker.commit(target, state)
                 case End(service, server, policy):
                     ends.append(ending_of(service, server, policy))
-                case HandOver(witness):
-                    log.error("servers=blind action=hand_over to=%d found=%r", witness, str(effect))
-                    self._parts.feed(SwitchoverRequested(witness, blind=True))
+                case HandOver():
+                    self._hand_over(effect)
                 case Froze() | Thawed() | ServiceChanged():
                     _tell(effect)
         if views:
@@ -385,6 +387,15 @@ class Servers:
             self._rotate(rotated, ends)
         elif ends:
             self._end(ends)
+
+    def _hand_over(self, effect: HandOver) -> None:
+        """Let the witness hold, if there is something to hand over: not before the gate is open."""
+        parts = self._parts
+        if parts.role() is not Role.ACTIVE:
+            self.health.not_handed_over(parts.clock())
+            return
+        log.error("servers=blind action=hand_over to=%d found=%r", effect.witness, str(effect))
+        parts.feed(SwitchoverRequested(effect.witness, blind=True))
 
     def _rotate(self, rotated: Mapping[str, Rotation], ends: list[Ending]) -> None:
         """Have rules rendered; connections end when no new one is led there any more."""

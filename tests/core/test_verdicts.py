@@ -10,6 +10,7 @@ import pytest
 from hanat.core.flap_damping import FlapDamping
 from hanat.core.probing import Operational, Sighting
 from hanat.core.verdicts import (
+    HAND_OVER_AGAIN_S,
     HAND_OVER_GAP_S,
     PROPOSE_AGAIN_S,
     SLICE_TARGETS,
@@ -285,6 +286,14 @@ def test_hand_over_is_said_once_a_minute() -> None:
     assert verdicts.hear(OTHER, "t0", SURE, 4.0) == (Froze(OTHER, 3, 4),)
     assert verdicts.tick(2.0 + HAND_OVER_GAP_S) == (HandOver(OTHER, 3, 4),)
     assert verdicts.tick(2.1 + HAND_OVER_GAP_S) == ()
+
+
+def test_hand_over_that_could_not_begin_is_said_again_soon() -> None:
+    verdicts, _ = blind_holder()
+    verdicts.not_handed_over(2.0)
+    assert verdicts.due() == 2.0 + HAND_OVER_AGAIN_S
+    assert verdicts.tick(2.0 + HAND_OVER_AGAIN_S) == (HandOver(OTHER, 3, 4),)
+    assert verdicts.due() == 2.0 + HAND_OVER_AGAIN_S + HAND_OVER_GAP_S
 
 
 def test_node_that_gave_up_is_not_blind_any_more() -> None:

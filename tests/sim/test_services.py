@@ -83,6 +83,17 @@ def test_holder_that_reaches_no_server_hands_over_and_no_pool_is_emptied() -> No
     assert world.run_until(lambda: agree(world, ALL), within_s=BACK_S + 1), tell(world)
 
 
+def test_holder_that_is_blind_before_its_gate_opens_hands_over_when_it_has() -> None:
+    world, network, holder = ready()
+    network.blind.add(holder.node_id)
+    holder.opens_at = world.now + GONE_S + 1.0
+    world.run(GONE_S + 0.9)
+    assert holders(world) == [holder.node_id], tell(world)
+    assert world.run_until(lambda: holders(world) not in ([], [holder.node_id]), within_s=3), tell(
+        world
+    )
+
+
 def test_pools_are_emptied_where_a_blind_holder_is_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
