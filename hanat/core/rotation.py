@@ -28,7 +28,6 @@ from hanat.core.server_facts import (
     Cause,
     CheckedServer,
     CheckedService,
-    Mode,
     ServerId,
     ServerStatus,
     judge,
@@ -262,18 +261,6 @@ class Rotations:
             if self._has_verdicts(self._services[user.service].servers[self._indices[user]]):
                 self._stays.discard(user)
         return self._rejudge(users)
-
-    def expired(self, wall_s: float) -> tuple[tuple[ServerId, Administrative], ...]:
-        """Return records that the holder should propose: the time of others is over.
-
-        Args:
-            wall_s: Wall clock, seconds since 1970.
-        """
-        return tuple(
-            (server, Administrative(Mode.READY, record.by, "its time was over", since_s=wall_s))
-            for server, record in self._administrative.items()
-            if record.until_s is not None and record.until_s <= wall_s
-        )
 
     def users(self, target: str) -> Collection[ServerId]:
         """Return the servers that a target is probed for."""

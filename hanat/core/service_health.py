@@ -11,7 +11,7 @@ and what to tell.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from hanat.core.health_effects import (
 )
 from hanat.core.leftovers import Leftovers
 from hanat.core.probing import JITTER, Sighting
-from hanat.core.proposals import AGAIN_S, Proposals
+from hanat.core.proposals import Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
@@ -45,6 +45,7 @@ from hanat.core.server_records import Kind, Record
 from hanat.core.service_view import Knowledge
 from hanat.core.services import Rotation
 from hanat.core.slow_starts import SlowStarts
+from hanat.core.time_limits import TimeLimits
 from hanat.core.verdicts import Event as VerdictEvent
 from hanat.core.verdicts import VerdictChanged, Verdicts
 from hanat.core.view_exchange import Slice
@@ -91,13 +92,14 @@ class ServiceHealth:
     """The services of one node, and the health of their servers.
 
     Times are seconds of this node's clock, but for `wall_s`: seconds since 1970, for people and
-    for what an operator limited in time. After each call `due` says when to call `tick`.
+    for orders of before this node ran. After each call `due` says when to call `tick`.
 
     Args:
         node_id: This node.
+        began: When it started.
     """
 
-    def __init__(self, node_id: int) -> None:
+    def __init__(self, node_id: int, began: float = 0.0) -> None:
         self._node_id = node_id
         self._verdicts = Verdicts(node_id)
         self._rotations = Rotations(self._verdicts.committed)
@@ -109,9 +111,8 @@ class ServiceHealth:
         self._term = 0
         self._records: dict[bytes, bytes] = {}  # of the log
         self._slow = SlowStarts()
-        self._untils: dict[ServerId, float] = {}  # when what an operator did is over, wall clock
+        self._limits = TimeLimits(began)  # of all that the log has, configured or not
         self._proposals = Proposals()
-        self._wall_due: float | None = None  # when an operator's record may be over, our clock
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
         self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
@@ -128,7 +129,7 @@ class ServiceHealth:
         next(self._coming)
         gathered = _Gathered()
         self._go_on(_Turn(gathered, now, wall_s))
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def _go_on(self, turn: _Turn) -> None:
         """Take some more of a configuration."""
@@ -164,7 +165,6 @@ class ServiceHealth:
         self._changed(self._rotations.replace((), gone), gathered, now)
         for name in gone:
             del self._taken[name]
-        self._untils = {s: u for s, u in self._untils.items() if self._rotations.knows(s)}
         for one in changed:
             looked_at += len(one.service.servers)
             if looked_at >= SLICE_SERVERS:
@@ -211,8 +211,9 @@ class ServiceHealth:
         gathered = _Gathered()
         self._take(self._verdicts.hold(node_id, term, now), gathered, wall_s)
         self._proposals.clear()
+        self._limits.again()
         self._settle(gathered)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def apply(self, changes: Iterable[Record], now: float, wall_s: float) -> Effects:
         """Apply records of the log."""
@@ -224,6 +225,7 @@ class ServiceHealth:
                 self._records.pop(record.key, None)
             self._proposals.applied(record.key)
             if records.kind_of(record.key) is not Kind.VERDICT:
+                self._limit(record, now, wall_s)
                 self._apply_to_server(record, gathered, now)
                 continue
             change = records.verdict_of(record)
@@ -233,7 +235,7 @@ class ServiceHealth:
                 targets.append(change.target)
                 gathered.others.append(Committed(change.target, change.state))
         self._changed(self._rotations.reconsider(targets), gathered, now)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def restore(self, known: Mapping[bytes, bytes], now: float, wall_s: float) -> Effects:
         """Take all records of a snapshot."""
@@ -241,12 +243,14 @@ class ServiceHealth:
         self._verdicts.restore(dict(records.verdicts_of(self._in_log(), now)))
         gathered = _Gathered()
         for key in before.keys() - self._records.keys():
+            self._limit(records.deleted(key), now, wall_s)
             self._apply_to_server(records.deleted(key), gathered, now)
         for record in self._in_log():
+            self._limit(record, now, wall_s)
             self._apply_to_server(record, gathered, now)
         self._changed(self._rotations.reconsider(self.targets), gathered, now)
         gathered.others += [Committed(t, v.state) for t, v in self._verdicts.committed.items()]
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     # ------------------------------------------------------------------ what is seen
 
@@ -258,7 +262,7 @@ class ServiceHealth:
         self._take(self._verdicts.sight(sighting, now), gathered, wall_s)
         if sighting.tenure == self._term and self._holder == self._node_id:
             gathered.proposed += self._agents.heed(sighting, self._rotations, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def hear(self, node_id: int, told: Slice, now: float, wall_s: float) -> Effects:
         """Take how another node sees targets."""
@@ -269,19 +273,19 @@ class ServiceHealth:
             self._take(self._verdicts.hear(node_id, target, view, now), gathered, wall_s)
         if not told.more:
             self._take(self._verdicts.renewed(node_id, now), gathered, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def forget(self, node_id: int, now: float, wall_s: float) -> Effects:
         """Drop the views of a node that is not heard, or does not probe, any more."""
         gathered = _Gathered()
         self._take(self._verdicts.forget(node_id, now), gathered, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def eligible(self, nodes: Collection[int], now: float, wall_s: float) -> Effects:
         """Note which other nodes could hold the addresses."""
         gathered = _Gathered()
         self._take(self._verdicts.eligible(nodes, now), gathered, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def not_handed_over(self, now: float) -> None:
         """Note that this node, which is blind, does not serve: it is asked again in a second."""
@@ -293,7 +297,8 @@ class ServiceHealth:
         """Return when to call `tick`, seconds; None: not before something else happens."""
         if self._coming is not None or self._leftovers is not None:
             return 0.0
-        dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), self._wall_due)
+        limits_due = self._limits.due() if self._holder == self._node_id else None
+        dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), limits_due)
         return min((due for due in dues if due is not None), default=None)
 
     def tick(self, now: float, wall_s: float) -> Effects:
@@ -305,11 +310,8 @@ class ServiceHealth:
         gathered.services |= dict.fromkeys(self._slow.step(now))
         gathered.again += self._proposals.again(now)
         if self._holder == self._node_id:
-            gathered.proposed += [
-                records.mode_record(server, record)
-                for server, record in self._rotations.expired(wall_s)
-            ]
-        return self._effects(gathered, now, wall_s)
+            gathered.proposed += self._over(now)
+        return self._effects(gathered, now)
 
     # -------------------------------------------------------------------- for people
 
@@ -364,14 +366,22 @@ class ServiceHealth:
             else:
                 gathered.others.append(event)
 
+    def _limit(self, record: Record, now: float, wall_s: float) -> None:
+        """Note until when a record of the log holds."""
+        if records.kind_of(record.key) is Kind.MODE:
+            self._limits.note(records.server_of(record.key), records.mode_of(record), now, wall_s)
+
+    def _over(self, now: float) -> Iterator[Record]:
+        """Yield the records of servers whose time is over, unless an operator is faster."""
+        for server, order in self._limits.over(now):
+            record = records.mode_record(server, order)
+            yield records.following(record, self._records.get(record.key, b""))
+
     def _apply_to_server(self, record: Record, gathered: _Gathered, now: float) -> None:
         server = records.server_of(record.key)
         match records.kind_of(record.key):
             case Kind.MODE:
                 mode = records.mode_of(record)
-                self._untils.pop(server, None)
-                if mode.until_s is not None and self._rotations.knows(server):
-                    self._untils[server] = mode.until_s
                 if mode != self._rotations.administrative(server):
                     self._changed(self._rotations.administer(server, mode), gathered, now)
             case Kind.WEIGHT:
@@ -433,20 +443,14 @@ class ServiceHealth:
         if self._leftovers.is_over:
             self._leftovers = None
 
-    def _effects(self, gathered: _Gathered, now: float, wall_s: float) -> Effects:
+    def _effects(self, gathered: _Gathered, now: float) -> Effects:
         effects: list[Effect] = list(gathered.others)
         if gathered.services:
             there = [name for name in gathered.services if name in self._taken]
             effects.append(Rotate({name: self._rotation(name, now) for name in there}))
-        holds = self._holder == self._node_id
         new = (r for r in gathered.proposed if _is_verdict(r) or self._proposals.put(r, now))
-        if holds and (proposed := [*gathered.again, *new]):
+        if self._holder == self._node_id and (proposed := [*gathered.again, *new]):
             effects.append(Propose(self._term, tuple(proposed)))
-        until = min(self._untils.values(), default=None)
-        self._wall_due = None
-        if holds and until is not None:
-            # What is over is proposed by now, and again each second until the log has it.
-            self._wall_due = now + (until - wall_s if until > wall_s else AGAIN_S)
         return tuple(effects)
 
     def _rotation(self, name: str, now: float) -> Rotation:

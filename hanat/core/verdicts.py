@@ -10,9 +10,9 @@ that comes late into the log counts nowhere.
 
 **A blind node is not believed**, see `core.views`. A holder in doubt proposes nothing: verdicts
 are frozen, but for what it proposed before. A blind one says, too, that a backup should hold,
-once per `HAND_OVER_GAP_S`, or again soon if that could not begin. When it is in doubt no longer, it proposes at once what it decided
-meanwhile, but for targets that a backup is sure of: if its own network has come back, these
-answer next, and get the time to.
+once per `HAND_OVER_GAP_S`, or again soon if that could not begin. When it is in doubt no longer,
+it proposes what it decided meanwhile, but for targets that a backup is sure of: if its own network
+has come back, these answer next, and get the time to.
 
 **Flapping** servers stay down for a while, see `core.flap_damping`.
 """

@@ -241,13 +241,13 @@ class DaemonBackend:
         p, wall_s = self._parts, self._parts.servers.wall_s
         demand_server(server, p.driver.snapshot.configuration.services)
         until_s = None if for_s is None else wall_s + for_s
-        await p.servers.administer(server, Administrative(mode, by, reason, wall_s, until_s))
+        await p.servers.orders.administer(server, Administrative(mode, by, reason, wall_s, until_s))
         return self.service(server.service)
 
     async def weigh(self, server: ServerId, factor: float, by: str) -> ServiceView:
         """See `api.ports.Backend.weigh`."""
         demand_server(server, self._parts.driver.snapshot.configuration.services)
-        await self._parts.servers.weigh(server, factor, by)
+        await self._parts.servers.orders.weigh(server, factor, by)
         return self.service(server.service)
 
     # --------------------------------------------------- configuration, history

@@ -238,6 +238,24 @@ def test_drain_that_was_limited_in_time_ends_by_itself() -> None:
     assert b.health.due() is None
 
 
+def test_drain_that_was_limited_in_time_ends_in_time_by_a_holder_whose_wall_clock_is_wrong() -> (
+    None
+):
+    b = Bench(web(1, 2, checked=False))
+    b.hold(PEER)
+    wall_s = b.wall_s + 180  # of the node that took the order
+    drained = Administrative(Mode.DRAIN, "op", since_s=wall_s, until_s=wall_s + 60)
+    b.record(mode_record(WEB1, drained))
+    b.now += 10
+    b.hold(ME, TERM + 1)
+    due = b.health.due()
+    assert due == b.now + 50
+    b.now = due
+    b.commit(b.take(b.health.tick(b.now, b.wall_s)))
+    assert b.clients == ["web1", "web2"]
+    assert b.health.administrative(WEB1).since_s == wall_s + 60
+
+
 def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> None:
     b = Bench(replace(web(1, 2), slow_start_s=100.0))
     b.hold()
