@@ -12,7 +12,7 @@ from itertools import islice
 
 from hanat.core import server_records as records
 from hanat.core.configuration import OnServerDown, VirtualService
-from hanat.core.health_effects import End
+from hanat.core.health_effects import End, sorry_ends
 from hanat.core.rotation import Rotations
 from hanat.core.server_records import Kind, Record
 
@@ -66,6 +66,8 @@ class Leftovers:
         for server, found in zip(service.servers, status.servers, strict=True):
             ends = found.causes and status.loses_connections(found)
             yield End(service, server, policy) if ends else None
+        if service.sorry:
+            yield from sorry_ends(service, (), dict(status.rotation))
 
     def _belongs(self, key: bytes) -> bool:
         """Say whether something that is configured has this record."""

@@ -28,6 +28,7 @@ from hanat.core.health_effects import (
     Rotate,
     Seen,
     Watch,
+    sorry_ends,
 )
 from hanat.core.leftovers import Leftovers
 from hanat.core.probing import JITTER, Sighting
@@ -404,6 +405,9 @@ class ServiceHealth:
                 gathered.services[event.name] = None
                 known = self._known.get(event.name)
                 self._slow.note(event, 0.0 if known is None else known.service.slow_start_s, now)
+                if known is not None and event.was is not None and event.now is not None:
+                    was, then = dict(event.was.rotation), dict(event.now.rotation)
+                    gathered.others += sorry_ends(known.service, was, then)
 
     def _ends(self, event: ConnectionsEnd) -> Iterable[End]:
         """Return whose connections end, as the service was that led clients there.

@@ -184,7 +184,7 @@ class Daemon:
             self._replica, self._guard, origin=self._incarnation, kick=self._kick
         )
         self._worker = self._replication.worker
-        self._reconciling = Reconciling(self._worker, settings)
+        self._reconciling = Reconciling(self._worker, settings, lambda: self._servers.rotations)
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0

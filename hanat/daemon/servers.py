@@ -135,6 +135,11 @@ class Servers:
         """Seconds since 1970."""
         return self._parts.wall()
 
+    @property
+    def rotations(self) -> Mapping[str, Rotation]:
+        """Who gets new clients, by name of the service; never changed, but replaced."""
+        return self._rotations
+
     def begin(self, checker: Checker) -> None:
         """Start what probes, and tell it everything."""
         self._checker = checker

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from hanat.core import leftovers, service_health
-from hanat.core.configuration import (
-    OnServerDown,
-)
+from hanat.core.configuration import OnServerDown, Protocol, Sorry
 from hanat.core.health_effects import Committed, End, Propose, Rotate, Seen
 from hanat.core.leftovers import SLICE_ITEMS, Leftovers
 from hanat.core.probing import Operational
@@ -28,6 +27,7 @@ from hanat.core.verdicts import HandOver, Thawed
 from hanat.core.view_exchange import Slice
 from hanat.core.views import View
 from tests.core.health_bench import (
+    LISTEN,
     ME,
     PEER,
     TERM,
@@ -91,6 +91,24 @@ def test_new_holder_ends_what_the_former_one_may_have_left() -> None:
     taken = b.hold(ME, TERM + 1)
     assert [end.server for end in of(End, taken)] == [server(3)]
     assert of(End, b.hold(PEER, TERM + 2)) == []
+
+
+def test_udp_of_the_sorry_server_ends_when_there_is_a_server_again() -> None:
+    udp = replace(LISTEN, protocol=Protocol.UDP)
+    sorry = Sorry(ip_address("10.11.12.99"), 8080)
+    both = replace(web(1, 2), listens=(LISTEN, udp), sorry=(sorry,))
+    b = Bench(both)
+    b.hold()
+    b.commit(b.sees(1, Operational.DOWN))
+    (end,) = of(End, b.commit(b.sees(2, Operational.UP)))
+    assert (end.server.address, end.server.port) == (sorry.address, 8080)
+    assert (end.service.listens, end.policy) == ((udp,), OnServerDown.EXPIRE)
+    assert of(End, b.commit(b.sees(1, Operational.UP))) == []  # one was there
+    b.hold(PEER, TERM + 1)
+    assert end in of(End, b.hold(ME, TERM + 2))  # the former holder may not have done it
+    tcp = Bench(replace(both, listens=(LISTEN,)))
+    tcp.hold()
+    assert of(End, tcp.commit(tcp.sees(2, Operational.UP))) == []
 
 
 def test_node_that_does_not_hold_proposes_nothing_and_tells_the_others_what_it_sees() -> None:
