@@ -160,13 +160,15 @@ class DaemonBackend:
         return connected > len(self._parts.settings.peers) // 2
 
     def _vips(self, snapshot: NodeSnapshot) -> tuple[VipStatus, ...]:
-        held = snapshot.role is Role.ACTIVE
-        interfaces = self._parts.settings.interfaces
+        interfaces, held = self._parts.settings.interfaces, snapshot.places()
         return tuple(
-            VipStatus(vip.name, str(address), interfaces.get(vip.interface, "?"), held)
+            VipStatus(
+                vip.name, str(address), interfaces.get(vip.interface, "?"),
+                (vip.interface, address) in held,
+            )
             for vip in snapshot.configuration.vips
             for address in vip.addresses
-        )
+        )  # fmt: skip
 
     def _peers(self, now: float) -> tuple[PeerStatus, ...]:
         connected = self._parts.transport.connected()
