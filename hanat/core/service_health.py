@@ -36,7 +36,6 @@ from hanat.core.proposals import Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
-    Administrative,
     CheckedServer,
     CheckedService,
     ServerId,
@@ -328,17 +327,6 @@ class ServiceHealth:
     def knows(self, server: ServerId) -> bool:
         """Say whether a server is configured."""
         return self._rotations.knows(server)
-
-    def administrative(self, server: ServerId) -> Administrative:
-        """Return what operators made of a server."""
-        return self._rotations.administrative(server)
-
-    def why(self, server: ServerId, now: float) -> str:
-        """Return in one sentence why a server gets no clients; empty if it does."""
-        service = self._taken[server.service].service
-        (configured,) = (s for s in service.servers if s.name == server.server)
-        notes = (self._verdicts.show(t.name, now).note for t in service.targets_of(configured))
-        return self._rotations.why(server, next(filter(None, notes), ""))
 
     def knowledge(
         self, names: Mapping[int, str], connections: Mapping[ServerId, int], now: float

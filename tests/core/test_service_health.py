@@ -57,7 +57,7 @@ def test_verdict_of_the_holder_counts_when_it_is_in_the_log_and_not_before() -> 
     applied = b.commit(effects)
     assert b.clients == ["web1", "web3"]
     assert Committed(b.target(2), Operational.DOWN) in applied
-    assert "connection refused" in b.health.why(WEB2, b.now)
+    assert "connection refused" in b.why(web(1, 2, 3), "web2")
 
 
 def test_connections_of_a_server_that_went_down_end_as_the_service_says() -> None:
@@ -163,7 +163,7 @@ def test_what_is_known_of_a_server_that_is_gone_goes_from_the_log() -> None:
     assert len(b.state.records) == 1  # the verdict of web1
     b.configure(web(1, 2))
     assert b.clients == ["web1"]  # web2 is unknown again, not up as before
-    assert b.health.administrative(WEB2).mode is Mode.READY
+    assert b.administrative(WEB2).mode is Mode.READY
 
 
 def test_new_holder_starts_from_what_is_committed() -> None:
@@ -271,7 +271,7 @@ def test_drain_that_was_limited_in_time_ends_in_time_by_a_holder_whose_wall_cloc
     b.now = due
     b.commit(b.take(b.health.tick(b.now, b.wall_s)))
     assert b.clients == ["web1", "web2"]
-    assert b.health.administrative(WEB1).since_s == wall_s + 60
+    assert b.administrative(WEB1).since_s == wall_s + 60
 
 
 def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> None:
@@ -330,7 +330,7 @@ def test_ready_is_remembered_with_who_and_when() -> None:
     ready = Administrative(Mode.READY, "eve", since_s=9.0)
     b.record(mode_record(WEB1, ready))
     assert b.clients == ["web1", "web2"]
-    assert b.health.administrative(WEB1) == ready
+    assert b.administrative(WEB1) == ready
     assert [mode_of(change).by for change in b.state.changes] == ["op", "eve"]
 
 
