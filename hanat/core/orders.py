@@ -22,6 +22,7 @@ from hanat.core.server_records import Kind, Record, following, follows, kind_of
 
 BY_OPERATORS = frozenset({Kind.MODE, Kind.WEIGHT})
 AT_ONCE_S = 1.0  # a node is behind the leader by milliseconds
+UNDER_WAY_S = 0.5  # what was appended is not appended again before
 LOST_S = 5.0  # what was appended and is not committed by then may be in no log any more
 
 
@@ -80,13 +81,17 @@ class Appended:
         self._values.clear()
 
     def admits(self, record: Record, in_log: Mapping[bytes, bytes], now: float) -> bool:
-        """Say whether a record may be appended: it follows the newest, or is the newest."""
+        """Say whether a record is to be appended: it follows the newest, and is not it.
+
+        What was appended a while ago and is in no log yet may have been lost.
+        """
         if kind_of(record.key) not in BY_OPERATORS:
             return True
-        newest, at = self._values.get(record.key, (b"", -LOST_S))
-        if now - at >= LOST_S:
-            newest = in_log.get(record.key, b"")
-        return record.value == newest or follows(record, newest)
+        value, at = self._values.get(record.key, (b"", -LOST_S))
+        if record.value == value:
+            return now - at >= UNDER_WAY_S
+        newest = value if now - at < LOST_S else in_log.get(record.key, b"")
+        return record.value != newest and follows(record, newest)
 
     def note(self, record: Record, now: float) -> None:
         """Note that a record was appended."""

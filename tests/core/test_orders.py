@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from hanat.core.orders import AT_ONCE_S, LOST_S, Appended, Order, Outcome
+from hanat.core.orders import AT_ONCE_S, LOST_S, UNDER_WAY_S, Appended, Order, Outcome
 from hanat.core.server_facts import Administrative, Mode, ServerId
 from hanat.core.server_records import (
     Record,
@@ -44,14 +44,17 @@ def test_order_that_comes_late_does_not_undo_a_newer_one(old: Record, new: Recor
     assert not leader.admits(late, log_of(once_more), 99.0)
 
 
-def test_order_may_be_given_twice_and_counts_once() -> None:
+def test_order_that_is_given_again_is_appended_again_only_if_it_was_lost() -> None:
     leader = Appended()
     order = Order(DRAIN, 0.0)
     asked = order.ask(log_of())
+    assert leader.admits(asked, log_of(), 0.0)
     leader.note(asked, 0.0)
     assert order.ask(log_of()) == asked  # its node does not know yet
-    assert leader.admits(asked, log_of(), 1.0)
-    assert leader.admits(asked, log_of(asked), 1.0)
+    assert not leader.admits(asked, log_of(), 0.1)
+    assert leader.admits(asked, log_of(), UNDER_WAY_S)
+    leader.applied([asked])
+    assert not leader.admits(asked, log_of(asked), 1.0)
 
 
 def test_order_that_was_lost_on_its_way_into_the_log_does_not_keep_others_out() -> None:

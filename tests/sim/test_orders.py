@@ -107,6 +107,24 @@ async def test_order_whose_connection_hung_does_not_undo_what_was_done_meanwhile
 
 
 @pytest.mark.asyncio
+async def test_order_that_comes_through_several_times_is_one_in_the_history() -> None:
+    world, leader, backup, _ = cluster()
+    sent: list[dict[str, Any]] = []
+
+    def heard(source: int, _target: int, message: dict[str, Any]) -> bool:
+        sent.extend([message] if (source, message["type"]) == (backup.node_id, "records") else [])
+        return True
+
+    world.tap = heard
+    assert await outcome(world, drain(backup)) == [None]
+    for _ in range(3):
+        world.deliver(backup.node_id, leader.node_id, sent[0])
+        world.run(0.3)
+    told = [change for change in leader.servers.history(100, {}) if change["what"] == "mode"]
+    assert len(told) == 1
+
+
+@pytest.mark.asyncio
 async def test_two_orders_one_after_the_other_by_two_nodes_both_count() -> None:
     """The second node does not know the first order yet, nor does the leader's log."""
     world, leader, backup, other = cluster()
