@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from hanat.core import server_records as records
@@ -110,6 +111,7 @@ class ServiceHealth:
         self._holder: int | None = None
         self._term = 0
         self._records: dict[bytes, bytes] = {}  # of the log
+        self._stale: dict[bytes, None] = {}  # that a snapshot changed, to be applied; ordered
         self._slow = SlowStarts()
         self._limits = TimeLimits(began)  # of all that the log has, configured or not
         self._proposals = Proposals()
@@ -169,20 +171,21 @@ class ServiceHealth:
             looked_at += len(one.service.servers)
             if looked_at >= SLICE_SERVERS:
                 turn, looked_at = (yield), 0
-            self._take_service(one, turn.gathered, turn.now)
+            self._take_service(one, turn)
         self._rotations.configure(one.checked for one in known.values())  # in their order
         self._coming = None  # all are taken
         self._settle(turn.gathered)
 
     @property
     def is_coming(self) -> bool:
-        """Whether a part of the newest configuration is still to be taken."""
-        return self._coming is not None
+        """Whether a part of the newest configuration, or of a snapshot, is still to be taken."""
+        return self._coming is not None or bool(self._stale)
 
-    def _take_service(self, known: _Known, gathered: _Gathered, now: float) -> None:
+    def _take_service(self, known: _Known, turn: _Turn) -> None:
         """Take one service, and what the log knows of it already."""
+        gathered, now, _ = turn
         for target in known.targets:
-            self._adopt(target, now)
+            self._adopt(target, gathered, now)
         self._changed(self._rotations.replace([known.checked]), gathered, now)
         self._taken[known.service.name] = known
         gathered.services[known.service.name] = None
@@ -190,14 +193,15 @@ class ServiceHealth:
             for kind in (Kind.MODE, Kind.WEIGHT, Kind.STAY):
                 key = records.key_of(kind, ServerId(known.service.name, server.name))
                 if value := self._records.get(key):
-                    self._apply_to_server(Record(key, value), gathered, now)
+                    self._apply_to_server(Record(key, value), *turn)
 
-    def _adopt(self, target: str, now: float) -> None:
+    def _adopt(self, target: str, gathered: _Gathered, now: float) -> None:
         """Take the verdict that the log has of a target, as if it had been applied now."""
         key = records.key_of(Kind.VERDICT, target)
-        if value := self._records.get(key):
-            for name, verdict in records.verdicts_of([Record(key, value)], now):
-                self._verdicts.adopt(name, verdict)
+        for name, verdict in records.verdicts_of([Record(key, self._records.get(key, b""))], now):
+            self._verdicts.adopt(name, verdict)
+            if name in self.targets:
+                gathered.others.append(Committed(name, verdict.state))
 
     def _recovery_s(self, target: str) -> float:
         """Return how long it takes until a target is seen up that can be reached again."""
@@ -223,10 +227,10 @@ class ServiceHealth:
                 self._records[record.key] = record.value
             else:
                 self._records.pop(record.key, None)
+            self._stale.pop(record.key, None)
             self._proposals.applied(record.key)
             if records.kind_of(record.key) is not Kind.VERDICT:
-                self._limit(record, now, wall_s)
-                self._apply_to_server(record, gathered, now)
+                self._apply_to_server(record, gathered, now, wall_s)
                 continue
             change = records.verdict_of(record)
             if not record.value and self._verdicts.drop(records.target_of(record.key)):
@@ -238,19 +242,30 @@ class ServiceHealth:
         return self._effects(gathered, now)
 
     def restore(self, known: Mapping[bytes, bytes], now: float, wall_s: float) -> Effects:
-        """Take all records of a snapshot."""
+        """Take all records of a snapshot; of many that differ some, the others by `tick`."""
         before, self._records = self._records, dict(known)
-        self._verdicts.restore(dict(records.verdicts_of(self._in_log(), now)))
+        self._stale |= {key: None for key in before if key not in self._records}
+        self._stale |= {k: None for k, value in self._records.items() if before.get(k) != value}
         gathered = _Gathered()
-        for key in before.keys() - self._records.keys():
-            self._limit(records.deleted(key), now, wall_s)
-            self._apply_to_server(records.deleted(key), gathered, now)
-        for record in self._in_log():
-            self._limit(record, now, wall_s)
-            self._apply_to_server(record, gathered, now)
-        self._changed(self._rotations.reconsider(self.targets), gathered, now)
-        gathered.others += [Committed(t, v.state) for t, v in self._verdicts.committed.items()]
+        self._refresh(_Turn(gathered, now, wall_s))
         return self._effects(gathered, now)
+
+    def _refresh(self, turn: _Turn) -> None:
+        """Apply some of the records that a snapshot changed."""
+        if not self._stale:
+            return
+        targets = []
+        for key in list(islice(self._stale, SLICE_SERVERS)):
+            del self._stale[key]
+            value = self._records.get(key, b"")
+            if records.kind_of(key) is Kind.VERDICT:
+                targets.append(records.target_of(key))
+                self._verdicts.drop(records.target_of(key))
+                self._adopt(records.target_of(key), turn.gathered, turn.now)
+            else:
+                self._apply_to_server(Record(key, value), *turn)
+        self._changed(self._rotations.reconsider(targets), turn.gathered, turn.now)
+        self._settle(turn.gathered)
 
     # ------------------------------------------------------------------ what is seen
 
@@ -295,7 +310,7 @@ class ServiceHealth:
 
     def due(self) -> float | None:
         """Return when to call `tick`, seconds; None: not before something else happens."""
-        if self._coming is not None or self._leftovers is not None:
+        if self.is_coming or self._leftovers is not None:
             return 0.0
         limits_due = self._limits.due() if self._holder == self._node_id else None
         dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), limits_due)
@@ -304,8 +319,10 @@ class ServiceHealth:
     def tick(self, now: float, wall_s: float) -> Effects:
         """Do what is due by time."""
         gathered = _Gathered()
+        turn = _Turn(gathered, now, wall_s)
         self._clean(gathered)
-        self._go_on(_Turn(gathered, now, wall_s))
+        self._refresh(turn)
+        self._go_on(turn)
         self._take(self._verdicts.tick(now), gathered, wall_s)
         gathered.services |= dict.fromkeys(self._slow.step(now))
         gathered.again += self._proposals.again(now)
@@ -345,9 +362,6 @@ class ServiceHealth:
 
     # ---------------------------------------------------------------------- the rules
 
-    def _in_log(self) -> list[Record]:
-        return [Record(key, value) for key, value in self._records.items()]
-
     def _take(self, events: Iterable[VerdictEvent], gathered: _Gathered, wall_s: float) -> None:
         for event in events:
             if isinstance(event, VerdictChanged):
@@ -355,22 +369,20 @@ class ServiceHealth:
             else:
                 gathered.others.append(event)
 
-    def _limit(self, record: Record, now: float, wall_s: float) -> None:
-        """Note until when a record of the log holds."""
-        if records.kind_of(record.key) is Kind.MODE:
-            self._limits.note(records.server_of(record.key), records.mode_of(record), now, wall_s)
-
     def _over(self, now: float) -> Iterator[Record]:
         """Yield the records of servers whose time is over, unless an operator is faster."""
         for server, order in self._limits.over(now):
             record = records.mode_record(server, order)
             yield records.following(record, self._records.get(record.key, b""))
 
-    def _apply_to_server(self, record: Record, gathered: _Gathered, now: float) -> None:
+    def _apply_to_server(
+        self, record: Record, gathered: _Gathered, now: float, wall_s: float
+    ) -> None:
         server = records.server_of(record.key)
         match records.kind_of(record.key):
             case Kind.MODE:
                 mode = records.mode_of(record)
+                self._limits.note(server, mode, now, wall_s)
                 if mode != self._rotations.administrative(server):
                     self._changed(self._rotations.administer(server, mode), gathered, now)
             case Kind.WEIGHT:

@@ -190,11 +190,6 @@ class Verdicts:
         self._views.configure(count=len(self._targets), gone=gone)
         return self._judge(now)
 
-    def restore(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Take the verdicts of a snapshot, for targets that are configured."""
-        self._committed.clear()
-        self._committed.update((t, v) for t, v in verdicts.items() if t in self._targets)
-
     def drop(self, target: str) -> bool:
         """Take back what is committed of a target; say whether there was something."""
         return self._committed.pop(target, None) is not None

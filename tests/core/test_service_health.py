@@ -7,13 +7,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from hanat.core import leftovers, service_health
 from hanat.core.configuration import OnServerDown, Protocol, Sorry
-from hanat.core.health_effects import Committed, End, Propose, Rotate, Seen
-from hanat.core.leftovers import SLICE_ITEMS, Leftovers
+from hanat.core.health_effects import Committed, End, Propose, Seen
 from hanat.core.probing import Operational
 from hanat.core.schedulers import InRotation
-from hanat.core.server_facts import Administrative, Mode, ServerId
+from hanat.core.server_facts import Administrative, Mode
 from hanat.core.server_history import changes_of
 from hanat.core.server_records import (
     Record,
@@ -35,7 +33,6 @@ from tests.core.health_bench import (
     WEB2,
     WEB3,
     Bench,
-    configuration,
     of,
     server,
     web,
@@ -292,38 +289,6 @@ def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> N
     assert b.rotations["web"] == (InRotation("web1", 1), InRotation("web2", 1))
 
 
-def test_of_many_servers_some_are_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 3)
-    services = [replace(web(1, 2, checked=False), name=f"s{n}") for n in range(10)]
-    b = Bench()
-    b.take(b.health.configure(configuration(*services), b.now, b.wall_s))
-    turns = 0
-    while b.health.due() == 0.0:
-        turns += 1
-        b.take(b.health.tick(b.now, b.wall_s))
-    assert turns >= 5
-    assert list(b.rotations) == [*b.health.statuses] == [s.name for s in services]
-    # Those that are the same objects are not looked at.
-    changed = replace(services[3], servers=(server(3),))
-    services[3] = changed
-    assert list(of(Rotate, b.configure(*services))[0].rotations) == ["s3"]
-
-
-def test_configuration_that_is_overtaken_by_another_leaves_no_service_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 3)
-    services = [replace(web(1, 2, checked=False), name=f"s{n}") for n in range(10)]
-    for turns in range(12):
-        b = Bench()
-        b.take(b.health.configure(configuration(*services), b.now, b.wall_s))
-        for _ in range(turns):
-            b.take(b.health.tick(b.now, b.wall_s))
-        b.configure(*services[1:])
-        assert [*b.health.statuses] == [s.name for s in services[1:]]
-        assert b.rotations.keys() >= b.health.statuses.keys()
-
-
 def test_ready_is_remembered_with_who_and_when() -> None:
     b = Bench(web(1, 2, checked=False))
     b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", "disk", since_s=5.0)))
@@ -365,51 +330,6 @@ def test_record_that_makes_no_sense_ends_no_node(number: str) -> None:
     assert restarted.rotations == b.rotations
 
 
-def test_what_is_not_taken_yet_of_a_configuration_is_not_deleted_from_the_log(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 2)
-    services = [replace(web(1, 2), name=f"s{n}") for n in range(5)]
-    b = Bench(*services)
-    b.hold()
-    maint = Administrative(Mode.MAINT, "op")
-    b.record(*(mode_record(ServerId(s.name, "web1"), maint) for s in services))
-    b.all_up(1, 2)
-    known = dict(b.state.records)
-
-    restarted = Bench(state=b.state)
-    restarted.take(restarted.health.restore(b.state.records, b.now, b.wall_s))
-    restarted.take(
-        restarted.health.configure(configuration(*services), restarted.now, restarted.wall_s)
-    )
-    restarted.commit(restarted.hold(ME, TERM + 1))
-    while restarted.health.is_coming:
-        turn = restarted.take(restarted.health.tick(restarted.now, restarted.wall_s))
-        restarted.commit(turn)
-    assert restarted.state.records == known
-    ended = {end.service.name for end in of(End, restarted.effects)}
-    assert ended == {service.name for service in services}
-
-
-def test_verdict_that_comes_while_a_configuration_is_taken_is_no_mistake(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 1)
-    b = Bench(web(1, 2), replace(web(1, 2), name="z"))
-    b.hold()
-    b.all_up(1, 2)
-    less = replace(web(1, 2), name="z", servers=(server(2),))
-    b.take(b.health.configure(configuration(web(1, 2), less), b.now, b.wall_s))
-    turns = 0
-    while b.health.is_coming:
-        turns += 1
-        b.commit(b.sees(2, Operational.DOWN))
-        b.take(b.health.tick(b.now, b.wall_s))
-    assert turns >= 2
-    assert b.rotations["z"] == ()
-    assert b.clients == ["web1"]
-
-
 def test_what_the_log_did_not_take_is_proposed_again() -> None:
     b = Bench(web(1, 2, checked=False))
     b.hold()
@@ -444,41 +364,11 @@ def test_verdict_whose_record_is_deleted_is_unknown_again() -> None:
     assert b.clients == ["web2"]
 
 
-def test_of_many_records_that_a_new_holder_looks_through_some_are_in_one_call(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    looked_at: list[int] = []
-    some = Leftovers.some
-
-    def counted(leftovers: Leftovers) -> list[End | Record]:
-        found = some(leftovers)
-        looked_at.append(len(found))
-        return found
-
-    monkeypatch.setattr(Leftovers, "some", counted)
-    b = Bench(web(1, 2))
-    gone = [mode_record(ServerId("old", f"s{n}"), Administrative(Mode.MAINT)) for n in range(2000)]
-    b.record(*gone)
-    effects = b.hold()
-    while b.health.due() == 0.0:
-        effects += b.take(b.health.tick(b.now, b.wall_s))
-    assert looked_at[:4] == [SLICE_ITEMS - 2, SLICE_ITEMS, SLICE_ITEMS, SLICE_ITEMS]
-    b.commit(effects)
-    assert b.state.records == {}
-
-
-def test_look_through_the_records_ends_with_the_tenure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "SLICE_ITEMS", 3)
-    b = Bench(web(1, 2))
-    gone = [mode_record(ServerId("old", f"s{n}"), Administrative(Mode.MAINT)) for n in range(9)]
-    b.record(*gone)
+def test_checker_hears_what_the_log_has_of_a_target_that_is_new() -> None:
+    """It tells a first failure that contradicts a verdict from one that does not."""
+    b = Bench(web(1))
     b.hold()
-    assert b.health.due() == 0.0
-    b.hold(PEER, TERM + 1)
-    assert b.health.due() is None
-    # A configuration brings some back before they were looked at.
-    b.hold(ME, TERM + 2)
-    again = replace(web(1, 2, checked=False), name="old")
-    servers = tuple(replace(server(n), name=f"s{n}") for n in range(9))
-    b.commit(b.configure(replace(again, servers=servers)))
-    assert len(b.state.records) == 9
+    b.all_up(1)
+    late = Bench(node_id=PEER)
+    late.take(late.health.restore(b.state.records, late.now, late.wall_s))
+    assert Committed(b.target(1), Operational.UP) in late.configure(web(1))

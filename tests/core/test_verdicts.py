@@ -50,7 +50,8 @@ def holder(*targets: str, state: Operational = UP) -> Verdicts:
     """Return the verdicts of a holder that took over from others."""
     verdicts = Verdicts(ME)
     verdicts.configure(targets, 0.0)
-    verdicts.restore({target: Verdict(state) for target in targets})
+    for target in targets:
+        verdicts.adopt(target, Verdict(state))
     verdicts.hold(ME, TENURE, 0.0)
     return verdicts
 
