@@ -128,7 +128,15 @@ class Holding(Standing):
         return self._index.get((interface, address), ())
 
     def _announce(self) -> Announce:
-        return Announce(self._placed, self._lease_until)
+        """Announce what is there: packets to an address that is still to come would be forwarded.
+
+        Of a thousand none is compared with all others: those that come are the same objects.
+        """
+        placed = self._placed
+        if self._in_flight:
+            coming = set(map(id, self._in_flight))
+            placed = tuple(vip for vip in placed if id(vip) not in coming)
+        return Announce(placed, self._lease_until)
 
     def _let_go(self, wanted: tuple[FloatingAddress, ...]) -> tuple[FloatingAddress, ...]:
         """Return what a holder has and a new configuration does not, address by address.

@@ -240,6 +240,20 @@ def test_gate_opens_when_the_first_of_many_addresses_are_there_and_each_is_annou
     assert announced_in(again) == {*vips}
 
 
+def test_address_is_not_announced_before_it_is_there() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    there = [*adding.vips]
+    actions = open_gate(h, adding)
+    now = 0.0
+    while do.AddAddresses in map(type, actions):
+        adding = added_in(actions)
+        now += 0.02
+        assert announced_in(h.node.step(told.TimerDue(), now)) == {*there}
+        there += adding.vips
+        actions = [*h.node.step(told.ActionDone(adding), now)]
+
+
 def test_address_is_called_held_when_it_is_there_and_not_when_it_is_to_come() -> None:
     vips = many()
 
