@@ -178,10 +178,13 @@ def _log(status: NodeStatus) -> Iterator[Metric]:
 
 
 def _lease(status: NodeStatus) -> Iterator[Metric]:
+    owned: dict[str, bool] = {}  # a vip may have two addresses, and a metric no two values
+    for vip in status.vips:
+        owned[vip.name] = owned.get(vip.name, True) and vip.held
     yield gauge(
         "hanat_vip_owned",
-        "1 when this node holds the floating address.",
-        [((vip.name,), vip.held) for vip in status.vips],
+        "1 when this node holds the floating address, all of them.",
+        [((name,), held) for name, held in owned.items()],
         labels=("vip",),
     )
     yield counter(

@@ -161,7 +161,8 @@ class Backend(Protocol):
 
         Raises:
             NoSuchError: No such service or server; the text names the nearest.
-            RefusedError: Not the leader (the text names who is).
+            RefusedError: It is just coming into force, somebody else changed it at the same time,
+                or the log has no room for it.
             NoQuorumError: No majority, or not in time.
         """
         ...

@@ -14,7 +14,6 @@ import os
 import pwd
 import resource
 import signal
-import stat
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from subprocess import DEVNULL, STDOUT, Popen
 from hanat.checker.attempt import BYTES_MAX, Attempt, ProbeError, describe, shown
 from hanat.core.checks import ScriptCheck, Target
 from hanat.core.probing import Reply
+from hanat.core.script_files import distrust
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DESCRIPTORS_MAX = 1024  # as programs expect it; the checker may have more
@@ -91,18 +91,14 @@ class ScriptProber:
         if name in {"", ".", ".."} or "/" in name or "\0" in name:
             raise ProbeError(f"cannot run {name!r}: it is not the name of a file")
         path = self._folder / name
-        for place, is_kind in ((self._folder, stat.S_ISDIR), (path, stat.S_ISREG)):
+        for place in (self._folder, path):
             try:
                 found = place.lstat()
             except OSError as error:
                 raise ProbeError(f"cannot run {place}: {os.strerror(error.errno or 0)}") from error
-            if not is_kind(found.st_mode):
-                what = "a folder" if is_kind is stat.S_ISDIR else "a file"
-                raise ProbeError(f"cannot run {path}: {place} is not {what}")
-            if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ProbeError(
-                    f"cannot run {path}: {place} is not of root alone; chown root, chmod go-w"
-                )
+            why = distrust(found.st_mode, found.st_uid, is_folder=place is self._folder)
+            if why:
+                raise ProbeError(f"cannot run {path}: {place} {why}")
         return path
 
     def _start(self, command: list[str], target: Target, output: int) -> Popen[bytes]:

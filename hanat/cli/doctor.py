@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from hanat.cli.client import json_option, print_json
-from hanat.daemon.doctor import Finding, Level, diagnose
+from hanat.daemon.doctor import diagnose
+from hanat.daemon.findings import Finding, Level
 from hanat.errors import EXIT_FAILED
 
 NOT_FOR_EVER = (

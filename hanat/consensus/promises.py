@@ -58,6 +58,10 @@ class Wire(Protocol):
         """Send in order, after what was sent before; False when there is no connection."""
         ...
 
+    def queued(self, peer: int) -> int:
+        """Return how many bytes wait here to be sent in order; 0 when there is no connection."""
+        ...
+
     def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
         """Send a beacon, and perhaps a small message, as one datagram that may be lost."""
         ...

@@ -276,6 +276,11 @@ class RaftTransport:
         connection = self._current.get(peer)
         return connection is not None and connection.write(encode(message))
 
+    def queued(self, peer: int) -> int:
+        """Return how many bytes wait here, not in the kernel, to be sent to a peer."""
+        connection = self._current.get(peer)
+        return 0 if connection is None else connection.wire.get_write_buffer_size()
+
     def tick(self) -> None:
         """Keep idle paths alive, leave silent ones; call it about twice a beacon."""
         now = self.clock()

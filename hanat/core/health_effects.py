@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from hanat.core.checks import Target
-from hanat.core.configuration import OnServerDown, RealServer, VirtualService
+from hanat.core.configuration import OnServerDown, Protocol, RealServer, VirtualService
 from hanat.core.probing import Operational
 from hanat.core.rotation import ServiceChanged
 from hanat.core.server_records import Record
@@ -74,3 +74,25 @@ Effect = (
     Propose | Rotate | Watch | Seen | Committed | End | ServiceChanged | HandOver | Froze | Thawed
 )
 Effects = tuple[Effect, ...]
+
+
+def sorry_ends(
+    service: VirtualService, before: Collection[str], after: Collection[str]
+) -> Iterator[End]:
+    """Yield the end of UDP at a sorry server, once there is a server again.
+
+    Else a client that sends from one port for ever would stay there. TCP connections end by
+    themselves.
+
+    Args:
+        service: Of these clients.
+        before: Names of the servers in rotation before.
+        after: The same, now.
+    """
+    listens = tuple(one for one in service.listens if one.protocol is Protocol.UDP)
+    for sorry in service.sorry if listens else ():
+        version = sorry.address.version
+        names = {server.name for server in service.servers if server.address.version == version}
+        if names.isdisjoint(before) and not names.isdisjoint(after):
+            server = RealServer("sorry", sorry.address, sorry.port, 1)
+            yield End(replace(service, listens=listens), server, OnServerDown.EXPIRE)

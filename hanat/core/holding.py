@@ -17,7 +17,9 @@ from itertools import islice
 
 from hanat.core.actions import Action, AddAddresses, Announce, RemoveAddresses
 from hanat.core.configuration import Configuration, FloatingAddress, Interface, among
+from hanat.core.snapshot import NodeSnapshot
 from hanat.core.standing import Standing
+from hanat.core.status import Role
 
 FIRST_MAX = 64  # the kernel adds so many in 1 to 5 ms
 
@@ -30,15 +32,27 @@ class Holding(Standing):
 
     _left: tuple[FloatingAddress, ...] = ()  # perhaps on the devices, by a former opening
     _coming = False  # an addition has no outcome yet that follows the first ones
+    _in_flight: tuple[FloatingAddress, ...] = ()  # a holder's additions that have no outcome yet
     _index_of: tuple[FloatingAddress, ...] = ()
     _index: Mapping[tuple[str, Interface], tuple[FloatingAddress, ...]] = {}
     _placed_then: tuple[tuple[FloatingAddress, ...], ...] = ((), (), ())  # wanted, held, result
+
+    def snapshot(self) -> NodeSnapshot:
+        """Return an immutable copy of the state."""
+        held = self._placed if self.role is Role.ACTIVE else ()
+        return replace(super().snapshot(), held=held, coming=self._in_flight)
+
+    def _tried(self, action: AddAddresses) -> None:
+        """Note that an addition has an outcome."""
+        if self._in_flight:
+            tried = set(action.vips)
+            self._in_flight = tuple(vip for vip in self._in_flight if vip not in tried)
 
     def _clear(self) -> tuple[Action, ...]:
         """Remove what may be on the devices."""
         wanted = self._configuration.vips
         held = () if self._held is wanted else self._held
-        self._cleared = True
+        self._cleared, self._in_flight = True, ()
         return (RemoveAddresses(tuple(dict.fromkeys((*held, *self._left, *wanted)))),)
 
     def _guarded(self) -> tuple[FloatingAddress, ...]:
@@ -82,6 +96,7 @@ class Holding(Standing):
         wanted = tuple(vip for vip in self._configuration.vips if vip in there)
         self._held = tuple(dict.fromkeys((*wanted, *there)))
         self._coming = True
+        self._in_flight += new
         return (AddAddresses(new),)
 
     def _add_rest(self, now: float) -> tuple[Action, ...]:
@@ -113,7 +128,15 @@ class Holding(Standing):
         return self._index.get((interface, address), ())
 
     def _announce(self) -> Announce:
-        return Announce(self._placed, self._lease_until)
+        """Announce what is there: packets to an address that is still to come would be forwarded.
+
+        Of a thousand none is compared with all others: those that come are the same objects.
+        """
+        placed = self._placed
+        if self._in_flight:
+            coming = set(map(id, self._in_flight))
+            placed = tuple(vip for vip in placed if id(vip) not in coming)
+        return Announce(placed, self._lease_until)
 
     def _let_go(self, wanted: tuple[FloatingAddress, ...]) -> tuple[FloatingAddress, ...]:
         """Return what a holder has and a new configuration does not, address by address.

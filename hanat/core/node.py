@@ -314,6 +314,7 @@ class Node(Tenure):
             case ArmGate() if self.role is Role.TAKEOVER and self._opening:
                 return self._opened(now)
             case AddAddresses():
+                self._tried(action)
                 return (*self._addresses_tried(now), *self._added(action, now))
             case RestoreAddresses(vips):
                 self._upkeep.restored += len(vips)
@@ -349,6 +350,8 @@ class Node(Tenure):
                 actions = self._gate_fault(found, now, waits=True)
                 return (*actions, InstallRuleset(self._configuration))
             case AddAddresses() | RestoreAddresses():
+                if isinstance(action, AddAddresses):
+                    self._tried(action)
                 return self._go_on_without(action, found, now)
             case RemoveAddresses() if self._installed is not self._configuration:
                 # Gate and ruleset were to come behind it, perhaps addresses; that is tried again.

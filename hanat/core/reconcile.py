@@ -14,7 +14,7 @@ Whether an untranslated flow passes hanat at all is not in its entry; the routin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import collapse_addresses
@@ -42,6 +42,7 @@ from hanat.core.flows import (
 )
 from hanat.core.forward_policy import entry_devices
 from hanat.core.notation import FAMILIES
+from hanat.core.services import Rotation
 
 Range = tuple[bytes, bytes]  # packed addresses, both included
 Endpoint = tuple[bytes, int]  # packed address and port, 0: that which the client asked for
@@ -242,18 +243,29 @@ class Rules:
 
 
 def rules_of(
-    configuration: Configuration, devices: Mapping[str, str], own: Iterable[Address]
+    configuration: Configuration,
+    devices: Mapping[str, str],
+    own: Iterable[Address],
+    rotations: Mapping[str, Rotation] | None = None,
 ) -> Rules:
     """Return what a configuration decides on a node.
+
+    Which servers a UDP client may stay at follows from their configured weights: one that is down
+    or in drain keeps those it has, or its service has ended them. But if the rotation in force
+    is empty, because all are down, no server is better than the one that a client has.
 
     Args:
         configuration: In force.
         devices: Kernel name of each logical interface of the configuration.
         own: Addresses of the node.
+        rotations: In force, by name of the service; one without has all its servers.
     """
+    rotations = rotations or {}
     listens: dict[tuple[int, bytes], tuple[Ports, ...]] = {}
     for service in configuration.services:
-        servers = {version: _servers_of(service, version) for version in FAMILIES}
+        rotation = rotations.get(service.name)
+        names = None if rotation is None else {server.name for server in rotation}
+        servers = {version: _servers_of(service, version, names) for version in FAMILIES}
         for listen in service.listens:
             place = (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed)
             ports = Ports(listen.first_port, listen.last_port, servers[listen.address.version])
@@ -279,11 +291,13 @@ def rules_of(
     )
 
 
-def _servers_of(service: VirtualService, version: int) -> Servers:
+def _servers_of(service: VirtualService, version: int, names: Set[str] | None) -> Servers:
     servers = [server for server in service.servers if server.address.version == version]
     sorry = [sorry for sorry in service.sorry if sorry.address.version == version]
-    rotation = _endpoints(server for server in servers if server.weight)
-    return Servers(_endpoints([*servers, *sorry]), rotation, service.on_server_down)
+    weighed = [server for server in servers if server.weight]
+    if names is not None and names.isdisjoint(server.name for server in weighed):
+        weighed = []
+    return Servers(_endpoints([*servers, *sorry]), _endpoints(weighed), service.on_server_down)
 
 
 def _endpoints(some: Iterable[RealServer | Sorry]) -> frozenset[Endpoint]:

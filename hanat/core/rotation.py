@@ -28,7 +28,6 @@ from hanat.core.server_facts import (
     Cause,
     CheckedServer,
     CheckedService,
-    Mode,
     ServerId,
     ServerStatus,
     judge,
@@ -263,18 +262,6 @@ class Rotations:
                 self._stays.discard(user)
         return self._rejudge(users)
 
-    def expired(self, wall_s: float) -> tuple[tuple[ServerId, Administrative], ...]:
-        """Return records that the holder should propose: the time of others is over.
-
-        Args:
-            wall_s: Wall clock, seconds since 1970.
-        """
-        return tuple(
-            (server, Administrative(Mode.READY, record.by, "its time was over", since_s=wall_s))
-            for server, record in self._administrative.items()
-            if record.until_s is not None and record.until_s <= wall_s
-        )
-
     def users(self, target: str) -> Collection[ServerId]:
         """Return the servers that a target is probed for."""
         return self._users.get(target, {}).keys()
@@ -282,6 +269,15 @@ class Rotations:
     def knows(self, server: ServerId) -> bool:
         """Say whether a server is configured."""
         return server in self._indices
+
+    def stays(self, server: ServerId) -> bool:
+        """Say whether a server is in rotation as before, without a verdict."""
+        return server in self._stays
+
+    @property
+    def staying(self) -> Collection[ServerId]:
+        """All that do."""
+        return frozenset(self._stays)
 
     def administrative(self, server: ServerId) -> Administrative:
         """Return what operators made of a server."""

@@ -53,9 +53,9 @@ class Administrative:
     Attributes:
         by: Who did it, in words.
         reason: Why, in words; may be empty.
-        since_s: When, wall clock, seconds since 1970; for people.
+        since_s: When, seconds since 1970 by the wall clock of the node that took the order.
         until_s: Likewise, when it is ready again; None: when somebody says so. The record
-            counts until another one is in the log, see `Rotations.expired`.
+            counts until another one is in the log, see `core.time_limits`.
     """
 
     mode: Mode = Mode.READY

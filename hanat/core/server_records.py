@@ -14,7 +14,7 @@ stay      ``service/server``     it gets clients as before: its checks have no v
 ========  =====================  =========================================================
 
 Verdicts and those that stay are decided by the holder, so they count only in its term. Mode and
-weight come from operators.
+weight come from operators, and say which record they follow.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from hanat.core.probing import LINE_CHARS_MAX, Operational
@@ -98,6 +99,26 @@ def weight_record(server: ServerId, factor: float, *, by: str, at_s: float) -> R
     """Return the record of a runtime weight: who wanted it, and when, seconds since 1970."""
     document = {"factor": factor, "by": by[:TEXT_CHARS_MAX], "at": round(at_s, 3)}
     return Record(key_of(Kind.WEIGHT, server), _value(document))
+
+
+def following(record: Record, present: bytes) -> Record:
+    """Return an operator's record that says which one it follows; see `core.orders`.
+
+    Args:
+        record: Of mode or weight.
+        present: The value that the log has of this key; empty: none.
+    """
+    return Record(record.key, _value({**_document(record.value), "after": _mark(present)}))
+
+
+def follows(record: Record, present: bytes) -> bool:
+    """Say whether a record follows what the log has; one that does not say so always does."""
+    after = _document(record.value).get("after")
+    return after is None or after == _mark(present)
+
+
+def _mark(value: bytes) -> str:
+    return blake2b(value, digest_size=8).hexdigest() if value else ""
 
 
 def stay_record(server: ServerId, *, stays: bool) -> Record:

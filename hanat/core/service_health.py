@@ -11,8 +11,9 @@ and what to tell.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from hanat.core import server_records as records
@@ -28,13 +29,14 @@ from hanat.core.health_effects import (
     Rotate,
     Seen,
     Watch,
+    sorry_ends,
 )
+from hanat.core.leftovers import Leftovers
 from hanat.core.probing import JITTER, Sighting
-from hanat.core.proposals import AGAIN_S, Proposals
+from hanat.core.proposals import Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
-    Administrative,
     CheckedServer,
     CheckedService,
     ServerId,
@@ -44,8 +46,10 @@ from hanat.core.server_records import Kind, Record
 from hanat.core.service_view import Knowledge
 from hanat.core.services import Rotation
 from hanat.core.slow_starts import SlowStarts
+from hanat.core.time_limits import TimeLimits
 from hanat.core.verdicts import Event as VerdictEvent
 from hanat.core.verdicts import VerdictChanged, Verdicts
+from hanat.core.view_exchange import Slice
 from hanat.core.views import View
 
 # Of a configuration so many servers are looked at in one call; each costs 40 us.
@@ -89,26 +93,28 @@ class ServiceHealth:
     """The services of one node, and the health of their servers.
 
     Times are seconds of this node's clock, but for `wall_s`: seconds since 1970, for people and
-    for what an operator limited in time. After each call `due` says when to call `tick`.
+    for orders of before this node ran. After each call `due` says when to call `tick`.
 
     Args:
         node_id: This node.
+        began: When it started.
     """
 
-    def __init__(self, node_id: int) -> None:
+    def __init__(self, node_id: int, began: float = 0.0) -> None:
         self._node_id = node_id
         self._verdicts = Verdicts(node_id)
         self._rotations = Rotations(self._verdicts.committed)
         self._known: dict[str, _Known] = {}
         self._taken: dict[str, _Known] = {}  # of those that are known
         self._coming: Generator[None, _Turn, None] | None = None  # a configuration, in slices
+        self._leftovers: Leftovers | None = None  # of which some are still to be looked at
         self._holder: int | None = None
         self._term = 0
         self._records: dict[bytes, bytes] = {}  # of the log
+        self._stale: dict[bytes, None] = {}  # that a snapshot changed, to be applied; ordered
         self._slow = SlowStarts()
-        self._untils: dict[ServerId, float] = {}  # when what an operator did is over, wall clock
+        self._limits = TimeLimits(began)  # of all that the log has, configured or not
         self._proposals = Proposals()
-        self._wall_due: float | None = None  # when an operator's record may be over, our clock
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
         self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
@@ -121,11 +127,11 @@ class ServiceHealth:
         Of many servers some are taken at a time, the others by `tick`. A service that is the same
         object as before is not looked at. One that was not taken yet has all its servers.
         """
-        self._coming = self._taking(configuration)
+        self._coming, self._leftovers = self._taking(configuration), None
         next(self._coming)
         gathered = _Gathered()
         self._go_on(_Turn(gathered, now, wall_s))
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def _go_on(self, turn: _Turn) -> None:
         """Take some more of a configuration."""
@@ -161,25 +167,25 @@ class ServiceHealth:
         self._changed(self._rotations.replace((), gone), gathered, now)
         for name in gone:
             del self._taken[name]
-        self._untils = {s: u for s, u in self._untils.items() if self._rotations.knows(s)}
         for one in changed:
             looked_at += len(one.service.servers)
             if looked_at >= SLICE_SERVERS:
                 turn, looked_at = (yield), 0
-            self._take_service(one, turn.gathered, turn.now)
+            self._take_service(one, turn)
         self._rotations.configure(one.checked for one in known.values())  # in their order
         self._coming = None  # all are taken
         self._settle(turn.gathered)
 
     @property
     def is_coming(self) -> bool:
-        """Whether a part of the newest configuration is still to be taken."""
-        return self._coming is not None
+        """Whether a part of the newest configuration, or of a snapshot, is still to be taken."""
+        return self._coming is not None or bool(self._stale)
 
-    def _take_service(self, known: _Known, gathered: _Gathered, now: float) -> None:
+    def _take_service(self, known: _Known, turn: _Turn) -> None:
         """Take one service, and what the log knows of it already."""
+        gathered, now, _ = turn
         for target in known.targets:
-            self._adopt(target, now)
+            self._adopt(target, gathered, now)
         self._changed(self._rotations.replace([known.checked]), gathered, now)
         self._taken[known.service.name] = known
         gathered.services[known.service.name] = None
@@ -187,14 +193,15 @@ class ServiceHealth:
             for kind in (Kind.MODE, Kind.WEIGHT, Kind.STAY):
                 key = records.key_of(kind, ServerId(known.service.name, server.name))
                 if value := self._records.get(key):
-                    self._apply_to_server(Record(key, value), gathered, now)
+                    self._apply_to_server(Record(key, value), *turn)
 
-    def _adopt(self, target: str, now: float) -> None:
+    def _adopt(self, target: str, gathered: _Gathered, now: float) -> None:
         """Take the verdict that the log has of a target, as if it had been applied now."""
         key = records.key_of(Kind.VERDICT, target)
-        if value := self._records.get(key):
-            for name, verdict in records.verdicts_of([Record(key, value)], now):
-                self._verdicts.adopt(name, verdict)
+        for name, verdict in records.verdicts_of([Record(key, self._records.get(key, b""))], now):
+            self._verdicts.adopt(name, verdict)
+            if name in self.targets:
+                gathered.others.append(Committed(name, verdict.state))
 
     def _recovery_s(self, target: str) -> float:
         """Return how long it takes until a target is seen up that can be reached again."""
@@ -208,8 +215,9 @@ class ServiceHealth:
         gathered = _Gathered()
         self._take(self._verdicts.hold(node_id, term, now), gathered, wall_s)
         self._proposals.clear()
+        self._limits.again()
         self._settle(gathered)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def apply(self, changes: Iterable[Record], now: float, wall_s: float) -> Effects:
         """Apply records of the log."""
@@ -219,9 +227,10 @@ class ServiceHealth:
                 self._records[record.key] = record.value
             else:
                 self._records.pop(record.key, None)
+            self._stale.pop(record.key, None)
             self._proposals.applied(record.key)
             if records.kind_of(record.key) is not Kind.VERDICT:
-                self._apply_to_server(record, gathered, now)
+                self._apply_to_server(record, gathered, now, wall_s)
                 continue
             change = records.verdict_of(record)
             if not record.value and self._verdicts.drop(records.target_of(record.key)):
@@ -230,20 +239,33 @@ class ServiceHealth:
                 targets.append(change.target)
                 gathered.others.append(Committed(change.target, change.state))
         self._changed(self._rotations.reconsider(targets), gathered, now)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def restore(self, known: Mapping[bytes, bytes], now: float, wall_s: float) -> Effects:
-        """Take all records of a snapshot."""
+        """Take all records of a snapshot; of many that differ some, the others by `tick`."""
         before, self._records = self._records, dict(known)
-        self._verdicts.restore(dict(records.verdicts_of(self._in_log(), now)))
+        self._stale |= {key: None for key in before if key not in self._records}
+        self._stale |= {k: None for k, value in self._records.items() if before.get(k) != value}
         gathered = _Gathered()
-        for key in before.keys() - self._records.keys():
-            self._apply_to_server(records.deleted(key), gathered, now)
-        for record in self._in_log():
-            self._apply_to_server(record, gathered, now)
-        self._changed(self._rotations.reconsider(self.targets), gathered, now)
-        gathered.others += [Committed(t, v.state) for t, v in self._verdicts.committed.items()]
-        return self._effects(gathered, now, wall_s)
+        self._refresh(_Turn(gathered, now, wall_s))
+        return self._effects(gathered, now)
+
+    def _refresh(self, turn: _Turn) -> None:
+        """Apply some of the records that a snapshot changed."""
+        if not self._stale:
+            return
+        targets = []
+        for key in list(islice(self._stale, SLICE_SERVERS)):
+            del self._stale[key]
+            value = self._records.get(key, b"")
+            if records.kind_of(key) is Kind.VERDICT:
+                targets.append(records.target_of(key))
+                self._verdicts.drop(records.target_of(key))
+                self._adopt(records.target_of(key), turn.gathered, turn.now)
+            else:
+                self._apply_to_server(Record(key, value), *turn)
+        self._changed(self._rotations.reconsider(targets), turn.gathered, turn.now)
+        self._settle(turn.gathered)
 
     # ------------------------------------------------------------------ what is seen
 
@@ -255,51 +277,58 @@ class ServiceHealth:
         self._take(self._verdicts.sight(sighting, now), gathered, wall_s)
         if sighting.tenure == self._term and self._holder == self._node_id:
             gathered.proposed += self._agents.heed(sighting, self._rotations, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
-    def hear(
-        self, node_id: int, views: Iterable[tuple[str, View]], now: float, wall_s: float
-    ) -> Effects:
+    def hear(self, node_id: int, told: Slice, now: float, wall_s: float) -> Effects:
         """Take how another node sees targets."""
         gathered = _Gathered()
-        for target, view in views:  # perhaps of a configuration that is still being read here
+        if told.anew:
+            self._verdicts.renew(node_id)
+        for target, view in told.views:  # perhaps of a configuration that is still being read here
             self._take(self._verdicts.hear(node_id, target, view, now), gathered, wall_s)
-        return self._effects(gathered, now, wall_s)
+        if not told.more:
+            self._take(self._verdicts.renewed(node_id, now), gathered, wall_s)
+        return self._effects(gathered, now)
 
     def forget(self, node_id: int, now: float, wall_s: float) -> Effects:
         """Drop the views of a node that is not heard, or does not probe, any more."""
         gathered = _Gathered()
         self._take(self._verdicts.forget(node_id, now), gathered, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
 
     def eligible(self, nodes: Collection[int], now: float, wall_s: float) -> Effects:
         """Note which other nodes could hold the addresses."""
         gathered = _Gathered()
         self._take(self._verdicts.eligible(nodes, now), gathered, wall_s)
-        return self._effects(gathered, now, wall_s)
+        return self._effects(gathered, now)
+
+    def not_handed_over(self, now: float) -> None:
+        """Note that this node, which is blind, does not serve: it is asked again in a second."""
+        self._verdicts.not_handed_over(now)
 
     # -------------------------------------------------------------------------- time
 
     def due(self) -> float | None:
         """Return when to call `tick`, seconds; None: not before something else happens."""
-        if self._coming is not None:
+        if self.is_coming or self._leftovers is not None:
             return 0.0
-        dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), self._wall_due)
+        limits_due = self._limits.due() if self._holder == self._node_id else None
+        dues = (self._verdicts.due(), self._slow.due(), self._proposals.due(), limits_due)
         return min((due for due in dues if due is not None), default=None)
 
     def tick(self, now: float, wall_s: float) -> Effects:
         """Do what is due by time."""
         gathered = _Gathered()
-        self._go_on(_Turn(gathered, now, wall_s))
+        turn = _Turn(gathered, now, wall_s)
+        self._clean(gathered)
+        self._refresh(turn)
+        self._go_on(turn)
         self._take(self._verdicts.tick(now), gathered, wall_s)
         gathered.services |= dict.fromkeys(self._slow.step(now))
         gathered.again += self._proposals.again(now)
         if self._holder == self._node_id:
-            gathered.proposed += [
-                records.mode_record(server, record)
-                for server, record in self._rotations.expired(wall_s)
-            ]
-        return self._effects(gathered, now, wall_s)
+            gathered.proposed += self._over(now)
+        return self._effects(gathered, now)
 
     # -------------------------------------------------------------------- for people
 
@@ -315,17 +344,6 @@ class ServiceHealth:
     def knows(self, server: ServerId) -> bool:
         """Say whether a server is configured."""
         return self._rotations.knows(server)
-
-    def administrative(self, server: ServerId) -> Administrative:
-        """Return what operators made of a server."""
-        return self._rotations.administrative(server)
-
-    def why(self, server: ServerId, now: float) -> str:
-        """Return in one sentence why a server gets no clients; empty if it does."""
-        service = self._taken[server.service].service
-        (configured,) = (s for s in service.servers if s.name == server.server)
-        notes = (self._verdicts.show(t.name, now).note for t in service.targets_of(configured))
-        return self._rotations.why(server, next(filter(None, notes), ""))
 
     def knowledge(
         self, names: Mapping[int, str], connections: Mapping[ServerId, int], now: float
@@ -344,9 +362,6 @@ class ServiceHealth:
 
     # ---------------------------------------------------------------------- the rules
 
-    def _in_log(self) -> list[Record]:
-        return [Record(key, value) for key, value in self._records.items()]
-
     def _take(self, events: Iterable[VerdictEvent], gathered: _Gathered, wall_s: float) -> None:
         for event in events:
             if isinstance(event, VerdictChanged):
@@ -354,14 +369,20 @@ class ServiceHealth:
             else:
                 gathered.others.append(event)
 
-    def _apply_to_server(self, record: Record, gathered: _Gathered, now: float) -> None:
+    def _over(self, now: float) -> Iterator[Record]:
+        """Yield the records of servers whose time is over, unless an operator is faster."""
+        for server, order in self._limits.over(now):
+            record = records.mode_record(server, order)
+            yield records.following(record, self._records.get(record.key, b""))
+
+    def _apply_to_server(
+        self, record: Record, gathered: _Gathered, now: float, wall_s: float
+    ) -> None:
         server = records.server_of(record.key)
         match records.kind_of(record.key):
             case Kind.MODE:
                 mode = records.mode_of(record)
-                self._untils.pop(server, None)
-                if mode.until_s is not None and self._rotations.knows(server):
-                    self._untils[server] = mode.until_s
+                self._limits.note(server, mode, now, wall_s)
                 if mode != self._rotations.administrative(server):
                     self._changed(self._rotations.administer(server, mode), gathered, now)
             case Kind.WEIGHT:
@@ -384,14 +405,9 @@ class ServiceHealth:
                 gathered.services[event.name] = None
                 known = self._known.get(event.name)
                 self._slow.note(event, 0.0 if known is None else known.service.slow_start_s, now)
-
-    def _left_over(self) -> Iterable[End]:
-        """Return whose connections the holder before may not have ended."""
-        for name, status in self._rotations.statuses.items():
-            for i, found in enumerate(status.servers):
-                if found.causes and status.loses_connections(found):
-                    known = self._taken[name]
-                    yield End(known.service, known.service.servers[i], known.checked.on_server_down)
+                if known is not None and event.was is not None and event.now is not None:
+                    was, then = dict(event.was.rotation), dict(event.now.rotation)
+                    gathered.others += sorry_ends(known.service, was, then)
 
     def _ends(self, event: ConnectionsEnd) -> Iterable[End]:
         """Return whose connections end, as the service was that led clients there.
@@ -411,44 +427,34 @@ class ServiceHealth:
 
     def _settle(self, gathered: _Gathered) -> None:
         """As the holder, begin; what is not taken yet must not count as gone."""
+        self._leftovers = None
         if self._holder == self._node_id and not self.is_coming:
+            known = {
+                name: (one.service, one.checked.on_server_down) for name, one in self._taken.items()
+            }
+            self._leftovers = Leftovers(self._rotations, known, self.targets, self._records)
             self._clean(gathered)
-            gathered.others += self._left_over()
 
     def _clean(self, gathered: _Gathered) -> None:
-        """As the holder, say which servers stay, and delete what is known of nothing."""
-        stays = self._rotations.facts.stays
-        for server in stays:
-            record = records.stay_record(server, stays=True)
-            if record.key not in self._records:
-                gathered.proposed.append(record)
-        for key in self._records:
-            match records.kind_of(key):
-                case None:
-                    continue  # of a later version
-                case Kind.VERDICT:
-                    known = records.target_of(key) in self.targets
-                case Kind.STAY:
-                    known = records.server_of(key) in stays
-                case _:
-                    known = self._rotations.knows(records.server_of(key))
-            if not known:
-                gathered.proposed.append(records.deleted(key))
+        """As the holder, look at some of what was left over."""
+        if self._leftovers is None:
+            return
+        for item in self._leftovers.some():
+            if isinstance(item, Record):
+                gathered.proposed.append(item)
+            else:
+                gathered.others.append(item)
+        if self._leftovers.is_over:
+            self._leftovers = None
 
-    def _effects(self, gathered: _Gathered, now: float, wall_s: float) -> Effects:
+    def _effects(self, gathered: _Gathered, now: float) -> Effects:
         effects: list[Effect] = list(gathered.others)
         if gathered.services:
             there = [name for name in gathered.services if name in self._taken]
             effects.append(Rotate({name: self._rotation(name, now) for name in there}))
-        holds = self._holder == self._node_id
         new = (r for r in gathered.proposed if _is_verdict(r) or self._proposals.put(r, now))
-        if holds and (proposed := [*gathered.again, *new]):
+        if self._holder == self._node_id and (proposed := [*gathered.again, *new]):
             effects.append(Propose(self._term, tuple(proposed)))
-        until = min(self._untils.values(), default=None)
-        self._wall_due = None
-        if holds and until is not None:
-            # What is over is proposed by now, and again each second until the log has it.
-            self._wall_due = now + (until - wall_s if until > wall_s else AGAIN_S)
         return tuple(effects)
 
     def _rotation(self, name: str, now: float) -> Rotation:

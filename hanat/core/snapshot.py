@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from hanat.core.configuration import Configuration, Profile
+from hanat.core.configuration import Configuration, FloatingAddress, Interface, Profile
 from hanat.core.status import Role
 
 
@@ -29,7 +29,12 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """What a node is right now; times in seconds of its clock."""
+    """What a node is right now; times in seconds of its clock.
+
+    Attributes:
+        held: What a holder has on its devices, or is adding.
+        coming: Of that, what it is adding.
+    """
 
     started_at: float
     role: Role
@@ -50,3 +55,11 @@ class NodeSnapshot:
     transitions: tuple[tuple[str, int], ...]
     restored: int  # floating addresses that somebody took off the holder
     repairs: tuple[tuple[str, int], ...]  # of what else was changed, by kind
+    held: tuple[FloatingAddress, ...] = ()
+    coming: tuple[FloatingAddress, ...] = ()
+
+    def places(self) -> frozenset[tuple[str, Interface]]:
+        """Return the floating addresses that are on their devices: logical name, address."""
+        coming = {(vip.interface, address) for vip in self.coming for address in vip.addresses}
+        held = ((vip.interface, address) for vip in self.held for address in vip.addresses)
+        return frozenset(place for place in held if place not in coming)

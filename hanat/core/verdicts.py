@@ -10,9 +10,9 @@ that comes late into the log counts nowhere.
 
 **A blind node is not believed**, see `core.views`. A holder in doubt proposes nothing: verdicts
 are frozen, but for what it proposed before. A blind one says, too, that a backup should hold,
-once per `HAND_OVER_GAP_S`. When it is in doubt no longer, it proposes at once what it decided
-meanwhile, but for targets that a backup is sure of: if its own network has come back, these
-answer next, and get the time to.
+once per `HAND_OVER_GAP_S`, or again soon if that could not begin. When it is in doubt no longer,
+it proposes what it decided meanwhile, but for targets that a backup is sure of: if its own network
+has come back, these answer next, and get the time to.
 
 **Flapping** servers stay down for a while, see `core.flap_damping`.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import islice
 from types import MappingProxyType
 
 from hanat.core.flap_damping import FlapDamping
@@ -30,6 +31,10 @@ from hanat.core.views import View, Views
 
 PROPOSE_AGAIN_S = 1.0  # a proposal that is in no log by then was lost
 HAND_OVER_GAP_S = 60.0
+HAND_OVER_AGAIN_S = 1.0  # after one that could not even begin
+# Of what is due together so many targets are looked at in one call; each costs 20 us, until it is
+# a record for the log.
+SLICE_TARGETS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,7 @@ class Verdicts:
         self._proposed: dict[str, tuple[Operational, float]] = {}
         self._agenda: list[tuple[float, str]] = []
         self._contradicted: dict[str, None] = {}  # by what was decided; ordered
+        self._thawing: dict[str, None] = {}  # contradicted in a doubt, to be looked at; ordered
         self._recovers: dict[str, float] = {}  # until when it may, after a doubt
         self._recovery_s: Callable[[str], float] = lambda _target: 0.0
         self._doubtful = False
@@ -180,13 +186,9 @@ class Verdicts:
                 known.pop(target, None)
             self._recovers.pop(target, None)
             self._contradicted.pop(target, None)
+            self._thawing.pop(target, None)
         self._views.configure(count=len(self._targets), gone=gone)
         return self._judge(now)
-
-    def restore(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Take the verdicts of a snapshot, for targets that are configured."""
-        self._committed.clear()
-        self._committed.update((t, v) for t, v in verdicts.items() if t in self._targets)
 
     def drop(self, target: str) -> bool:
         """Take back what is committed of a target; say whether there was something."""
@@ -209,6 +211,7 @@ class Verdicts:
         self._decided.clear()
         self._proposed.clear()
         self._contradicted.clear()
+        self._thawing.clear()
         self._recovers.clear()
         self._agenda.clear()
 
@@ -264,6 +267,15 @@ class Verdicts:
             events += self._consider(target, now)
         return events
 
+    def renew(self, node_id: int) -> None:
+        """Note that another node begins to tell all its views anew."""
+        self._views.renew(node_id)
+
+    def renewed(self, node_id: int, now: float) -> tuple[Event, ...]:
+        """Note that it told them all, and drop those that it has no more."""
+        self._views.renewed(node_id)
+        return self._judge(now)
+
     def forget(self, node_id: int, now: float) -> tuple[Event, ...]:
         """Drop the views of a node that is not heard, or does not probe, any more.
 
@@ -287,20 +299,29 @@ class Verdicts:
 
     def due(self) -> float | None:
         """Return when `tick` is to be called next."""
+        if self._thawing:
+            return 0.0
         times = [self._agenda[0][0]] if self._agenda else []
         return min([*times, *([self._hand_over_at] if self._blind else [])], default=None)
 
     def tick(self, now: float) -> tuple[Event, ...]:
-        """Return what is due: proposals that were lost, or had to wait."""
+        """Return what is due: proposals that were lost, or had to wait.
+
+        Of many targets some are looked at; `due` is past as long as there are others.
+        """
         events = list(self._judge(now))
         targets: dict[str, None] = {}
-        while self._agenda and self._agenda[0][0] <= now:
+        while self._agenda and self._agenda[0][0] <= now and len(targets) < SLICE_TARGETS:
             targets[heappop(self._agenda)[1]] = None
         for target in targets:
             events += self._consider(target, now)
-        return tuple(events)
+        return (*events, *self._thaw(now, SLICE_TARGETS - len(targets)))
 
     # -------------------------------------------------------------------- for people
+
+    def not_handed_over(self, now: float) -> None:
+        """Note that a hand-over could not even begin: it does not count as this minute's."""
+        self._hand_over_at = now + HAND_OVER_AGAIN_S
 
     @property
     def frozen(self) -> bool:
@@ -353,15 +374,26 @@ class Verdicts:
         if found is not None and now >= self._hand_over_at:
             self._hand_over_at = now + HAND_OVER_GAP_S
             events.append(HandOver(*found, len(self._targets)))
-        if was_doubtful and not self._doubtful:
-            for target in tuple(self._contradicted):
-                if self._views.is_sure(target):
-                    self._recovers[target] = now + self._recovery_s(target)
-                events += self._consider(target, now)
+        if self._doubtful:
+            self._thawing.clear()
+        elif was_doubtful:
+            self._thawing.update(self._contradicted)
+            events += self._thaw(now, SLICE_TARGETS)
         return tuple(events)
+
+    def _thaw(self, now: float, count_max: int) -> list[Event]:
+        """Look at some of the targets that were decided upon in a doubt."""
+        events: list[Event] = []
+        for target in list(islice(self._thawing, count_max)):
+            events += self._consider(target, now)
+        return events
 
     def _consider(self, target: str, now: float) -> tuple[Event, ...]:
         """Propose what this node decided, unless something speaks against it."""
+        if target in self._thawing:
+            del self._thawing[target]
+            if self._views.is_sure(target):
+                self._recovers[target] = now + self._recovery_s(target)
         decided = self._decided.get(target)
         verdict = self.verdict(target).state
         if decided is None or decided.decided is verdict:

@@ -61,6 +61,7 @@ class Contrast:
 @dataclass(slots=True)
 class _Backup:
     views: dict[str, View] = field(default_factory=dict)
+    old: set[str] = field(default_factory=set)  # of before it began to tell all anew
     contrast: Contrast = field(default_factory=Contrast)
 
 
@@ -80,6 +81,7 @@ class Views:
             self._own.pop(target, None)
             for backup in self._backups.values():
                 backup.views.pop(target, None)
+                backup.old.discard(target)
         self._count_anew()
 
     def see(self, target: str, view: View) -> None:
@@ -100,6 +102,21 @@ class Views:
         backup.contrast.count(own, backup.views.get(target), -1)
         backup.contrast.count(own, view, +1)
         backup.views[target] = view
+        backup.old.discard(target)
+
+    def renew(self, node_id: int) -> None:
+        """Note that another node tells all its views anew; until `renewed` the old ones count."""
+        backup = self._backups.setdefault(node_id, _Backup())
+        backup.old = set(backup.views)
+
+    def renewed(self, node_id: int) -> None:
+        """Drop the views that another node did not renew: it has none of these targets."""
+        backup = self._backups.get(node_id)
+        if backup is None:
+            return
+        for target in backup.old:
+            backup.contrast.count(self._own.get(target), backup.views.pop(target), -1)
+        backup.old.clear()
 
     def forget(self, node_id: int) -> None:
         """Drop the views of another node."""

@@ -160,13 +160,15 @@ class DaemonBackend:
         return connected > len(self._parts.settings.peers) // 2
 
     def _vips(self, snapshot: NodeSnapshot) -> tuple[VipStatus, ...]:
-        held = snapshot.role is Role.ACTIVE
-        interfaces = self._parts.settings.interfaces
+        interfaces, held = self._parts.settings.interfaces, snapshot.places()
         return tuple(
-            VipStatus(vip.name, str(address), interfaces.get(vip.interface, "?"), held)
+            VipStatus(
+                vip.name, str(address), interfaces.get(vip.interface, "?"),
+                (vip.interface, address) in held,
+            )
             for vip in snapshot.configuration.vips
             for address in vip.addresses
-        )
+        )  # fmt: skip
 
     def _peers(self, now: float) -> tuple[PeerStatus, ...]:
         connected = self._parts.transport.connected()
@@ -241,13 +243,13 @@ class DaemonBackend:
         p, wall_s = self._parts, self._parts.servers.wall_s
         demand_server(server, p.driver.snapshot.configuration.services)
         until_s = None if for_s is None else wall_s + for_s
-        await p.servers.administer(server, Administrative(mode, by, reason, wall_s, until_s))
+        await p.servers.orders.administer(server, Administrative(mode, by, reason, wall_s, until_s))
         return self.service(server.service)
 
     async def weigh(self, server: ServerId, factor: float, by: str) -> ServiceView:
         """See `api.ports.Backend.weigh`."""
         demand_server(server, self._parts.driver.snapshot.configuration.services)
-        await self._parts.servers.weigh(server, factor, by)
+        await self._parts.servers.orders.weigh(server, factor, by)
         return self.service(server.service)
 
     # --------------------------------------------------- configuration, history

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from ipaddress import IPv4Address
 from os import geteuid
 from pathlib import Path
@@ -24,6 +23,8 @@ from hanat.core.configuration import Address, Configuration, Forward
 from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL, PROMOTE
 from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.core.table_pressure import ALARM_BEGINS
+from hanat.daemon.findings import Finding, Level
+from hanat.daemon.script_findings import look_at_scripts
 from hanat.daemon.supervisor import is_node
 from hanat.errors import ConfigError, Problem, StartupError
 from hanat.kernel.facts import NOT_ASKED, Machine, gather, who_answers
@@ -48,30 +49,6 @@ CHRONY_PPM = 83333.333  # its default, chrony.conf(5)
 _MAX_SLEW = re.compile(r"(?mi)^\s*maxslewrate\s+([\d.]+)")
 
 
-class Level(Enum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        check: What was looked at, e.g. ``net.ipv4.ip_forward``.
-        found: What it is, and why that matters if it is not ok.
-        fix: The command that helps; empty when ok.
-    """
-
-    level: Level
-    check: str
-    found: str
-    fix: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Site:
     """What the node is meant to be; nothing is known of it without its file."""
@@ -92,7 +69,10 @@ def diagnose(node_file: Path | None) -> tuple[Finding, ...]:
     site = _read_files(node_file, findings) if node_file is not None else Site()
     machine = gather(sysctls=sysctl_names(site.devices))
     site = Site(site.settings, site.configuration, _ask_networks(site, machine))
-    return (*findings, *examine(machine, site))
+    findings += examine(machine, site)
+    if site.settings is not None and site.configuration is not None:
+        findings += look_at_scripts(site.settings, site.configuration)
+    return tuple(findings)
 
 
 def sysctl_names(devices: Iterable[str]) -> tuple[str, ...]:

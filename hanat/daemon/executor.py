@@ -48,7 +48,7 @@ from hanat.core.inputs import (
 )
 from hanat.daemon.announcing import Announcing
 from hanat.daemon.driver import Outcome
-from hanat.daemon.placing import Placing, placements
+from hanat.daemon.placing import Labels, Placing, placements
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.client import FlowClient
@@ -162,6 +162,7 @@ class NodeExecutor:
             frames_per_ms=place.announcements_per_ms,
         )  # fmt: skip
         self._announced: tuple[FloatingAddress, ...] = ()
+        self._labels = Labels()
         self._placed: tuple[tuple[FloatingAddress, ...], list[Placement]] = (), []
         self.frames = self.refused = 0
         self._complained: dict[str, float] = {}  # device → when
@@ -234,7 +235,7 @@ class NodeExecutor:
     def _placements(self, vips: tuple[FloatingAddress, ...]) -> list[Placement]:
         """Return where they go; a holder announces the same thousand again and again."""
         if vips is not self._placed[0]:
-            self._placed = vips, placements(vips, self._place.interfaces)
+            self._placed = vips, placements(vips, self._place.interfaces, self._labels)
         return self._placed[1]
 
     @staticmethod
@@ -306,6 +307,7 @@ class NodeExecutor:
         def begin(unremoved: KernelError | None) -> None:
             # The gate guards what is still there; the core hears of it, and tries again.
             if unremoved is None:
+                self._labels.configure(configuration.vips, self._place.interfaces)
                 self._kernel.rulesets.install(configuration, ended)
 
         self._placing.behind(begin)

@@ -184,7 +184,7 @@ class Daemon:
             self._replica, self._guard, origin=self._incarnation, kick=self._kick
         )
         self._worker = self._replication.worker
-        self._reconciling = Reconciling(self._worker, settings)
+        self._reconciling = Reconciling(self._worker, settings, lambda: self._servers.rotations)
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
@@ -194,8 +194,8 @@ class Daemon:
         self._servers = Servers(
             ServerParts(
                 settings.node_id, self._replica, self._guard, self._rulesets.rotate,
-                self._rulesets.level, partial(loads_of, self._worker),
-                self._worker.end_connections, self._feed, clock, wall, self._kick,
+                self._rulesets.level, partial(loads_of, self._worker), self._worker.end_connections,
+                lambda: self._node.role, self._feed, clock, wall, self._kick,
             )
         )  # fmt: skip
         self._checker = make_checker(

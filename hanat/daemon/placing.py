@@ -4,8 +4,9 @@ A thousand of them take the kernel some time, IPv6 above all, and the loop that 
 the lease. So they go in slices, with the loop between them; a slice has as many addresses as the
 kernel does in about 2 ms. A few are done at once.
 
-All happens in the order in which it was asked for, but what is to be taken off is not put on any
-more: what a node gives up it gives up at once.
+What is to be taken off is not put on any more, and goes before all that is only to be put on: what
+a node gives up it gives up at once, and a ruleset waits for what it must not find, not for the
+rest of a thousand. Else all happens in the order in which it was asked for.
 
 The kernel acknowledges an IPv6 address before it takes packets to it for its own: some
 milliseconds later, when a thread of its own has made the route. Until then it would forward them
@@ -15,10 +16,11 @@ to the network, and ask there who has the address. So an addition ends when each
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
-from hanat.core.configuration import FloatingAddress
+from hanat.core.configuration import FloatingAddress, Interface
 from hanat.errors import KernelError
 from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Placement
 
@@ -94,16 +96,27 @@ class Placing:
         return self._begin(_Job(self._addresses.remove, left, ended))
 
     def behind(self, then: Ended) -> None:
-        """Call `then` when all that was begun is done, with what was not removed, if anything."""
+        """Call `then` when all removals are done that were begun, with the first refusal."""
         removals = tuple(job for job in self._jobs if job.work and not job.adds)
-        job = _Job(None, deque(), then, removals=removals)
-        if self._jobs:
-            self._jobs.append(job)
+        if removals:
+            self._put(_Job(None, deque(), then, removals=removals))
         else:
             then(None)
 
+    @property
+    def _removes(self) -> bool:
+        return bool(self._jobs) and not self._jobs[0].adds
+
+    def _put(self, job: _Job) -> None:
+        """Queue a job; additions come last."""
+        begins = not self._jobs
+        before = len(self._jobs) if job.adds else sum(not other.adds for other in self._jobs)
+        self._jobs.insert(before, job)
+        if begins:
+            self._soon(self._slice)
+
     def _begin(self, job: _Job) -> bool:
-        """Do a small job now if nothing is before it; else tell `ended` when it is done.
+        """Do a small job now if none must be before it; else tell `ended` when it is done.
 
         Returns:
             Whether it is done: `ended` is not called then.
@@ -112,14 +125,13 @@ class Placing:
             KernelError: What the kernel refused now.
         """
         assert job.work is not None
-        if not self._jobs and len(job.left) <= AT_ONCE_MAX:
+        waits = self._jobs if job.adds else self._removes
+        if not waits and len(job.left) <= AT_ONCE_MAX:
             job.work(job.left)
             if not job.adds or self._all_local(job, job.left):
                 return True
             job.left = deque()
-        self._jobs.append(job)
-        if len(self._jobs) == 1:
-            self._soon(self._slice)
+        self._put(job)
         return False
 
     def _slice(self) -> None:
@@ -178,20 +190,52 @@ class Placing:
         return True
 
 
-def placements(vips: tuple[FloatingAddress, ...], interfaces: Mapping[str, str]) -> list[Placement]:
-    """Return where each floating address goes, IPv4 with an alias label ``eth0:1``."""
-    found: list[Placement] = []
-    numbers: dict[str, int] = {}
-    for vip in vips:
-        device = interfaces.get(vip.interface)
-        if device is None:
-            continue  # InstallRuleset says so, and the node is not eligible
-        for address in vip.addresses:
-            label = ""
-            if address.version == 4:
-                numbers[device] = numbers.get(device, 0) + 1
-                label = f"{device}:{numbers[device]}"
-            if len(label) > LABEL_BYTES_MAX:
-                label = ""
-            found.append(Placement(device, address, label))
-    return found
+def placements(
+    vips: tuple[FloatingAddress, ...],
+    interfaces: Mapping[str, str],
+    labels: Labels | None = None,
+) -> list[Placement]:
+    """Return where each floating address goes, IPv4 with an alias label ``eth0:1``.
+
+    Args:
+        vips: All of a configuration, or some.
+        interfaces: Kernel name of each logical interface.
+        labels: Those that are known; without them the first address gets the first one.
+    """
+    labels = Labels() if labels is None else labels
+    return [
+        Placement(device, address, labels.of(device, address) if address.version == 4 else "")
+        for vip in vips
+        # One without a device: InstallRuleset says so, and the node is not eligible.
+        if (device := interfaces.get(vip.interface)) is not None
+        for address in vip.addresses
+    ]
+
+
+class Labels:
+    """Which alias each address has: the same as long as it is configured, and nobody else's."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, Interface], int] = {}
+        self._free: dict[str, Iterator[int]] = {}
+
+    def configure(self, vips: Iterable[FloatingAddress], interfaces: Mapping[str, str]) -> None:
+        """Forget the addresses that are not configured any more: their numbers are free."""
+        places = {(interfaces.get(vip.interface), a) for vip in vips for a in vip.addresses}
+        self._numbers = {place: n for place, n in self._numbers.items() if place in places}
+        self._free.clear()
+
+    def of(self, device: str, address: Interface) -> str:
+        """Return the alias of an IPv4 address; empty if the device's name is too long for one."""
+        place = device, address
+        if place not in self._numbers:
+            self._numbers[place] = next(self._of_device(device))
+        label = f"{device}:{self._numbers[place]}"
+        return label if len(label) <= LABEL_BYTES_MAX else ""
+
+    def _of_device(self, device: str) -> Iterator[int]:
+        """Return the numbers that no address of a device has."""
+        if device not in self._free:
+            taken = {n for (name, _), n in self._numbers.items() if name == device}
+            self._free[device] = (n for n in count(1) if n not in taken)
+        return self._free[device]

@@ -13,6 +13,7 @@ from hanat.core.actions import InstallRuleset
 from hanat.core.configuration import Configuration
 from hanat.core.inputs import ActionDone, Input
 from hanat.core.reconcile import rules_of
+from hanat.core.services import Rotation
 from hanat.daemon.realtime import beneath_the_loop
 from hanat.flowsync.client import FlowClient
 
@@ -30,13 +31,19 @@ class Reconciling:
     Args:
         worker: The flow worker.
         settings: Of this node.
+        rotations: Returns those in force, by name of the service.
 
     Attributes:
         ended: How many flows ended since the start, by reason.
     """
 
-    def __init__(self, worker: FlowClient, settings: NodeSettings) -> None:
-        self._worker, self._settings = worker, settings
+    def __init__(
+        self,
+        worker: FlowClient,
+        settings: NodeSettings,
+        rotations: Callable[[], Mapping[str, Rotation]],
+    ) -> None:
+        self._worker, self._settings, self._rotations = worker, settings, rotations
         self._newest: Configuration | None = None
         self._task: asyncio.Task[None] | None = None
         self._under_way = 0
@@ -73,14 +80,14 @@ class Reconciling:
         """Send the newest rules; large ones are put into words beside the loop."""
         while self._newest is not None:
             configuration, self._newest = self._newest, None
-            rules = await asyncio.to_thread(self._document, configuration)
+            rules = await asyncio.to_thread(self._document, configuration, self._rotations())
             self._under_way += 1
             self._worker.reconcile(rules, self._reconciled)
 
-    def _document(self, configuration: Configuration) -> bytes:
+    def _document(self, configuration: Configuration, rotations: Mapping[str, Rotation]) -> bytes:
         own = self._settings.myself.addresses
         with beneath_the_loop():  # a thousand services take 35 ms
-            rules = rules_of(configuration, self._settings.interfaces, own)
+            rules = rules_of(configuration, self._settings.interfaces, own, rotations)
             return json.dumps(rules.to_document()).encode()
 
     def _sent(self, task: asyncio.Task[None]) -> None:

@@ -7,24 +7,27 @@ from collections.abc import Iterable
 
 from hanat.core.probing import Operational
 from hanat.core.server_records import Record
+from hanat.core.view_exchange import Slice
 from hanat.core.views import View
 
 RECORDS_A_MESSAGE = 100
 
 
-def views_to_bytes(views: Iterable[tuple[str, View]], *, anew: bool) -> bytes:
-    """Return views as bytes; `anew`: what was told before is void."""
-    document = {"anew": anew, "views": [[t, v.state.value, v.ok] for t, v in views]}
+def views_to_bytes(told: Slice) -> bytes:
+    """Return views as bytes."""
+    views = [[t, v.state.value, v.ok] for t, v in told.views]
+    document = {"anew": told.anew, "more": told.more, "views": views}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def views_of(data: bytes) -> tuple[bool, list[tuple[str, View]]] | None:
+def views_of(data: bytes) -> Slice | None:
     """Return what `views_to_bytes` made bytes of; None if it is something else."""
     try:
         document = json.loads(data)
         views = [(str(t), View(Operational(s), ok is True)) for t, s, ok in document["views"]]
-        return document["anew"] is True, views
-    except (ValueError, TypeError, KeyError, RecursionError):
+        # One of a version without `more` tells all others as changes.
+        return Slice(tuple(views), document["anew"] is True, document.get("more") is True)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -7,7 +7,6 @@ routers' own connections: the changes, and all of it when a connection is new.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,35 +27,24 @@ from hanat.core.inputs import Input, SwitchoverRequested
 from hanat.core.levelling import PERIOD_S, Levelling, Load
 from hanat.core.probing import Operational, Sighting
 from hanat.core.rotation import ServiceChanged
-from hanat.core.server_facts import Administrative, ServerId
+from hanat.core.server_facts import ServerId
 from hanat.core.server_history import changes_of
-from hanat.core.server_records import (
-    Kind,
-    Record,
-    is_sound,
-    kind_of,
-    mode_record,
-    server_of,
-    weight_record,
-)
+from hanat.core.server_records import Record
 from hanat.core.service_health import ServiceHealth
 from hanat.core.services import Levels, Rotation
+from hanat.core.status import Role
 from hanat.core.verdicts import Froze, HandOver, Thawed
+from hanat.core.view_exchange import ViewExchange
 from hanat.core.views import View
-from hanat.daemon.server_messages import (
-    records_from_bytes,
-    records_to_bytes,
-    views_of,
-    views_to_bytes,
-)
-from hanat.errors import NoQuorumError, RefusedError
+from hanat.daemon.orders import Orders
+from hanat.daemon.server_messages import views_of, views_to_bytes
 
 log = logging.getLogger(__name__)
 
-COMMIT_S_MAX = 5.0  # a healthy commit takes some milliseconds
-AGAIN_S = 1.0  # what a peer was asked to propose is asked again
-VIEWS_A_MESSAGE = 1000
-BY_OPERATORS = frozenset({Kind.MODE, Kind.WEIGHT})
+AGAIN_S = 1.0
+# Of views no more than this waits in the buffer of a connection, which the log needs, too.
+QUEUED_BYTES_MAX = 64 << 10
+QUEUE_LOOK_S = 0.02
 RECORDS_AN_ENTRY = 500  # of 1,000 verdicts the first are in force before the last
 
 
@@ -94,6 +82,7 @@ class ServerParts:
         level: Lets services by counts have these tables, likewise.
         loads: Returns how many connections their servers have.
         end: Ends the connections of servers, as the holder.
+        role: Returns this node's.
         feed: Tells the core of the node.
         clock: Seconds of CLOCK_BOOTTIME.
         wall: Seconds since 1970.
@@ -107,6 +96,7 @@ class ServerParts:
     level: Callable[[Levels, Callable[[str | None], None]], None]
     loads: Callable[[Iterable[VirtualService]], Mapping[ServerId, Load]]
     end: Callable[[Sequence[Ending], Callable[[Sequence[Ended]], None]], None]
+    role: Callable[[], Role]
     feed: Callable[[Input], None]
     clock: Callable[[], float]
     wall: Callable[[], float]
@@ -118,11 +108,16 @@ class Servers:
 
     Attributes:
         health: What is known; read only.
+        orders: Operators' orders.
     """
 
     def __init__(self, parts: ServerParts) -> None:
         self._parts = parts
-        self.health = ServiceHealth(parts.node_id)
+        self.health = ServiceHealth(parts.node_id, parts.clock())
+        self.orders = Orders(
+            parts.replica, parts.guard, self.health,
+            clock=parts.clock, wall=parts.wall, kick=parts.kick,
+        )  # fmt: skip
         self._checker: Checker | None = None
         self._taken: Callable[[], None] | None = None
         self._rotations: dict[str, Rotation] = {}
@@ -130,18 +125,20 @@ class Servers:
         self._again_at = math.inf  # a rotation that was refused is tried again
         self._ends: list[Ending] = []  # when it is in force
         self._levelling, self._level_at = Levelling(), 0.0
-        self._views: dict[str, View] = {}  # this node's own
-        self._told: dict[int, int] = {}  # peers that have all of them, by which connection
+        self._exchange, self._tell_at = ViewExchange(), math.inf
         self._eligible: frozenset[int] = frozenset()
         self._tenure: int | None = None
-        self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
-        parts.guard.on_records = self._asked
         parts.guard.on_views = self._heard
 
     @property
     def wall_s(self) -> float:
         """Seconds since 1970."""
         return self._parts.wall()
+
+    @property
+    def rotations(self) -> Mapping[str, Rotation]:
+        """Who gets new clients, by name of the service; never changed, but replaced."""
+        return self._rotations
 
     def begin(self, checker: Checker) -> None:
         """Start what probes, and tell it everything."""
@@ -174,12 +171,13 @@ class Servers:
         now, wall_s = parts.clock(), parts.wall()
         match command:
             case Barrier(term, _):
+                self.orders.begin()
                 self._hold(None, term)
             case Holder(term, node_id):
                 self._hold(node_id, term)
             case Records(_, records):
                 self._do(self.health.apply(records, now, wall_s))
-                self._confirm(records)
+                self.orders.applied(records)
             case _:
                 pass
 
@@ -188,9 +186,7 @@ class Servers:
         parts, state = self._parts, self._parts.replica.state
         self._do(self.health.restore(state.records, parts.clock(), parts.wall()))
         self._hold(state.holder, state.term)
-        for record, future in self._waiting:
-            if state.records.get(record.key, b"") == record.value and not future.done():
-                future.set_result(None)
+        self.orders.restored()
 
     def _hold(self, node_id: int | None, term: int) -> None:
         parts = self._parts
@@ -210,27 +206,24 @@ class Servers:
     def checker_lost(self) -> None:
         """Note that nothing is probed at present: what was seen is worth nothing any more."""
         parts = self._parts
-        self._views.clear()
-        self._told.clear()
+        self._exchange.clear()
+        self._tell_views()
         self._do(self.health.forget(parts.node_id, parts.clock(), parts.wall()))
 
     def _heard(self, peer: int, data: bytes) -> None:
         parts = self._parts
-        views = views_of(data)
-        if views is None:
+        told = views_of(data)
+        if told is None:
             log.warning("peer=%d views=unreadable action=ignored", peer)
             return
-        anew, found = views
-        if anew:
-            self._do(self.health.forget(peer, parts.clock(), parts.wall()))
-        self._do(self.health.hear(peer, found, parts.clock(), parts.wall()))
+        self._do(self.health.hear(peer, told, parts.clock(), parts.wall()))
 
     # --------------------------------------------------------------------------- time
 
     @property
     def due(self) -> float:
         """When to call `look` at the latest, seconds of the clock."""
-        dues = [self.health.due(), self._again_at]
+        dues = [self.health.due(), self._again_at, self._tell_at]
         if self._tenure is not None and self.health.by_counts:
             dues.append(self._level_at)
         return min((due for due in dues if due is not None), default=math.inf)
@@ -249,13 +242,9 @@ class Servers:
         if eligible != self._eligible:
             self._eligible = eligible
             self._do(self.health.eligible(eligible, now, parts.wall()))
-        connections = parts.guard.connections
-        if connections != self._told:
-            for peer in self._told.keys() - connections.keys():
-                self._do(self.health.forget(peer, now, parts.wall()))
-            was, self._told = self._told, dict(connections)
-            fresh = [peer for peer, number in connections.items() if was.get(peer) != number]
-            self._tell(fresh, self._views.items(), anew=True)
+        for peer in self._exchange.connect(guard.connections):
+            self._do(self.health.forget(peer, now, parts.wall()))
+        self._tell_views()
         due = self.health.due()
         if due is not None and due <= now:
             self._do(self.health.tick(now, parts.wall()))
@@ -289,74 +278,6 @@ class Servers:
             for change in changes_of(newest, self.health.users, names)
         ]
 
-    # ---------------------------------------------------------------------- operators
-
-    async def administer(self, server: ServerId, record: Administrative) -> None:
-        """Make a server ready, drain it or take it into maintenance.
-
-        Raises:
-            RefusedError: There is no such server.
-            NoQuorumError: No majority, or no leader, within 5 s; it may still come.
-        """
-        await self._commit(server, mode_record(server, record))
-
-    async def weigh(self, server: ServerId, factor: float, by: str) -> None:
-        """Give a server a runtime weight, a factor on the configured one; errors as above."""
-        record = weight_record(server, factor, by=by, at_s=self._parts.wall())
-        await self._commit(server, record)
-
-    async def _commit(self, server: ServerId, record: Record) -> None:
-        if not self.health.knows(server) and self.health.is_coming:
-            raise RefusedError(f"{server}: its configuration is just coming into force; ask again")
-        if not self.health.knows(server):
-            raise RefusedError(f"there is no server {server}; see hanat server list")
-        parts = self._parts
-        if parts.replica.state.records.get(record.key, b"") == record.value:
-            return  # it is so already
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record, future))
-        deadline = parts.clock() + COMMIT_S_MAX
-        try:
-            while parts.clock() < deadline:
-                self._ask(record)
-                done, _ = await asyncio.wait([future], timeout=AGAIN_S)
-                if done:
-                    return
-        finally:
-            self._waiting.remove((record, future))
-        raise NoQuorumError(
-            f"no majority took note of server {server} within {COMMIT_S_MAX:.0f} s; it may still "
-            "come: see hanat server show"
-        )
-
-    def _ask(self, record: Record) -> None:
-        """Propose it, or have the leader do so; asked twice it counts once."""
-        parts = self._parts
-        if parts.replica.propose(Records(0, (record,))):
-            parts.kick()
-        elif parts.guard.leader is not None and parts.guard.leader != parts.node_id:
-            content = records_to_bytes([record])
-            parts.guard.wire.send(parts.guard.leader, {"type": "records", "records": content})
-
-    def _asked(self, peer: int, data: bytes) -> None:
-        """A peer wants these proposed that an operator told it."""
-        records = records_from_bytes(data)
-        if records is None or not all(map(self._is_wanted, records)):
-            log.warning("peer=%d records=unreadable action=ignored", peer)
-        elif self._parts.replica.propose(Records(0, tuple(records))):
-            self._parts.kick()
-
-    def _is_wanted(self, record: Record) -> bool:
-        """Say whether an operator may have wanted this."""
-        by_operator = is_sound(record) and kind_of(record.key) in BY_OPERATORS
-        return by_operator and self.health.knows(server_of(record.key))
-
-    def _confirm(self, records: Iterable[Record]) -> None:
-        known = set(records)
-        for record, future in self._waiting:
-            if record in known and not future.done():
-                future.set_result(None)
-
     # ------------------------------------------------------------------------ effects
 
     def _do(self, effects: Effects) -> None:  # noqa: C901, PLR0912 - one arm an effect
@@ -378,18 +299,26 @@ class Servers:
                         self._checker.commit(target, state)
                 case End(service, server, policy):
                     ends.append(ending_of(service, server, policy))
-                case HandOver(witness):
-                    log.error("servers=blind action=hand_over to=%d found=%r", witness, str(effect))
-                    self._parts.feed(SwitchoverRequested(witness, blind=True))
+                case HandOver():
+                    self._hand_over(effect)
                 case Froze() | Thawed() | ServiceChanged():
                     _tell(effect)
         if views:
-            self._views.update(views)
-            self._tell(self._told, views, anew=False)
+            self._exchange.see(views)
+            self._tell_views()
         if rotated:
             self._rotate(rotated, ends)
         elif ends:
             self._end(ends)
+
+    def _hand_over(self, effect: HandOver) -> None:
+        """Let the witness hold, if there is something to hand over: not before the gate is open."""
+        parts = self._parts
+        if parts.role() is not Role.ACTIVE:
+            self.health.not_handed_over(parts.clock())
+            return
+        log.error("servers=blind action=hand_over to=%d found=%r", effect.witness, str(effect))
+        parts.feed(SwitchoverRequested(effect.witness, blind=True))
 
     def _rotate(self, rotated: Mapping[str, Rotation], ends: list[Ending]) -> None:
         """Have rules rendered; connections end when no new one is led there any more."""
@@ -426,27 +355,26 @@ class Servers:
             self._parts.end(ends, partial(_tell_ended, ends))
 
     def _watch(self, targets: Mapping[str, Target]) -> None:
-        self._views = {t: v for t, v in self._views.items() if t in targets}
+        self._exchange.keep(targets)
         if self._checker is not None:
             self._checker.configure(targets)
 
     def _propose(self, term: int, records: Sequence[Record]) -> None:
-        replica = self._parts.replica
-        if replica.term != term:
-            return
-        for first in range(0, len(records), RECORDS_AN_ENTRY):
-            if replica.propose(Records(term, tuple(records[first : first + RECORDS_AN_ENTRY]))):
-                self._parts.kick()
+        if self._parts.replica.term == term:
+            for first in range(0, len(records), RECORDS_AN_ENTRY):
+                self.orders.append(records[first : first + RECORDS_AN_ENTRY], term)
 
-    def _tell(self, peers: Iterable[int], views: Iterable[tuple[str, View]], *, anew: bool) -> None:
-        listed = list(views)
-        parts = [
-            views_to_bytes(listed[i : i + VIEWS_A_MESSAGE], anew=anew and i == 0)
-            for i in range(0, max(1, len(listed)), VIEWS_A_MESSAGE)
-        ]
-        for peer in peers:
-            for part in parts:
-                self._parts.guard.wire.send(peer, {"type": "views", "views": part})
+    def _tell_views(self) -> None:
+        """Tell each peer some of what it does not know yet, if its connection has room."""
+        wire = self._parts.guard.wire
+        waiting = self._exchange.waiting()
+        free = [peer for peer in waiting if wire.queued(peer) <= QUEUED_BYTES_MAX]
+        for peer in free:
+            told = views_to_bytes(self._exchange.take(peer))
+            wire.send(peer, {"type": "views", "views": told})
+        self._tell_at = math.inf
+        if self._exchange.waiting():
+            self._tell_at = self._parts.clock() + (0.0 if free else QUEUE_LOOK_S)
 
 
 def _tell_ended(ends: Sequence[Ending], counts: Sequence[Ended]) -> None:

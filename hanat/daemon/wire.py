@@ -21,6 +21,10 @@ class BothWires:
         """Send a message over the connection; say whether there is one."""
         return self.transport.send(peer, message)
 
+    def queued(self, peer: int) -> int:
+        """Return how many bytes wait for the connection."""
+        return self.transport.queued(peer)
+
     def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
         """Send a datagram, with a small message or without."""
         self.mesh.send(peer, beacon, b"" if message is None else encode(message))

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hanat.core.probing import Operational
 from hanat.core.rotation import ServiceState
 from hanat.core.service_view import Condition
-from hanat.core.status import Role
+from hanat.core.status import Role, VipStatus
 from tests.api.conftest import Served
 from tests.api.helpers import BACKUP, HOLDER, WEB, WEB1, WEB2, ask
 
@@ -187,6 +187,17 @@ async def test_metrics_say_nothing_of_checks_that_say_nothing(served: Served) ->
     assert found['hanat_service_servers{service="off",state="serving"}'] == 0
     assert found['hanat_service_servers{service="web",state="unknown"}'] == 1
     assert not [name for name in found if name.startswith(("hanat_server_up", "hanat_server_ch"))]
+
+
+async def test_vip_of_two_addresses_is_owned_when_both_are_there(served: Served) -> None:
+    both = (
+        VipStatus("public", "203.0.113.10/24", "eth0", held=True),
+        VipStatus("public", "2001:db8:1::10/64", "eth0", held=False),
+    )
+    served.backend.current = replace(HOLDER, vips=both)
+    text = (await ask(served.tcp, "/metrics")).body
+    lines = [line for line in text.splitlines() if line.startswith("hanat_vip_owned")]
+    assert lines == ['hanat_vip_owned{vip="public"} 0.0']
 
 
 async def test_metrics_of_a_backup_own_nothing_and_have_no_lag(served: Served) -> None:

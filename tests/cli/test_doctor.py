@@ -16,7 +16,8 @@ from hanat.config import load_cluster, load_node
 from hanat.config.settings import TcpListen
 from hanat.core.configuration import Forward
 from hanat.daemon import doctor
-from hanat.daemon.doctor import Finding, Level, Site, _disk, diagnose, examine, sysctl_names
+from hanat.daemon.doctor import Site, _disk, diagnose, examine, sysctl_names
+from hanat.daemon.findings import Finding, Level
 from hanat.daemon.supervisor import DAEMON, SUPERVISOR, python_command
 from hanat.errors import EXIT_FAILED
 from hanat.kernel.facts import CAPABILITIES, NOT_ASKED, Machine, NftFacts, gather

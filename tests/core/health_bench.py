@@ -20,11 +20,12 @@ from hanat.core.configuration import (
 from hanat.core.health_effects import Effect, Propose, Rotate
 from hanat.core.probing import Check, Operational, Sighting
 from hanat.core.schedulers import InRotation
-from hanat.core.server_facts import ServerId
+from hanat.core.server_facts import Administrative, ServerId
 from hanat.core.server_records import (
     Record,
 )
 from hanat.core.service_health import ServiceHealth
+from hanat.core.service_view import view_of
 
 ME, PEER, TERM = 1, 2, 3
 CHECK = ServiceCheck(TcpCheck(), Check(interval_s=2.0, timeout_s=1.0))
@@ -128,3 +129,12 @@ class Bench:
     @property
     def clients(self) -> list[str]:
         return [one.name for one in self.rotations["web"]]
+
+    def administrative(self, server: ServerId) -> Administrative:
+        """Return what operators made of a server."""
+        return self.health.knowledge({}, {}, self.now).rotations.administrative(server)
+
+    def why(self, service: VirtualService, server: str) -> str:
+        """Return why a server gets no clients."""
+        known = self.health.knowledge({ME: "r1", PEER: "r2"}, {}, self.now)
+        return view_of(service, known).server(server).why

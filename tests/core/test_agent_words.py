@@ -27,7 +27,7 @@ def test_weight_and_mode_that_an_agent_says_are_taken_from_the_holders_probe() -
     b.all_up(1, 2)
     b.commit(b.sees(1, Operational.UP, percent=50, mode="drain"))
     assert b.clients == ["web2"]
-    assert b.health.administrative(WEB1).by.startswith("check tcp 10.11.12.21:80")
+    assert b.administrative(WEB1).by.startswith("check tcp 10.11.12.21:80")
     b.commit(b.sees(1, Operational.UP, percent=50, mode="ready"))
     assert b.clients == ["web1", "web2"]
     assert of(Propose, b.sees(1, Operational.UP, percent=50, mode="ready")) == []  # as before
@@ -41,7 +41,7 @@ def test_agent_does_not_undo_what_an_operator_did() -> None:
     b.record(mode_record(WEB1, Administrative(Mode.MAINT, "op")))
     b.commit(b.sees(1, Operational.UP, mode="ready"))
     b.commit(b.sees(1, Operational.UP, mode="drain"))
-    assert b.health.administrative(WEB1).mode is Mode.MAINT
+    assert b.administrative(WEB1).mode is Mode.MAINT
     b.record(weight_record(WEB2, 0.5, by="op", at_s=0.0))
     b.commit(b.sees(2, Operational.UP, percent=100))
     b.record(weight_record(WEB2, 0.5, by="op", at_s=0.0))

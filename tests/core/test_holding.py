@@ -240,6 +240,44 @@ def test_gate_opens_when_the_first_of_many_addresses_are_there_and_each_is_annou
     assert announced_in(again) == {*vips}
 
 
+def test_address_is_not_announced_before_it_is_there() -> None:
+    vips = many()
+    h, adding = opening_of(vips)
+    there = [*adding.vips]
+    actions = open_gate(h, adding)
+    now = 0.0
+    while do.AddAddresses in map(type, actions):
+        adding = added_in(actions)
+        now += 0.02
+        assert announced_in(h.node.step(told.TimerDue(), now)) == {*there}
+        there += adding.vips
+        actions = [*h.node.step(told.ActionDone(adding), now)]
+
+
+def test_address_is_called_held_when_it_is_there_and_not_when_it_is_to_come() -> None:
+    vips = many()
+
+    def held() -> list[bool]:
+        places = h.node.snapshot().places()
+        return [(vip.interface, a) in places for vip in vips for a in vip.addresses]
+
+    h, adding = opening_of(vips)
+    assert not any(held())  # behind a gate that is shut
+    actions = open_gate(h, adding)
+    there = len(adding.vips)
+    while do.AddAddresses in map(type, actions):
+        assert held() == [n < there for n in range(len(vips))]
+        adding = added_in(actions)
+        there += len(adding.vips)
+        actions = [*h.node.step(told.ActionDone(adding), h.now)]
+    assert all(held())
+    h.node.step(told.ConfigurationApplied(2, replace(MORE, vips=(*vips, EXTRA))), h.now)
+    assert all(held())
+    assert ("public", EXTRA.addresses[0]) not in h.node.snapshot().places()
+    h.node.step(told.LeaderObserved(2, PEER), h.now)
+    assert not any(held())
+
+
 def test_address_that_is_refused_keeps_none_of_those_behind_it_away() -> None:
     vips = many()
     h, adding = opening_of(vips)

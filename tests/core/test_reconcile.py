@@ -30,6 +30,8 @@ from hanat.core.flows import (
     with_reset,
 )
 from hanat.core.reconcile import Misfit, Rules, rules_of
+from hanat.core.schedulers import InRotation
+from hanat.core.services import Rotation
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, OFF, PUBLIC, WEB
 
@@ -140,6 +142,25 @@ def test_udp_of_a_server_at_weight_0_ends_while_another_has_a_weight() -> None:
 
     assert rules.misfit(media((INSIDE, 5007), 5007), device_of) is Misfit.SERVER
     assert rules.misfit(media(("10.11.12.102", 5007), 5007), device_of) is None
+
+
+def test_udp_stays_where_it_is_while_no_server_is_in_rotation() -> None:
+    """All are down: the one of weight 0 and the sorry server are as good as any."""
+    sorry = Sorry(ip_address("10.11.12.200"), None)
+    servers = (
+        replace(MEDIA.servers[0], weight=0),
+        RealServer("two", ip_address("10.11.12.102"), None, 1),
+    )
+    service = replace(MEDIA, servers=servers, sorry=(sorry,))
+    here = replace(EDGE, services=(service,))
+    places = [(INSIDE, 5007), ("10.11.12.200", 5007), ("10.11.12.102", 5007)]
+
+    def misfits(rotation: Rotation) -> list[Misfit | None]:
+        rules = rules_of(here, DEVICES, (), {service.name: rotation})
+        return [rules.misfit(media(place, 5007), device_of) for place in places]
+
+    assert misfits(()) == [None, None, None]
+    assert misfits((InRotation("two", 1),)) == [Misfit.SERVER, Misfit.SERVER, None]
 
 
 @pytest.mark.parametrize(

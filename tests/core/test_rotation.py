@@ -165,18 +165,6 @@ def test_all_causes_are_in_one_sentence() -> None:
     )
 
 
-def test_holder_proposes_that_a_server_is_ready_when_the_time_is_over() -> None:
-    site = Site(server(1), server(2))
-    site.rotations.administer(WEB1, Administrative(Mode.MAINT, "alice", until_s=100.0))
-    site.rotations.administer(WEB2, MAINT)
-    assert site.rotations.expired(99.9) == ()
-    ((found, record),) = site.rotations.expired(100.0)
-    assert (found, record.mode, record.by) == (WEB1, Mode.READY, "alice")
-    assert site.names == ""  # until it is in the log
-    site.rotations.administer(found, record)
-    assert (site.names, site.rotations.expired(100.0)) == ("web1", ())
-
-
 @pytest.mark.parametrize("until_s", [-1.0, 1e12, float("nan"), float("inf")])
 def test_time_that_no_calendar_has_is_refused(until_s: float) -> None:
     with pytest.raises(ValueError, match="not a time"):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
-from hanat.core import service_health
-from hanat.core.configuration import (
-    OnServerDown,
-)
-from hanat.core.health_effects import Committed, End, Propose, Rotate, Seen
+from hanat.core.configuration import OnServerDown, Protocol, Sorry
+from hanat.core.health_effects import Committed, End, Propose, Seen
 from hanat.core.probing import Operational
 from hanat.core.schedulers import InRotation
-from hanat.core.server_facts import Administrative, Mode, ServerId
+from hanat.core.server_facts import Administrative, Mode
 from hanat.core.server_history import changes_of
 from hanat.core.server_records import (
     Record,
@@ -23,9 +21,11 @@ from hanat.core.server_records import (
     mode_record,
     weight_record,
 )
-from hanat.core.verdicts import HandOver
+from hanat.core.verdicts import HandOver, Thawed
+from hanat.core.view_exchange import Slice
 from hanat.core.views import View
 from tests.core.health_bench import (
+    LISTEN,
     ME,
     PEER,
     TERM,
@@ -33,7 +33,6 @@ from tests.core.health_bench import (
     WEB2,
     WEB3,
     Bench,
-    configuration,
     of,
     server,
     web,
@@ -55,7 +54,7 @@ def test_verdict_of_the_holder_counts_when_it_is_in_the_log_and_not_before() -> 
     applied = b.commit(effects)
     assert b.clients == ["web1", "web3"]
     assert Committed(b.target(2), Operational.DOWN) in applied
-    assert "connection refused" in b.health.why(WEB2, b.now)
+    assert "connection refused" in b.why(web(1, 2, 3), "web2")
 
 
 def test_connections_of_a_server_that_went_down_end_as_the_service_says() -> None:
@@ -89,6 +88,24 @@ def test_new_holder_ends_what_the_former_one_may_have_left() -> None:
     taken = b.hold(ME, TERM + 1)
     assert [end.server for end in of(End, taken)] == [server(3)]
     assert of(End, b.hold(PEER, TERM + 2)) == []
+
+
+def test_udp_of_the_sorry_server_ends_when_there_is_a_server_again() -> None:
+    udp = replace(LISTEN, protocol=Protocol.UDP)
+    sorry = Sorry(ip_address("10.11.12.99"), 8080)
+    both = replace(web(1, 2), listens=(LISTEN, udp), sorry=(sorry,))
+    b = Bench(both)
+    b.hold()
+    b.commit(b.sees(1, Operational.DOWN))
+    (end,) = of(End, b.commit(b.sees(2, Operational.UP)))
+    assert (end.server.address, end.server.port) == (sorry.address, 8080)
+    assert (end.service.listens, end.policy) == ((udp,), OnServerDown.EXPIRE)
+    assert of(End, b.commit(b.sees(1, Operational.UP))) == []  # one was there
+    b.hold(PEER, TERM + 1)
+    assert end in of(End, b.hold(ME, TERM + 2))  # the former holder may not have done it
+    tcp = Bench(replace(both, listens=(LISTEN,)))
+    tcp.hold()
+    assert of(End, tcp.commit(tcp.sees(2, Operational.UP))) == []
 
 
 def test_node_that_does_not_hold_proposes_nothing_and_tells_the_others_what_it_sees() -> None:
@@ -143,7 +160,7 @@ def test_what_is_known_of_a_server_that_is_gone_goes_from_the_log() -> None:
     assert len(b.state.records) == 1  # the verdict of web1
     b.configure(web(1, 2))
     assert b.clients == ["web1"]  # web2 is unknown again, not up as before
-    assert b.health.administrative(WEB2).mode is Mode.READY
+    assert b.administrative(WEB2).mode is Mode.READY
 
 
 def test_new_holder_starts_from_what_is_committed() -> None:
@@ -168,13 +185,52 @@ def test_verdict_of_a_former_tenure_that_comes_late_counts_nowhere() -> None:
     assert b.state.refused_records == 1
 
 
+def sure_of(b: Bench, *numbers: int, anew: bool = True, more: bool = False) -> Slice:
+    """Return what a peer tells that is sure of some servers."""
+    views = tuple((b.target(n), View(Operational.UP, ok=True)) for n in numbers)
+    return Slice(views, anew, more)
+
+
+def blind(b: Bench) -> Bench:
+    """Let a holder be blind to three servers that its peer sees."""
+    b.hold()
+    b.all_up(1, 2, 3)
+    b.take(b.health.eligible([PEER], b.now, b.wall_s))
+    b.take(b.health.hear(PEER, sure_of(b, 1, 2, 3), b.now, b.wall_s))
+    b.commit([effect for n in (1, 2, 3) for effect in b.sees(n, Operational.DOWN)])
+    return b
+
+
+def test_blind_holder_believes_its_witness_while_that_tells_all_anew() -> None:
+    """The path between them changed; nothing else did."""
+    b = blind(Bench(web(1, 2, 3)))
+    clients = b.clients
+    assert len(clients) >= 2
+    for told in (sure_of(b, 1, more=True), sure_of(b, 2, anew=False, more=True)):
+        assert b.take(b.health.hear(PEER, told, b.now, b.wall_s)) == []
+    assert b.take(b.health.hear(PEER, sure_of(b, 3, anew=False), b.now, b.wall_s)) == []
+    assert b.take(b.health.hear(PEER, sure_of(b, 1, 2, 3), b.now, b.wall_s)) == []
+    assert b.clients == clients
+
+
+def test_witness_that_tells_no_more_of_a_server_is_none_when_it_told_all() -> None:
+    b = blind(Bench(web(1, 2, 3)))
+    assert b.take(b.health.hear(PEER, sure_of(b, 1, more=True), b.now, b.wall_s)) == []
+    last = b.take(b.health.hear(PEER, Slice((), anew=False, more=False), b.now, b.wall_s))
+    assert of(Thawed, last) == [Thawed()]
+    b.commit(last)
+    b = blind(Bench(web(1, 2, 3)))
+    nothing = Slice((), anew=True, more=False)  # it does not probe any more
+    assert of(Thawed, b.take(b.health.hear(PEER, nothing, b.now, b.wall_s))) == [Thawed()]
+
+
 def test_blind_holder_hands_over_and_empties_no_pool() -> None:
     b = Bench(web(1, 2, 3))
     b.hold()
     b.all_up(1, 2, 3)
     b.take(b.health.eligible([PEER], b.now, b.wall_s))
-    views = [(b.target(n), View(Operational.UP, ok=True)) for n in (1, 2, 3)]
-    b.take(b.health.hear(PEER, views, b.now, b.wall_s))
+    told = sure_of(b, 1, 2, 3)
+    b.take(b.health.hear(PEER, told, b.now, b.wall_s))
     effects = [e for n in (1, 2, 3) for e in b.sees(n, Operational.DOWN)]
     (hand_over,) = of(HandOver, effects)
     assert hand_over.witness == PEER
@@ -197,6 +253,24 @@ def test_drain_that_was_limited_in_time_ends_by_itself() -> None:
     assert b.health.due() is None
 
 
+def test_drain_that_was_limited_in_time_ends_in_time_by_a_holder_whose_wall_clock_is_wrong() -> (
+    None
+):
+    b = Bench(web(1, 2, checked=False))
+    b.hold(PEER)
+    wall_s = b.wall_s + 180  # of the node that took the order
+    drained = Administrative(Mode.DRAIN, "op", since_s=wall_s, until_s=wall_s + 60)
+    b.record(mode_record(WEB1, drained))
+    b.now += 10
+    b.hold(ME, TERM + 1)
+    due = b.health.due()
+    assert due == b.now + 50
+    b.now = due
+    b.commit(b.take(b.health.tick(b.now, b.wall_s)))
+    assert b.clients == ["web1", "web2"]
+    assert b.administrative(WEB1).since_s == wall_s + 60
+
+
 def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> None:
     b = Bench(replace(web(1, 2), slow_start_s=100.0))
     b.hold()
@@ -215,45 +289,13 @@ def test_server_that_comes_back_starts_slowly_beside_those_that_are_there() -> N
     assert b.rotations["web"] == (InRotation("web1", 1), InRotation("web2", 1))
 
 
-def test_of_many_servers_some_are_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 3)
-    services = [replace(web(1, 2, checked=False), name=f"s{n}") for n in range(10)]
-    b = Bench()
-    b.take(b.health.configure(configuration(*services), b.now, b.wall_s))
-    turns = 0
-    while b.health.due() == 0.0:
-        turns += 1
-        b.take(b.health.tick(b.now, b.wall_s))
-    assert turns >= 5
-    assert list(b.rotations) == [*b.health.statuses] == [s.name for s in services]
-    # Those that are the same objects are not looked at.
-    changed = replace(services[3], servers=(server(3),))
-    services[3] = changed
-    assert list(of(Rotate, b.configure(*services))[0].rotations) == ["s3"]
-
-
-def test_configuration_that_is_overtaken_by_another_leaves_no_service_out(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 3)
-    services = [replace(web(1, 2, checked=False), name=f"s{n}") for n in range(10)]
-    for turns in range(12):
-        b = Bench()
-        b.take(b.health.configure(configuration(*services), b.now, b.wall_s))
-        for _ in range(turns):
-            b.take(b.health.tick(b.now, b.wall_s))
-        b.configure(*services[1:])
-        assert [*b.health.statuses] == [s.name for s in services[1:]]
-        assert b.rotations.keys() >= b.health.statuses.keys()
-
-
 def test_ready_is_remembered_with_who_and_when() -> None:
     b = Bench(web(1, 2, checked=False))
     b.record(mode_record(WEB1, Administrative(Mode.DRAIN, "op", "disk", since_s=5.0)))
     ready = Administrative(Mode.READY, "eve", since_s=9.0)
     b.record(mode_record(WEB1, ready))
     assert b.clients == ["web1", "web2"]
-    assert b.health.administrative(WEB1) == ready
+    assert b.administrative(WEB1) == ready
     assert [mode_of(change).by for change in b.state.changes] == ["op", "eve"]
 
 
@@ -288,51 +330,6 @@ def test_record_that_makes_no_sense_ends_no_node(number: str) -> None:
     assert restarted.rotations == b.rotations
 
 
-def test_what_is_not_taken_yet_of_a_configuration_is_not_deleted_from_the_log(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 2)
-    services = [replace(web(1, 2), name=f"s{n}") for n in range(5)]
-    b = Bench(*services)
-    b.hold()
-    maint = Administrative(Mode.MAINT, "op")
-    b.record(*(mode_record(ServerId(s.name, "web1"), maint) for s in services))
-    b.all_up(1, 2)
-    known = dict(b.state.records)
-
-    restarted = Bench(state=b.state)
-    restarted.take(restarted.health.restore(b.state.records, b.now, b.wall_s))
-    restarted.take(
-        restarted.health.configure(configuration(*services), restarted.now, restarted.wall_s)
-    )
-    restarted.commit(restarted.hold(ME, TERM + 1))
-    while restarted.health.is_coming:
-        turn = restarted.take(restarted.health.tick(restarted.now, restarted.wall_s))
-        restarted.commit(turn)
-    assert restarted.state.records == known
-    ended = {end.service.name for end in of(End, restarted.effects)}
-    assert ended == {service.name for service in services}
-
-
-def test_verdict_that_comes_while_a_configuration_is_taken_is_no_mistake(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(service_health, "SLICE_SERVERS", 1)
-    b = Bench(web(1, 2), replace(web(1, 2), name="z"))
-    b.hold()
-    b.all_up(1, 2)
-    less = replace(web(1, 2), name="z", servers=(server(2),))
-    b.take(b.health.configure(configuration(web(1, 2), less), b.now, b.wall_s))
-    turns = 0
-    while b.health.is_coming:
-        turns += 1
-        b.commit(b.sees(2, Operational.DOWN))
-        b.take(b.health.tick(b.now, b.wall_s))
-    assert turns >= 2
-    assert b.rotations["z"] == ()
-    assert b.clients == ["web1"]
-
-
 def test_what_the_log_did_not_take_is_proposed_again() -> None:
     b = Bench(web(1, 2, checked=False))
     b.hold()
@@ -365,3 +362,13 @@ def test_verdict_whose_record_is_deleted_is_unknown_again() -> None:
     key = next(key for key in b.state.records if b.target(1).encode() in key)
     b.record(deleted(key), term=TERM)
     assert b.clients == ["web2"]
+
+
+def test_checker_hears_what_the_log_has_of_a_target_that_is_new() -> None:
+    """It tells a first failure that contradicts a verdict from one that does not."""
+    b = Bench(web(1))
+    b.hold()
+    b.all_up(1)
+    late = Bench(node_id=PEER)
+    late.take(late.health.restore(b.state.records, late.now, late.wall_s))
+    assert Committed(b.target(1), Operational.UP) in late.configure(web(1))

@@ -10,8 +10,10 @@ import pytest
 from hanat.core.flap_damping import FlapDamping
 from hanat.core.probing import Operational, Sighting
 from hanat.core.verdicts import (
+    HAND_OVER_AGAIN_S,
     HAND_OVER_GAP_S,
     PROPOSE_AGAIN_S,
+    SLICE_TARGETS,
     Event,
     Froze,
     HandOver,
@@ -48,7 +50,8 @@ def holder(*targets: str, state: Operational = UP) -> Verdicts:
     """Return the verdicts of a holder that took over from others."""
     verdicts = Verdicts(ME)
     verdicts.configure(targets, 0.0)
-    verdicts.restore({target: Verdict(state) for target in targets})
+    for target in targets:
+        verdicts.adopt(target, Verdict(state))
     verdicts.hold(ME, TENURE, 0.0)
     return verdicts
 
@@ -286,6 +289,14 @@ def test_hand_over_is_said_once_a_minute() -> None:
     assert verdicts.tick(2.1 + HAND_OVER_GAP_S) == ()
 
 
+def test_hand_over_that_could_not_begin_is_said_again_soon() -> None:
+    verdicts, _ = blind_holder()
+    verdicts.not_handed_over(2.0)
+    assert verdicts.due() == 2.0 + HAND_OVER_AGAIN_S
+    assert verdicts.tick(2.0 + HAND_OVER_AGAIN_S) == (HandOver(OTHER, 3, 4),)
+    assert verdicts.due() == 2.0 + HAND_OVER_AGAIN_S + HAND_OVER_GAP_S
+
+
 def test_node_that_gave_up_is_not_blind_any_more() -> None:
     verdicts, _ = blind_holder()
     assert verdicts.hold(OTHER, 6, 3.0) == (Thawed(),)
@@ -375,3 +386,55 @@ def test_ten_thousand_targets_need_no_look_at_the_others() -> None:
     events = [event for target in targets for event in verdicts.sight(decides(target, DOWN), 1.0)]
     assert len(proposals(events)) == 5000
     assert Froze(OTHER, 5001, 10_000) in events
+
+
+def frozen_holder_of_many(count: int = 10_000) -> tuple[Verdicts, list[str]]:
+    """Return a holder that decided in doubt that all its targets are down."""
+    targets = [f"t{i}" for i in range(count)]
+    verdicts = holder(*targets)
+    verdicts.configure(targets, 0.0, recovery_s=lambda _target: 1.0)
+    verdicts.eligible({OTHER}, 0.0)
+    for target in targets:
+        verdicts.hear(OTHER, target, SURE, 0.0)
+        verdicts.sight(sighting(target, UP, ok=False), 1.0)
+    for target in targets:
+        assert proposals(verdicts.sight(decides(target, DOWN), 1.0)) == []
+    return verdicts, targets
+
+
+def ticks(verdicts: Verdicts, now: float) -> list[list[tuple[str, Operational]]]:
+    """Return what is proposed by each call that is due by now."""
+    calls = []
+    while (due := verdicts.due()) is not None and due <= now:
+        calls.append(proposals(verdicts.tick(now)))
+    return calls
+
+
+def test_of_ten_thousand_that_thaw_some_are_looked_at_in_one_call() -> None:
+    verdicts, targets = frozen_holder_of_many()
+    calls = [proposals(verdicts.eligible(set(), 2.0)), *ticks(verdicts, 2.0)]
+    assert max(map(len, calls)) == SLICE_TARGETS
+    assert [target for call in calls for target, _ in call] == targets
+    again = ticks(verdicts, 3.0)  # none of them came into the log
+    assert max(map(len, again)) == SLICE_TARGETS
+    assert sum(map(len, again)) == len(targets)
+
+
+def test_of_ten_thousand_that_may_recover_some_are_looked_at_in_one_call() -> None:
+    verdicts, targets = frozen_holder_of_many()
+    thawed = [proposals(verdicts.sight(decides(t, UP), 2.0)) for t in targets[:5000]]
+    assert not verdicts.frozen
+    assert (
+        sum(map(len, [*thawed, *ticks(verdicts, 2.0), *ticks(verdicts, 2.9)])) == 0
+    )  # they may yet answer
+    late = ticks(verdicts, 3.0)
+    assert max(map(len, late)) <= SLICE_TARGETS
+    assert [target for call in late for target, _ in call] == targets[5000:]
+
+
+def test_freeze_that_comes_back_before_all_were_looked_at_stops_the_others() -> None:
+    verdicts, _ = frozen_holder_of_many()
+    assert len(proposals(verdicts.eligible(set(), 2.0))) == SLICE_TARGETS
+    verdicts.eligible({OTHER}, 2.1)
+    assert verdicts.frozen
+    assert sum(map(len, ticks(verdicts, 10.0))) == 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hanat.core import verdicts as module
 from hanat.core.probing import Check, Operational, Probes, Reply
 from hanat.core.verdicts import HAND_OVER_GAP_S, Event, HandOver, VerdictChanged, Verdicts
 from hanat.core.views import View
@@ -31,6 +33,14 @@ STEPS = st.one_of(
     st.tuples(st.just("wait"), st.floats(0, 100)),
     st.tuples(st.just("commit")),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _slices() -> Iterator[None]:
+    """Let five targets be so many that they are looked at in slices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SLICE_TARGETS", 2)
+        yield
 
 
 class Cluster:
@@ -179,3 +189,24 @@ def test_frozen_verdicts_do_not_change(steps: list[tuple[Any, ...]]) -> None:
         if cluster.verdicts.frozen:
             cluster.commit()
             assert dict(cluster.verdicts.committed) == before
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_holder_that_is_in_no_doubt_gets_into_the_log_what_it_decided(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    cluster = Cluster()
+    for step in steps:
+        cluster.step(step)
+    cluster.hold(ME)
+    cluster.fail_all()
+    cluster.enable(set())
+    assert not cluster.verdicts.frozen
+    calls = 0
+    while (due := cluster.verdicts.due()) is not None:
+        calls += 1
+        assert calls < 50
+        cluster.now = max(cluster.now, due)
+        cluster.take(cluster.verdicts.tick(cluster.now))
+        cluster.commit()
+    assert {cluster.verdicts.verdict(target).state for target in cluster.targets} == {DOWN}

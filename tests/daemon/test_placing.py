@@ -6,8 +6,19 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 
-from hanat.core.configuration import Interface
-from hanat.daemon.placing import AT_ONCE_MAX, LOCAL_S_MAX, SLICE_MAX, SLICE_S, Placing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hanat.core.configuration import FloatingAddress, Interface
+from hanat.daemon.placing import (
+    AT_ONCE_MAX,
+    LOCAL_S_MAX,
+    SLICE_MAX,
+    SLICE_S,
+    Labels,
+    Placing,
+    placements,
+)
 from hanat.errors import KernelError
 from hanat.kernel.ports import Placement
 
@@ -115,7 +126,7 @@ def test_what_is_taken_off_is_not_put_on_any_more() -> None:
     d.turn()
     assert not d.there
     assert sum(d.calls[done:]) == len(MANY)  # nothing more was added
-    assert d.ended == [("add", None), ("remove", None)]
+    assert d.ended == [("remove", None), ("add", None)]
 
 
 def test_removal_of_one_leaves_the_others_to_be_added() -> None:
@@ -152,10 +163,74 @@ def test_what_comes_behind_waits_and_hears_of_removals_only() -> None:
     assert d.ended == [("first", None)]
     d.turn()
     assert d.ended[1:] == [
-        ("remove", REFUSAL), ("behind", REFUSAL), ("add", REFUSAL), ("last", REFUSAL),
+        ("remove", REFUSAL), ("behind", REFUSAL), ("last", REFUSAL), ("add", REFUSAL),
     ]  # fmt: skip
     d.placing.behind(d.tell("again"))
     assert d.ended[-1] == ("again", None)
+
+
+def test_rules_do_not_wait_for_a_thousand_additions_but_for_what_they_must_not_find() -> None:
+    d = Device()
+    d.placing.add(MANY, d.tell("add"))
+    d.turn(3)
+    assert d.placing.remove(MANY[:2], d.tell("few"))  # at once
+    d.placing.behind(d.tell("rules"))
+    assert d.ended == [("rules", None)]
+    assert not d.placing.remove(MANY[100:200], d.tell("many"))
+    d.placing.behind(d.tell("newer rules"))
+    d.turn(4)
+    assert [name for name, _ in d.ended] == ["rules", "many", "newer rules"]
+    assert not d.there & {*MANY[:2], *MANY[100:200]}
+    d.turn()
+    assert d.there == {*MANY} - {*MANY[:2], *MANY[100:200]}
+    assert d.ended[-1] == ("add", None)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "remove", "turn"]), st.integers(0, 40), st.integers(1, 40)
+        ),
+        max_size=30,
+    )
+)
+def test_what_was_asked_for_last_is_what_is_there(steps: list[tuple[str, int, int]]) -> None:
+    d, wanted = Device(), set[Placement]()
+    for name, first, count in steps:
+        some = MANY[first : first + count]
+        match name:
+            case "add":
+                wanted |= set(some)
+                d.placing.add(some, d.tell("add"))
+            case "remove":
+                wanted -= set(some)
+                d.placing.remove(some, d.tell("remove"))
+            case _:
+                d.turn(count % 4)
+    d.turn()
+    assert d.there == wanted
+
+
+def test_no_two_addresses_of_a_device_have_one_label() -> None:
+    def vips(*numbers: int) -> tuple[FloatingAddress, ...]:
+        both = (("public", "203.0.113"), ("private", "10.9.0"))
+        return tuple(
+            FloatingAddress(f"{name}{n}", name, (ip_interface(f"{network}.{n}/24"),))
+            for n in numbers
+            for name, network in both
+        )
+
+    interfaces = {"public": "eth0", "private": "eth1"}
+    labels = Labels()
+
+    def given_to(*numbers: int) -> list[str]:
+        return [placement.label for placement in placements(vips(*numbers), interfaces, labels)]
+
+    assert given_to(1, 2) == ["eth0:1", "eth1:1", "eth0:2", "eth1:2"]
+    assert given_to(3) == ["eth0:3", "eth1:3"]  # the rest of a thousand comes later
+    labels.configure(vips(2, 3, 4, 5), interfaces)
+    assert given_to(5, 4, 3) == ["eth0:1", "eth1:1", "eth0:4", "eth1:4", "eth0:3", "eth1:3"]
+    assert given_to(2)[0] == "eth0:2"
 
 
 def test_addition_ends_when_the_kernel_takes_each_address_for_its_own() -> None:
@@ -187,10 +262,10 @@ def test_removal_does_not_wait_for_an_address_to_become_local() -> None:
     d.strange = set(MANY_V6[:1])
     assert not d.placing.add(MANY_V6[:2], d.tell("add"))
     d.turn(3)
-    assert not d.placing.remove(MANY_V6[:2], d.tell("remove"))
-    d.turn(3)
+    assert d.placing.remove(MANY_V6[:2], d.tell("remove"))
     assert not d.there
-    assert [name for name, _ in d.ended] == ["add", "remove"]
+    d.turn(3)
+    assert [name for name, _ in d.ended] == ["add"]
 
 
 def test_nobody_asks_whether_an_ipv4_address_is_local() -> None:

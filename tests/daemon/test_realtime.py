@@ -73,13 +73,13 @@ def test_rules_are_put_into_words_beneath_the_loop(monkeypatch: pytest.MonkeyPat
     settings = cast(
         NodeSettings, SimpleNamespace(myself=SimpleNamespace(addresses=()), interfaces={})
     )
-    reconciling = Reconciling(cast(FlowClient, None), settings)
+    reconciling = Reconciling(cast(FlowClient, None), settings, dict)
     monkeypatch.setattr("hanat.daemon.reconciling.rules_of", priority)
 
     def as_the_loop() -> None:
         if "CAP_SYS_NICE" in capabilities():
             os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(realtime.PRIORITY))
-        reconciling._document(EDGE)
+        reconciling._document(EDGE, {})
         priority()
 
     thread = threading.Thread(target=as_the_loop)

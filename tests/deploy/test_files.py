@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from hanat.config import cross_check, load_cluster, load_node, parse_cluster
+from hanat.config.models import NodeFile
 from hanat.config.settings import UnixListen
 from hanat.core.configuration import Configuration
-from hanat.daemon.doctor import Level, Site, examine, sysctl_names
+from hanat.daemon.doctor import Site, examine, sysctl_names
+from hanat.daemon.findings import Level
+from hanat.daemon.script_findings import judge_scripts
 from hanat.kernel.facts import CAPABILITIES, Machine, NftFacts
+from hanat.kernel.script_facts import gather_scripts
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
 EXAMPLE = DEPLOY / "examples" / "three-node"
 UNIT = DEPLOY / "systemd" / "hanat.service"
 NODES = ("r1", "r2", "r3")
@@ -138,3 +143,34 @@ def test_script_of_the_package_is_one_that_a_shell_reads(name: str) -> None:
     script = DEPLOY / "debian" / name
     subprocess.run(["sh", "-n", str(script)], check=True)
     assert "\nset -e\n" in script.read_text()
+
+
+def test_every_table_of_a_node_file_can_be_written_by_the_playbook() -> None:
+    template = (DEPLOY / "ansible/roles/hanat/templates/node.toml.j2").read_text()
+    tables = {
+        name for name, field in NodeFile.model_fields.items() if "Table" in str(field.annotation)
+    }
+    assert tables >= {"api", "checker", "peer"}
+    assert [name for name in sorted(tables) if f"[{name}]" not in template] == []
+
+
+def test_drop_in_of_the_documentation_is_what_the_doctor_wants(tmp_path: Path) -> None:
+    folder = tmp_path / "usr/lib/systemd/system"
+    folder.mkdir(parents=True)
+    (folder / "hanat.service").write_text(UNIT.read_text())
+    file = EXAMPLE / "r1/node.toml"
+    node = replace(load_node(file), script_user="nobody")
+
+    def complaint() -> list[str]:
+        facts = gather_scripts(Path("/"), (), "nobody", root=tmp_path)
+        return [f.found for f in judge_scripts(node, facts) if f.level is not Level.OK]
+
+    assert "CAP_SETUID in AmbientCapabilities=" in complaint()[0]
+    drop_in = re.search(
+        r"```ini\n(\[Service\]\nAmbient.*?)```", (ROOT / "docs/services.md").read_text(), re.DOTALL
+    )
+    assert drop_in
+    local = tmp_path / "etc/systemd/system/hanat.service.d"
+    local.mkdir(parents=True)
+    (local / "override.conf").write_text(drop_in[1])
+    assert complaint() == []

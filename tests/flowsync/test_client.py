@@ -2,77 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import subprocess
 from collections.abc import AsyncIterator, Mapping
-from subprocess import Popen
 
 import pytest
 
-from hanat.flowsync.channel import NUMBER, Channel, Kind
-from hanat.flowsync.client import FlowClient
-
-TURNS = 50
-
-
-class Listener:
-    """Takes what the daemon says to its flow worker.
-
-    Attributes:
-        refusing: The machine cannot start a process.
-        heard: Kind and body of each frame but those of every start and look.
-    """
-
-    def __init__(self) -> None:
-        self.refusing = False
-        self.heard: list[tuple[Kind, bytes]] = []
-        self.complete: list[bool] = []
-        self.channels: list[Channel] = []
-        self._tasks: list[asyncio.Task[object]] = []
-        self._processes: list[Popen[bytes]] = []
-        self.client = FlowClient(
-            self._spawn, propose=lambda *_: True, completed=self.complete.append
-        )
-
-    def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
-        if self.refusing:
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        opened = theirs.dup()
-        opened.setblocking(False)  # noqa: FBT003 - the library's signature
-        channel = Channel(self._on_frame, lambda: None)
-        self.channels.append(channel)
-        loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(loop.create_connection(lambda: channel, sock=opened)))
-        self._processes.append(subprocess.Popen(["sleep", "60"]))
-        return self._processes[-1]
-
-    def _on_frame(self, kind: Kind, body: bytes) -> None:
-        if kind not in {Kind.SCOPE, Kind.REPORT}:
-            self.heard.append((kind, body))
-
-    async def settle(self) -> list[tuple[Kind, bytes]]:
-        """Let everything happen; return what was heard since the last time."""
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-        heard, self.heard = self.heard, []
-        return heard
-
-    def close(self) -> None:
-        self.client.close()
-        for channel in self.channels:
-            channel.abort()
-        for process in self._processes:
-            process.kill()
-            process.wait()
+from hanat.flowsync.channel import NUMBER, Kind
+from tests.flowsync.listener import Listener
 
 
 @pytest.fixture
 async def listener() -> AsyncIterator[Listener]:
     found = Listener()
     yield found
-    found.close()
-    await asyncio.sleep(0)
+    await found.close()
 
 
 async def test_what_was_kept_is_installed_before_it_is_waited_for(listener: Listener) -> None:
@@ -164,10 +106,6 @@ async def test_worker_that_died_while_it_reconciled_does_it_again(listener: List
     told: list[Mapping[str, int]] = []
     listener.client.reconcile(b"{}", told.append)
     await listener.settle()
-    listener.channels[0].abort()
-    await listener.settle()
+    await listener.restarted()
     assert told == [{}]
-    async with asyncio.timeout(10):
-        while len(listener.channels) < 2:  # noqa: ASYNC110 - started by a timer
-            await asyncio.sleep(0.01)
     assert [kind for kind, _ in await listener.settle()] == [Kind.RECONCILE]

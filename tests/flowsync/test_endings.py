@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from subprocess import Popen
 
 import pytest
 
@@ -20,14 +18,13 @@ from hanat.core.reconcile import Rules
 from hanat.errors import KernelError
 from hanat.flowsync import ending_requests
 from hanat.flowsync.channel import NUMBER, Channel, Kind
-from hanat.flowsync.client import FlowClient
 from hanat.flowsync.service import FlowService
 from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
 from tests.contract.flows import TCP, UDP, inbound
+from tests.flowsync.listener import TURNS, Listener
 from tests.flowsync.test_worker import SCOPE, VIP, Cluster, open_flow
 
 EXPIRE, RESET = OnServerDown.EXPIRE, OnServerDown.RESET
-TURNS = 50
 
 
 @pytest.fixture
@@ -274,22 +271,17 @@ async def test_rules_are_reconciled_after_what_was_asked_before(
 # ------------------------------------------------------------------------ the daemon's end
 
 
-class Worker:
+class Worker(Listener):
     """A flow worker in this process, or one that only listens.
 
     Attributes:
         deaf: It answers nothing.
-        heard: What was asked of it.
     """
 
     def __init__(self) -> None:
+        super().__init__(self._propose)
         self.kernel = FakeKernel((), lambda: 0.0)
         self.deaf = False
-        self.heard: list[dict[str, object]] = []
-        self.channels: list[Channel] = []
-        self._tasks: list[asyncio.Task[object]] = []
-        self._processes: list[Popen[bytes]] = []
-        self.client = FlowClient(self._spawn, propose=self._propose, completed=lambda _: None)
         self.client.set_scope(SCOPE)
 
     @staticmethod
@@ -297,36 +289,17 @@ class Worker:
         asyncio.get_running_loop().call_soon(done, True)  # noqa: FBT003 - as the log does
         return True
 
-    def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
-        opened = theirs.dup()
-        opened.setblocking(False)  # noqa: FBT003 - the library's signature
-        loop = asyncio.get_running_loop()
+    def _begin(self, opened: socket.socket) -> tuple[Channel, asyncio.Task[object]]:
         if self.deaf:
-            channel = Channel(self._on_frame, lambda: None)
-            self.channels.append(channel)
-            task: asyncio.Task[object] = loop.create_task(
-                loop.create_connection(lambda: channel, sock=opened)
-            )
-        else:
-            conntrack, routes = FakeConntrack(self.kernel), FakeRoutes(self.kernel)
-            service = FlowService(conntrack, routes, clock=lambda: 0.0)
-            self.channels.append(service._channel)
-            task = loop.create_task(service.run(opened))
-        self._tasks.append(task)
-        self._processes.append(subprocess.Popen(["sleep", "60"]))
-        return self._processes[-1]
+            return super()._begin(opened)
+        conntrack, routes = FakeConntrack(self.kernel), FakeRoutes(self.kernel)
+        service = FlowService(conntrack, routes, clock=lambda: 0.0)
+        return service._channel, asyncio.get_running_loop().create_task(service.run(opened))
 
-    def _on_frame(self, kind: Kind, body: bytes) -> None:
-        if kind is Kind.END:
-            self.heard.append(json.loads(body[NUMBER.size :]))
-
-    async def restarted(self) -> None:
-        """Let the worker die, and wait for the next."""
-        count = len(self.channels)
-        self.channels[-1].abort()
-        async with asyncio.timeout(10):
-            while len(self.channels) == count:  # noqa: ASYNC110 - started by a timer
-                await asyncio.sleep(0.01)
+    @property
+    def asked(self) -> list[dict[str, object]]:
+        """What was to end, while it was deaf."""
+        return [json.loads(body[NUMBER.size :]) for kind, body in self.heard if kind is Kind.END]
 
     async def end(self, *endings: Ending) -> Sequence[Ended]:
         told: asyncio.Future[Sequence[Ended]] = asyncio.get_running_loop().create_future()
@@ -334,22 +307,12 @@ class Worker:
         async with asyncio.timeout(10):
             return await told
 
-    def close(self) -> None:
-        self.client.close()
-        for channel in self.channels:
-            channel.abort()
-        for process in self._processes:
-            process.kill()
-            process.wait()
-
 
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
     found = Worker()
     yield found
-    found.close()
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
+    await found.close()
 
 
 async def test_counts_come_back_to_the_daemon(worker: Worker) -> None:
@@ -393,7 +356,7 @@ async def test_worker_that_died_over_it_is_followed_by_one_that_does_it(worker: 
     worker.client.end_connections([ending()], told.append)
     for _ in range(TURNS):
         await asyncio.sleep(0)
-    assert len(worker.heard) == 1
+    assert len(worker.asked) == 1
     assert told == []
 
     worker.deaf = False

@@ -125,6 +125,23 @@ async def test_connection_that_waits_to_repeat_something_is_renewed() -> None:
         await until(lambda: found.connection() not in (None, old), "another connection")
 
 
+@pytest.mark.asyncio
+async def test_what_a_connection_does_not_take_yet_is_counted() -> None:
+    """A peer that goes on reading late must not find the log behind all views."""
+    async with pair() as found:
+        await found.nodes[2].listen()
+        found.hear()
+        await until(lambda: found.connection() is not None, "a connection")
+        assert found.nodes[1].queued(2) == 0
+        assert found.nodes[1].queued(3) == 0  # no connection
+        drop()
+        message = {"type": "views", "views": bytes(1 << 20)}
+        for _ in range(8):
+            assert found.nodes[1].send(2, message)
+        assert found.nodes[1].queued(2) > 1 << 20
+        run("nft delete table inet silence")
+
+
 def drop() -> None:
     """Let no packet of the nodes arrive."""
     run("nft add table inet silence")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hanat.config import load_cluster, load_node
-from hanat.daemon.doctor import Finding, Level, Site, examine, sysctl_names
+from hanat.daemon.doctor import Site, examine, sysctl_names
+from hanat.daemon.findings import Finding, Level
 from hanat.daemon.machine import check
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.facts import gather

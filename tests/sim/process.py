@@ -281,6 +281,10 @@ class Process:
         """Send a message: the guard's wire."""
         return self.world.send(self.node_id, peer, message)
 
+    def queued(self, peer: int) -> int:
+        """Return how many bytes are on their way to a peer: the guard's wire."""
+        return self.world.queued(self.node_id, peer)
+
     def receive(self, peer: int, message: dict[str, Any]) -> None:
         """Take a message; a burst of them takes effect together, as in the daemon."""
         self.guard.receive(peer, message)

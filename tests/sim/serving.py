@@ -23,6 +23,7 @@ from hanat.core.configuration import (
 )
 from hanat.core.probing import Check, Operational, Probe, Probes, Reply
 from hanat.core.services import Rotation
+from hanat.core.status import Role
 from hanat.daemon.servers import ServerParts, Servers
 from tests.sim.examples import configuration
 from tests.sim.process import TICK_S_MIN, Process
@@ -140,17 +141,22 @@ class ServingProcess(Process):
 
     network: Network
     servers: Servers
+    opens_at = 0.0  # until then the servers' part is told that the gate is shut
 
     def _build(self) -> None:
         super()._build()
         self.rotations: dict[str, Rotation] = {}
         parts = ServerParts(
             self.node_id, self.replica, self.guard, self._rotate, lambda _tables, _done: None,
-            lambda _services: {}, lambda _ends, _done: None,
+            lambda _services: {}, lambda _ends, _done: None, lambda: self._role_now,
             self.feed, self.clock, lambda: WALL_S + self.world.now, self._kick_soon,
         )  # fmt: skip
         self.servers = Servers(parts)
         self.servers.begin(VirtualChecker(self, self.network))
+
+    @property
+    def _role_now(self) -> Role:
+        return self.core.role if self.world.now >= self.opens_at else Role.TAKEOVER
 
     def _rotate(
         self, rotations: Mapping[str, Rotation], done: Callable[[str | None], None]

@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 from hanat.core import service_health
+from hanat.core.probing import Operational
 from hanat.core.status import Role
 from hanat.core.views import Views
+from hanat.daemon.servers import QUEUED_BYTES_MAX
 from tests.sim.bench import tell
 from tests.sim.run import converged, holders
 from tests.sim.serving import (
@@ -16,6 +18,7 @@ from tests.sim.serving import (
     GONE_S,
     Network,
     ServingProcess,
+    server_of,
     serving_cluster,
 )
 from tests.sim.world import World
@@ -78,6 +81,17 @@ def test_holder_that_reaches_no_server_hands_over_and_no_pool_is_emptied() -> No
     assert holders(world) != [holder.node_id], tell(world)
     network.blind.clear()
     assert world.run_until(lambda: agree(world, ALL), within_s=BACK_S + 1), tell(world)
+
+
+def test_holder_that_is_blind_before_its_gate_opens_hands_over_when_it_has() -> None:
+    world, network, holder = ready()
+    network.blind.add(holder.node_id)
+    holder.opens_at = world.now + GONE_S + 1.0
+    world.run(GONE_S + 0.9)
+    assert holders(world) == [holder.node_id], tell(world)
+    assert world.run_until(lambda: holders(world) not in ([], [holder.node_id]), within_s=3), tell(
+        world
+    )
 
 
 def test_pools_are_emptied_where_a_blind_holder_is_believed(
@@ -166,3 +180,30 @@ def fault(world: World, network: Network, rng: Random) -> None:
 def test_servers_of_a_large_configuration_are_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_health, "SLICE_SERVERS", 1)
     ready()
+
+
+def test_views_wait_for_room_and_each_target_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log needs the same connection."""
+    world, network, holder = ready()
+    backup = next(node for node in nodes(world) if node is not holder)
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "queued", lambda *_: QUEUED_BYTES_MAX + 1)
+        network.blind.add(backup.node_id)
+        world.run(GONE_S)
+        network.blind.clear()
+        network.down.add("web1")
+        world.run(GONE_S)
+        assert seen_by(backup, holder) == dict.fromkeys(ALL, Operational.UP), tell(world)
+        assert agree(world, ALL - {"web1"}), tell(world)  # the log had room
+    world.run(0.2)
+    assert seen_by(backup, holder)["web1"] is Operational.DOWN, tell(world)
+
+
+def seen_by(node: ServingProcess, other: ServingProcess) -> dict[str, Operational]:
+    """Return how a node sees the servers, as another one has it."""
+    health = other.servers.health
+    verdicts = health.knowledge({}, {}, 0.0).verdicts
+    return {
+        server_of(target): verdicts.show(name, 0.0).views[node.node_id].state
+        for name, target in health.targets.items()
+    }

@@ -165,6 +165,10 @@ class World:
         self.at(due, self._deliver, link, source, link.number)
         return True
 
+    def queued(self, source: int, target: int) -> int:
+        """Return how many bytes are on their way."""
+        return sum(len(data) for _, data in self.link(source, target).directions[source].queue)
+
     def deliver(self, source: int, target: int, message: dict[str, Any]) -> None:
         """Hand a message over at once, past network and order, but through the codec."""
         process = self.processes[target]
