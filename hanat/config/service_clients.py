@@ -29,13 +29,14 @@ def read_networks(
         findings: Of the file.
         where: The service is.
     """
-    written: list[Network | None] | None = getattr(table, key)
+    written: list[Network | None] | None = table.allow if key == "allow" else table.deny
     if written == []:
         findings.add((*where, key), "names no network; leave it out for clients from anywhere")
     listened = {listen.address.version for listen in listens}
     known = whole(table.listen) and whole(table.server) and listened
     found: dict[Network, None] = {}
-    for j, network in kept(written):
+    sound: list[Found] = kept(written)
+    for j, network in sound:
         if known and network.version not in listened:
             text = f"{network} is IPv{network.version}, this service listens on no such address"
             findings.add((*where, key, j), text)
@@ -43,7 +44,7 @@ def read_networks(
             findings.add((*where, key, j), f"{network} is in this list already")
         found[network] = None
     if key == "allow":
-        for j, text in _shut_out(kept(written), kept(table.deny)):
+        for j, text in _shut_out(sound, kept(table.deny)):
             findings.add((*where, key, j), text)
     return tuple(found)
 

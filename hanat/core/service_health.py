@@ -19,6 +19,7 @@ from hanat.core import server_records as records
 from hanat.core.agent_words import AgentWords
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration, Protocol, VirtualService
+from hanat.core.full_servers import counted
 from hanat.core.health_effects import (
     Committed,
     Effect,
@@ -112,6 +113,8 @@ class ServiceHealth:
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
         self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
+        self.counted: tuple[VirtualService, ...] = ()  # those, and with a server that may be full
+        self.full: frozenset[ServerId] = frozenset()
 
     # ------------------------------------------------------------------- from the log
 
@@ -155,6 +158,7 @@ class ServiceHealth:
         self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
         gathered, now, wall_s = turn
         self.by_counts = tuple(s for s in configuration.services if s.scheduler.by_counts)
+        self.counted = counted(configuration.services)
         gathered.others.append(Watch(self.targets))
         events = self._verdicts.configure(self.targets.keys(), now, self._recovery_s)
         self._take(events, gathered, wall_s)
@@ -278,6 +282,13 @@ class ServiceHealth:
         self._take(self._verdicts.eligible(nodes, now), gathered, wall_s)
         return self._effects(gathered, now, wall_s)
 
+    def fill(self, full: frozenset[ServerId], now: float, wall_s: float) -> Effects:
+        """Take which servers are full: they get no new clients."""
+        gathered = _Gathered()
+        gathered.services |= dict.fromkeys(sorted({s.service for s in self.full ^ full}))
+        self.full = full
+        return self._effects(gathered, now, wall_s)
+
     # -------------------------------------------------------------------------- time
 
     def due(self) -> float | None:
@@ -339,8 +350,9 @@ class ServiceHealth:
         """
         percents = self._slow.percents(now)
         return Knowledge(
-            self._rotations, self._verdicts, self._node_id, names, connections, now, percents
-        )
+            self._rotations, self._verdicts, self._node_id, names, connections, now, percents,
+            self.full,
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------- the rules
 
@@ -455,11 +467,13 @@ class ServiceHealth:
         """Return who gets new clients of a service."""
         service, status = self._taken[name].service, self._rotations.statuses[name]
         tiers = {server.name: server.tier for server in service.servers}
+        full = {s.name for s in service.servers if s.max_conn and (name, s.name) in self.full}
         return tuple(
             InRotation(
                 server, weight, self._slow.percent(ServerId(name, server), now), tiers[server]
             )
             for server, weight in status.rotation
+            if server not in full
         )
 
 

@@ -139,8 +139,7 @@ def service_chains(
         table = _slots(service, members)
     own = partial(_block, "service", service.name, version=version)
     about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
-    limits = limit_blocks(service, version)
-    first = [f"jump {name_of(limits[-1])}"] if limits else []
+    first = [f"jump {name_of(b)}" for b in (limits := limit_blocks(service, version))[-1:]]
     blocks = [*limits, *(sets := persistence_sets(service, version)).values()]
     if not table:
         rest = _without_servers(service, version, protocols)
@@ -148,9 +147,7 @@ def service_chains(
     # What follows counts may have no slots for a server now, and some for it a moment later.
     names = {one.name for one in members if one.weight} if service.scheduler.by_counts else table
     used = [servers[name] for name in sorted(set(names))]
-    always = (
-        sets or service.scheduler.by_counts
-    )  # chains of servers, and the map of those by counts
+    always = sets or service.scheduler.by_counts  # chains of servers; the map of those by counts
     if len(used) == 1 and not always:
         return [*blocks, own(lines=[about, *first, _dnat(used[0], version, protocols)])]
     chains: dict[str, str] = {}

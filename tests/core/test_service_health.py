@@ -365,3 +365,30 @@ def test_verdict_whose_record_is_deleted_is_unknown_again() -> None:
     key = next(key for key in b.state.records if b.target(1).encode() in key)
     b.record(deleted(key), term=TERM)
     assert b.clients == ["web2"]
+
+
+def test_full_server_gets_no_clients_and_starts_at_once_when_it_has_room() -> None:
+    bounded = replace(web(1, 2, checked=False), slow_start_s=30.0)
+    bounded = replace(bounded, servers=(replace(server(1), max_conn=9), server(2)))
+    b = Bench(bounded)
+    b.hold()
+    assert b.health.counted == (bounded,)
+
+    (rotated,) = of(Rotate, b.health.fill(frozenset({WEB1}), b.now, b.wall_s))
+    assert rotated.rotations == {"web": (InRotation("web2"),)}
+    assert of(Rotate, b.health.fill(frozenset({WEB1}), b.now, b.wall_s)) == []
+    assert b.health.knowledge({}, {}, b.now).full == {WEB1}
+
+    (rotated,) = of(Rotate, b.health.fill(frozenset(), b.now, b.wall_s))
+    assert rotated.rotations == {"web": (InRotation("web1"), InRotation("web2"))}
+
+
+def test_server_that_has_no_limit_any_more_is_in_rotation_again() -> None:
+    before = replace(web(1, 2, checked=False), servers=(replace(server(1), max_conn=9), server(2)))
+    b = Bench(before)
+    b.health.fill(frozenset({WEB1}), b.now, b.wall_s)
+
+    after = replace(before, servers=(server(1), server(2)))
+    (rotated,) = of(Rotate, b.configure(after))
+
+    assert rotated.rotations == {"web": (InRotation("web1"), InRotation("web2"))}
