@@ -135,15 +135,15 @@ def service_chains(
         return []
     servers = {s.name: s for s in service.servers if s.address.version == version}
     members = tuple(_of_version(service, version, rotation))
-    if table is None:
-        table = _slots(service, members)
+    table = _slots(service, members) if table is None else table
     own = partial(_block, "service", service.name, version=version)
     about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
-    first = [f"jump {name_of(b)}" for b in (limits := limit_blocks(service, version))[-1:]]
+    limits = limit_blocks(service, version)
+    first = [f"jump {name_of(block)}" for block in limits[-1:]]
     blocks = [*limits, *(sets := persistence_sets(service, version)).values()]
     if not table:
-        rest = _without_servers(service, version, protocols)
-        return [*blocks, own(lines=[about, *first, rest])]
+        first.append(_without_servers(service, version, protocols))
+        return [*blocks, own(lines=[about, *first])]
     # What follows counts may have no slots for a server now, and some for it a moment later.
     names = {one.name for one in members if one.weight} if service.scheduler.by_counts else table
     used = [servers[name] for name in sorted(set(names))]
