@@ -11,7 +11,8 @@ does not use up what all have together:
 4. ``new_per_second``: a bucket of all clients, of both IP versions.
 
 Buckets begin full. A connection counts as long as connection tracking has it, but TCP only until
-it is closed. What a kernel did not see begin it does not count: see `core.crowds` for that.
+it is closed. What a kernel did not see begin it does not count: for that there is a set of clients
+that have too many by the table of flows, see `core.crowds`.
 
 The sets of clients have room for `CLIENTS_MAX` each. Of more than that the kernel remembers
 nothing, and a client it cannot remember may come: addresses can be forged, and whoever forges
@@ -29,7 +30,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from hanat.core.configuration import Limits, Network, VirtualService
+from hanat.core.configuration import (
+    PROTOCOL_NUMBERS,
+    Configuration,
+    Limits,
+    Network,
+    VirtualService,
+)
+from hanat.core.crowds import Crowd
 from hanat.core.forward_policy import networks_of
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name, source
 from hanat.core.steps import LIMITS
@@ -144,8 +152,35 @@ def _count_of_each(service: VirtualService, version: int) -> Iterator[tuple[list
     most, reason = service.limits.connections_per_client, "connections_per_client"
     if not most:
         return
+    made, name, client = _crowd(service, version)
+    yield made, f"{client} @{name} {_dropped(service, reason)}"
     made, name, client = _set(service, version, (reason, str(most)), ["flags dynamic"])
     yield made, f"add @{name} {{ {client} ct count over {most} }} {_dropped(service, reason)}"
+
+
+def _crowd(service: VirtualService, version: int) -> tuple[list[str], str, str]:
+    """Return the set of the clients that have too many by the table of flows."""
+    return _set(service, version, ("crowd", ""), ["flags timeout"])
+
+
+def crowds_of(configuration: Configuration) -> tuple[Crowd, ...]:
+    """Return where to look which clients have too many connections."""
+    return tuple(
+        Crowd(
+            name=_crowd(service, version)[1],
+            most=service.limits.connections_per_client,
+            prefix=prefix_of(service.limits, version),
+            protocol=PROTOCOL_NUMBERS[listen.protocol],
+            listen=listen.address.packed,
+            first_port=listen.first_port,
+            last_port=listen.last_port,
+        )
+        for service in configuration.services
+        if service.limits.connections_per_client
+        for version in FAMILIES
+        for listen in service.listens
+        if listen.address.version == version
+    )
 
 
 def _set(

@@ -35,13 +35,12 @@ from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.daemon.historian import Historian
 from hanat.daemon.reconciling import Reconciling
-from hanat.daemon.refusals import Refusals
+from hanat.daemon.refusals import Counters, Refusals
 from hanat.daemon.servers import Servers
 from hanat.daemon.service_views import ServiceViews
 from hanat.daemon.shown_services import ShownServices
 from hanat.errors import NoQuorumError, RefusedError
 from hanat.flowsync.client import FlowClient
-from hanat.kernel.counters import KernelCounters
 from hanat.mesh.sockets import MeshSockets, missing
 
 SWITCHOVER_S_MAX = 5.0
@@ -66,6 +65,7 @@ class Parts:
     lateness: Histogram
     unannounced: Callable[[], int]
     clock: Callable[[], float]
+    counters: Counters
 
 
 class DaemonBackend:
@@ -77,7 +77,7 @@ class DaemonBackend:
         self._changed = asyncio.Event()
         self._switching = False
         self._services = ShownServices()
-        self._refusals = Refusals(KernelCounters())
+        self._refusals = Refusals(parts.counters)
         self._views = ServiceViews(parts.servers.health, self._names, self._refusals)
         parts.driver.watch(self.wake)
 

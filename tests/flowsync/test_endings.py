@@ -22,6 +22,7 @@ from hanat.flowsync import ending_requests
 from hanat.flowsync.channel import NUMBER, Channel, Kind
 from hanat.flowsync.client import FlowClient
 from hanat.flowsync.service import FlowService
+from hanat.kernel.client_sets import KernelClientSets
 from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
 from tests.contract.flows import TCP, UDP, inbound
 from tests.flowsync.test_worker import SCOPE, VIP, Cluster, open_flow
@@ -309,7 +310,7 @@ class Worker:
             )
         else:
             conntrack, routes = FakeConntrack(self.kernel), FakeRoutes(self.kernel)
-            service = FlowService(conntrack, routes, clock=lambda: 0.0)
+            service = FlowService(conntrack, routes, KernelClientSets(), clock=lambda: 0.0)
             self.channels.append(service._channel)
             task = loop.create_task(service.run(opened))
         self._tasks.append(task)
