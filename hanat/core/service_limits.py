@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from hanat.core.configuration import (
     PROTOCOL_NUMBERS,
@@ -43,6 +44,7 @@ from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name, s
 from hanat.core.steps import LIMITS
 
 CLIENTS_MAX = 65_536
+LISTS_KEPT = 64
 DIGEST_DIGITS = 8
 
 REASONS = (
@@ -116,7 +118,9 @@ def _by_address(service: VirtualService, version: int) -> Iterator[str]:
         yield f"{elsewhere}{_dropped(service, 'allow')}"
 
 
-def _listed(networks: Sequence[Network], version: int) -> str:
+@lru_cache(maxsize=LISTS_KEPT)
+def _listed(networks: tuple[Network, ...], version: int) -> str:
+    """Return networks as a set of a rule; of a thousand that takes 20 ms, in each rotation."""
     found = networks_of(networks, version)
     return f"{{ {', '.join(found)} }}" if found else ""
 

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 import pytest
 
 from hanat.core import configuration as core
+from hanat.core import service_limits
 from hanat.core.configuration import Configuration, Limits, Persistence, Scheduler
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.schedulers import InRotation
@@ -262,6 +263,35 @@ def test_client_has_so_many_connections_and_another_when_one_is_over(
     far.close()
     until(lambda: connects(client), "a connection in place of the one that is over")
     assert not connects(client)
+
+
+@FAMILIES
+def test_who_cannot_be_remembered_any_more_is_not_limited(
+    limited: Limited,
+    vip: str,
+    server: str,
+    client: str,
+    neighbour: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Addresses can be forged, and whoever forges them must not shut others out."""
+    monkeypatch.setattr(service_limits, "CLIENTS_MAX", 1)
+    echo = echo_socket(limited.network, server)
+    length = 24 if vip == VIP else 64
+    run(f"ip addr add {neighbour}/{length} dev eth0 nodad", limited.network.made["client"])
+    limited.put(
+        limits=Limits(
+            new_per_second_per_client=1,
+            burst_per_client=5,
+            connections_per_client=5,
+            netmask6=128,
+        )
+    )
+    limited.ask(vip, 20, source=client)
+    assert arrived(echo) < 10
+
+    limited.ask(vip, 20, source=neighbour)
+    assert arrived(echo) == 20
 
 
 def test_rotation_leaves_counts_and_buckets_as_they_are(limited: Limited) -> None:
