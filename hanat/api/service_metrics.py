@@ -1,9 +1,9 @@
 """Metrics of services and servers.
 
-How many there are follows from the configuration alone: of a server 3 series, with a check 5; of
-a service 2 and as many as its servers have different states, at most 9, and one for each limit.
-So 1,000 services of 10 checked servers, none of them in trouble, have 53,000. No series is one of a
-check or of a node: those multiply; `hanat server show` has them.
+How many there are follows from the configuration alone: of a server 3 series, with a check 5, with
+`max_conn` one more; of a service 2 and as many as its servers have different states, at most 9, and
+one for each limit. So 1,000 services of 10 checked servers, none of them in trouble, have 53,000.
+No series is one of a check or of a node: those multiply; `hanat server show` has them.
 
 Of a server there is ``hanat_server_up`` only if it is checked and there is a verdict: 1 would be
 a guess.
@@ -32,7 +32,7 @@ def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
     for family in (_up, _states, _connections, _refused):
         for part in parts:
             yield family(part)
-    for family in (_weights, _in_rotation, _server_connections, _server_up, _latencies):
+    for family in (_weights, _in_rotation, _server_connections, _full, _server_up, _latencies):
         for part in parts:
             yield family(part)
 
@@ -111,6 +111,19 @@ def _server_connections(services: Sequence[ServiceView]) -> Metric:
         "hanat_server_connections",
         "Established, translated flows to the real server.",
         [((name, server.name), server.connections) for name, server in _servers(services)],
+        labels=("service", "server"),
+    )
+
+
+def _full(services: Sequence[ServiceView]) -> Metric:
+    return counter(
+        "hanat_server_full",
+        "How often the server had max_conn connections, while this node held.",
+        [
+            ((name, server.name), server.times_full)
+            for name, server in _servers(services)
+            if server.max_conn
+        ],
         labels=("service", "server"),
     )
 

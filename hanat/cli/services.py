@@ -165,8 +165,11 @@ def server_lines(server: Document) -> list[str]:
 
 
 def _connections(server: Document) -> str:
-    most = _part(server, "configured").get("max_conn")
-    return text(server.get("connections")) + ("" if most is None else f" of at most {text(most)}")
+    most, connections = _part(server, "configured").get("max_conn"), text(server.get("connections"))
+    if most is None:
+        return connections
+    times = text(_part(server, "runtime").get("times_full"))
+    return f"{connections} of at most {text(most)}; had all of them {times} times (by this node)"
 
 
 def sentence(server: Document) -> str:

@@ -11,6 +11,7 @@ and what to tell.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from typing import NamedTuple
 from hanat.core import server_records as records
 from hanat.core.agent_words import AgentWords
 from hanat.core.checks import Target
-from hanat.core.configuration import Configuration, Protocol, VirtualService
+from hanat.core.configuration import Configuration, VirtualService
 from hanat.core.full_servers import counted
 from hanat.core.health_effects import (
     Committed,
@@ -36,10 +37,9 @@ from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, Servi
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
     Administrative,
-    CheckedServer,
     CheckedService,
     ServerId,
-    default_policy,
+    checked_service,
 )
 from hanat.core.server_records import Kind, Record
 from hanat.core.service_view import Knowledge
@@ -83,7 +83,7 @@ def _known(service: VirtualService) -> _Known:
     found = {server.name: service.targets_of(server) for server in service.servers}
     targets = {target.name: target for some in found.values() for target in some}
     names = {name: [target.name for target in some] for name, some in found.items()}
-    return _Known(service, _checked(service, names), targets)
+    return _Known(service, checked_service(service, names), targets)
 
 
 class ServiceHealth:
@@ -115,6 +115,7 @@ class ServiceHealth:
         self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
         self.counted: tuple[VirtualService, ...] = ()  # those, and with a server that may be full
         self.full: frozenset[ServerId] = frozenset()
+        self._filled = Counter[ServerId]()  # how often
 
     # ------------------------------------------------------------------- from the log
 
@@ -286,6 +287,7 @@ class ServiceHealth:
         """Take which servers are full: they get no new clients."""
         gathered = _Gathered()
         gathered.services |= dict.fromkeys(sorted({s.service for s in self.full ^ full}))
+        self._filled.update(full - self.full)
         self.full = full
         return self._effects(gathered, now, wall_s)
 
@@ -351,7 +353,7 @@ class ServiceHealth:
         percents = self._slow.percents(now)
         return Knowledge(
             self._rotations, self._verdicts, self._node_id, names, connections, now, percents,
-            self.full,
+            self.full, self._filled,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------- the rules
@@ -480,18 +482,3 @@ class ServiceHealth:
 def _is_verdict(record: Record) -> bool:
     """Say whether `core.verdicts` proposes it again by itself."""
     return bool(record.value) and records.kind_of(record.key) is Kind.VERDICT
-
-
-def _checked(service: VirtualService, targets: Mapping[str, list[str]]) -> CheckedService:
-    protocols = {listen.protocol for listen in service.listens}
-    udp = protocols == {Protocol.UDP}
-    policy = service.on_server_down or default_policy(Protocol.UDP if udp else Protocol.TCP)
-    return CheckedService(
-        name=service.name,
-        servers=tuple(
-            CheckedServer(s.name, s.place, s.weight, tuple(targets[s.name]))
-            for s in service.servers
-        ),
-        min_healthy_percent=service.min_healthy_percent,
-        on_server_down=policy,
-    )

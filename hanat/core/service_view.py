@@ -123,6 +123,7 @@ class ServerView:
         checks: All must hold; none: always up.
         why: One sentence: why it gets no clients, or gets some all the same; may be empty.
         connections: Established now, as far as this node knows; at most about `max_conn`, 0: any.
+        times_full: How often it had so many, while this node held.
     """
 
     name: str
@@ -138,6 +139,7 @@ class ServerView:
     why: str
     connections: int
     max_conn: int = 0
+    times_full: int = 0
 
     @property
     def gets_clients(self) -> bool:
@@ -165,7 +167,11 @@ class ServerView:
             "connections": self.connections,
             "why": self.why,
             "configured": {"weight": self.weight, "max_conn": self.max_conn or None},
-            "runtime": {"factor": self.factor, "weight": self.effective_weight},
+            "runtime": {
+                "factor": self.factor,
+                "weight": self.effective_weight,
+                "times_full": self.times_full,
+            },
             "administrative": {
                 "mode": record.mode.value,
                 "by": record.by,
@@ -248,7 +254,8 @@ class Knowledge:
         connections: Of each server that has some.
         now: Seconds of the clock of the verdicts.
         slow_start: Percent of its weight, of each server that came back not long ago.
-        full: Servers that have as many connections as they may have.
+        full: Servers that have as many connections as they may have; `filled`: how often each had,
+            while this node held.
         refused: Of each service with limits, what `ServiceView.refused` is.
     """
 
@@ -260,6 +267,7 @@ class Knowledge:
     now: float
     slow_start: Mapping[ServerId, int] = field(default_factory=dict)
     full: Collection[ServerId] = ()
+    filled: Mapping[ServerId, int] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def name_of(self, node_id: int) -> str:
@@ -335,6 +343,7 @@ def _server_view(
         why=why,
         connections=known.connections.get(me, 0),
         max_conn=server.max_conn,
+        times_full=known.filled.get(me, 0),
     )
 
 

@@ -377,7 +377,8 @@ def test_full_server_gets_no_clients_and_starts_at_once_when_it_has_room() -> No
     (rotated,) = of(Rotate, b.health.fill(frozenset({WEB1}), b.now, b.wall_s))
     assert rotated.rotations == {"web": (InRotation("web2"),)}
     assert of(Rotate, b.health.fill(frozenset({WEB1}), b.now, b.wall_s)) == []
-    assert b.health.knowledge({}, {}, b.now).full == {WEB1}
+    known = b.health.knowledge({}, {}, b.now)
+    assert (known.full, known.filled) == ({WEB1}, {WEB1: 1})
 
     (rotated,) = of(Rotate, b.health.fill(frozenset(), b.now, b.wall_s))
     assert rotated.rotations == {"web": (InRotation("web1"), InRotation("web2"))}

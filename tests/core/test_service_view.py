@@ -53,7 +53,7 @@ class Site:
 
     def __init__(self, service: VirtualService, *checked: int, percent: int = 0) -> None:
         self.service, self.slow_start = service, dict[ServerId, int]()
-        self.full = set[ServerId]()
+        self.full, self.filled = set[ServerId](), dict[ServerId, int]()
         targets = {f"web{n}": (f"t{n}",) for n in checked}
         self.verdicts = Verdicts(HOLDER)
         self.verdicts.configure([t for names in targets.values() for t in names], 0.0)
@@ -82,7 +82,7 @@ class Site:
     ) -> ServiceView:
         known = Knowledge(
             self.rotations, self.verdicts, HOLDER, NAMES, connections or {}, now, self.slow_start,
-            self.full,
+            self.full, self.filled,
         )  # fmt: skip
         return view_of(self.service, known)
 
@@ -167,7 +167,7 @@ def test_server_of_a_lower_tier_waits_and_says_so() -> None:
 def test_full_server_says_so_and_its_clients_are_those_of_the_others() -> None:
     first = replace(server(1), max_conn=200)
     site = Site(web(first, server(2), server(3, tier=1)))
-    site.full = {ServerId("web", "web1")}
+    site.full, site.filled = {ServerId("web", "web1")}, {ServerId("web", "web1"): 3}
     view = site.see(connections={ServerId("web", "web1"): 203})
     assert site.conditions() == "full serving serving"
     assert site.shares() == {"web1": 0, "web2": 50, "web3": 50}
@@ -179,7 +179,9 @@ def test_full_server_says_so_and_its_clients_are_those_of_the_others() -> None:
     assert view.servers[0].why == (
         "web/web1 gets no clients: it has as many connections as it may have, 200"
     )
-    assert view.servers[0].to_document()["configured"] == {"weight": 1, "max_conn": 200}
+    document = view.servers[0].to_document()
+    assert document["configured"] == {"weight": 1, "max_conn": 200}
+    assert document["runtime"] == {"factor": 1.0, "weight": 1, "times_full": 3}
 
 
 def test_service_is_down_when_all_of_its_servers_are_full_and_a_down_one_stays_down() -> None:
