@@ -17,7 +17,7 @@ from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.service_limits import counter_of, reasons_of
 from hanat.core.services import Rotations, Turns
-from hanat.core.steps import steps
+from hanat.core.steps import keeping_clients, steps
 from hanat.kernel.counters import KernelCounters
 from hanat.kernel.nft_encoding import encoded
 from tests.core.examples import DEVICES
@@ -87,6 +87,12 @@ class Limited:
             for script in scripts:
                 self.router.firewall.apply(script)
         return bool(scripts) and all(encoded(script) is not None for script in scripts)
+
+    def replace(self) -> None:
+        """Install all of it anew, as if nobody knew what is there."""
+        with self.router.entered():
+            there = self.router.firewall.names("inet", "hanat")
+            self.router.firewall.apply(keeping_clients(self._text, self._text, there))
 
     @property
     def refused(self) -> Counter[str]:
@@ -334,6 +340,24 @@ def test_count_of_a_limit_goes_on_when_it_gets_another_value(limited: Limited) -
     assert limited.refused == {}
     listing = run("nft list table inet hanat", limited.router.namespace)
     assert "limits/" not in listing
+
+
+def test_counts_go_on_when_the_rules_are_installed_anew_beside_known_clients(
+    limited: Limited,
+) -> None:
+    """Somebody changed them; sets of clients stay then, and what is counted, too."""
+    others = {"limits": Limits(1, 2, 1, 2, 2), "persistence": Persistence(600.0)}
+    limited.put(None, deny=networks("203.0.113.0/24"), **others)
+    limited.ask(VIP, 3)
+    assert limited.refused == {"deny": 3}
+
+    limited.replace()
+
+    assert limited.refused == {"deny": 3}
+    limited.ask(VIP, 2)
+    assert limited.refused == {"deny": 5}
+    limited.put(None, **others)
+    assert limited.refused.total() == 0
 
 
 def _ask(asking: socket.socket, vip: str) -> None:
