@@ -1,9 +1,9 @@
 """Metrics of services and servers.
 
-How many there are follows from the configuration alone: of a server 3 series, with a check 5; of
-a service 2 and as many as its servers have different states, at most 8. So 1,000 services of 10
-checked servers, none of them in trouble, have 53,000. No series is one of a check or of a node:
-those multiply; `hanat server show` has them.
+How many there are follows from the configuration alone: of a server 3 series, with a check 5, with
+`max_conn` one more; of a service 2 and as many as its servers have different states, at most 9, and
+one for each limit. So 1,000 services of 10 checked servers, none of them in trouble, have 53,000.
+No series is one of a check or of a node: those multiply; `hanat server show` has them.
 
 Of a server there is ``hanat_server_up`` only if it is checked and there is a verdict: 1 would be
 a guess.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import Metric
 
-from hanat.api.families import gauge
+from hanat.api.families import counter, gauge
 from hanat.core.probing import Operational
 from hanat.core.rotation import ServiceState
 from hanat.core.service_view import Condition, ServerView, ServiceView
@@ -29,10 +29,10 @@ def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
     """Return families in parts of `SERVICES_SLICE` services each, one behind the other."""
     firsts = range(0, len(services), SERVICES_SLICE) or (0,)
     parts = [services[first : first + SERVICES_SLICE] for first in firsts]
-    for family in (_up, _states, _connections):
+    for family in (_up, _states, _connections, _refused):
         for part in parts:
             yield family(part)
-    for family in (_weights, _in_rotation, _server_connections, _server_up, _latencies):
+    for family in (_weights, _in_rotation, _server_connections, _full, _server_up, _latencies):
         for part in parts:
             yield family(part)
 
@@ -75,6 +75,19 @@ def _connections(services: Sequence[ServiceView]) -> Metric:
     )
 
 
+def _refused(services: Sequence[ServiceView]) -> Metric:
+    return counter(
+        "hanat_service_refused",
+        "First packets that this node dropped because of a limit, or of where they came from.",
+        [
+            ((service.name, limit), count)
+            for service in services
+            for limit, count in service.refused.items()
+        ],
+        labels=("service", "limit"),
+    )
+
+
 def _weights(services: Sequence[ServiceView]) -> Metric:
     return gauge(
         "hanat_server_weight",
@@ -98,6 +111,19 @@ def _server_connections(services: Sequence[ServiceView]) -> Metric:
         "hanat_server_connections",
         "Established, translated flows to the real server.",
         [((name, server.name), server.connections) for name, server in _servers(services)],
+        labels=("service", "server"),
+    )
+
+
+def _full(services: Sequence[ServiceView]) -> Metric:
+    return counter(
+        "hanat_server_full",
+        "How often the server had max_conn connections, while this node held.",
+        [
+            ((name, server.name), server.times_full)
+            for name, server in _servers(services)
+            if server.max_conn
+        ],
         labels=("service", "server"),
     )
 

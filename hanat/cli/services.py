@@ -85,6 +85,7 @@ def service_lines(service: Document) -> list[str]:
             f"serve; panic below {text(service.get('min_healthy_percent'))} %",
         ),
         ("connections", text(service.get("connections"))),
+        ("refused", _refused(service)),
     ]
     servers = servers_of(service)
     return [
@@ -94,6 +95,13 @@ def service_lines(service: Document) -> list[str]:
         *server_table((text(server.get("name")), server) for server in servers),
         *_sentences(servers),
     ]
+
+
+def _refused(service: Document) -> str:
+    """Say how many first packets each limit dropped; a dash if there is no limit."""
+    counts = _part(service, "refused")
+    found = ", ".join(f"{text(count)} {limit}" for limit, count in counts.items())
+    return f"{found} (by this node)" if found else "-"
 
 
 def _sentences(servers: Iterable[Document]) -> list[str]:
@@ -144,7 +152,7 @@ def server_lines(server: Document) -> list[str]:
         ("address", text(server.get("address"))),
         ("mode", mode_words(server)),
         ("weight", f"{weight}, {_percent(server.get('share_percent'))} of the new clients"),
-        ("connections", text(server.get("connections"))),
+        ("connections", _connections(server)),
         ("checks", text(_part(server, "operational").get("state"))),
     ]
     checks = _part(server, "operational").get("checks")
@@ -154,6 +162,14 @@ def server_lines(server: Document) -> list[str]:
         *(f"{name:<11} {value}" for name, value in facts),
         *(line for check in found for line in _check_lines(check)),
     ]
+
+
+def _connections(server: Document) -> str:
+    most, connections = _part(server, "configured").get("max_conn"), text(server.get("connections"))
+    if most is None:
+        return connections
+    times = text(_part(server, "runtime").get("times_full"))
+    return f"{connections} of at most {text(most)}; had all of them {times} times (by this node)"
 
 
 def sentence(server: Document) -> str:

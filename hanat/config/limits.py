@@ -26,6 +26,8 @@ CLUSTER_LIMITS: Mapping[tuple[str, ...], int] = {
     ("service",): 2_000,
     ("service", EACH, "listen"): 64,
     ("service", EACH, "from"): 256,
+    ("service", EACH, "allow"): 1_000,
+    ("service", EACH, "deny"): 1_000,
     ("service", EACH, "check"): 8,
     ("service", EACH, "check", EACH, "arguments"): 16,
     ("service", EACH, "server"): 256,
@@ -46,6 +48,8 @@ CLUSTER_TOTALS: Mapping[tuple[str, ...], int] = {
     ("transit", EACH, "network"): 4_000,
     ("service", EACH, "listen"): 8_000,
     ("service", EACH, "from"): 8_000,
+    ("service", EACH, "allow"): 20_000,
+    ("service", EACH, "deny"): 20_000,
     ("service", EACH, "server"): 20_000,
 }
 

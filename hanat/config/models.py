@@ -74,6 +74,10 @@ SorryServers = Annotated[
 PersistenceTime = Annotated[float, PlainValidator(fields.duration(*service_fields.PERSISTENCE_S))]
 NetmaskV4 = Annotated[int, PlainValidator(fields.whole_number(1, 32))]
 NetmaskV6 = Annotated[int, PlainValidator(fields.whole_number(1, 128))]
+Rate = Annotated[int, PlainValidator(fields.whole_number(1, service_fields.RATE_MAX))]
+Burst = Annotated[int, PlainValidator(fields.whole_number(1, service_fields.BURST_MAX))]
+OfClient = Annotated[int, PlainValidator(fields.whole_number(1, service_fields.OF_CLIENT_MAX))]
+MaxConn = Annotated[int, PlainValidator(fields.whole_number(1, service_fields.MAX_CONN_MAX))]
 Priority = Annotated[int, PlainValidator(fields.whole_number(1, service_fields.PRIORITY_MAX))]
 
 CheckKind = Annotated[
@@ -149,6 +153,7 @@ class ServerTable(Table):
     address: ServerAddress
     weight: Weight | None = 1
     priority: Priority | None = None
+    max_conn: MaxConn | None = None
 
 
 class CheckTable(Table):
@@ -198,6 +203,18 @@ class PersistenceTable(Table):
     netmask6: NetmaskV6 | None = None
 
 
+class LimitsTable(Table):
+    """``limits = { ... }`` of a service."""
+
+    new_per_second: Rate | None = None
+    burst: Burst | None = None
+    new_per_second_per_client: Rate | None = None
+    burst_per_client: Burst | None = None
+    connections_per_client: OfClient | None = None
+    netmask: NetmaskV4 | None = None
+    netmask6: NetmaskV6 | None = None
+
+
 class ServiceTable(Table):
     """``[[service]]``."""
 
@@ -212,6 +229,9 @@ class ServiceTable(Table):
     unavailable: UnavailableAnswer | None = None
     persistence: PersistenceTable | None = None
     ops: Flag | None = None
+    allow: list[SourceNetwork | None] | None = None
+    deny: list[SourceNetwork | None] | None = None
+    limits: LimitsTable | None = None
     replicate: ReplicatePolicy | None = Replicate()
     sources: list[SourceName | None] | None = Field(alias="from", default=None)
     check: list[CheckTable | None] | None = None

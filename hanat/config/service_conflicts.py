@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from hanat.config.document import Location, kept, whole
 from hanat.config.models import ServiceTable
+from hanat.config.service_clients import conflicts_of_limits
 from hanat.core.configuration import OnServerDown, Protocol, Scheduler
 
 Conflict = tuple[Location, str]
@@ -33,6 +34,7 @@ def conflicts(table: ServiceTable) -> Iterator[Conflict]:
         yield ("on_server_down",), 'only TCP has a reset, and this service is UDP; write "expire"'
     if table.ops:
         yield from _with_ops(table)
+    yield from conflicts_of_limits(table)
 
 
 def _with_scheduler(table: ServiceTable, scheduler: Scheduler) -> Iterator[Conflict]:

@@ -20,6 +20,10 @@ SLOW_START_S = (1.0, 3600.0)
 PERSISTENCE_S = (1.0, 7 * 24 * 3600.0)
 PRIORITY_MAX = 256  # as many as a service has servers
 SORRY_MAX = 2  # one per family
+RATE_MAX = 1_000_000  # a second; the kernel counts in nanoseconds between two of them
+BURST_MAX = 10_000_000
+OF_CLIENT_MAX = 10_000  # the kernel goes through a client's connections at each new one
+MAX_CONN_MAX = 10_000_000  # more than a table has
 
 _ON_SERVER_DOWN = (
     'write "keep", "expire" (the next packet gets another server) '

@@ -15,6 +15,7 @@ from hanat.config.document import Findings, Location, kept, nearest, whole
 from hanat.config.fields import ListenText, ServerAddress
 from hanat.config.floating import FloatingAddresses
 from hanat.config.models import ServerTable, ServiceTable
+from hanat.config.service_clients import read_limits, read_networks
 from hanat.config.service_conflicts import conflicts
 from hanat.core.configuration import (
     Address,
@@ -71,6 +72,10 @@ class Services:
     ) -> VirtualService:
         for key, text in conflicts(table):
             self._findings.add(("service", i, *key), text)
+        allow, deny = (
+            read_networks(table, key, listens, self._findings, ("service", i))
+            for key in ("allow", "deny")
+        )
         asked = Asked(
             servers=servers,
             ports=_ports(table) if whole(table.listen) else "",
@@ -93,6 +98,9 @@ class Services:
             persistence=_persistence(table),
             hash_port=table.hash_port or False,
             ops=table.ops or False,
+            allow=allow,
+            deny=deny,
+            limits=read_limits(table),
         )
 
     def _sources(self, i: int, table: ServiceTable) -> tuple[str, ...]:
@@ -152,8 +160,11 @@ class Services:
             self._check_server_address(server, places, (*where, "address"))
             weight = 1 if server.weight is None else server.weight
             tier = (server.priority or 1) - 1
+            place = server.address
             servers.append(
-                RealServer(server.name, server.address.address, server.address.port, weight, tier)
+                RealServer(
+                    server.name, place.address, place.port, weight, tier, server.max_conn or 0
+                )
             )
         return tuple(servers)
 

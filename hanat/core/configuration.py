@@ -174,6 +174,7 @@ class RealServer:
         port: None keeps the port the client asked for.
         weight: 0 takes the server out of rotation, established flows go on.
         tier: Of scheduler ``fo``; 0 is the best.
+        max_conn: With so many connections it gets no new ones; 0: any number.
     """
 
     name: str
@@ -181,6 +182,7 @@ class RealServer:
     port: int | None
     weight: int
     tier: int = 0
+    max_conn: int = 0
 
     @property
     def place(self) -> str:
@@ -212,6 +214,26 @@ class Persistence:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How many new connections a service takes; 0: any number.
+
+    Attributes:
+        new_per_second: Of all clients together; `burst` of them at once, not 0 then.
+        new_per_second_per_client: Likewise of each, `burst_per_client`.
+        connections_per_client: At the same time.
+        netmask: Prefix length of what counts as one client, IPv4; `netmask6` likewise.
+    """
+
+    new_per_second: int = 0
+    burst: int = 0
+    new_per_second_per_client: int = 0
+    burst_per_client: int = 0
+    connections_per_client: int = 0
+    netmask: int = 32
+    netmask6: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualService:
     """What clients see: addresses and ports, and the servers behind them.
 
@@ -224,6 +246,8 @@ class VirtualService:
         slow_start_s: In which a server that comes back grows to its whole weight; 0: at once.
         hash_port: Schedulers ``sh`` and ``mh`` hash the client's port, too.
         ops: UDP: each datagram by itself, without a flow.
+        allow: Where clients must come from; empty: from anywhere.
+        deny: Where they must not come from, allowed or not.
     """
 
     name: str
@@ -241,6 +265,9 @@ class VirtualService:
     persistence: Persistence | None = None
     hash_port: bool = False
     ops: bool = False
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    limits: Limits = Limits()
 
     def targets_of(self, server: RealServer) -> tuple[Target, ...]:
         """Return what is probed to know whether one of its servers is up, one per check."""

@@ -28,6 +28,8 @@ from hanat.core.checks import (
 )
 from hanat.core.configuration import (
     Address,
+    Limits,
+    Network,
     OnServerDown,
     RealServer,
     Replicate,
@@ -37,6 +39,7 @@ from hanat.core.configuration import (
 
 DIGEST_DIGITS = 8  # of a header's value
 CHECKS_KEPT = 256
+NETWORKS_NAMED = 4
 
 _CONNECTIONS = {
     OnServerDown.KEEP: "connections of a server that is down kept",
@@ -67,6 +70,35 @@ def _for_clients(service: VirtualService) -> Iterator[str]:
         yield f"persistent for {_seconds(kept.timeout_s)} (/{kept.netmask}, /{kept.netmask6})"
     if service.ops:
         yield "each datagram by itself"
+    if service.allow:
+        yield f"only clients from {_networks(service.allow)}"
+    if service.deny:
+        yield f"no clients from {_networks(service.deny)}"
+    yield from _limited(service.limits)
+
+
+def _networks(networks: tuple[Network, ...]) -> str:
+    """Name networks, of many their number and a digest: lists of a thousand are usual."""
+    names = sorted(map(str, networks))
+    if len(names) <= NETWORKS_NAMED:
+        return ", ".join(names)
+    return f"{len(names)} networks ({_digest(' '.join(names))})"
+
+
+def _limited(limits: Limits) -> Iterator[str]:
+    if limits.new_per_second:
+        yield f"at most {_rate(limits.new_per_second, limits.burst)}"
+    if limits.new_per_second_per_client:
+        rate = _rate(limits.new_per_second_per_client, limits.burst_per_client)
+        yield f"of a client at most {rate}"
+    if limits.connections_per_client:
+        yield f"of a client at most {limits.connections_per_client} connections"
+    if limits.new_per_second_per_client or limits.connections_per_client:
+        yield f"a client is a /{limits.netmask}, /{limits.netmask6}"
+
+
+def _rate(per_second: int, burst: int) -> str:
+    return f"{per_second} new connections a second, {burst} at once"
 
 
 def _without_servers(service: VirtualService) -> Iterator[str]:
@@ -91,7 +123,8 @@ def _replicated(replicate: Replicate) -> str:
 def describe_server(server: RealServer) -> str:
     """Return a server without its name: ``10.11.12.101:8080 weight 2``."""
     priority = f" priority {server.tier + 1}" if server.tier else ""
-    return f"{_place(server.address, server.port)} weight {server.weight}{priority}"
+    most = f" at most {server.max_conn} connections" if server.max_conn else ""
+    return f"{_place(server.address, server.port)} weight {server.weight}{priority}{most}"
 
 
 @lru_cache(maxsize=CHECKS_KEPT)  # a thousand services have few different ones

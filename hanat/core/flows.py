@@ -61,6 +61,7 @@ _STATES_OVER = frozenset({_TIME_WAIT, _CLOSE})
 _RESET_BYTE = RESET_MARK >> 24  # of the mark's first byte, which is the twelfth from the end
 _CLOSE_INIT = 0x04  # IP_CT_TCP_FLAG_CLOSE_INIT: this side said goodbye
 _TOLD_OF_RESET = b"\1"
+_MAPPING_SIZES = frozenset(map(len, _MAPPING.values()))  # without that
 
 
 class ChangeKind(IntEnum):
@@ -287,6 +288,15 @@ class FlowTable:
 
     def __len__(self) -> int:
         return len(self._mappings) + len(self._doubtful)
+
+    def keys(self) -> list[bytes]:
+        """Return what identifies each flow that does not wait for a reset, in any order."""
+        return [
+            key
+            for some in (self._mappings, self._doubtful)
+            for key, mapping in some.items()
+            if len(mapping) in _MAPPING_SIZES
+        ]
 
     def knows(self, record: bytes) -> bool:
         """Say whether the flow is there, translated as in the record."""

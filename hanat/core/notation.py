@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 
 from hanat.core.configuration import Configuration, Interface
 
@@ -48,3 +49,11 @@ def chain_name(kind: str, *names: str, version: int) -> str:
     for name in names:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name), f"{name!r} cannot be part of a chain's name"
     return "/".join((kind, *names, f"v{version}"))
+
+
+def source(version: int, length: int) -> str:
+    """Return what tells clients apart that have so many bits of their address in common."""
+    if length == {4: 32, 6: 128}[version]:
+        return f"{IP[version]} saddr"
+    unspecified = {4: "0.0.0.0", 6: "::"}[version]  # noqa: S104 - nothing is bound
+    return f"{IP[version]} saddr and {ip_network(f'{unspecified}/{length}').netmask}"

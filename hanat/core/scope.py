@@ -7,7 +7,9 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from hanat.core.configuration import PROTOCOL_NUMBERS, Address, Configuration, Replicate
+from hanat.core.crowds import Crowd
 from hanat.core.flows import RECORD_V4, ServerKey
+from hanat.core.service_limits import crowds_of
 
 ESTABLISHED = Replicate()
 Place = tuple[int, bytes]  # protocol number, packed address
@@ -23,12 +25,15 @@ class Scope:
         services: Of those whose policy is not the usual one, where they listen.
         ports: First and last port of every listen.
         own: Packed addresses of this node: their flows are its kernel's alone.
+        crowds: Of whose clients to know those that have too many connections; nothing of this
+            is replicated, so another one changes nothing of what is captured.
     """
 
     addresses: frozenset[bytes] = frozenset()
     services: Mapping[Place, tuple[Ports, ...]] = field(default_factory=dict)
     ports: Mapping[Place, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     own: frozenset[bytes] = frozenset()
+    crowds: tuple[Crowd, ...] = field(default=(), compare=False)
 
     @property
     def unassured(self) -> bool:
@@ -110,6 +115,7 @@ class Scope:
                 for (protocol, address), ports in self.ports.items()
                 for first, last in ports
             ],
+            "crowds": [crowd.to_document() for crowd in self.crowds],
         }
 
     @classmethod
@@ -124,7 +130,8 @@ class Scope:
             place = (protocol, bytes.fromhex(address))
             ports[place] = (*ports.get(place, ()), (first, last))
         addresses, own = (frozenset(map(bytes.fromhex, document[k])) for k in ("addresses", "own"))
-        return cls(addresses, services, ports, own)
+        crowds = tuple(map(Crowd.from_document, document["crowds"]))
+        return cls(addresses, services, ports, own, crowds)
 
 
 def scope_of(configuration: Configuration, own: Iterable[Address] = ()) -> Scope:
@@ -141,4 +148,5 @@ def scope_of(configuration: Configuration, own: Iterable[Address] = ()) -> Scope
     addresses = frozenset(
         address.ip.packed for vip in configuration.vips for address in vip.addresses
     )
-    return Scope(addresses, services, every, frozenset(a.packed for a in own) - addresses)
+    foreign = frozenset(a.packed for a in own) - addresses
+    return Scope(addresses, services, every, foreign, crowds_of(configuration))

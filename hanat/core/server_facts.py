@@ -9,13 +9,13 @@ The facts are never mixed: each has its own cause, and several may hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import NamedTuple
 
-from hanat.core.configuration import OnServerDown, Protocol
+from hanat.core.configuration import OnServerDown, Protocol, VirtualService
 from hanat.core.probing import Operational
 from hanat.core.verdicts import NO_VERDICT, Verdict
 
@@ -100,6 +100,24 @@ class CheckedService:
 
     def __post_init__(self) -> None:
         assert 0 <= self.min_healthy_percent <= 100, self
+
+
+def checked_service(
+    service: VirtualService, targets: Mapping[str, Sequence[str]]
+) -> CheckedService:
+    """Return what of a service decides about its servers; `targets` by name of the server."""
+    protocols = {listen.protocol for listen in service.listens}
+    udp = protocols == {Protocol.UDP}
+    policy = service.on_server_down or default_policy(Protocol.UDP if udp else Protocol.TCP)
+    return CheckedService(
+        name=service.name,
+        servers=tuple(
+            CheckedServer(s.name, s.place, s.weight, tuple(targets[s.name]))
+            for s in service.servers
+        ),
+        min_healthy_percent=service.min_healthy_percent,
+        on_server_down=policy,
+    )
 
 
 class Cause(Enum):

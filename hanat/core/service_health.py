@@ -11,6 +11,7 @@ and what to tell.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +20,8 @@ from typing import NamedTuple
 from hanat.core import server_records as records
 from hanat.core.agent_words import AgentWords
 from hanat.core.checks import Target
-from hanat.core.configuration import Configuration, Protocol, VirtualService
+from hanat.core.configuration import Configuration, VirtualService
+from hanat.core.full_servers import counted
 from hanat.core.health_effects import (
     Committed,
     Effect,
@@ -37,10 +39,9 @@ from hanat.core.proposals import Proposals
 from hanat.core.rotation import ConnectionsEnd, Rotations, ServiceChanged, ServiceStatus
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import (
-    CheckedServer,
     CheckedService,
     ServerId,
-    default_policy,
+    checked_service,
 )
 from hanat.core.server_records import Kind, Record
 from hanat.core.service_view import Knowledge
@@ -86,7 +87,7 @@ def _known(service: VirtualService) -> _Known:
     found = {server.name: service.targets_of(server) for server in service.servers}
     targets = {target.name: target for some in found.values() for target in some}
     names = {name: [target.name for target in some] for name, some in found.items()}
-    return _Known(service, _checked(service, names), targets)
+    return _Known(service, checked_service(service, names), targets)
 
 
 class ServiceHealth:
@@ -118,6 +119,9 @@ class ServiceHealth:
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
         self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
+        self.counted: tuple[VirtualService, ...] = ()  # those, and with a server that may be full
+        self.full: frozenset[ServerId] = frozenset()
+        self._filled = Counter[ServerId]()  # how often
 
     # ------------------------------------------------------------------- from the log
 
@@ -161,6 +165,7 @@ class ServiceHealth:
         self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
         gathered, now, wall_s = turn
         self.by_counts = tuple(s for s in configuration.services if s.scheduler.by_counts)
+        self.counted = counted(configuration.services)
         gathered.others.append(Watch(self.targets))
         events = self._verdicts.configure(self.targets.keys(), now, self._recovery_s)
         self._take(events, gathered, wall_s)
@@ -306,6 +311,14 @@ class ServiceHealth:
         """Note that this node, which is blind, does not serve: it is asked again in a second."""
         self._verdicts.not_handed_over(now)
 
+    def fill(self, full: frozenset[ServerId], now: float) -> Effects:
+        """Take which servers are full: they get no new clients."""
+        gathered = _Gathered()
+        gathered.services |= dict.fromkeys(sorted({s.service for s in self.full ^ full}))
+        self._filled.update(full - self.full)
+        self.full = full
+        return self._effects(gathered, now)
+
     # -------------------------------------------------------------------------- time
 
     def due(self) -> float | None:
@@ -357,8 +370,9 @@ class ServiceHealth:
         """
         percents = self._slow.percents(now)
         return Knowledge(
-            self._rotations, self._verdicts, self._node_id, names, connections, now, percents
-        )
+            self._rotations, self._verdicts, self._node_id, names, connections, now, percents,
+            self.full, self._filled,
+        )  # fmt: skip
 
     # ---------------------------------------------------------------------- the rules
 
@@ -461,29 +475,16 @@ class ServiceHealth:
         """Return who gets new clients of a service."""
         service, status = self._taken[name].service, self._rotations.statuses[name]
         tiers = {server.name: server.tier for server in service.servers}
+        full = {s.name for s in service.servers if s.max_conn and (name, s.name) in self.full}
         return tuple(
             InRotation(
                 server, weight, self._slow.percent(ServerId(name, server), now), tiers[server]
             )
             for server, weight in status.rotation
+            if server not in full
         )
 
 
 def _is_verdict(record: Record) -> bool:
     """Say whether `core.verdicts` proposes it again by itself."""
     return bool(record.value) and records.kind_of(record.key) is Kind.VERDICT
-
-
-def _checked(service: VirtualService, targets: Mapping[str, list[str]]) -> CheckedService:
-    protocols = {listen.protocol for listen in service.listens}
-    udp = protocols == {Protocol.UDP}
-    policy = service.on_server_down or default_policy(Protocol.UDP if udp else Protocol.TCP)
-    return CheckedService(
-        name=service.name,
-        servers=tuple(
-            CheckedServer(s.name, s.place, s.weight, tuple(targets[s.name]))
-            for s in service.servers
-        ),
-        min_healthy_percent=service.min_healthy_percent,
-        on_server_down=policy,
-    )

@@ -15,7 +15,7 @@ connections last equally long everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -39,6 +39,7 @@ class Condition(Enum):
     SERVING = "serving"
     PANIC = "panic"  # it gets clients although it is not healthy: too few are
     RESERVE = "reserve"  # it could, but those of a better tier do
+    FULL = "full"  # it has as many connections as it may have
     WEIGHT = "weight"  # its weight is 0
     MAINT = "maint"
     DRAIN = "drain"
@@ -121,7 +122,8 @@ class ServerView:
         operational: The worst that its checks say.
         checks: All must hold; none: always up.
         why: One sentence: why it gets no clients, or gets some all the same; may be empty.
-        connections: Established now, as far as this node knows.
+        connections: Established now, as far as this node knows; at most about `max_conn`, 0: any.
+        times_full: How often it had so many, while this node held.
     """
 
     name: str
@@ -136,6 +138,8 @@ class ServerView:
     checks: tuple[CheckView, ...]
     why: str
     connections: int
+    max_conn: int = 0
+    times_full: int = 0
 
     @property
     def gets_clients(self) -> bool:
@@ -162,8 +166,12 @@ class ServerView:
             "share_percent": round(self.share_percent, 2),
             "connections": self.connections,
             "why": self.why,
-            "configured": {"weight": self.weight},
-            "runtime": {"factor": self.factor, "weight": self.effective_weight},
+            "configured": {"weight": self.weight, "max_conn": self.max_conn or None},
+            "runtime": {
+                "factor": self.factor,
+                "weight": self.effective_weight,
+                "times_full": self.times_full,
+            },
             "administrative": {
                 "mode": record.mode.value,
                 "by": record.by,
@@ -186,6 +194,7 @@ class ServiceView:
         listens: As the operator wrote them, addresses resolved.
         candidates: How many servers should serve; `healthy`: how many of them can.
         servers: In the order of the configuration.
+        refused: First packets that this node dropped, by the limit: `service_limits.REASONS`.
     """
 
     name: str
@@ -197,6 +206,7 @@ class ServiceView:
     healthy: int
     min_healthy_percent: int
     servers: tuple[ServerView, ...]
+    refused: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def connections(self) -> int:
@@ -227,6 +237,7 @@ class ServiceView:
             "healthy": self.healthy,
             "min_healthy_percent": self.min_healthy_percent,
             "connections": self.connections,
+            "refused": dict(self.refused),
             "servers": [server.to_document(checks=checks) for server in self.servers],
         }
 
@@ -243,6 +254,9 @@ class Knowledge:
         connections: Of each server that has some.
         now: Seconds of the clock of the verdicts.
         slow_start: Percent of its weight, of each server that came back not long ago.
+        full: Servers that have as many connections as they may have; `filled`: how often each had,
+            while this node held.
+        refused: Of each service with limits, what `ServiceView.refused` is.
     """
 
     rotations: Rotations
@@ -252,6 +266,9 @@ class Knowledge:
     connections: Mapping[ServerId, int]
     now: float
     slow_start: Mapping[ServerId, int] = field(default_factory=dict)
+    full: Collection[ServerId] = ()
+    filled: Mapping[ServerId, int] = field(default_factory=dict)
+    refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def name_of(self, node_id: int) -> str:
         """Return the name of a node."""
@@ -273,19 +290,21 @@ def view_of(service: VirtualService, known: Knowledge) -> ServiceView:
     pairs = [(server, found) for server, found in tried if found is not None]
     if len(pairs) < len(service.servers):
         service = replace(service, servers=tuple(server for server, _ in pairs))
-    shares = _shares(service, status, known.slow_start)
+    shares = _shares(service, status, known)
     servers = tuple(_server_view(server, found, status, shares, known) for server, found in pairs)
     unserved = _unserved(service, shares)
+    full = sum(server.condition is Condition.FULL for server in servers)
     return ServiceView(
         name=service.name,
-        state=_state(service, status, unserved),
-        why=_why(service, status, servers, unserved),
+        state=_state(service, status, unserved, full),
+        why=_why(service, status, servers, unserved, full),
         scheduler=service.scheduler.value,
         listens=tuple(map(str, service.listens)),
         candidates=status.candidates,
         healthy=status.healthy,
         min_healthy_percent=status.min_healthy_percent,
         servers=servers,
+        refused=known.refused.get(service.name, {}),
     )
 
 
@@ -302,9 +321,13 @@ def _server_view(
     me = ServerId(status.name, server.name)
     checks = tuple(_check_view(target, known) for target in known.rotations.targets(me))
     share = shares.get(server.name, 0.0)
+    is_full = status.gets_clients(found) and me in known.full
     condition = _condition(found, gets_clients=status.gets_clients(found), share=share)
     why = known.rotations.why(me, "; ".join(check.note for check in checks if check.note))
-    if condition is Condition.RESERVE:
+    if is_full:
+        condition = Condition.FULL
+        why = f"{me} gets no clients: it has as many connections as it may have, {server.max_conn}"
+    elif condition is Condition.RESERVE:
         why = f"{me} gets no clients: it is of tier {server.tier}, and those of a better one do"
     return ServerView(
         name=server.name,
@@ -319,6 +342,8 @@ def _server_view(
         checks=checks,
         why=why,
         connections=known.connections.get(me, 0),
+        max_conn=server.max_conn,
+        times_full=known.filled.get(me, 0),
     )
 
 
@@ -370,11 +395,13 @@ def _nodes(shown: TargetStatus, known: Knowledge) -> tuple[tuple[str, Operationa
 # ----------------------------------------------------------------------------- services
 
 
-def _shares(
-    service: VirtualService, status: ServiceStatus, slow_start: Mapping[ServerId, int]
-) -> dict[str, float]:
+def _shares(service: VirtualService, status: ServiceStatus, known: Knowledge) -> dict[str, float]:
     """Return the percentage of new clients of each server that gets some."""
-    rotation = dict(status.rotation)
+    rotation = {
+        name: weight
+        for name, weight in status.rotation
+        if ServerId(service.name, name) not in known.full
+    }
     shares: dict[str, float] = {}
     for version in _versions(service):
         weights = weights_of(
@@ -383,7 +410,7 @@ def _shares(
                 InRotation(
                     server.name,
                     rotation[server.name],
-                    slow_start.get(ServerId(service.name, server.name), 100),
+                    known.slow_start.get(ServerId(service.name, server.name), 100),
                     server.tier,
                 )
                 for server in service.servers
@@ -407,12 +434,12 @@ def _unserved(service: VirtualService, shares: Mapping[str, float]) -> tuple[int
 
 
 def _state(
-    service: VirtualService, status: ServiceStatus, unserved: tuple[int, ...]
+    service: VirtualService, status: ServiceStatus, unserved: tuple[int, ...], full: int
 ) -> ServiceState:
     """Return the worst that matters, also to clients of one IP version alone."""
     if unserved == _versions(service):
         return ServiceState.DOWN
-    if unserved and status.state is ServiceState.UP:
+    if status.state is ServiceState.UP and (unserved or full):
         return ServiceState.DEGRADED
     return status.state
 
@@ -422,6 +449,7 @@ def _why(
     status: ServiceStatus,
     servers: Iterable[ServerView],
     unserved: tuple[int, ...],
+    full: int,
 ) -> str:
     clauses = []
     if status.is_panic:
@@ -433,6 +461,8 @@ def _why(
         clauses.append(f"{status.healthy} of {status.candidates} servers are healthy")
     elif unserved and not status.candidates:
         clauses.append("no server should serve")
+    if full:
+        clauses.append(f"{full} of {status.candidates} servers have all connections they may have")
     if unserved:
         every = unserved == _versions(service)
         clients = "" if every else f"{' and '.join(f'IPv{v}' for v in unserved)} "

@@ -37,6 +37,7 @@ from hanat.core.configuration import (
 from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name
 from hanat.core.persistence import persistence_sets, recalling, remembering
 from hanat.core.schedulers import InRotation, Key, key_of, slots
+from hanat.core.service_limits import limit_blocks
 from hanat.core.shares import SLOTS_MAX, Slots, level_size
 
 # Any fixed number: all nodes must send one client to the same server.
@@ -134,21 +135,21 @@ def service_chains(
         return []
     servers = {s.name: s for s in service.servers if s.address.version == version}
     members = tuple(_of_version(service, version, rotation))
-    if table is None:
-        table = _slots(service, members)
+    table = _slots(service, members) if table is None else table
     own = partial(_block, "service", service.name, version=version)
     about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
-    blocks = list((sets := persistence_sets(service, version)).values())
+    limits = limit_blocks(service, version)
+    first = [f"jump {name_of(block)}" for block in limits[-1:]]
+    blocks = [*limits, *(sets := persistence_sets(service, version)).values()]
     if not table:
-        return [*blocks, own(lines=[about, _without_servers(service, version, protocols)])]
+        first.append(_without_servers(service, version, protocols))
+        return [*blocks, own(lines=[about, *first])]
     # What follows counts may have no slots for a server now, and some for it a moment later.
     names = {one.name for one in members if one.weight} if service.scheduler.by_counts else table
     used = [servers[name] for name in sorted(set(names))]
-    always = (
-        sets or service.scheduler.by_counts
-    )  # chains of servers, and the map of those by counts
+    always = sets or service.scheduler.by_counts  # chains of servers; the map of those by counts
     if len(used) == 1 and not always:
-        return [own(lines=[about, _dnat(used[0], version, protocols)])]
+        return [*blocks, own(lines=[about, *first, _dnat(used[0], version, protocols)])]
     chains: dict[str, str] = {}
     if always or len({server.port is None for server in used}) > 1:
         # One map holds addresses with a port or addresses without, never both. nft 1.0.6 does
@@ -168,7 +169,7 @@ def service_chains(
         where = f"@{name_of(blocks[-1])}"
     else:
         where = f"{{ {', '.join(_elements(targets[name] for name in table))} }}"
-    rules = [*recalling(service, version, sets, chains)]
+    rules = [*first, *recalling(service, version, sets, chains)]
     for key, some in _by_key(service, protocols):
         choice = _choice(service.scheduler, key, len(table), version)
         rules.append(f"{_match(some)} {verb.format(choice)} {where}")

@@ -27,7 +27,8 @@ SLICE_BYTES = 1 << 15  # a ruleset that is installed in one transaction
 AT_ONCE_CHAINS = 25
 SLICE_ELEMENTS = 1_024  # of a map; a few ms
 CLIENTS = "persist/"
-OWN_ELEMENTS = ("slots/", CLIENTS)  # maps and sets whose elements nobody else looks at
+LIMITS = "limits/"  # of the clients of services: chains, sets, counters and buckets
+OWN_ELEMENTS = ("slots/", CLIENTS, LIMITS)  # maps and sets whose elements nobody else looks at
 LOOSE = ("service/", "server/", *OWN_ELEMENTS)  # what only elements and each other lead to
 
 Lines = tuple[str, ...]

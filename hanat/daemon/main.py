@@ -59,6 +59,7 @@ from hanat.daemon.wire import BothWires
 from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
+from hanat.kernel.counters import KernelCounters
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
@@ -75,7 +76,6 @@ TICK_S_MIN = 0.001
 LATE_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 TRANSPORT_BEACONS = 0.9  # how often connections are looked at: about each beacon
 SOON_BEACONS = 0.5  # a tick that is due within this is done when a beacon wakes the node anyway
-
 
 # Seconds of CLOCK_BOOTTIME: it goes on while the machine is suspended.
 clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
@@ -276,7 +276,7 @@ class Daemon:
             Parts(
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
                 self._changes, self._historian, self._reconciling, self._servers, self._lateness,
-                lambda: self._executor.refused, clock,
+                lambda: self._executor.refused, clock, KernelCounters(),
             )
         )  # fmt: skip
         try:

@@ -22,6 +22,7 @@ from hanat.consensus.state import Barrier, Command, Holder, Records
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration, VirtualService
 from hanat.core.endings import Ended, Ending, ending_of
+from hanat.core.full_servers import FullServers
 from hanat.core.health_effects import Committed, Effects, End, Propose, Rotate, Seen, Watch
 from hanat.core.inputs import Input, SwitchoverRequested
 from hanat.core.levelling import PERIOD_S, Levelling, Load
@@ -124,7 +125,7 @@ class Servers:
         self._refused = ""  # by the kernel
         self._again_at = math.inf  # a rotation that was refused is tried again
         self._ends: list[Ending] = []  # when it is in force
-        self._levelling, self._level_at = Levelling(), 0.0
+        self._levelling, self._full, self._count_at = Levelling(), FullServers(), 0.0
         self._exchange, self._tell_at = ViewExchange(), math.inf
         self._eligible: frozenset[int] = frozenset()
         self._tenure: int | None = None
@@ -192,9 +193,11 @@ class Servers:
         parts = self._parts
         self._tenure = term if node_id == parts.node_id else None
         self._levelling.clear()
+        self._full.clear()
         if self._checker is not None:
             self._checker.hold(self._tenure)
         self._do(self.health.hold(node_id, term, parts.clock(), parts.wall()))
+        self._fill(frozenset())
 
     # ------------------------------------------------------------------- what is seen
 
@@ -224,8 +227,8 @@ class Servers:
     def due(self) -> float:
         """When to call `look` at the latest, seconds of the clock."""
         dues = [self.health.due(), self._again_at, self._tell_at]
-        if self._tenure is not None and self.health.by_counts:
-            dues.append(self._level_at)
+        if self._counts:
+            dues.append(self._count_at)
         return min((due for due in dues if due is not None), default=math.inf)
 
     def look(self, now: float) -> None:
@@ -251,17 +254,30 @@ class Servers:
             self._tell_taken()
         if self._again_at <= now:
             self._begin_rotation()
-        if self._tenure is not None and self._level_at <= now and self.health.by_counts:
-            self._level_at = now + PERIOD_S
-            self._level(now)
+        if self._counts and self._count_at <= now:
+            self._count_at = now + PERIOD_S
+            self._count(now)
 
-    def _level(self, now: float) -> None:
-        """As the holder, give servers with fewer connections more of the next ones."""
-        services = self.health.by_counts
+    @property
+    def _counts(self) -> bool:
+        """Whether this node looks at how many connections servers have."""
+        return self._tenure is not None and bool(self.health.counted or self.health.full)
+
+    def _count(self, now: float) -> None:
+        """As the holder, give servers with fewer connections more of the next ones, full ones none.
+
+        What is full is taken out first: the tables of those by counts follow the rotation.
+        """
+        counted, services = self.health.counted, self.health.by_counts
+        loads = self._parts.loads(counted)
+        self._fill(self._full.look(counted, loads, now))
         rotated = [(s, self._rotations[s.name]) for s in services if s.name in self._rotations]
-        tables = self._levelling.look(rotated, self._parts.loads(services), now)
+        tables = self._levelling.look(rotated, loads, now)
         if tables:
             self._parts.level(tables, self._tell_rotation)
+
+    def _fill(self, full: frozenset[ServerId]) -> None:
+        self._do(self.health.fill(full, self._parts.clock()))
 
     def history(self, limit: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
         """Return the newest changes, oldest first; see `api.ports.Backend.server_history`."""

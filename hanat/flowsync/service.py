@@ -15,6 +15,7 @@ from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
+from hanat.flowsync.crowd_watch import ClientSets, CrowdWatch
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Conntrack, Routes
 
@@ -27,10 +28,18 @@ class FlowService:
     Args:
         conntrack: The kernel's table.
         routes: Its routing table.
+        sets: Of clients, in its rules.
         clock: Seconds of CLOCK_BOOTTIME.
     """
 
-    def __init__(self, conntrack: Conntrack, routes: Routes, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        conntrack: Conntrack,
+        routes: Routes,
+        sets: ClientSets,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self._worker = FlowWorker(
             conntrack,
             routes,
@@ -38,10 +47,11 @@ class FlowService:
             completed=lambda complete: self._channel.send(Kind.COMPLETE, FLAG.pack(complete)),
             clock=clock,
         )
+        self._crowds = CrowdWatch(self._worker.keys, sets)
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
             Kind.SCOPE: self._set_scope,
             Kind.START: self._start,
-            Kind.STOP: lambda _body: self._worker.stop_capture(),
+            Kind.STOP: self._stop,
             Kind.FLUSH: self._flush,
             Kind.DONE: self._done,
             Kind.INSTALL: self._worker.install,
@@ -87,6 +97,12 @@ class FlowService:
         except KernelError as error:
             log.error("flowsync op=capture found=%r", str(error))  # noqa: TRY400 - the text says it all
             self._channel.abort()
+        else:
+            self._crowds.begin()
+
+    def _stop(self, _body: bytes) -> None:
+        self._worker.stop_capture()
+        self._crowds.end()
 
     def _done(self, body: bytes) -> None:
         sequence, committed = DONE.unpack(body)
@@ -96,7 +112,9 @@ class FlowService:
         self._worker.flush(lambda: self._channel.send(Kind.FLUSHED, body))
 
     def _set_scope(self, body: bytes) -> None:
-        self._worker.set_scope(Scope.from_document(json.loads(body)))
+        scope = Scope.from_document(json.loads(body))
+        self._worker.set_scope(scope)
+        self._crowds.configure(scope.crowds)
 
     def _query(self, body: bytes) -> None:
         document = json.loads(body[NUMBER.size :])

@@ -247,6 +247,10 @@ class FlowWorker:
                 log.error("flowsync alarm=%r", alarm)
         return table, alarms
 
+    def keys(self) -> list[bytes]:
+        """Return what identifies each flow, in any order; see `FlowTable.keys`."""
+        return self._table.keys()
+
     def opened(self) -> Mapping[ServerKey, int]:
         """Return how many flows each server on each listen ever had, since this process started."""
         return self._holder.scope.by_listen(self._table.opened())

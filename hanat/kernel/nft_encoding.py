@@ -44,7 +44,7 @@ _PROTO_TYPE, _INTEGER_TYPE, _SERVICE_TYPE = 12, 4, 13  # nft's own numbers of da
 _ADDRESS_TYPES = {4: 7, 6: 8}
 _TYPE_BITS = 6
 _ANONYMOUS, _CONSTANT, _MAP = 1, 2, 8
-_GOTO, _DROP, _ACCEPT = -4, 0, 1
+_GOTO, _JUMP, _DROP, _ACCEPT = -4, -3, 0, 1
 _VERDICT_REGISTER, _VERDICT_TYPE = 0, 0xFFFFFF00
 _UPDATE = 1  # NFT_DYNSET_OP_UPDATE
 _META_L4PROTO, _META_NFPROTO = 16, 15
@@ -73,6 +73,7 @@ _CLIENT = r"(?P<family>ip6?) saddr(?: and (?P<mask>\S+))?"
 _RECALL = re.compile(rf"{_CLIENT} @(?P<set>\S+) goto (?P<chain>\S+)")
 _REMEMBER = re.compile(rf"update @(?P<set>\S+) \{{ {_CLIENT} \}}")
 _VERDICT = re.compile(r"counter (?P<verdict>accept|drop)")
+_LIMITED = re.compile(r"jump (?P<chain>limits/\S+)")
 _CHOICE = re.compile(
     r"(?:numgen (?P<kind>inc|random)|jhash (?P<fields>.*)) mod (?P<mod>\d+)"
     r"(?: seed (?P<seed>0x[0-9a-f]+))?"
@@ -143,6 +144,8 @@ def _rule(chain: str, text: str, numbers: Iterator[int]) -> Iterator[Message]:
     if found := _VERDICT.fullmatch(text):
         verdict = _ACCEPT if found["verdict"] == "accept" else _DROP
         expressions = [_counter(), _immediate(_VERDICT_REGISTER, _verdict(verdict))]
+    elif found := _LIMITED.fullmatch(text):
+        expressions = [_immediate(_VERDICT_REGISTER, _verdict(_JUMP, found["chain"]))]
     elif found := _ONE.fullmatch(text):
         expressions = [*_match(found["protocols"], sets, numbers), *_to_one(found["target"])]
     elif found := _SOME.fullmatch(text):

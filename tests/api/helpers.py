@@ -139,6 +139,7 @@ WEB = ServiceView(
     healthy=1,
     min_healthy_percent=0,
     servers=(WEB1, WEB2),
+    refused={"deny": 7, "new_per_second": 120},
 )
 
 BACKUP = replace(

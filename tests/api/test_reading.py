@@ -172,6 +172,17 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
     assert not [name for name in found if "gc" in name]
 
 
+async def test_metrics_say_what_limits_refused(served: Served) -> None:
+    bounded = replace(WEB1, max_conn=3, times_full=2)
+    served.backend.shown = (replace(WEB, servers=(bounded, WEB2)),)
+    found = await scrape(served)
+    assert {name: value for name, value in found.items() if "server_full" in name} == {
+        'hanat_server_full_total{server="web1",service="web"}': 2
+    }
+    assert found['hanat_service_refused_total{limit="deny",service="web"}'] == 7
+    assert found['hanat_service_refused_total{limit="new_per_second",service="web"}'] == 120
+
+
 async def test_metrics_say_nothing_of_checks_that_say_nothing(served: Served) -> None:
     unchecked = replace(WEB1, checks=())
     unknown = replace(

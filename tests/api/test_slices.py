@@ -82,6 +82,7 @@ def test_metrics_of_a_thousand_services_are_made_in_slices() -> None:
         "hanat_service_up": 1000,
         "hanat_service_servers": 2000,
         "hanat_service_connections": 1000,
+        "hanat_service_refused": 2000,
         "hanat_server_weight": 10_000,
         "hanat_server_in_rotation": 10_000,
         "hanat_server_connections": 10_000,

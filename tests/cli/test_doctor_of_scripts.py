@@ -32,8 +32,6 @@ DROP_IN = (
     "CapabilityBoundingSet=CAP_SETUID \\\n  CAP_SETGID CAP_KILL\nSystemCallFilter=@setuid\n"
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="scripts are of root")
-
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

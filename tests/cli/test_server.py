@@ -306,3 +306,12 @@ def test_each_command_has_its_help(name: str) -> None:
 
     assert result.exit_code == 0
     assert f" server {name} [OPTIONS] " in result.stdout
+
+
+def test_server_with_a_bound_says_how_far_it_is(node: Node) -> None:
+    server = replace(DRAINED, max_conn=5, times_full=2)
+    node.answers({"service": "web", **server.to_document()})
+
+    page = call("server", "show", "web/web1", "--api", node.api).stdout
+
+    assert "\nconnections 3 of at most 5; had all of them 2 times (by this node)\n" in page

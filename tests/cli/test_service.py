@@ -50,6 +50,7 @@ listen      203.0.113.10 tcp/80
 scheduler   wrr
 healthy     1 of 2 that should serve; panic below 0 %
 connections 5
+refused     7 deny, 120 new_per_second (by this node)
 
 SERVER  ADDRESS            CHECKS  MODE   WEIGHT  SHARE  CONNECTIONS  NEW CLIENTS
 web1    10.11.12.101:8080  up      ready  2       100 %  3            yes
@@ -116,3 +117,9 @@ def test_control_characters_do_not_reach_the_terminal(node: Node) -> None:
 
     assert "\x1b" not in result.stdout
     assert "\x07" not in result.stdout
+
+
+def test_service_without_limits_says_nothing_of_them(node: Node) -> None:
+    node.answers({**WEB.to_document(), "refused": {}})
+
+    assert "refused" not in call("service", "show", "web", "--api", node.api).stdout

@@ -74,6 +74,8 @@ on_server_down = "expire"
 sorry = ["10.11.12.200:8080", "2001:db8:1::200"]
 unavailable = "drop"
 persistence = { timeout = "10m", netmask = 24, netmask6 = 64 }
+allow = ["198.51.100.0/24", "2001:db8:2::/48"]
+deny = ["198.51.100.128/25"]
   [[service.check]]
   kind = "http"
   method = "OPTIONS"
@@ -128,6 +130,15 @@ persistence = { timeout = "10m", netmask = 24, netmask6 = 64 }
   name = "web2"
   address = "[2001:db8:1::102]"
   weight = 2
+  max_conn = 500
+  [service.limits]
+  new_per_second = 1000
+  burst = 2000
+  new_per_second_per_client = 20
+  burst_per_client = 40
+  connections_per_client = 100
+  netmask = 24
+  netmask6 = 56
 
 [[service]]
 name = "dns"

@@ -9,7 +9,13 @@ import pytest
 
 from hanat.config import parse_cluster
 from hanat.config.check_fields import KINDS, METHODS, RCODES, RECORD_TYPES
-from hanat.config.models import CheckTable, PersistenceTable, ServerTable, ServiceTable
+from hanat.config.models import (
+    CheckTable,
+    LimitsTable,
+    PersistenceTable,
+    ServerTable,
+    ServiceTable,
+)
 from hanat.config.node import parse_node
 from hanat.core.configuration import OnServerDown, Scheduler, Unavailable
 from tests.config.helpers import NODE, SMALL, changed, checked
@@ -22,7 +28,7 @@ def test_every_key_and_every_word_is_in_the_manual() -> None:
     said = set(re.findall(r"[\w.%-]+", " ".join(re.findall(r"`([^`\n]+)`", MANUAL))))
     keys = {
         field.alias or name
-        for table in (ServiceTable, ServerTable, CheckTable, PersistenceTable)
+        for table in (ServiceTable, ServerTable, CheckTable, PersistenceTable, LimitsTable)
         for name, field in table.model_fields.items()
     } - {"check", "server"}
     words = {one.value for kind in (Scheduler, OnServerDown, Unavailable) for one in kind}

@@ -12,6 +12,7 @@ from hanat.core.configuration import (
     Configuration,
     FloatingAddress,
     Forward,
+    Limits,
     Listen,
     Masquerade,
     Persistence,
@@ -31,6 +32,13 @@ from tests.core.examples import EDGE
 VPN = Transit("vpn", tuple(map(ip_network, ("10.99.0.0/16", "10.99.7.0/24", "fd00:99::/64"))))
 
 NETWORKS = Persistence(2.0, netmask=24, netmask6=64)
+PLACES = tuple(map(ip_network, ("192.0.2.0/24", "192.0.2.0/25", "2001:db8:2::/48")))
+LIMITS = (
+    Limits(1000, 2000),
+    Limits(0, 0, 20, 41, netmask=24),
+    Limits(3, 1, 1, 1, 100, netmask6=56),
+    Limits(connections_per_client=1, netmask6=128),
+)
 SORRY = (Sorry(ip_address("10.11.12.200"), 8080), Sorry(ip_address("fd00:12::200"), None))
 
 
@@ -95,6 +103,9 @@ def _services(
         hash_port=draw(st.booleans()),
         ops=draw(st.booleans()),
         persistence=draw(st.sampled_from([None, None, Persistence(600.0), NETWORKS])),
+        allow=draw(st.sampled_from([(), (), PLACES[:1], PLACES])),
+        deny=draw(st.sampled_from([(), (), PLACES, PLACES[2:]])),
+        limits=draw(st.sampled_from([Limits(), *LIMITS])),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,7 @@ from hanat.core.checks import (
     UdpCheck,
 )
 from hanat.core.configuration import (
+    Limits,
     OnServerDown,
     Persistence,
     Replicate,
@@ -41,6 +42,21 @@ OFTEN = Check(2.0, 1.0)
 TIMING = "every 2 s, timeout 1 s, fall 3, rise 2"
 V4, V6 = ip_address("10.0.0.1"), ip_address("2001:db8::1")
 
+NETWORKS = [
+    (),
+    (ip_network("10.0.0.0/8"),),
+    *(tuple(ip_network(f"10.{n}.{i}.0/24") for i in range(5)) for n in range(2)),
+]
+LIMITS = [
+    Limits(),
+    Limits(1, 1),
+    Limits(1, 2),
+    Limits(0, 0, 1, 1),
+    Limits(0, 0, 1, 2, 3),
+    Limits(connections_per_client=3),
+    Limits(connections_per_client=3, netmask=24),
+    Limits(connections_per_client=3, netmask6=48),
+]
 texts = st.text(max_size=3)
 patterns = st.none() | st.builds(Pattern, texts, st.booleans())
 tls = st.builds(TlsCheck, texts, st.booleans(), st.integers(0, 2))
@@ -109,6 +125,9 @@ services = st.builds(
     persistence=st.sampled_from([None, Persistence(600.0), Persistence(600.0, 24, 64)]),
     hash_port=st.booleans(),
     ops=st.booleans(),
+    allow=st.sampled_from(NETWORKS),
+    deny=st.sampled_from(NETWORKS),
+    limits=st.sampled_from(LIMITS),
 )
 
 
@@ -158,6 +177,12 @@ def test_a_service_is_told_by_what_is_not_the_default() -> None:
         "by address and port",
         "slow start in 30 s",
         "persistent for 600 s (/24, /64)",
+        "only clients from 198.51.100.0/24, 2001:db8:2::/48",
+        "no clients from 198.51.100.128/25",
+        "at most 1000 new connections a second, 2000 at once",
+        "of a client at most 20 new connections a second, 40 at once",
+        "of a client at most 100 connections",
+        "a client is a /24, /56",
         "all servers used below 30 % healthy",
         "connections of a server that is down expire",
         "sorry server 10.11.12.200:8080",
@@ -171,6 +196,7 @@ def test_a_service_is_told_by_what_is_not_the_default() -> None:
         "connections of a server that is down kept",
         "sorry server 10.11.12.200",
     )
+    assert describe_server(web.servers[1]) == ("[2001:db8:1::102] weight 2 at most 500 connections")
     assert [describe_server(server) for server in dns.servers] == [
         "10.11.12.101 weight 1",
         "10.11.12.102 weight 1 priority 2",

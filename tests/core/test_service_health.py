@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from hanat.core.configuration import OnServerDown, Protocol, Sorry
-from hanat.core.health_effects import Committed, End, Propose, Seen
+from hanat.core.health_effects import Committed, End, Propose, Rotate, Seen
 from hanat.core.probing import Operational
 from hanat.core.schedulers import InRotation
 from hanat.core.server_facts import Administrative, Mode
@@ -372,3 +372,31 @@ def test_checker_hears_what_the_log_has_of_a_target_that_is_new() -> None:
     late = Bench(node_id=PEER)
     late.take(late.health.restore(b.state.records, late.now, late.wall_s))
     assert Committed(b.target(1), Operational.UP) in late.configure(web(1))
+
+
+def test_full_server_gets_no_clients_and_starts_at_once_when_it_has_room() -> None:
+    bounded = replace(web(1, 2, checked=False), slow_start_s=30.0)
+    bounded = replace(bounded, servers=(replace(server(1), max_conn=9), server(2)))
+    b = Bench(bounded)
+    b.hold()
+    assert b.health.counted == (bounded,)
+
+    (rotated,) = of(Rotate, b.health.fill(frozenset({WEB1}), b.now))
+    assert rotated.rotations == {"web": (InRotation("web2"),)}
+    assert of(Rotate, b.health.fill(frozenset({WEB1}), b.now)) == []
+    known = b.health.knowledge({}, {}, b.now)
+    assert (known.full, known.filled) == ({WEB1}, {WEB1: 1})
+
+    (rotated,) = of(Rotate, b.health.fill(frozenset(), b.now))
+    assert rotated.rotations == {"web": (InRotation("web1"), InRotation("web2"))}
+
+
+def test_server_that_has_no_limit_any_more_is_in_rotation_again() -> None:
+    before = replace(web(1, 2, checked=False), servers=(replace(server(1), max_conn=9), server(2)))
+    b = Bench(before)
+    b.health.fill(frozenset({WEB1}), b.now)
+
+    after = replace(before, servers=(server(1), server(2)))
+    (rotated,) = of(Rotate, b.configure(after))
+
+    assert rotated.rotations == {"web": (InRotation("web1"), InRotation("web2"))}

@@ -53,6 +53,7 @@ class Site:
 
     def __init__(self, service: VirtualService, *checked: int, percent: int = 0) -> None:
         self.service, self.slow_start = service, dict[ServerId, int]()
+        self.full, self.filled = set[ServerId](), dict[ServerId, int]()
         targets = {f"web{n}": (f"t{n}",) for n in checked}
         self.verdicts = Verdicts(HOLDER)
         self.verdicts.configure([t for names in targets.values() for t in names], 0.0)
@@ -80,8 +81,9 @@ class Site:
         self, *, now: float = 10.0, connections: Mapping[ServerId, int] | None = None
     ) -> ServiceView:
         known = Knowledge(
-            self.rotations, self.verdicts, HOLDER, NAMES, connections or {}, now, self.slow_start
-        )
+            self.rotations, self.verdicts, HOLDER, NAMES, connections or {}, now, self.slow_start,
+            self.full, self.filled,
+        )  # fmt: skip
         return view_of(self.service, known)
 
     def shares(self) -> dict[str, float]:
@@ -160,6 +162,45 @@ def test_server_of_a_lower_tier_waits_and_says_so() -> None:
     site.say(t1=DOWN)
     assert site.conditions() == "down serving"
     assert site.shares() == {"web1": 0, "web2": 100}
+
+
+def test_full_server_says_so_and_its_clients_are_those_of_the_others() -> None:
+    first = replace(server(1), max_conn=200)
+    site = Site(web(first, server(2), server(3, tier=1)))
+    site.full, site.filled = {ServerId("web", "web1")}, {ServerId("web", "web1"): 3}
+    view = site.see(connections={ServerId("web", "web1"): 203})
+    assert site.conditions() == "full serving serving"
+    assert site.shares() == {"web1": 0, "web2": 50, "web3": 50}
+    assert (view.state, view.why) == (
+        ServiceState.DEGRADED,
+        "web: 1 of 3 servers have all connections they may have (1 full)",
+    )
+    assert (view.servers[0].max_conn, view.servers[0].gets_clients) == (200, False)
+    assert view.servers[0].why == (
+        "web/web1 gets no clients: it has as many connections as it may have, 200"
+    )
+    document = view.servers[0].to_document()
+    assert document["configured"] == {"weight": 1, "max_conn": 200}
+    assert document["runtime"] == {"factor": 1.0, "weight": 1, "times_full": 3}
+
+
+def test_service_is_down_when_all_of_its_servers_are_full_and_a_down_one_stays_down() -> None:
+    site = Site(web(server(1), server(2)), 2)
+    site.say(t2=DOWN)
+    site.full = {ServerId("web", "web1"), ServerId("web", "web2")}
+    assert site.conditions() == "full down"
+    view = site.see()
+    assert view.state is ServiceState.DOWN
+    assert view.why == (
+        "web: 1 of 2 servers are healthy; 1 of 2 servers have all connections they may have; no "
+        "server gets clients: they are refused (1 down, 1 full)"
+    )
+
+
+def test_reserve_gets_the_clients_of_a_tier_that_is_full() -> None:
+    site = Site(web(server(1), server(2, tier=1), scheduler=Scheduler.FO))
+    site.full = {ServerId("web", "web1")}
+    assert site.conditions() == "full serving"
 
 
 def test_panic_is_said_of_the_service_and_of_each_server_that_is_not_healthy() -> None:
@@ -309,7 +350,7 @@ def test_document_keeps_the_three_facts_apart() -> None:
     site.make(1, Mode.MAINT, by="alice on r1", since_s=60.0, until_s=3600.0)
     document = site.see().to_document()
     (found,) = document["servers"]
-    assert found["configured"] == {"weight": 2}
+    assert found["configured"] == {"weight": 2, "max_conn": None}
     assert found["administrative"] == {
         "mode": "maint", "by": "alice on r1", "reason": "",
         "since": "1970-01-01T00:01:00+00:00", "until": "1970-01-01T01:00:00+00:00",

@@ -19,6 +19,7 @@ from hanat.errors import KernelError
 from hanat.flowsync import ending_requests
 from hanat.flowsync.channel import NUMBER, Channel, Kind
 from hanat.flowsync.service import FlowService
+from hanat.kernel.client_sets import KernelClientSets
 from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
 from tests.contract.flows import TCP, UDP, inbound
 from tests.flowsync.listener import TURNS, Listener
@@ -293,7 +294,7 @@ class Worker(Listener):
         if self.deaf:
             return super()._begin(opened)
         conntrack, routes = FakeConntrack(self.kernel), FakeRoutes(self.kernel)
-        service = FlowService(conntrack, routes, clock=lambda: 0.0)
+        service = FlowService(conntrack, routes, KernelClientSets(), clock=lambda: 0.0)
         return service._channel, asyncio.get_running_loop().create_task(service.run(opened))
 
     @property

@@ -21,7 +21,9 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
+from hanat.core.levelling import Load
 from hanat.core.probing import Check, Operational, Probe, Probes, Reply
+from hanat.core.server_facts import ServerId
 from hanat.core.services import Rotation
 from hanat.core.status import Role
 from hanat.daemon.servers import ServerParts, Servers
@@ -36,11 +38,11 @@ BACK_S = CHECK.rise * CHECK.interval_s * 1.1 + CHECK.timeout_s + 0.1
 WALL_S = 1.7e9
 
 
-def serving(profile: str, servers: int) -> Configuration:
+def serving(profile: str, servers: int, *, max_conn: int = 0) -> Configuration:
     """Return a configuration with one service of so many servers, ``web1`` and so on."""
     listen = Listen(ip_address("203.0.113.10"), Protocol.TCP, 80, 80)
     behind = tuple(
-        RealServer(f"web{n}", ip_address(f"10.11.12.{20 + n}"), 80, 1)
+        RealServer(f"web{n}", ip_address(f"10.11.12.{20 + n}"), 80, 1, max_conn=max_conn)
         for n in range(1, servers + 1)
     )
     checks = (ServiceCheck(TcpCheck(), CHECK),)
@@ -54,10 +56,16 @@ class Network:
     def __init__(self) -> None:
         self.down: set[str] = set()  # names of servers
         self.blind: set[int] = set()  # nodes that reach none
+        self.connections: dict[str, int] = {}  # of servers, as every node's table has them
 
     def answers(self, node_id: int, target: Target) -> bool:
         """Say whether a server answers a node."""
         return node_id not in self.blind and server_of(target) not in self.down
+
+    @property
+    def loads(self) -> Mapping[ServerId, Load]:
+        """What a node counts of the servers' connections."""
+        return {ServerId("web", name): Load(count) for name, count in self.connections.items()}
 
 
 def server_of(target: Target) -> str:
@@ -148,7 +156,8 @@ class ServingProcess(Process):
         self.rotations: dict[str, Rotation] = {}
         parts = ServerParts(
             self.node_id, self.replica, self.guard, self._rotate, lambda _tables, _done: None,
-            lambda _services: {}, lambda _ends, _done: None, lambda: self._role_now,
+            lambda _services: self.network.loads, lambda _ends, _done: None,
+            lambda: self._role_now,
             self.feed, self.clock, lambda: WALL_S + self.world.now, self._kick_soon,
         )  # fmt: skip
         self.servers = Servers(parts)
@@ -209,13 +218,13 @@ class ServingProcess(Process):
 
 
 def serving_cluster(
-    *, seed: int, profile: str = "default", servers: int = 4
+    *, seed: int, profile: str = "default", servers: int = 4, max_conn: int = 0
 ) -> tuple[World, Network]:
     """Return three nodes that watch so many servers."""
     world, network = World(seed=seed), Network()
     for node_id in world.node_ids:
         process = ServingProcess(world, node_id, profile=profile, rate=1.0)
         process.network = network
-        process.configuration = serving(profile, servers)
+        process.configuration = serving(profile, servers, max_conn=max_conn)
         process.start()
     return world, network

@@ -23,6 +23,9 @@ from tests.sim.serving import (
 )
 from tests.sim.world import World
 
+# Until a full server is out of rotation: the holder looks four times a second, at what it asked for
+# one look before.
+FULL_S = 0.6
 ALL = {"web1", "web2", "web3", "web4"}
 
 
@@ -42,8 +45,8 @@ def agree(world: World, names: set[str]) -> bool:
     return all(node.clients == names for node in nodes(world) if node.alive)
 
 
-def ready(seed: int = 1) -> tuple[World, Network, ServingProcess]:
-    world, network = serving_cluster(seed=seed)
+def ready(seed: int = 1, *, max_conn: int = 0) -> tuple[World, Network, ServingProcess]:
+    world, network = serving_cluster(seed=seed, max_conn=max_conn)
     assert world.run_until(lambda: converged(world), within_s=10), tell(world)
     assert world.run_until(lambda: agree(world, ALL), within_s=5), tell(world)
     return world, network, holder_of(world)
@@ -68,6 +71,36 @@ def test_takeover_amid_an_outage_changes_no_verdict(seed: int) -> None:
     while world.now < end:
         world.run(0.01)
         assert agree(world, {"web2", "web4"}), tell(world)
+
+
+def test_server_that_is_full_leaves_the_holders_rotation_in_time_and_comes_back() -> None:
+    world, network, holder = ready(max_conn=50)
+    network.connections |= {"web1": 50, "web2": 49}
+    rest = ALL - {"web1"}
+    assert world.run_until(lambda: holder.clients == rest, within_s=FULL_S), tell(world)
+    assert all(node is holder or node.clients == ALL for node in nodes(world)), tell(world)
+    network.connections["web1"] = 45
+    assert world.run_until(lambda: holder.clients == ALL, within_s=1 + FULL_S), tell(world)
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_new_holder_knows_the_full_servers_in_time_and_the_one_before_forgets_them(
+    seed: int,
+) -> None:
+    world, network, holder = ready(seed, max_conn=50)
+    network.connections["web1"] = 60
+    rest = ALL - {"web1"}
+    assert world.run_until(lambda: holder.clients == rest, within_s=FULL_S), tell(world)
+    holder.pause(3.0)
+    assert world.run_until(lambda: bool(others(holder, world)), within_s=2), tell(world)
+    (new,) = others(holder, world)
+    assert world.run_until(lambda: new.clients == rest, within_s=FULL_S), tell(world)
+    assert world.run_until(lambda: holder.clients == ALL, within_s=5), tell(world)
+
+
+def others(former: ServingProcess, world: World) -> list[ServingProcess]:
+    """Return who holds in place of another node."""
+    return [n for n in nodes(world) if n is not former and n.role is Role.ACTIVE]
 
 
 def test_holder_that_reaches_no_server_hands_over_and_no_pool_is_emptied() -> None:

@@ -1,0 +1,105 @@
+"""Tell the holder's kernel which clients have too many connections, see `core.crowds`.
+
+A look at 250,000 flows takes 220 ms of a processor, so it is done in steps between which the loop
+turns: once a second, and less often with more than 100,000 flows, so that it takes a tenth of the
+time at most. What it finds is forgotten by the kernel if it does not look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from hanat.core.crowds import Census, Crowd
+from hanat.errors import AbsentObjectError, KernelError
+
+complaints = logging.getLogger("hanat.complaints")
+
+PERIOD_S = 1.0
+REST = 10  # times as long as a look took, until the next
+STEP_FLOWS = 2_000
+KEPT_PERIODS = 3
+
+
+class ClientSets(Protocol):
+    """The kernel's; see `hanat.kernel.client_sets`."""
+
+    def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
+        """Let a set have these clients, packed, for a while, and no others."""
+        ...
+
+
+class CrowdWatch:
+    """Looks, while this node holds.
+
+    Args:
+        keys: Returns the keys of all flows.
+        sets: Where the clients are told.
+    """
+
+    def __init__(self, keys: Callable[[], list[bytes]], sets: ClientSets) -> None:
+        self._keys, self._sets = keys, sets
+        self._crowds: tuple[Crowd, ...] = ()
+        self._holds = False
+        self._filled: set[str] = set()
+        self._next: asyncio.TimerHandle | asyncio.Handle | None = None
+
+    def configure(self, crowds: tuple[Crowd, ...]) -> None:
+        """Look at these."""
+        if crowds != self._crowds:
+            self._crowds = crowds
+            self._filled = {crowd.name for crowd in crowds}  # nothing is known of new sets
+            self._again()
+
+    def begin(self) -> None:
+        """This node holds: look at once."""
+        self._holds = True
+        self._again()
+
+    def end(self) -> None:
+        """This node does not hold any more; what the kernel was told passes."""
+        self._holds = False
+        self._again()
+
+    def _again(self) -> None:
+        """Begin anew, or stop."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._holds and self._crowds:
+            self._next = asyncio.get_running_loop().call_soon(self._begin_look)
+
+    def _begin_look(self) -> None:
+        keys = self._keys()
+        steps = (keys[first : first + STEP_FLOWS] for first in range(0, len(keys), STEP_FLOWS))
+        self._step(Census(self._crowds), steps, 0.0)
+
+    def _step(self, census: Census, steps: Iterator[list[bytes]], took_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        some = next(steps, None)
+        if some is not None:
+            census.add(some)
+            took_s += loop.time() - began
+            self._next = loop.call_soon(self._step, census, steps, took_s)
+            return
+        period_s = max(PERIOD_S, REST * took_s)
+        self._tell(census, KEPT_PERIODS * period_s)
+        self._next = loop.call_later(period_s, self._begin_look)
+
+    def _tell(self, census: Census, timeout_s: float) -> None:
+        for name, clients in census.crowded().items():
+            if not clients and name not in self._filled:
+                continue
+            self._filled.discard(name)
+            if clients:
+                self._filled.add(name)
+            try:
+                self._sets.refill(name, clients, timeout_s=timeout_s)
+            except AbsentObjectError:
+                self._filled.add(name)  # its rules are being installed
+            except KernelError as error:
+                self._filled.add(name)
+                complaints.warning("flowsync op=tell_crowds found=%r", str(error))
