@@ -16,6 +16,7 @@ from functools import partial
 
 from hanat.daemon.log import to_stderr
 from hanat.flowsync.service import FlowService
+from hanat.kernel.client_sets import KernelClientSets
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.routes import KernelRoutes
 
@@ -39,7 +40,9 @@ def main() -> int:
 
 async def _serve(opened: socket.socket) -> None:
     clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-    await FlowService(KernelConntrack(), KernelRoutes(), clock=clock).run(opened)
+    sets = KernelClientSets()
+    service = FlowService(KernelConntrack(), KernelRoutes(), clock=clock, client_sets=sets)
+    await service.run(opened)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
+from hanat.flowsync.client_sets import ClientSets
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Conntrack, Routes
 
@@ -28,15 +29,24 @@ class FlowService:
         conntrack: The kernel's table.
         routes: Its routing table.
         clock: Seconds of CLOCK_BOOTTIME.
+        client_sets: This kernel's, of services with persistence; None: they are left alone.
     """
 
-    def __init__(self, conntrack: Conntrack, routes: Routes, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        conntrack: Conntrack,
+        routes: Routes,
+        *,
+        clock: Callable[[], float],
+        client_sets: ClientSets | None = None,
+    ) -> None:
         self._worker = FlowWorker(
             conntrack,
             routes,
             propose=self._propose,
             completed=lambda complete: self._channel.send(Kind.COMPLETE, FLAG.pack(complete)),
             clock=clock,
+            client_sets=client_sets,
         )
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
             Kind.SCOPE: self._set_scope,
