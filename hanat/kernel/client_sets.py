@@ -64,16 +64,13 @@ class KernelClientSets:
 
     def write(self, name: str, *, put: Sequence[Wanted], gone: Sequence[bytes]) -> None:
         """See `flowsync.clients.ClientSets.write`."""
+        assert len(put) + len(gone) <= ELEMENTS_MAX, f"{len(put)} and {len(gone)} elements"
         head = _head(name)
-        every = [*gone, *(client for client, _ in put)]
-        assert len(every) <= ELEMENTS_MAX, f"{len(every)} elements of one message"
-        if not every:
-            return
-        keys = nested(_LIST, b"".join(map(_element, every)))
-        messages: list[Message] = [
-            (NEW_ELEMENTS, NLM_F_CREATE, head + keys),
-            (DELETE_ELEMENTS, 0, head + keys),
-        ]
+        messages: list[Message] = []
+        for clients in (gone, [client for client, _ in put]):  # who goes makes room
+            if clients:
+                keys = head + nested(_LIST, b"".join(map(_element, clients)))
+                messages += [(NEW_ELEMENTS, NLM_F_CREATE, keys), (DELETE_ELEMENTS, 0, keys)]
         if put:
             timed = b"".join(_element(client, left_ms) for client, left_ms in put)
             messages.append((NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, timed)))
