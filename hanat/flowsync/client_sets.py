@@ -129,6 +129,7 @@ class SetSweeper:
         self._walk: Iterator[list[Wanted]] | None = None
         self._name = ""  # of the set that is walked through
         self._met: set[bytes] = set()
+        self._read_at = 0.0  # the kernel fills a slice when the one before is read
         self._is_whole = False  # this round compares all
         self._holds = False
         self._is_first = True  # packets put them there before this process was there
@@ -177,7 +178,9 @@ class SetSweeper:
                 self._name = self._names.pop()
                 self._met = set()
                 self._walk = self._sets.walk(self._name)
-            self._compare(next(self._walk, None))
+                self._read_at = began
+            filled_at, self._read_at = self._read_at, began
+            self._compare(next(self._walk, None), filled_at)
         except AbsentObjectError:
             self._walk = None  # a sweep follows when there are rules
         except KernelError as error:
@@ -186,8 +189,8 @@ class SetSweeper:
             self.later()
         self._go_on(0.0 if self._is_whole else WATCH_REST * (self._clock() - began))
 
-    def _compare(self, present: list[Wanted] | None) -> None:
-        """Compare a slice of a set, or, at its end, look what was in none."""
+    def _compare(self, present: list[Wanted] | None, at: float) -> None:
+        """Compare a slice of a set as of a moment, or, at its end, look what was in none."""
         if present is None:
             self._walk = None
             if self._is_whole:
@@ -197,7 +200,7 @@ class SetSweeper:
             return
         self._met.update(client for client, _ in present)
         believe = self._holds or self._is_first
-        found = self._table.compare(self._name, present, self._clock(), believe=believe)
+        found = self._table.compare(self._name, present, at, believe=believe)
         if found.changes:
             self._learnt(found.changes)
         self.differs(self._name, found.strange + found.outdated)
