@@ -9,7 +9,7 @@ import asyncio
 import json
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -95,7 +95,7 @@ class Node:
         return True
 
     def configure(self, configuration: Configuration, **rotation: tuple[str, ...]) -> None:
-        """Bring rules into force, in steps as a node does; `rotation` are the servers by service."""
+        """Bring rules into force as a node does; `rotation` are the servers by service."""
         rotations = {
             name: tuple(InRotation(server) for server in servers)
             for name, servers in rotation.items()
@@ -214,7 +214,7 @@ class Pair:
         await self.until(lambda: self.b.clients() == wanted)
 
     def restart_b(self) -> None:
-        """Let `b` begin with nothing, after its worker was closed; `a` hears that it lacks flows."""
+        """Let `b` begin with nothing, after its worker was closed; `a` hears of that."""
         configuration = self.b.configuration
         self.b = Node(self.network.r2)
         self.a.commit, self.b.commit = self.b.worker.install, self.a.worker.install
@@ -233,13 +233,3 @@ class Pair:
         self.network.pull(self.a.router)
         self.a.worker.stop_capture()
         self.b.hold(2)
-
-
-def pairs(network: Network, configuration: Configuration) -> Iterator[Pair]:
-    """Yield a pair whose first router holds."""
-    pair = Pair(network, configuration)
-    try:
-        pair.a.hold(1)
-        yield pair
-    finally:
-        pair.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -19,21 +19,23 @@ from tests.kernel.network import (
     Network,
     family_of,
 )
-from tests.kernel.sticky import PORTS, TIMEOUT_S, Pair, pairs, sticky
+from tests.kernel.sticky import PORTS, TIMEOUT_S, Pair, sticky
 
 pytestmark = pytest.mark.kernel
 
-Opened = Callable[[Configuration], Pair]
+Opened = Callable[[Configuration], Awaitable[Pair]]
 MANY = 12  # of each family: by chance all get the same server again once in 4 ** 24 times
 
 
 @pytest.fixture
-async def opened(network: Network) -> Iterator[Opened]:  # type: ignore[misc]  # async generator
-    made = []
+async def opened(network: Network) -> AsyncIterator[Opened]:
+    made: list[Pair] = []
 
-    def start(configuration: Configuration) -> Pair:
-        made.append(pairs(network, configuration))
-        return next(made[-1])
+    async def start(configuration: Configuration) -> Pair:
+        made.append(Pair(network, configuration))
+        made[-1].a.hold(1)
+        await made[-1].ready()
+        return made[-1]
 
     yield start
     for one in made:
@@ -42,8 +44,7 @@ async def opened(network: Network) -> Iterator[Opened]:  # type: ignore[misc]  #
 
 async def test_clients_reach_their_servers_after_a_takeover(opened: Opened) -> None:
     """Their connections ended before."""
-    pair = opened(sticky(Persistence(TIMEOUT_S)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S)))
     before = pair.servers(pair.add_clients(MANY))
     assert set(before.values()) == set(PORTS)
     await pair.told(before)
@@ -56,8 +57,7 @@ async def test_clients_reach_their_servers_after_a_takeover(opened: Opened) -> N
 
 
 async def test_clients_of_one_network_reach_its_server_after_a_takeover(opened: Opened) -> None:
-    pair = opened(sticky(Persistence(TIMEOUT_S, netmask=24, netmask6=64)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S, netmask=24, netmask6=64)))
     first, later = pair.add_clients(1), pair.add_clients(MANY, first=120)
     before = pair.servers(first)
     networks = {"203.0.113.0": before[first[0]], "2001:db8:1::": before[first[1]]}
@@ -71,8 +71,7 @@ async def test_clients_of_one_network_reach_its_server_after_a_takeover(opened: 
 
 async def test_router_that_was_restarted_has_the_clients_when_it_takes_over(opened: Opened) -> None:
     """It was not there when they came, and their connections had ended when it was."""
-    pair = opened(sticky(Persistence(TIMEOUT_S)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S)))
     pair.b.worker.close()
     run("nft delete table inet hanat", pair.b.router.namespace)
     before = pair.servers(pair.add_clients(MANY))
@@ -89,8 +88,7 @@ async def test_client_stays_at_the_server_it_went_to_while_the_first_was_down(
 ) -> None:
     """The first by name has an older entry of it, and must not get it back."""
     configuration = sticky(Persistence(TIMEOUT_S))
-    pair = opened(configuration)
-    await pair.ready()
+    pair = await opened(configuration)
     before = pair.servers(pair.add_clients(MANY))
     mine = [client for client, port in before.items() if port == PORTS[0]]
     others = tuple(s.name for s in configuration.services[0].servers if "8081" not in s.name)
@@ -110,8 +108,7 @@ async def test_client_stays_at_the_server_it_went_to_while_the_first_was_down(
 
 async def test_server_that_is_out_of_rotation_gets_nobody_after_a_takeover(opened: Opened) -> None:
     configuration = sticky(Persistence(TIMEOUT_S))
-    pair = opened(configuration)
-    await pair.ready()
+    pair = await opened(configuration)
     before = pair.servers(pair.add_clients(MANY))
     await pair.told(before)
     others = tuple(s.name for s in configuration.services[0].servers if "8082" not in s.name)
@@ -125,8 +122,7 @@ async def test_server_that_is_out_of_rotation_gets_nobody_after_a_takeover(opene
 
 
 async def test_clients_of_a_service_that_replicates_no_flows_are_told(opened: Opened) -> None:
-    pair = opened(sticky(Persistence(TIMEOUT_S), replicate=Replicate(established=False)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S), replicate=Replicate(established=False)))
     before = pair.servers(pair.add_clients(MANY))
     await pair.told(before)
 
@@ -137,8 +133,7 @@ async def test_clients_of_a_service_that_replicates_no_flows_are_told(opened: Op
 @pytest.mark.parametrize(("vip", "server"), [(VIP, SERVER), (VIP_V6, SERVER_V6)], ids=["v4", "v6"])
 async def test_client_of_one_datagram_is_told(opened: Opened, vip: str, server: str) -> None:
     """No event tells of it: it is read from the holder's set."""
-    pair = opened(sticky(Persistence(TIMEOUT_S)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S)))
     sockets = {}
     for port in PORTS:
         sockets[port] = pair.network.open_socket("server", family_of(vip), socket.SOCK_DGRAM)
@@ -162,8 +157,7 @@ async def test_client_of_one_datagram_is_told(opened: Opened, vip: str, server: 
 
 async def test_worker_that_died_finds_the_clients_in_its_kernel(opened: Opened) -> None:
     """It was the holder's; the other node lost what it knew, too."""
-    pair = opened(sticky(Persistence(TIMEOUT_S)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S)))
     before = pair.servers(pair.add_clients(MANY))
     await pair.told(before)
     pair.b.worker.close()
@@ -178,8 +172,7 @@ async def test_worker_that_died_finds_the_clients_in_its_kernel(opened: Opened) 
 
 async def test_clients_outlive_a_change_of_their_timeout(opened: Opened) -> None:
     """The sets have other names then, on the holder and on the other node."""
-    pair = opened(sticky(Persistence(TIMEOUT_S)))
-    await pair.ready()
+    pair = await opened(sticky(Persistence(TIMEOUT_S)))
     before = pair.servers(pair.add_clients(MANY))
     await pair.told(before)
     names = pair.a.clients()
@@ -196,8 +189,7 @@ async def test_clients_outlive_a_change_of_their_timeout(opened: Opened) -> None
 
 async def test_clients_outlive_rules_that_somebody_flushed(opened: Opened) -> None:
     configuration = sticky(Persistence(TIMEOUT_S))
-    pair = opened(configuration)
-    await pair.ready()
+    pair = await opened(configuration)
     before = pair.servers(pair.add_clients(MANY))
     await pair.told(before)
     names = pair.a.clients()
@@ -216,8 +208,7 @@ async def test_clients_outlive_rules_that_somebody_flushed(opened: Opened) -> No
 
 async def test_service_may_get_persistence_while_it_runs(opened: Opened) -> None:
     plain = sticky(None)
-    pair = opened(plain)
-    await pair.ready()
+    pair = await opened(plain)
     clients = pair.add_clients(MANY)
     pair.servers(clients)
     for node in (pair.a, pair.b):
