@@ -16,7 +16,13 @@ from ipaddress import ip_address
 from subprocess import Popen
 
 from chaos.netns import entered
-from hanat.core.configuration import Configuration, Persistence, RealServer, VirtualService
+from hanat.core.configuration import (
+    Configuration,
+    Persistence,
+    Protocol,
+    RealServer,
+    VirtualService,
+)
 from hanat.core.persistence import sticky_services
 from hanat.core.reconcile import rules_of
 from hanat.core.ruleset import render_ruleset
@@ -48,13 +54,15 @@ RESET_AT_CLOSE = b"\1\0\0\0\0\0\0\0"  # SO_LINGER
 
 
 def sticky(persistence: Persistence | None, **others: object) -> Configuration:
-    """Return the example with a sticky service of several servers of both families."""
+    """Return the example with a sticky service of several servers of both families, over TCP."""
     servers = tuple(
         RealServer(f"s{port}{suffix}", ip_address(address), port, weight=1)
         for address, suffix in ((SERVER, ""), (SERVER_V6, "-v6"))
         for port in PORTS
     )
-    first = replace(CONFIGURATION.services[0], servers=servers, persistence=persistence)
+    echo = CONFIGURATION.services[0]
+    listens = tuple(one for one in echo.listens if one.protocol is Protocol.TCP)
+    first = replace(echo, servers=servers, persistence=persistence, listens=listens)
     service: VirtualService = replace(first, **others)  # type: ignore[arg-type]  # any field
     return replace(CONFIGURATION, services=(service,))
 

@@ -11,6 +11,7 @@ import pytest
 from hanat.core.configuration import Configuration, Persistence, Replicate
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
+    CONFIGURATION,
     SERVER,
     SERVER_V6,
     SERVICE_PORT,
@@ -90,6 +91,7 @@ async def test_client_stays_at_the_server_it_went_to_while_the_first_was_down(
     configuration = sticky(Persistence(TIMEOUT_S))
     pair = await opened(configuration)
     before = pair.servers(pair.add_clients(MANY))
+    await pair.told(before)
     mine = [client for client, port in before.items() if port == PORTS[0]]
     others = tuple(s.name for s in configuration.services[0].servers if "8081" not in s.name)
     for node in (pair.a, pair.b):
@@ -133,7 +135,8 @@ async def test_clients_of_a_service_that_replicates_no_flows_are_told(opened: Op
 @pytest.mark.parametrize(("vip", "server"), [(VIP, SERVER), (VIP_V6, SERVER_V6)], ids=["v4", "v6"])
 async def test_client_of_one_datagram_is_told(opened: Opened, vip: str, server: str) -> None:
     """No event tells of it: it is read from the holder's set."""
-    pair = await opened(sticky(Persistence(TIMEOUT_S)))
+    every = CONFIGURATION.services[0].listens
+    pair = await opened(sticky(Persistence(TIMEOUT_S), listens=every))
     sockets = {}
     for port in PORTS:
         sockets[port] = pair.network.open_socket("server", family_of(vip), socket.SOCK_DGRAM)
