@@ -259,6 +259,11 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "Packets that found the table full, since the kernel's start.",
         [((), flows.table_drops)],
     )
+    yield gauge(
+        "hanat_persistence_clients",
+        "Clients of services with persistence whose server this node knows.",
+        [((), flows.clients)],
+    )
 
 
 def _completeness(flows: FlowStatus) -> Iterator[Metric]:

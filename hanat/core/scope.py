@@ -8,8 +8,6 @@ from typing import Any
 
 from hanat.core.configuration import PROTOCOL_NUMBERS, Address, Configuration, Replicate
 from hanat.core.flows import RECORD_V4, ServerKey
-from hanat.core.persistence import sticky_services
-from hanat.core.sticky import StickyService
 
 ESTABLISHED = Replicate()
 Place = tuple[int, bytes]  # protocol number, packed address
@@ -25,14 +23,12 @@ class Scope:
         services: Of those whose policy is not the usual one, where they listen.
         ports: First and last port of every listen.
         own: Packed addresses of this node: their flows are its kernel's alone.
-        sticky: Services with persistence.
     """
 
     addresses: frozenset[bytes] = frozenset()
     services: Mapping[Place, tuple[Ports, ...]] = field(default_factory=dict)
     ports: Mapping[Place, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     own: frozenset[bytes] = frozenset()
-    sticky: tuple[StickyService, ...] = ()
 
     @property
     def unassured(self) -> bool:
@@ -114,7 +110,6 @@ class Scope:
                 for (protocol, address), ports in self.ports.items()
                 for first, last in ports
             ],
-            "sticky": [service.to_document() for service in self.sticky],
         }
 
     @classmethod
@@ -129,8 +124,7 @@ class Scope:
             place = (protocol, bytes.fromhex(address))
             ports[place] = (*ports.get(place, ()), (first, last))
         addresses, own = (frozenset(map(bytes.fromhex, document[k])) for k in ("addresses", "own"))
-        sticky = tuple(map(StickyService.from_document, document["sticky"]))
-        return cls(addresses, services, ports, own, sticky)
+        return cls(addresses, services, ports, own)
 
 
 def scope_of(configuration: Configuration, own: Iterable[Address] = ()) -> Scope:
@@ -147,5 +141,4 @@ def scope_of(configuration: Configuration, own: Iterable[Address] = ()) -> Scope
     addresses = frozenset(
         address.ip.packed for vip in configuration.vips for address in vip.addresses
     )
-    mine = frozenset(a.packed for a in own) - addresses
-    return Scope(addresses, services, every, mine, sticky_services(configuration))
+    return Scope(addresses, services, every, frozenset(a.packed for a in own) - addresses)

@@ -32,6 +32,8 @@ _SERVER_MASK = (1 << _SERVER_BITS) - 1
 _PURGE_TICKS = 10 * TICKS
 _FULL_PURGE_TICKS = TICKS
 
+Servers = frozenset[tuple[str, int, str]]
+"""Names of services, IP versions, names of servers."""
 Ranges = Mapping[tuple[int, bytes], Sequence[tuple[int, int]]]
 """By protocol number and packed address, first and last port of each listen."""
 
@@ -67,7 +69,11 @@ class _Clients:
 
 
 class StickTable:
-    """The newest server of each client, of all services with persistence."""
+    """The newest server of each client, of all services with persistence.
+
+    Attributes:
+        servers: Those that are configured.
+    """
 
     def __init__(self) -> None:
         self._services: dict[Key, _Clients] = {}
@@ -76,6 +82,7 @@ class StickTable:
         self._servers: dict[Key, dict[bytes, tuple[tuple[int, int], ...]]] = {}
         self._sets: dict[str, tuple[Key, int]] = {}
         self._total = 0
+        self.servers: Servers = frozenset()
 
     def __len__(self) -> int:
         return self._total
@@ -116,15 +123,22 @@ class StickTable:
         self._total = 0
         for service in services:
             key = (service.name, service.version)
-            made = self._services[key] = _Clients(service)
+            old = before.get(key)
+            same = old is not None and old.service == service
+            made = self._services[key] = old if old and same else _Clients(service)
             by_address: dict[bytes, tuple[tuple[int, int], ...]] = {}
             for number, server in enumerate(service.servers):
                 known = by_address.get(server.address, ())
                 by_address[server.address] = (*known, (server.port, number))
                 self._sets[server.set_name] = (key, number)
             self._servers[key] = by_address
-            if key in before:
-                self._carry_over(before[key], made)
+            if same:
+                self._total += len(made.entries)
+            elif old is not None:
+                self._carry_over(old, made)
+        self.servers = frozenset(
+            (s.name, s.version, one.name) for s in services for one in s.servers
+        )
         self._lead(ports)
 
     def _carry_over(self, old: _Clients, new: _Clients) -> None:

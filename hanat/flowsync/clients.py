@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from hanat.core.scope import Scope
-from hanat.core.stick_table import StickTable
+from hanat.core.reconcile import Rules
+from hanat.core.stick_table import TICKS, Servers, StickTable
 from hanat.core.sticky import NOBODY, Change, Key
 from hanat.errors import WireError
 from hanat.flowsync.client_sets import ClientSets, SetSweeper, SetWriter
@@ -30,6 +31,7 @@ from hanat.flowsync.window import Window
 complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
 
 GATHER_S = 0.2
+EARLY_MAX = 1_000  # batches of servers that are not known yet, 8 KB each
 WINDOW = 8  # batches under way, of any kind: flows go first
 
 
@@ -51,6 +53,7 @@ class Clients:
         self._writer = SetWriter(sets, self._table, clock, refused=self._sweeper.later)
         self._sweeper.differs = self._writer.write
         self._holds = False
+        self._early: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)
         self._untold: dict[tuple[Key, bytes], None] = {}
         self._all: Iterator[tuple[Key, bytes]] | None = None
         self._is_due = self._is_hurried = False
@@ -60,12 +63,17 @@ class Clients:
     def __len__(self) -> int:
         return len(self._table)
 
-    def configure(self, scope: Scope) -> None:
-        """Be about the services of a scope."""
-        if not self._table and not scope.sticky:
+    def configure(self, rules: Rules) -> None:
+        """Be about the services of rules that were installed."""
+        if not self._table and not rules.sticky:
             return
-        self._table.configure(scope.sticky, scope.ports)
+        ports = {place: [p[:2] for p in some] for place, some in rules.listens.items()}
+        before = self._table.servers
+        self._table.configure(rules.sticky, ports)
         self._writer.clear()
+        early, self._early = self._early, deque(maxlen=EARLY_MAX)
+        for at, batch in early:
+            self._learn(at, batch, known=before)
         self.sweep()
 
     def sweep(self) -> None:
@@ -156,11 +164,33 @@ class Clients:
     def install(self, batch: bytes) -> None:
         """Take a committed batch of another node; never raises."""
         try:
-            groups = decode(batch)
+            self._learn(self._clock(), batch)
         except WireError as error:
             complaints.error("flowsync op=install found=%r", str(error))
-            return
-        for told in groups:
-            for change in self._table.learn(told, self._clock()):
+
+    def _learn(self, at: float, batch: bytes, known: Servers = frozenset()) -> None:
+        """Believe what another node told at a time; keep it if the rules that it is about are new.
+
+        A node that starts is told everything while its rules are installed, and another node may
+        have had a new configuration in force a moment before.
+
+        Args:
+            at: When it was told, in seconds.
+            batch: What.
+            known: Of which servers it was believed already.
+        """
+        now, there = self._clock(), self._table.servers
+        passed = round((now - at) * TICKS)
+        is_early = False
+        for told in decode(batch):
+            place = (told.service, told.version, told.server)
+            is_early |= place not in there
+            if place in known:
+                continue
+            aged = told._replace(ages=[age + passed for age in told.ages]) if passed else told
+            for change in self._table.learn(aged, now):
                 self._forsake(change)
-                self._writer.write(self._table.set_name(change.key, change.server), [change.client])
+                name = self._table.set_name(change.key, change.server)
+                self._writer.write(name, [change.client])
+        if is_early:
+            self._early.append((at, batch))

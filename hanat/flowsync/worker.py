@@ -79,7 +79,6 @@ class FlowWorker:
         """Change what counts."""
         if scope == self._holder.scope:
             return
-        self._clients.configure(scope)
         self._backup.scope = scope
         self._holder.set_scope(scope)
         if not self._holder.active:
@@ -160,7 +159,7 @@ class FlowWorker:
             done: Takes how many ended, by reason; at once if this node does not hold.
         """
         self._rules = rules.after(self._rules)
-        self._clients.sweep()
+        self._clients.configure(rules)
         self._reconcile(done)
 
     def end_connections(self, endings: Sequence[Ending], done: Told) -> None:

@@ -13,26 +13,30 @@ from hanat.core import stick_table
 from hanat.core.configuration import Listen, Persistence, Protocol, RealServer
 from hanat.core.flows import Flow, Tuple5
 from hanat.core.persistence import sticky_services
-from hanat.core.scope import Scope, scope_of
+from hanat.core.reconcile import Rules, rules_of
 from hanat.core.stick_table import TICKS, StickTable
 from hanat.core.sticky import NOBODY, StickyService, Told, Wanted
-from tests.core.examples import EDGE, MEDIA, PUBLIC, PUBLIC_V6, WEB
+from tests.core.examples import DEVICES, EDGE, MEDIA, PUBLIC, PUBLIC_V6, WEB
 
 TIMEOUT_S = 640.0  # a refresh is told after 10 s
 TCP, UDP, ESTABLISHED, CLOSE_WAIT = 6, 17, 3, 5
 FOUR, SIX = ("web", 4), ("web", 6)
 
 
-def scope(persistence: Persistence | None = None, **others: object) -> Scope:
-    """Return what a node with a sticky example has; `others` of its service are different."""
+def rules(persistence: Persistence | None = None, **others: object) -> Rules:
+    """Return those of a sticky example; `others` of its service are different."""
     web = replace(WEB, persistence=persistence or Persistence(TIMEOUT_S), **others)  # type: ignore[arg-type]  # any field
-    return scope_of(replace(EDGE, services=(web, *EDGE.services[1:])))
+    return rules_of(replace(EDGE, services=(web, *EDGE.services[1:])), DEVICES, ())
 
 
-def table(of: Scope | None = None) -> StickTable:
-    made, of = StickTable(), of or scope()
-    made.configure(of.sticky, of.ports)
+def table(of: Rules | None = None) -> StickTable:
+    made = StickTable()
+    configure(made, of or rules())
     return made
+
+
+def configure(made: StickTable, of: Rules) -> None:
+    made.configure(of.sticky, {place: [p[:2] for p in some] for place, some in of.listens.items()})
 
 
 def opened(
@@ -70,7 +74,7 @@ def test_connection_makes_an_entry_of_its_client_and_server() -> None:
     made = table()
     (change,) = made.note([opened("198.51.100.7", "10.11.12.102")], 0.0)
     assert (change.key, change.client, change.former) == (FOUR, packed("198.51.100.7"), NOBODY)
-    (web, web6) = scope().sticky
+    (web, web6) = rules().sticky
     assert servers(made, "198.51.100.7", web) == ["web2"]
     assert (web.version, web6.version, [s.name for s in web6.servers]) == (4, 6, ["web6"])
     assert len(made) == 1
@@ -103,7 +107,7 @@ def test_single_port_is_none_of_the_range_around_it() -> None:
     media = replace(MEDIA, persistence=Persistence(60.0))
     own = Listen(PUBLIC, Protocol.UDP, 5042, 5042)
     other = replace(WEB, listens=(own,), servers=MEDIA.servers)
-    of = scope_of(replace(EDGE, services=(media, other)))
+    of = rules_of(replace(EDGE, services=(media, other)), DEVICES, ())
     made = table(of)
     ports = (5000, 5041, 5042, 5099, 5100)
     found = [
@@ -120,10 +124,10 @@ def test_server_without_a_port_has_that_of_the_client() -> None:
         RealServer("any", ip_address("10.11.12.101"), None, weight=1),
         RealServer("own", ip_address("10.11.12.102"), 9000, weight=1),
     )
-    made = table(scope(servers=both))
+    made = table(rules(servers=both))
     made.note([opened("198.51.100.1", server_port=80)], 0.0)
     made.note([opened("198.51.100.2", "10.11.12.102", server_port=9000)], 0.0)
-    (web,) = scope(servers=both).sticky
+    (web,) = rules(servers=both).sticky
     assert [servers(made, f"198.51.100.{i}", web) for i in (1, 2)] == [["any"], ["own"]]
 
 
@@ -131,7 +135,7 @@ def test_servers_on_one_machine_are_told_apart_by_their_ports() -> None:
     both = tuple(
         RealServer(f"s{port}", ip_address("10.11.12.101"), port, weight=1) for port in (1, 2)
     )
-    made, (web,) = table(scope(servers=both)), scope(servers=both).sticky
+    made, (web,) = table(rules(servers=both)), rules(servers=both).sticky
     made.note([opened("198.51.100.1", server_port=2)], 0.0)
     assert servers(made, "198.51.100.1", web) == ["s2"]
 
@@ -151,7 +155,7 @@ def test_servers_on_one_machine_are_told_apart_by_their_ports() -> None:
 def test_clients_of_one_network_are_one(
     persistence: Persistence, one: str, other: str, server: str
 ) -> None:
-    made = table(scope(persistence))
+    made = table(rules(persistence))
     (change,) = made.note([opened(one, server)], 0.0)
     assert made.note([opened(other, server)], 1.0) == []
     assert len(made) == 1
@@ -160,7 +164,7 @@ def test_clients_of_one_network_are_one(
 
 
 def test_client_that_comes_to_another_server_leaves_the_first() -> None:
-    made, (web, _) = table(), scope().sticky
+    made, (web, _) = table(), rules().sticky
     made.note([opened("198.51.100.7")], 0.0)
     (change,) = made.note([opened("198.51.100.7", "10.11.12.102")], 0.1)
     assert (web.servers[change.server].name, web.servers[change.former].name) == ("web2", "web1")
@@ -172,13 +176,13 @@ def test_refresh_is_told_when_it_is_worth_it() -> None:
     made = table()
     for now, worth in ((0.0, True), (9.9, False), (10.0, True), (15.0, False), (20.1, True)):
         assert bool(made.note([opened("198.51.100.7")], now)) is worth, now
-    (web, _) = scope().sticky
+    (web, _) = rules().sticky
     (wanted,) = made.wanted(web.servers[0].set_name, [packed("198.51.100.7")], 20.1)
     assert wanted.left_ms == 640_000
 
 
 def test_entry_ends_with_its_time() -> None:
-    made, (web, _) = table(), scope().sticky
+    made, (web, _) = table(), rules().sticky
     name, client = web.servers[0].set_name, packed("198.51.100.7")
     made.note([opened("198.51.100.7")], 100.0)
     assert made.wanted(name, [client], 739.5) == [Wanted(client, 500)]
@@ -190,7 +194,7 @@ def test_entry_ends_with_its_time() -> None:
 
 
 def test_other_node_learns_what_is_told() -> None:
-    ours, theirs, (web, _) = table(), table(), scope().sticky
+    ours, theirs, (web, _) = table(), table(), rules().sticky
     ours.note([opened("198.51.100.7"), opened("198.51.100.8", "10.11.12.102")], 1000.0)
     told = ours.tell(ours.everything(), 1040.0)
     changes = [change for one in told for change in theirs.learn(one, 5.0)]
@@ -204,7 +208,7 @@ def test_other_node_learns_what_is_told() -> None:
 
 def test_what_is_told_last_is_true() -> None:
     """Ages have the log's delays in them."""
-    made, (web, _) = table(), scope().sticky
+    made, (web, _) = table(), rules().sticky
     client = packed("198.51.100.7")
     made.learn(Told("web", 4, 32, "web2", [client], [0]), 10.0)
     (change,) = made.learn(Told("web", 4, 32, "web1", [client], [2 * TICKS]), 10.0)
@@ -227,7 +231,7 @@ def test_what_means_nothing_here_is_not_learnt(told: Told) -> None:
 
 
 def test_client_of_a_longer_prefix_is_learnt_as_its_network() -> None:
-    made = table(scope(Persistence(TIMEOUT_S, netmask=24)))
+    made = table(rules(Persistence(TIMEOUT_S, netmask=24)))
     (change,) = made.learn(Told("web", 4, 32, "web1", [packed("198.51.100.7")], [0]), 0.0)
     assert change.client == packed("198.51.100.0")
 
@@ -237,8 +241,8 @@ def test_entries_outlive_other_configurations() -> None:
     made.note([opened("198.51.100.7"), opened("198.51.100.8", "10.11.12.102")], 100.0)
     made.note([opened("198.51.100.9")], 130.0)
     # web1 is gone and web3 comes first: numbers are others. The time is another, too.
-    others = scope(Persistence(320.0), servers=(WEB.servers[2], WEB.servers[1]))
-    made.configure(others.sticky, others.ports)
+    others = rules(Persistence(320.0), servers=(WEB.servers[2], WEB.servers[1]))
+    configure(made, others)
     (web,) = others.sticky
     assert [servers(made, f"198.51.100.{i}", web) for i in (7, 8, 9)] == [[], ["web2"], []]
     assert len(made) == 1
@@ -250,19 +254,19 @@ def test_shorter_prefix_joins_clients_and_the_newest_counts() -> None:
     made = table()
     made.note([opened("198.51.100.7", "10.11.12.102")], 100.0)
     made.note([opened("198.51.100.8")], 99.0)
-    wide = scope(Persistence(TIMEOUT_S, netmask=24))
-    made.configure(wide.sticky, wide.ports)
+    wide = rules(Persistence(TIMEOUT_S, netmask=24))
+    configure(made, wide)
     assert servers(made, "198.51.100.0", wide.sticky[0]) == ["web2"]
     assert len(made) == 1
 
-    made.configure(scope().sticky, scope().ports)  # nobody knows who it was
+    configure(made, rules())  # nobody knows who it was
     assert len(made) == 0
 
 
 def test_service_without_persistence_has_no_entries() -> None:
     made = table()
     made.note([opened("198.51.100.7")], 0.0)
-    made.configure((), scope().ports)
+    configure(made, replace(rules(), sticky=()))
     assert len(made) == 0
     assert made.note([opened("198.51.100.7")], 0.0) == []
     assert sticky_services(EDGE) == ()
@@ -287,7 +291,7 @@ def test_full_table_takes_nobody_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_set_of_the_holder_is_believed_if_it_is_newer() -> None:
-    made, (web, _) = table(), scope().sticky
+    made, (web, _) = table(), rules().sticky
     name = web.servers[1].set_name
     made.note([opened("198.51.100.7"), opened("198.51.100.8"), opened("198.51.100.9")], 1000.0)
     present = [
@@ -307,7 +311,7 @@ def test_set_of_the_holder_is_believed_if_it_is_newer() -> None:
 
 
 def test_set_of_a_backup_is_mended() -> None:
-    made, (web, _) = table(), scope().sticky
+    made, (web, _) = table(), rules().sticky
     name = web.servers[0].set_name
     made.note([opened("198.51.100.7"), opened("198.51.100.8"), opened("198.51.100.9")], 1000.0)
     present = [
@@ -324,9 +328,9 @@ def test_set_of_a_backup_is_mended() -> None:
     assert sorted(made.of_server(name)) == [packed(f"198.51.100.{i}") for i in (7, 8, 9)]
 
 
-def test_document_of_a_scope_has_services_with_persistence() -> None:
-    of = scope(Persistence(TIMEOUT_S, netmask=24, netmask6=56))
-    assert Scope.from_document(of.to_document()) == of
+def test_document_of_rules_has_services_with_persistence() -> None:
+    of = rules(Persistence(TIMEOUT_S, netmask=24, netmask6=56))
+    assert Rules.from_document(of.to_document()) == of
     assert [service.prefix for service in of.sticky] == [24, 56]
 
 
@@ -338,7 +342,7 @@ connections = st.lists(
 @given(connections)
 def test_two_nodes_and_a_dumb_list_agree(many: list[tuple[int, int, float]]) -> None:
     """Each connection is told at once; both nodes say what a list of all connections says."""
-    ours, theirs, (web, _) = table(), table(), scope().sticky
+    ours, theirs, (web, _) = table(), table(), rules().sticky
     seen: list[tuple[int, int, float]] = []
     now = 1000.0
     for client, server, after in many:

@@ -222,12 +222,10 @@ class Pair:
         await self.until(lambda: self.b.clients() == wanted)
 
     def restart_b(self) -> None:
-        """Let `b` begin with nothing, after its worker was closed; `a` hears of that."""
-        configuration = self.b.configuration
+        """Let `b` begin with nothing, also no rules, after its worker was closed."""
         self.b = Node(self.network.r2)
         self.a.commit, self.b.commit = self.b.worker.install, self.a.worker.install
         self.b.worker.start()
-        self.b.configure(configuration)
         self.a.worker.resync(again=True)
 
     def kill_worker_of_a(self) -> None:

@@ -70,7 +70,10 @@ async def test_clients_of_one_network_reach_its_server_after_a_takeover(opened: 
     assert {after[client] for client in later if ":" in client} == {before[first[1]]}
 
 
-async def test_router_that_was_restarted_has_the_clients_when_it_takes_over(opened: Opened) -> None:
+@pytest.mark.parametrize("first", ["rules", "clients"])
+async def test_router_that_was_restarted_has_the_clients_when_it_takes_over(
+    opened: Opened, first: str
+) -> None:
     """It was not there when they came, and their connections had ended when it was."""
     pair = await opened(sticky(Persistence(TIMEOUT_S)))
     pair.b.worker.close()
@@ -79,6 +82,9 @@ async def test_router_that_was_restarted_has_the_clients_when_it_takes_over(open
     await pair.until(lambda: sum(map(len, pair.a.clients().values())) == 2 * MANY)
 
     pair.restart_b()
+    if first == "clients":
+        await pair.ready()
+    pair.b.configure(pair.a.configuration)
     await pair.told(before)
     pair.take_over()
     assert pair.servers(list(before)) == before
@@ -168,6 +174,7 @@ async def test_worker_that_died_finds_the_clients_in_its_kernel(opened: Opened) 
     pair.kill_worker_of_a()
 
     pair.restart_b()
+    pair.b.configure(pair.a.configuration)
     await pair.told(before)
     pair.take_over()
     assert pair.servers(list(before)) == before
