@@ -349,11 +349,11 @@ class HolderSide:
                 "flowsync overruns=%d action=resync", self._capture.overruns - overruns
             )
             self._overrun, self._resync = True, None
-            self._clients.sweep()  # what events do not tell is in the sets
         if self._overrun and emptied:
             # Until its queue was empty the kernel dropped events, and told of the first one only
             # (NETLINK_S_CONGESTED in af_netlink.c).
             self._overrun = False
+            self._clients.sweep()  # what events did not tell is in the sets
             self._lost()
         self._drain()
         return emptied

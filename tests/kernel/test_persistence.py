@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from hanat.core.configuration import Configuration, Persistence, Replicate
+from hanat.core.persistence import sticky_services
+from hanat.core.reconcile import rules_of
+from hanat.core.ruleset import render_ruleset
+from hanat.core.scope import scope_of
+from hanat.flowsync.worker import FlowWorker
+from hanat.kernel import conntrack
+from hanat.kernel.client_sets import KernelClientSets
+from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.fake import FakeKernel, FakeRoutes
+from hanat.kernel.firewall import KernelFirewall
+from tests.contract.flows import inbound
+from tests.core.examples import CONVERSATION, DEVICES
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
     CONFIGURATION,
@@ -20,7 +35,7 @@ from tests.kernel.network import (
     Network,
     family_of,
 )
-from tests.kernel.sticky import PORTS, TIMEOUT_S, Pair, sticky
+from tests.kernel.sticky import PORTS, TIMEOUT_S, WAIT_S_MAX, Pair, sticky
 
 pytestmark = pytest.mark.kernel
 
@@ -231,3 +246,44 @@ async def test_service_may_get_persistence_while_it_runs(opened: Opened) -> None
     for node in (pair.a, pair.b):
         node.configure(plain)
     assert pair.b.clients() == {}
+
+
+async def test_clients_whose_events_were_lost_are_found_in_the_sets(
+    inside: str,  # noqa: ARG001 - the namespace
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conntrack, "CAPTURE_BUFFER_BYTES", 1 << 16)
+    configuration = sticky(Persistence(TIMEOUT_S))
+    (name, *_) = (server.set_name for server in sticky_services(configuration)[0].servers)
+    firewall, sets = KernelFirewall(), KernelClientSets()
+    ours, stranger = KernelConntrack(), KernelConntrack()
+    firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION))
+    worker = FlowWorker(
+        ours,
+        FakeRoutes(FakeKernel((), lambda: 0.0)),
+        propose=lambda _term, _batch, _done: True,
+        completed=lambda _complete: None,
+        clock=partial(time.clock_gettime, time.CLOCK_BOOTTIME),
+        client_sets=sets,
+    )
+
+    async def until(clients: int) -> None:
+        async with asyncio.timeout(WAIT_S_MAX):
+            while worker.status().clients != clients:  # noqa: ASYNC110 - the kernel sets no event
+                await asyncio.sleep(0.01)
+
+    worker.set_scope(scope_of(configuration))
+    run(f"nft add element inet hanat {name} {{ 198.51.100.1 }}")
+    worker.start_capture(1)
+    worker.reconcile(rules_of(configuration, DEVICES, ()), lambda _counts: None)
+    await until(1)
+
+    run(f"nft add element inet hanat {name} {{ 198.51.100.2 }}")
+    records = [inbound(port).to_record() for port in range(2000, 5000)]
+    stranger.install(records)
+    stranger.extend(records)
+    await until(2)
+    assert worker.status().overruns
+    worker.stop_capture()
+    for opened in (firewall, sets, ours, stranger):
+        opened.close()
