@@ -306,14 +306,17 @@ class StickTable:
                 found.append(Wanted(client, min(left, known.timeout) * 1000 // TICKS))
         return found
 
-    def of_server(self, set_name: str) -> list[bytes]:
-        """Return the clients that a set is to have."""
+    def expected(self, set_name: str) -> dict[str, list[bytes]]:
+        """Return the clients of each set of the service that a set is of."""
         place = self._sets.get(set_name)
         if place is None:
-            return []
-        key, server = place
-        entries = self._services[key].entries
-        return [client for client, packed in entries.items() if packed & _SERVER_MASK == server]
+            return {set_name: []}
+        clients = self._services[place[0]]
+        found: list[list[bytes]] = [[] for _ in clients.service.servers]
+        for client, packed in clients.entries.items():
+            found[packed & _SERVER_MASK].append(client)
+        names = (server.set_name for server in clients.service.servers)
+        return dict(zip(names, found, strict=True))
 
     def compare(
         self, set_name: str, present: Iterable[Wanted], now: float, *, believe: bool

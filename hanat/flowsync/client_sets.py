@@ -129,6 +129,7 @@ class SetSweeper:
         self._walk: Iterator[list[Wanted]] | None = None
         self._name = ""  # of the set that is walked through
         self._met: set[bytes] = set()
+        self._expected: dict[str, list[bytes]] = {}
         self._read_at = 0.0  # the kernel fills a slice when the one before is read
         self._is_whole = False  # this round compares all
         self._holds = False
@@ -141,6 +142,7 @@ class SetSweeper:
         """Compare all sets, from the first one on."""
         if self._sets is not None:
             self._names = list(reversed(self._table.sets))
+            self._expected = {}
             self._is_whole = True
             self._go_on(0.0)
 
@@ -194,8 +196,10 @@ class SetSweeper:
         if present is None:
             self._walk = None
             if self._is_whole:
-                missing = [c for c in self._table.of_server(self._name) if c not in self._met]
-                self.differs(self._name, missing)
+                if self._name not in self._expected:
+                    self._expected = self._table.expected(self._name)  # of all sets of a service
+                expected = self._expected.pop(self._name)
+                self.differs(self._name, [c for c in expected if c not in self._met])
             self._met = set()
             return
         self._met.update(client for client, _ in present)

@@ -325,7 +325,9 @@ def test_set_of_a_backup_is_mended() -> None:
         [packed("198.51.100.6")],
         [packed("198.51.100.8")],
     )
-    assert sorted(made.of_server(name)) == [packed(f"198.51.100.{i}") for i in (7, 8, 9)]
+    expected = made.expected(name)
+    assert sorted(expected[name]) == [packed(f"198.51.100.{i}") for i in (7, 8, 9)]
+    assert {server.set_name for server in web.servers} == expected.keys()
 
 
 def test_document_of_rules_has_services_with_persistence() -> None:
