@@ -181,8 +181,8 @@ class StickTable:
         tick = round(now * TICKS)
         found = []
         for record in records:
-            if record[-6] == _TCP and record[-5] > _ESTABLISHED:
-                continue  # one that says goodbye
+            if record[-6] == _TCP and record[-5] != _ESTABLISHED:
+                continue  # one that asks, from whatever address it says, or says goodbye
             opened = self._opened(record)
             if opened is None:
                 continue

@@ -19,7 +19,7 @@ from hanat.core.sticky import NOBODY, StickyService, Told, Wanted
 from tests.core.examples import DEVICES, EDGE, MEDIA, PUBLIC, PUBLIC_V6, WEB
 
 TIMEOUT_S = 640.0  # a refresh is told after 10 s
-TCP, UDP, ESTABLISHED, CLOSE_WAIT = 6, 17, 3, 5
+TCP, UDP, SYN_SENT, ESTABLISHED, CLOSE_WAIT = 6, 17, 1, 3, 5
 FOUR, SIX = ("web", 4), ("web", 6)
 
 
@@ -94,9 +94,18 @@ def test_connection_of_ipv6_makes_one_too() -> None:
         opened("198.51.100.7", "10.11.12.200"),
         opened("198.51.100.7", server_port=8081),
         opened("198.51.100.7", state=CLOSE_WAIT),
+        opened("198.51.100.7", state=SYN_SENT),
         opened("198.51.100.7", port=5050, server_port=5050, protocol=UDP),
     ],
-    ids=["port", "protocol", "sorry server", "server's port", "goodbye", "other service"],
+    ids=[
+        "port",
+        "protocol",
+        "sorry server",
+        "server's port",
+        "goodbye",
+        "handshake",
+        "other service",
+    ],
 )
 def test_other_connections_make_none(record: bytes) -> None:
     assert table().note([record], 0.0) == []
