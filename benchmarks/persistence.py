@@ -25,11 +25,12 @@ from benchmarks import trial
 from benchmarks.cases import CASES, Case, Stage
 from benchmarks.failover import machine
 from benchmarks.figures import Figures
+from benchmarks.load import wait_for_quiet
 from benchmarks.systems import Hanat
 from benchmarks.table import spread
 from chaos import topology
 from chaos.configs import cluster_toml
-from chaos.errors import LabError
+from chaos.errors import LabError, UsageError
 from chaos.lab import Lab
 from chaos.netns import entered
 
@@ -130,8 +131,8 @@ def fill(lab: Lab, holder: str, count: int) -> None:
         for first in range(0, len(some), 1_000):
             elements = ", ".join(some[first : first + 1_000])
             lines.append(f"add element inet hanat {name} {{ {elements} }}\n")
-    for first in range(0, len(lines), 10):  # a transaction keeps the gate from being armed
-        file.write_text("".join(lines[first : first + 10]))
+    for line in lines:  # a transaction keeps the gate from being armed
+        file.write_text(line)
         done = lab.exec_in(holder, ["nft", "-f", str(file)], 60)
         if done.returncode:
             raise LabError(f"nft on {holder}: {done.stderr[:200]}")
@@ -167,22 +168,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.persistence", description=__doc__)
     parser.add_argument("--entries", type=int, nargs="+", default=[0, 100_000])
     parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--patience", type=float, default=60.0, help="for a quiet machine, s")
     parser.add_argument("--prefix", default="hnpersist")
     options = parser.parse_args()
     every = {entries: Seen(entries) for entries in options.entries}
     figures: dict[int, list[Figures]] = {entries: [] for entries in every}
-    try:
-        for number in range(options.trials):
-            for entries, seen in every.items():  # in turn: a machine is not always as busy
+    failed: list[str] = []
+    for number in range(options.trials):
+        for entries, seen in every.items():  # in turn: a machine is not always as busy
+            busy = wait_for_quiet(options.patience)
+            try:
                 found = measure(options.prefix, seen)
-                figures[entries].append(found)
-                gap, new = max(found.gap_ms.values()), max(found.new_ms.values())
-                clients = f"moved={seen.moved[-1:]} known_s={seen.known_s[-1:]}"
-                line = f"trial {number} entries={entries} gap={gap:.1f} new={new:.1f} {clients}"
-                print(line, file=sys.stderr)
-    except LabError as error:
-        print(f"benchmarks.persistence: {error}", file=sys.stderr)
-        return 2
+            except UsageError as error:
+                print(f"benchmarks.persistence: {error}", file=sys.stderr)
+                return 2
+            except LabError as error:
+                failed.append(f"{entries:,} entries: {error}")
+                print(f"trial {number} busy={busy:.0%} {failed[-1]}", file=sys.stderr)
+                continue
+            figures[entries].append(found)
+            gap, new = max(found.gap_ms.values()), max(found.new_ms.values())
+            clients = f"moved={seen.moved[-1:]} known_s={seen.known_s[-1:]}"
+            line = f"trial {number} busy={busy:.0%} entries={entries} gap={gap:.1f} new={new:.1f}"
+            print(line, clients, file=sys.stderr)
     print("| entries | trials | UDP gap, ms | no new connections, ms | two holders, ms | "
           "clients that changed server | all nodes knew all after, s |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
@@ -194,7 +202,7 @@ def main() -> int:
             f"{sum(seen.moved)} of {seen.asked:,}" if entries else "-", spread(seen.known_s),
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
-    print(f"\n{machine()}")
+    print("\n".join(["", *failed, str(machine())]))
     return int(any(sum(seen.moved) for seen in every.values()))
 
 
