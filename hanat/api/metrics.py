@@ -243,6 +243,15 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         [] if flows.lag_s is None else [((), flows.lag_s)],
     )
     yield gauge(
+        "hanat_persistence_clients",
+        "Clients of services with persistence whose server this node knows.",
+        [((), flows.clients)],
+    )
+    yield from _table(flows)
+
+
+def _table(flows: FlowStatus) -> Iterator[Metric]:
+    yield gauge(
         "hanat_conntrack_entries",
         "Entries of any kind in this kernel's table.",
         [((), flows.kernel_entries)],

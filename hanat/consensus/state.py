@@ -21,6 +21,7 @@ from hanat.core.history import EVENT_BYTES_MAX, EVENTS_MAX
 from hanat.core.server_records import KEY_BYTES_MAX, VALUE_BYTES_MAX, Record, is_for_people
 
 _BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS = 1, 2, 3, 4, 5, 6
+_CLIENTS = 8
 # A verdict of each of 10,000 servers, what operators made of it, its weight, and some to spare.
 RECORDS_MAX = 50_000
 RECORDS_A_PART = 500  # of a snapshot
@@ -67,11 +68,14 @@ class Flows:
     Attributes:
         term: Of the holder that captured it.
         origin: Incarnation of the capturing process; it does not install its own.
+        of_clients: It is of clients of services with persistence: an entry of another kind, which
+            a node that does not know of them skips.
     """
 
     term: int
     origin: int
     batch: bytes
+    of_clients: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,9 @@ def encode(command: Command) -> bytes:
             return bytes((_HOLDER,)) + _TERM_NODE.pack(term, node_id)
         case NewConfiguration(based_on, text):
             return bytes((_CONFIGURATION,)) + _REVISION.pack(based_on) + text.encode()
-        case Flows(term, origin, batch):
-            return bytes((_FLOWS,)) + _TERM_ORIGIN.pack(term, origin) + batch
+        case Flows(term, origin, batch, of_clients):
+            kind = _CLIENTS if of_clients else _FLOWS
+            return bytes((kind,)) + _TERM_ORIGIN.pack(term, origin) + batch
         case Happened(origin, serial, event):
             return bytes((_EVENT,)) + _ORIGIN_SERIAL.pack(origin, serial) + event
         case Records(term, records):
@@ -139,9 +144,10 @@ def decode(data: bytes) -> Command:
     """
     kind, rest = data[:1], data[1:]
     try:
-        if kind == bytes((_FLOWS,)):
+        if kind in {bytes((_FLOWS,)), bytes((_CLIENTS,))}:
             term, origin = _TERM_ORIGIN.unpack_from(rest)
-            return Flows(term, origin, rest[_TERM_ORIGIN.size :])
+            of_clients = kind == bytes((_CLIENTS,))
+            return Flows(term, origin, rest[_TERM_ORIGIN.size :], of_clients)
         if kind == bytes((_BARRIER,)):
             return Barrier(*_TERM_NODE.unpack(rest))
         if kind == bytes((_HOLDER,)):
@@ -252,7 +258,7 @@ class State:
                 if accepted:
                     self.revision, self.text = self.revision + 1, text
                 return accepted
-            case Flows(term, _, _):
+            case Flows(term, _, _, _):
                 self.refused_batches += term != self.term
                 return term == self.term
             case Happened(origin, serial, event):

@@ -10,7 +10,11 @@ touch them, nor does another configuration that leaves service and timeout as th
 the table is replaced as a whole, they are left in it (`core.steps.keeping_clients`).
 
 A client that was at one server, and at a second one while the first was out of rotation, has an
-entry of both. Then it goes to the one whose name comes first.
+entry of both, until the flow worker deletes the older one: packets cannot. With two it goes to the
+server whose name comes first.
+
+Packets that put clients into sets tell nobody. What other nodes get of them is derived from flows:
+`core.stick_table`.
 """
 
 from __future__ import annotations
@@ -19,11 +23,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 
-from hanat.core.configuration import VirtualService
-from hanat.core.notation import ADDRESS_TYPE, IP, chain_name
+from hanat.core.configuration import PROTOCOL_NUMBERS, Configuration, Protocol, VirtualService
+from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain_name
 from hanat.core.steps import CLIENTS
-
-CLIENTS_MAX = 65_536  # of a server; more are sent as if they were new
+from hanat.core.sticky import CLIENTS_MAX, StickyServer, StickyService
 
 PersistenceSets = Mapping[str, list[str]]
 """By name of the server, the block of its set; empty without persistence."""
@@ -52,6 +55,39 @@ def persistence_sets(service: VirtualService, version: int) -> PersistenceSets:
         for server in service.servers
         if server.address.version == version
     }
+
+
+def sticky_services(configuration: Configuration) -> tuple[StickyService, ...]:
+    """Return the services with persistence, once for each IP version that they have servers of."""
+    found = []
+    for service in configuration.services:
+        for version in FAMILIES:
+            sets = persistence_sets(service, version)
+            listens = tuple(
+                (PROTOCOL_NUMBERS[one.protocol], one.address.packed, one.first_port, one.last_port)
+                for one in service.listens
+                if one.address.version == version
+            )
+            if not sets or not listens:
+                continue
+            assert service.persistence is not None
+            kept = service.persistence
+            found.append(
+                StickyService(
+                    name=service.name,
+                    version=version,
+                    prefix=kept.netmask if version == 4 else kept.netmask6,
+                    timeout_s=max(1, round(kept.timeout_s)),
+                    listens=listens,
+                    servers=tuple(
+                        StickyServer(s.name, s.address.packed, s.port or 0, _name(sets[s.name]))
+                        for s in service.servers
+                        if s.name in sets
+                    ),
+                    datagrams=any(one.protocol is Protocol.UDP for one in service.listens),
+                )
+            )
+    return tuple(found)
 
 
 def remembering(

@@ -42,7 +42,9 @@ from hanat.core.flows import (
 )
 from hanat.core.forward_policy import entry_devices
 from hanat.core.notation import FAMILIES
+from hanat.core.persistence import sticky_services
 from hanat.core.services import Rotation
+from hanat.core.sticky import StickyService
 
 Range = tuple[bytes, bytes]  # packed addresses, both included
 Endpoint = tuple[bytes, int]  # packed address and port, 0: that which the client asked for
@@ -111,6 +113,7 @@ class Rules:
         devices: Those of hanat.
         own: Packed addresses of this machine.
         closed: What no rule lets pass is dropped.
+        sticky: Services with persistence.
     """
 
     addresses: frozenset[bytes] = frozenset()
@@ -121,6 +124,7 @@ class Rules:
     devices: frozenset[str] = frozenset()
     own: frozenset[bytes] = frozenset()
     closed: bool = True
+    sticky: tuple[StickyService, ...] = ()
 
     def after(self, before: Rules) -> Rules:
         """Return the same rules, with what is gone since others."""
@@ -218,6 +222,7 @@ class Rules:
             "devices": sorted(self.devices),
             "own": [a.hex() for a in self.own],
             "closed": self.closed,
+            "sticky": [service.to_document() for service in self.sticky],
         }
 
     @classmethod
@@ -239,6 +244,7 @@ class Rules:
             devices=frozenset(document["devices"]),
             own=frozenset(map(bytes.fromhex, document["own"])),
             closed=document["closed"],
+            sticky=tuple(map(StickyService.from_document, document["sticky"])),
         )
 
 
@@ -288,6 +294,7 @@ def rules_of(
         devices=frozenset(devices[name] for name in configuration.interfaces),
         own=frozenset(address.packed for address in own),
         closed=configuration.forward is Forward.SERVICES,
+        sticky=sticky_services(configuration),
     )
 
 

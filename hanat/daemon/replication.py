@@ -15,6 +15,7 @@ from hanat.daemon import realtime
 from hanat.daemon.supervisor import python_command
 from hanat.flowsync.batch import is_mark
 from hanat.flowsync.client import FlowClient
+from hanat.flowsync.stick_batch import is_of_clients
 
 FLOW_WORKER = "hanat.daemon.flows"
 RESYNC_SOON_S = 1.0  # at most so often, when another peer begins to lack flows
@@ -89,7 +90,8 @@ class Replication:
         self._again = False
 
     def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
-        proposed = self._replica.propose(Flows(term, self._origin, batch), done)
+        entry = Flows(term, self._origin, batch, is_of_clients(batch))
+        proposed = self._replica.propose(entry, done)
         if proposed:
             self._kick()
         return proposed

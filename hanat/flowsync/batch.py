@@ -56,6 +56,11 @@ def is_mark(batch: bytes) -> bool:
     return len(batch) == _MARK.size and batch[1] in {_BEGIN, _END}
 
 
+def is_end(batch: bytes) -> bool:
+    """Say whether a batch is the mark at the end of a resync, without reading the rest."""
+    return is_mark(batch) and batch[1] == _END
+
+
 class Changes(NamedTuple):
     """The records of a batch, by what happened to the flows."""
 

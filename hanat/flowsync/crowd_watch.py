@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 from hanat.core.crowds import Census, Crowd
 from hanat.errors import AbsentObjectError, KernelError
+from hanat.flowsync.client_sets import ClientSets
 
 complaints = logging.getLogger("hanat.complaints")
 
@@ -21,14 +21,6 @@ PERIOD_S = 1.0
 REST = 10  # times as long as a look took, until the next
 STEP_FLOWS = 2_000
 KEPT_PERIODS = 3
-
-
-class ClientSets(Protocol):
-    """The kernel's; see `hanat.kernel.client_sets`."""
-
-    def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
-        """Let a set have these clients, packed, for a while, and no others."""
-        ...
 
 
 class CrowdWatch:

@@ -29,6 +29,7 @@ from hanat.core.flows import (
 from hanat.core.scope import Scope
 from hanat.errors import KernelError
 from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
+from hanat.flowsync.clients import Clients
 from hanat.flowsync.resync import Resync
 from hanat.flowsync.waiting import Waiting
 from hanat.flowsync.window import InFlight, Propose, Window
@@ -56,6 +57,7 @@ class HolderSide:
     Args:
         conntrack: The kernel's table.
         table: What is told.
+        clients: Of services with persistence; they are told of between flows.
         propose: See `Window`.
         clock: Seconds of CLOCK_BOOTTIME.
 
@@ -65,9 +67,15 @@ class HolderSide:
     """
 
     def __init__(
-        self, conntrack: Conntrack, table: FlowTable, propose: Propose, clock: Callable[[], float]
+        self,
+        conntrack: Conntrack,
+        table: FlowTable,
+        clients: Clients,
+        propose: Propose,
+        clock: Callable[[], float],
     ) -> None:
         self._conntrack, self._table, self._clock = conntrack, table, clock
+        self._clients, clients.tell = clients, self._drain
         self._window = Window(propose, self._committed)
         self._capture: Capture | None = None
         self._waiting = Waiting()
@@ -152,6 +160,7 @@ class HolderSide:
             loop.call_soon(done)  # what waits is of a term that is over
         elif self.collect():
             self._on_flushed = done
+            self._clients.hurry()
             self._tell_put(self._young.clear())
             self._drain()
             self._check_flushed()
@@ -224,6 +233,7 @@ class HolderSide:
         self._young.begin()
         self._table.begin()
         self._table.put_all(self._waiting.there)  # told already, although not proposed
+        self._clients.tell_all()
         self._send(encode_mark(Mark(self.resyncs, ends=False)), 0)
         self._resync = Resync(self.resyncs, self._conntrack.walk())
         self._resync_later(RECONCILE_S)
@@ -343,6 +353,7 @@ class HolderSide:
             # Until its queue was empty the kernel dropped events, and told of the first one only
             # (NETLINK_S_CONGESTED in af_netlink.c).
             self._overrun = False
+            self._clients.sweep()  # what events did not tell is in the sets
             self._lost()
         self._drain()
         return emptied
@@ -350,6 +361,8 @@ class HolderSide:
     def _take(self, runs: Iterable[Run]) -> None:
         for kind, records in runs:
             ours = self.scope.covered(records)
+            if kind is ChangeKind.PUT:
+                self._clients.note(ours)
             if kind is ChangeKind.DELETE and self._resync is not None:
                 self._resync.gone.update(keys_of(ours))  # also those too young to be told of
             if self.scope.services:
@@ -422,6 +435,8 @@ class HolderSide:
         """Propose what waits, as far as the window allows."""
         while self._waiting and len(self._window) < WINDOW_BATCHES:
             self._send_some(self._waiting)
+        told = set() if self._resync is None else self._resync.told
+        self._clients.drain(self._send, self._window, told)
         self._drain_resync()
         excess = len(self._waiting) - WAITING_CHANGES_MAX
         if excess > 0:
@@ -439,7 +454,8 @@ class HolderSide:
             resync.told.add(self._send_some(resync.waiting))
         # Only what is committed is told: the end waits for it. And changes go first: who is
         # told of a flow after the end has deleted it by then.
-        if resync.over and resync is self._resync and not self._waiting:
+        is_told = resync.over and not self._clients.telling_all
+        if is_told and resync is self._resync and not self._waiting:
             self._resync = None
             self._table.end()
             self._send(encode_mark(Mark(resync.number, ends=True)), 0)
@@ -456,7 +472,8 @@ class HolderSide:
     def _committed(self, sequence: int, batch: InFlight, committed: bool) -> None:  # noqa: FBT001 - called by the window
         if committed:
             self.committed += batch.changes
-            self.lag_s = self._clock() - batch.read_at
+            if batch.changes:
+                self.lag_s = self._clock() - batch.read_at
         else:
             self._dropped(batch.changes)
         if self._resync is not None:
@@ -471,7 +488,7 @@ class HolderSide:
         self._lost()
 
     def _check_flushed(self) -> None:
-        if not self._waiting and not self._window:
+        if not self._waiting and not self._window and not self._clients.untold:
             self._finish_flush()
 
     def _finish_flush(self) -> None:

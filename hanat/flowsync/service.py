@@ -15,7 +15,8 @@ from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
-from hanat.flowsync.crowd_watch import ClientSets, CrowdWatch
+from hanat.flowsync.client_sets import ClientSets
+from hanat.flowsync.crowd_watch import CrowdWatch
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Conntrack, Routes
 
@@ -46,6 +47,7 @@ class FlowService:
             propose=self._propose,
             completed=lambda complete: self._channel.send(Kind.COMPLETE, FLAG.pack(complete)),
             clock=clock,
+            client_sets=sets,
         )
         self._crowds = CrowdWatch(self._worker.keys, sets)
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {

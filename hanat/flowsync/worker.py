@@ -14,11 +14,15 @@ from hanat.core.status import FlowStatus
 from hanat.core.table_pressure import TableAlarm, TableStatistics
 from hanat.errors import KernelError
 from hanat.flowsync.backup import BackupSide
+from hanat.flowsync.batch import is_end
 from hanat.flowsync.channel import Answer
+from hanat.flowsync.client_sets import ClientSets
+from hanat.flowsync.clients import Clients
 from hanat.flowsync.ending import EndingQueue, Told
 from hanat.flowsync.holder import HolderSide
 from hanat.flowsync.query import Query
 from hanat.flowsync.reconciliation import Reconciled, Reconciliation
+from hanat.flowsync.stick_batch import is_of_clients
 from hanat.flowsync.window import Propose
 from hanat.kernel.ports import Conntrack, Routes
 
@@ -43,6 +47,7 @@ class FlowWorker:
         completed: Called with whether this kernel has all committed flows, when that
             changes; it has not at first.
         clock: Seconds of CLOCK_BOOTTIME.
+        client_sets: This kernel's, of services with persistence; None: they are left alone.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class FlowWorker:
         propose: Propose,
         completed: Callable[[bool], None],
         clock: Callable[[], float],
+        client_sets: ClientSets | None = None,
     ) -> None:
         self._conntrack, self._routes = conntrack, routes
         self._rules = Rules()
@@ -62,7 +68,8 @@ class FlowWorker:
         self._clock, self._alarm = clock, TableAlarm()
         self._complained_at: dict[str, float] = {}
         self._table = FlowTable()
-        self._holder = HolderSide(conntrack, self._table, propose, clock)
+        self._clients = Clients(client_sets, clock)
+        self._holder = HolderSide(conntrack, self._table, self._clients, propose, clock)
         self._backup = BackupSide(conntrack, self._table, completed)
         self._endings = EndingQueue(
             conntrack, end=self._end, local=self._local, idle=self._reconcile_now
@@ -83,6 +90,7 @@ class FlowWorker:
         Raises:
             NotPermittedError: CAP_NET_ADMIN is missing.
         """
+        self._clients.hold(holds=True)
         self._holder.start(term)
         self._backup.note(complete=True)  # this kernel's table is what counts now
         self._reconcile(_nobody_asked)  # what the former holder left
@@ -91,6 +99,7 @@ class FlowWorker:
         """Read what waits, then stop; what was proposed and not committed counts as dropped."""
         if self._holder.active:
             self._holder.stop()
+            self._clients.hold(holds=False)
             self._endings.stop()
             self._reconcile_now()
             self._backup.forget()  # until the next holder has told everything
@@ -109,7 +118,12 @@ class FlowWorker:
 
     def install(self, batch: bytes) -> None:
         """Install a committed batch of another node; never raises."""
+        if is_of_clients(batch):
+            self._clients.install(batch)
+            return
         self._backup.install(batch)
+        if is_end(batch):  # everything was told, of clients too
+            self._clients.sweep()
 
     def forget(self) -> None:
         """Note that committed batches may have been missed."""
@@ -145,6 +159,7 @@ class FlowWorker:
             done: Takes how many ended, by reason; at once if this node does not hold.
         """
         self._rules = rules.after(self._rules)
+        self._clients.configure(rules)
         self._reconcile(done)
 
     def end_connections(self, endings: Sequence[Ending], done: Told) -> None:
@@ -229,6 +244,7 @@ class FlowWorker:
             complete=backup.complete,
             resyncs=holder.resyncs,
             ended=self.ended,
+            clients=len(self._clients),
         )
 
     def _look_at_table(self) -> tuple[TableStatistics, tuple[str, ...]]:

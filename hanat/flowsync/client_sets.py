@@ -1,0 +1,234 @@
+"""The kernel's sets of clients, kept in line with the table: in slices, between other work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol
+
+from hanat.core.stick_table import StickTable
+from hanat.core.sticky import Change, Wanted
+from hanat.errors import AbsentObjectError, KernelError
+
+complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
+
+SLICE = 250  # of a transaction, which the gate's next grant may have to wait for: 0.8 ms
+AGAIN_S, AGAIN_S_MAX = 1.0, 60.0  # after a refusal
+WATCH_S = 1.0  # sets of services of UDP, at most so often, and
+WATCH_REST = 30  # so many times as long at rest as at work: 3 % of a processor
+
+
+class ClientSets(Protocol):
+    """Sets of clients, by name, in the table ``inet hanat``; see `kernel.client_sets`."""
+
+    def write(self, name: str, *, put: Sequence[Wanted], gone: Sequence[bytes]) -> None:
+        """Let a set have clients for so long from now, and others not, in one transaction.
+
+        Whatever it had of them before. At most a thousand in all.
+
+        Raises:
+            AbsentObjectError: There is no such set.
+            KernelError: What else the kernel said, such as that it is full; nothing was changed.
+        """
+        ...
+
+    def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
+        """Let a set have these clients for a while, and no others, in one transaction.
+
+        Args:
+            name: Of the set.
+            clients: Packed addresses.
+            timeout_s: When they go if this is not called again.
+
+        Raises:
+            AbsentObjectError: There is no such set.
+            KernelError: What else the kernel answered; nothing was changed.
+        """
+        ...
+
+    def walk(self, name: str) -> Iterator[list[Wanted]]:
+        """Return the clients of a set in slices; to be walked to the end before the next one.
+
+        Raises:
+            AbsentObjectError: There is no such set.
+        """
+        ...
+
+
+class SetWriter:
+    """Lets sets have of clients what the table says at that time, a transaction a turn.
+
+    Args:
+        sets: Of this kernel; None: nothing is written.
+        table: What they are to have.
+        clock: Seconds of CLOCK_BOOTTIME.
+        refused: Called when the kernel did not take something.
+    """
+
+    def __init__(
+        self,
+        sets: ClientSets | None,
+        table: StickTable,
+        clock: Callable[[], float],
+        *,
+        refused: Callable[[], None],
+    ) -> None:
+        self._sets, self._table, self._clock, self._refused = sets, table, clock, refused
+        self._waiting: dict[str, dict[bytes, None]] = {}
+        self._is_writing = False
+
+    def write(self, name: str, clients: Sequence[bytes]) -> None:
+        """Bring clients of a set in line, soon."""
+        if self._sets is None or not clients:
+            return
+        self._waiting.setdefault(name, {}).update(dict.fromkeys(clients))
+        if not self._is_writing:
+            self._is_writing = True
+            asyncio.get_running_loop().call_soon(self._write_some, self._sets)
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
+    def _write_some(self, sets: ClientSets) -> None:
+        name = next(iter(self._waiting), None)
+        if name is None:
+            self._is_writing = False
+            return
+        waiting = self._waiting[name]
+        some = list(islice(waiting, SLICE))
+        for client in some:
+            del waiting[client]
+        if not waiting:
+            del self._waiting[name]
+        put = self._table.wanted(name, some, self._clock())
+        kept = {client for client, _ in put}
+        try:
+            sets.write(name, put=put, gone=[client for client in some if client not in kept])
+        except AbsentObjectError:
+            self._waiting.pop(name, None)  # a sweep follows when there are rules
+        except KernelError as error:
+            complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
+            self._waiting.pop(name, None)
+            self._refused()
+        asyncio.get_running_loop().call_soon(self._write_some, sets)
+
+
+class SetSweeper:
+    """Compares sets with the table, a slice a turn.
+
+    Args:
+        sets: Of this kernel; None: nothing is compared.
+        table: What they are compared with.
+        clock: Seconds of CLOCK_BOOTTIME.
+        learnt: Takes what sets had that was newer.
+
+    Attributes:
+        differs: Takes the name of a set, and clients that are to be brought in line.
+    """
+
+    def __init__(
+        self,
+        sets: ClientSets | None,
+        table: StickTable,
+        clock: Callable[[], float],
+        *,
+        learnt: Callable[[Sequence[Change]], None],
+    ) -> None:
+        self._sets, self._table, self._clock, self._learnt = sets, table, clock, learnt
+        self.differs: Callable[[str, Sequence[bytes]], None] = lambda _name, _clients: None
+        self._names: list[str] = []  # still to be compared; the next one is the last
+        self._walk: Iterator[list[Wanted]] | None = None
+        self._name = ""  # of the set that is walked through
+        self._met: set[bytes] = set()
+        self._expected: dict[str, list[bytes]] = {}
+        self._read_at = 0.0  # the kernel fills a slice when the one before is read
+        self._is_whole = False  # this round compares all
+        self._holds = False
+        self._is_first = True  # packets put them there before this process was there
+        self._next: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._again_s, self._was_refused = AGAIN_S, False
+
+    def sweep(self) -> None:
+        """Compare all sets, from the first one on."""
+        if self._sets is not None:
+            self._names = list(reversed(self._table.sets))
+            self._expected = {}
+            self._is_whole = True
+            self._go_on(0.0)
+
+    def later(self) -> None:
+        """Compare all sets after a while; a longer one each time, as long as there is reason."""
+        self._was_refused = True
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._again_s, self._sweep_again)
+            self._again_s = min(2 * self._again_s, AGAIN_S_MAX)
+
+    def _sweep_again(self) -> None:
+        self._retry = None
+        self.sweep()
+
+    def watch(self, *, holds: bool) -> None:
+        """Begin, or stop, to compare sets of which no event tells, at leisure."""
+        self._holds = holds
+        if holds and self._sets is not None and self._next is None:
+            self._go_on(WATCH_S)
+
+    def _go_on(self, after_s: float) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        self._next = asyncio.get_running_loop().call_later(after_s, self._step)
+
+    def _step(self) -> None:
+        self._next = None
+        assert self._sets is not None
+        if self._walk is None and not self._names:
+            self._end_round()
+            return
+        began = self._clock()
+        try:
+            if self._walk is None:
+                self._name = self._names.pop()
+                self._met = set()
+                self._walk = self._sets.walk(self._name)
+                self._read_at = began
+            filled_at, self._read_at = self._read_at, began
+            self._compare(next(self._walk, None), filled_at)
+        except AbsentObjectError:
+            self._walk = None  # a sweep follows when there are rules
+        except KernelError as error:
+            complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
+            self._walk = None
+            self.later()
+        self._go_on(0.0 if self._is_whole else WATCH_REST * (self._clock() - began))
+
+    def _compare(self, present: list[Wanted] | None, at: float) -> None:
+        """Compare a slice of a set as of a moment, or, at its end, look what was in none."""
+        if present is None:
+            self._walk = None
+            if self._is_whole:
+                if self._name not in self._expected:
+                    self._expected = self._table.expected(self._name)  # of all sets of a service
+                expected = self._expected.pop(self._name)
+                self.differs(self._name, [c for c in expected if c not in self._met])
+            self._met = set()
+            return
+        self._met.update(client for client, _ in present)
+        believe = self._holds or self._is_first
+        found = self._table.compare(self._name, present, at, believe=believe)
+        if found.changes:
+            self._learnt(found.changes)
+        self.differs(self._name, found.strange + found.outdated)
+
+    def _end_round(self) -> None:
+        if self._is_whole:
+            self._is_whole = self._is_first = False
+            if not self._was_refused:
+                self._again_s = AGAIN_S
+            self._was_refused = False
+        self._names = list(reversed(self._table.datagram_sets))
+        if self._holds and self._names:
+            self._go_on(WATCH_S)

@@ -1,0 +1,196 @@
+"""Clients of services with persistence: from connections into the log and the kernel's sets.
+
+The holder's kernel puts clients into its sets itself. Its worker sees the same connections as
+changes of flows, and tells of their clients in batches of their own, since connections end and
+entries stay; also of services whose flows are not replicated. Every other node's worker puts what
+is committed into its own kernel's sets, a slice of a transaction's length after the other, so that
+a takeover finds them there and does nothing.
+
+Now and then a *sweep* compares the sets with the table, both ways: at the start, when rules were
+installed (a set may be new, or was filled by packets while no worker ran), after a resync, after a
+refusal; and on the holder all the time for services of UDP, since the kernel tells nothing of
+connections of one question and one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+from hanat.core.reconcile import Rules
+from hanat.core.stick_table import TICKS, Servers, StickTable
+from hanat.core.sticky import NOBODY, Change, Key
+from hanat.errors import WireError
+from hanat.flowsync.client_sets import ClientSets, SetSweeper, SetWriter
+from hanat.flowsync.stick_batch import CLIENTS_MAX, decode, encode
+from hanat.flowsync.window import Window
+
+complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
+
+GATHER_S = 0.2
+EARLY_MAX = 1_000  # batches of servers that are not known yet, 8 KB each
+WINDOW = 8  # batches under way, of any kind: flows go first
+
+
+class Clients:
+    """Both sides; a node changes sides.
+
+    Args:
+        sets: Of this kernel; None: none are written.
+        clock: Seconds of CLOCK_BOOTTIME.
+
+    Attributes:
+        tell: Called when `drain` has something.
+    """
+
+    def __init__(self, sets: ClientSets | None, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._table = StickTable()
+        self._sweeper = SetSweeper(sets, self._table, clock, learnt=self._learnt)
+        self._writer = SetWriter(sets, self._table, clock, refused=self._sweeper.later)
+        self._sweeper.differs = self._writer.write
+        self._holds = False
+        self._early: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)
+        self._untold: dict[tuple[Key, bytes], None] = {}
+        self._all: Iterator[tuple[Key, bytes]] | None = None
+        self._is_due = self._is_hurried = False
+        self._gathering: asyncio.TimerHandle | None = None
+        self.tell: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def configure(self, rules: Rules) -> None:
+        """Be about the services of rules that were installed."""
+        if not self._table and not rules.sticky:
+            return
+        ports = {place: [p[:2] for p in some] for place, some in rules.listens.items()}
+        before = self._table.servers
+        self._table.configure(rules.sticky, ports)
+        self._writer.clear()
+        early, self._early = self._early, deque(maxlen=EARLY_MAX)
+        for at, batch in early:
+            self._learn(at, batch, known=before)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Compare all sets with the table, and mend what differs."""
+        if self._table:
+            self._sweeper.sweep()
+
+    # ------------------------------------------------------------------ holder
+
+    @property
+    def untold(self) -> bool:
+        """Whether there is something to be told."""
+        return bool(self._untold) or self._all is not None
+
+    @property
+    def telling_all(self) -> bool:
+        """Whether not everything was sent since `tell_all`."""
+        return self._all is not None
+
+    def hold(self, *, holds: bool) -> None:
+        """Note whether packets put clients into this kernel's sets."""
+        self._holds = holds
+        self._untold.clear()
+        self._all, self._is_hurried = None, False
+        self._sweeper.watch(holds=holds)
+
+    def note(self, records: Iterable[bytes]) -> None:
+        """Take flows into account that the kernel told of as holder."""
+        if self._table:
+            self._learnt(self._table.note(records, self._clock()))
+
+    def _learnt(self, changes: Sequence[Change]) -> None:
+        """Tell of what this kernel knew first."""
+        for change in changes:
+            self._forsake(change)
+        if not self._holds:
+            return
+        self._untold.update(dict.fromkeys((change.key, change.client) for change in changes))
+        if self._untold and self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+
+    def _forsake(self, change: Change) -> None:
+        """Let the set of the former server lose a client that moved."""
+        if change.former not in {NOBODY, change.server}:
+            self._writer.write(self._table.set_name(change.key, change.former), [change.client])
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._is_due = True
+        if self._holds:
+            self.tell()
+
+    def tell_all(self) -> None:
+        """Tell everything, from the beginning if that is being done."""
+        self._untold.clear()
+        self._all = self._table.everything() if self._table else None
+
+    def hurry(self) -> None:
+        """Let changes not wait for more from here on, and leave the rest to the next holder."""
+        self._is_hurried, self._all = True, None
+
+    def drain(self, send: Callable[[bytes, int], int], window: Window, told: set[int]) -> None:
+        """Send what waits and is due, as far as the window allows: changes first.
+
+        Args:
+            send: Takes a batch, and how many changes of flows it has; returns its number.
+            window: What is under way.
+            told: Takes the numbers of what was sent.
+        """
+        while len(window) < WINDOW and (batch := self._take()) is not None:
+            told.add(send(batch, 0))
+
+    def _take(self) -> bytes | None:
+        some: list[tuple[Key, bytes]] = []
+        if self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX:
+            some = list(islice(self._untold, CLIENTS_MAX))
+            for one in some:
+                del self._untold[one]
+            self._is_due = self._is_due and bool(self._untold)
+        if not some and self._all is not None:
+            some = list(islice(self._all, CLIENTS_MAX))
+            if not some:
+                self._all = None
+        return encode(self._table.tell(some, self._clock())) if some else None
+
+    # ------------------------------------------------------------------ backup
+
+    def install(self, batch: bytes) -> None:
+        """Take a committed batch of another node; never raises."""
+        try:
+            self._learn(self._clock(), batch)
+        except WireError as error:
+            complaints.error("flowsync op=install found=%r", str(error))
+
+    def _learn(self, at: float, batch: bytes, known: Servers = frozenset()) -> None:
+        """Believe what another node told at a time; keep it if the rules that it is about are new.
+
+        A node that starts is told everything while its rules are installed, and another node may
+        have had a new configuration in force a moment before.
+
+        Args:
+            at: When it was told, in seconds.
+            batch: What.
+            known: Of which servers it was believed already.
+        """
+        now, there = self._clock(), self._table.servers
+        passed = round((now - at) * TICKS)
+        is_early = False
+        for told in decode(batch):
+            place = (told.service, told.version, told.server)
+            is_early |= place not in there
+            if place in known:
+                continue
+            aged = told._replace(ages=[age + passed for age in told.ages]) if passed else told
+            for change in self._table.learn(aged, now):
+                self._forsake(change)
+                name = self._table.set_name(change.key, change.server)
+                self._writer.write(name, [change.client])
+        if is_early:
+            self._early.append((at, batch))
