@@ -32,7 +32,7 @@ DROP_IN = (
     "CapabilityBoundingSet=CAP_SETUID \\\n  CAP_SETGID CAP_KILL\nSystemCallFilter=@setuid\n"
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="scripts are of root")
+pytestmark = pytest.mark.usefixtures("_is_root")
 
 
 @pytest.fixture

@@ -315,11 +315,8 @@ class Process:
         return bool(self.world.on(self, self.replica.propose, command, done))
 
     def _command(self, command: Command) -> None:
-        match command:
-            case NewConfiguration():
-                self._restored()
-            case _:
-                pass
+        if isinstance(command, NewConfiguration):
+            self._restored()
 
     def _lack_flows(self) -> None:
         """Be without all flows for a while, as a flow worker that waits for a resync."""
