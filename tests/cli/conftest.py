@@ -22,3 +22,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
 def _needs_root() -> None:
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "sysctl"))):
         pytest.skip("needs root, ip and sysctl: it makes network namespaces")
+
+
+@pytest.fixture
+def _is_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: scripts are files of root, and of others")

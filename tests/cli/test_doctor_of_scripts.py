@@ -32,6 +32,8 @@ DROP_IN = (
     "CapabilityBoundingSet=CAP_SETUID \\\n  CAP_SETGID CAP_KILL\nSystemCallFilter=@setuid\n"
 )
 
+pytestmark = pytest.mark.usefixtures("_is_root")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

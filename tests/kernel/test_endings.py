@@ -17,10 +17,12 @@ from hanat.core.configuration import (
     Forward,
     OnServerDown,
     RealServer,
+    Sorry,
     VirtualService,
 )
 from hanat.core.endings import Ended, Ending, ending_of
 from hanat.core.flows import RESET_MARK, STATUS_FIXED_TIMEOUT, Flow
+from hanat.core.health_effects import sorry_ends
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.ctnetlink import RESET_TIMEOUT_S
 from tests.contract.flows import TCP, UDP, inbound
@@ -260,6 +262,35 @@ async def test_client_of_udp_reaches_another_server_from_the_same_port(
 
     near.sendto(b"?", (vip, SERVICE_PORT))
     assert second.recvfrom(1)[1][:2] == near.getsockname()[:2]
+
+
+@FAMILIES
+async def test_client_of_udp_leaves_the_sorry_server_from_the_same_port_and_tcp_does_not(
+    holder: Holder, server: str, vip: str, client: str
+) -> None:
+    network, name = holder.network, server_of(server).name
+    sorry = Sorry(ip_address(server), OTHER_PORT)
+    down = tuple(replace(s, weight=0) for s in ECHO.servers)
+    service = replace(ECHO, sorry=(sorry,))
+    holder.install(replace(CONFIGURATION, services=(replace(service, servers=down), CLOSING)))
+    near = datagram(network, "client", client)
+    at_sorry = datagram(network, "server", server, OTHER_PORT)
+    stays = network.connection(
+        network.listener("server", server, OTHER_PORT), "client", (vip, SERVICE_PORT)
+    )
+    near.sendto(b"?", (vip, SERVICE_PORT))
+    at_sorry.recv(1)
+    holder.install(replace(CONFIGURATION, services=(service, CLOSING)))
+    near.sendto(b"?", (vip, SERVICE_PORT))
+    at_sorry.recv(1)  # as long as it sends
+
+    (end,) = sorry_ends(service, (), {name})
+    assert await holder.end(ending_of(end.service, end.server, end.policy)) == [Ended(expired=1)]
+
+    back = datagram(network, "server", server, SERVER_PORT)
+    near.sendto(b"?", (vip, SERVICE_PORT))
+    assert back.recvfrom(1)[1][:2] == near.getsockname()[:2]
+    talk(*stays)
 
 
 @pytest.mark.parametrize("policy", OnServerDown)
