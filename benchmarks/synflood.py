@@ -2,9 +2,10 @@
 
 A host on the public network opens connections to a service as fast as asked, each from another
 address and port, and answers nothing. Meanwhile it asks as an ordinary client, every 50 ms, for a
-connection of the same service, and for one of another. First with the cluster: a service without
-limits, then one with ``new_per_second``; then with a bare DNAT rule in one of the routers, where
-no daemon runs any more. Printed as a Markdown table. Needs root.
+connection of the same service, and for one of another, and uses one of each that was there before.
+First with the cluster: a service without limits, then one with ``new_per_second``; then with a bare
+DNAT rule in one of the routers, where no daemon runs any more. Printed as a Markdown table. Needs
+root.
 
 Exit codes: 0 measured; 1 failed, or a lease was lost; 2 usage.
 """
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from benchmarks.flood import CLIENT_ADDRESS, PUBLIC, SERVER_ADDRESS, count_file
 from benchmarks.rawflows import BATCH, STRIDE, Sender, Side
@@ -41,6 +43,7 @@ SERVER_PORT = 9000  # a program of the lab echoes there
 SOURCES = ipaddress.ip_network("100.64.0.0/10")
 PROBE_S, PROBE_S_MAX = 0.05, 5.0
 LOST = " was=ACTIVE "
+_numbers = count(1)
 SERVICE = f"""
 [[service]]
 name = "s%d"
@@ -61,16 +64,23 @@ table ip bare {{
 """
 HEAD = (
     "router", "SYN a second", "same service: connected", "median / p99, ms", "another: connected",
-    "median / p99, ms", "entries", "leases lost",
+    "median / p99, ms", "established: longest wait, ms", "entries", "leases lost",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What an ordinary client met; times of those that were connected, in seconds."""
+    """What an ordinary client met.
+
+    Attributes:
+        asked: Connections it asked for.
+        times_s: How long it took, of those that it got.
+        kept_s: The longest that a connection from before waited for an answer; None: it ended.
+    """
 
     asked: int
     times_s: tuple[float, ...]
+    kept_s: float | None
 
     def words(self) -> tuple[str, str]:
         """Return how many were connected, and how long it took."""
@@ -97,7 +107,7 @@ class Row:
 # ------------------------------------------------------------------------ in processes of their own
 
 
-def frames(side: Side, port: int, count: int) -> Iterator[bytes]:
+def frames(side: Side, port: int, number: int) -> Iterator[bytes]:
     """Yield batches of SYN, each from another address and port, each in `STRIDE` bytes."""
     rng = random.Random(port)
     ethernet = bytes.fromhex(side.router_mac.replace(":", "") + "02aabbccdd01") + b"\x08\x00"
@@ -107,7 +117,7 @@ def frames(side: Side, port: int, count: int) -> Iterator[bytes]:
     ip_head, tcp_rest = b"\x45\0\0\x28\0\0\x40\0\x40\x06", b"\0\0\0\0\x50\x02\xfa\xf0"
     ip_base, tcp_base = _sum(ip_head + destination), _sum(destination + b"\0\x06\0\x14" + tcp_rest)
     padding = bytes(STRIDE - 54)
-    for _ in range(0, count, BATCH):
+    for _ in range(0, number, BATCH):
         batch = []
         for _ in range(BATCH):
             source, sport = first + rng.getrandbits(22), rng.randrange(1024, 65536)
@@ -137,43 +147,64 @@ def send(side: Side, port: int, *, rate: float, seconds: float) -> float:
     sender, batches = Sender(side), list(frames(side, port, int(rate * seconds)))
     print("ready", flush=True)
     sys.stdin.readline()
-    begun, count = time.monotonic(), 0
+    begun, sent = time.monotonic(), 0
     if not batches:
         time.sleep(seconds)
     for batch in batches:
         passed = time.monotonic() - begun
         if passed >= seconds:
             break
-        if count / rate > passed:
-            time.sleep(count / rate - passed)
+        if sent / rate > passed:
+            time.sleep(sent / rate - passed)
         sender.send(batch)
-        count += BATCH
-    return count / (time.monotonic() - begun)
+        sent += BATCH
+    return sent / (time.monotonic() - begun)
 
 
 async def probe(address: str, port: int, seconds: float) -> Probes:
-    """Ask for connections, and on each for an answer."""
+    """Ask for connections, and on each for an answer; and on one from before all the time."""
+    kept = await asyncio.open_connection(address, port)
+    await _answer(*kept)
+    print("ready", flush=True)
 
     async def ask() -> float | None:
         begun = time.monotonic()
         try:
             async with asyncio.timeout(PROBE_S_MAX):
                 reader, writer = await asyncio.open_connection(address, port)
-                writer.write(b"x")
-                await reader.readexactly(1)
+                await _answer(reader, writer)
                 took_s = time.monotonic() - begun
                 writer.close()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return None
         return took_s
 
+    async def use() -> float | None:
+        longest_s = 0.0
+        try:
+            for _ in range(int(seconds / PROBE_S)):
+                async with asyncio.timeout(PROBE_S_MAX):
+                    longest_s = max(longest_s, await _answer(*kept))
+                await asyncio.sleep(PROBE_S)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return None
+        return longest_s
+
     async with asyncio.TaskGroup() as group:
-        tasks = []
+        using, tasks = group.create_task(use()), []
         for _ in range(int(seconds / PROBE_S)):
             tasks.append(group.create_task(ask()))
             await asyncio.sleep(PROBE_S)
     times = [took_s for task in tasks if (took_s := task.result()) is not None]
-    return Probes(len(tasks), tuple(times))
+    return Probes(len(tasks), tuple(times), using.result())
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> float:
+    """Ask on a connection; return how long the answer took."""
+    begun = time.monotonic()
+    writer.write(b"x")
+    await reader.readexactly(1)
+    return time.monotonic() - begun
 
 
 # ---------------------------------------------------------------------------------- what is done
@@ -196,16 +227,18 @@ def measure(lab: Lab, router: str, title: str, port: int, *, rate: float, second
     try:
         flooding.stdout.readline()
         before = {name: lab.log(name) for name in lab.nodes}
+        names = [f"probe-{next(_numbers)}" for _ in range(2)]
         probing = [
-            lab.spawn_in(CLIENT, f"probe-{port}-{asked}", [*own, "--probe", str(asked)])
-            for asked in (port, OTHER)
+            lab.spawn_in(CLIENT, name, [*own, "--probe", str(asked)])
+            for name, asked in zip(names, (port, OTHER), strict=True)
         ]
+        lab.wait_for(lambda: all(_is_ready(lab, name) for name in names), 10, "the clients")
         print(file=flooding.stdin, flush=True)
         sent = float(flooding.stdout.readline())
         entries = int(os.pread(counted, 32, 0))
         for child in probing:
             child.popen.wait(seconds + 2 * PROBE_S_MAX)
-        same, other = (_read(lab, f"probe-{port}-{asked}") for asked in (port, OTHER))
+        same, other = (_read(lab, name) for name in names)
     finally:
         os.close(counted)
         flooding.kill()
@@ -217,10 +250,14 @@ def measure(lab: Lab, router: str, title: str, port: int, *, rate: float, second
 def _read(lab: Lab, name: str) -> Probes:
     text = (lab.folder / f"{name}.log").read_text()
     try:
-        asked, times = json.loads(text.splitlines()[-1])
-    except (ValueError, IndexError):
+        asked, times, kept_s = json.loads(text.splitlines()[-1])
+    except (ValueError, IndexError, TypeError):
         raise LabError(f"a client failed: {text.strip()[-300:]}") from None
-    return Probes(asked, tuple(times))
+    return Probes(asked, tuple(times), kept_s)
+
+
+def _is_ready(lab: Lab, name: str) -> bool:
+    return "ready" in (lab.folder / f"{name}.log").read_text()
 
 
 def run(options: argparse.Namespace) -> list[Row]:
@@ -281,11 +318,16 @@ def markdown(rows: Sequence[Row]) -> str:
     """Return the table."""
     lines: list[Sequence[str]] = [HEAD, ("---",) * len(HEAD)]
     lines += [
-        (row.router, f"{row.rate:,.0f}", *row.same.words(), *row.other.words(),
+        (row.router, f"{row.rate:,.0f}", *row.same.words(), *row.other.words(), _kept(row),
          f"{row.entries:,}", str(row.lost))
         for row in rows
     ]  # fmt: skip
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _kept(row: Row) -> str:
+    same_s, other_s = row.same.kept_s, row.other.kept_s
+    return "ended" if same_s is None or other_s is None else f"{1e3 * max(same_s, other_s):.0f}"
 
 
 def main() -> int:
@@ -306,7 +348,7 @@ def main() -> int:
         return 0
     if options.probe:
         found = asyncio.run(probe(PUBLIC, options.probe, options.seconds))
-        print(json.dumps([found.asked, found.times_s]))
+        print(json.dumps([found.asked, found.times_s, found.kept_s]))
         return 0
     try:
         require_machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from benchmarks.rawflows import BATCH, FRAME_BYTES, STRIDE, Side
 from benchmarks.synflood import Probes, Row, frames, markdown
@@ -36,8 +37,13 @@ def test_each_frame_is_the_syn_of_another_client_with_sound_checksums() -> None:
 
 
 def test_row_has_what_clients_met() -> None:
-    nobody, some = Probes(4, ()), Probes(4, (0.001, 0.002, 3.1))
+    nobody, some = Probes(4, (), 0.25), Probes(4, (0.001, 0.002, 3.1), 0.5)
 
-    assert markdown([Row("hanat", 50_000.4, some, nobody, 262_144, 0)]).splitlines()[2] == (
-        "| hanat | 50,000 | 75 % | 2.0 / 3100 | 0 % | - | 262,144 | 0 |"
-    )
+    dead = replace(nobody, kept_s=None)
+
+    *_, first, second = markdown(
+        [Row("hanat", 50_000.4, some, one, 262_144, 0) for one in (nobody, dead)]
+    ).splitlines()
+
+    assert first == "| hanat | 50,000 | 75 % | 2.0 / 3100 | 0 % | - | 500 | 262,144 | 0 |"
+    assert second == "| hanat | 50,000 | 75 % | 2.0 / 3100 | 0 % | - | ended | 262,144 | 0 |"
