@@ -27,7 +27,7 @@ MAX_CONN_MAX = 10_000_000  # more than a table has
 
 _ON_SERVER_DOWN = (
     'write "keep", "expire" (the next packet gets another server) '
-    'or "reset" (both ends of a TCP connection are told)'
+    'or "reset" (the client of a TCP connection is told)'
 )
 
 

@@ -70,7 +70,7 @@ class OnServerDown(Enum):
 
     KEEP = "keep"
     EXPIRE = "expire"  # their entries are deleted: the next packet gets another server
-    RESET = "reset"  # both ends get a RST at their next packet
+    RESET = "reset"  # the client gets a RST at its next packet
 
 
 class Unavailable(Enum):

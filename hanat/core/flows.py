@@ -14,7 +14,7 @@ direction in the place of the id, that of the reply in the last four bytes.
 Numbers are in network order, as netlink has them. Status bits are those of the
 kernel's ``nf_conntrack_common.h``.
 
-Of the mark one bit is ours, `RESET_MARK`: both ends of the TCP connection are to be
+Of the mark one bit is ours, `RESET_MARK`: the client of the TCP connection is to be
 reset (`core.endings`). All other bits are those of other programs of the machine; they
 are read and never written, and no other node gets them. The bit is none that is common:
 Kubernetes has 0xc000, Tailscale 0xff0000, mwan3 0x3f00, wg-quick, Mullvad and Istio have
@@ -164,7 +164,7 @@ def is_translated(record: bytes) -> bool:
 
 
 def awaits_reset(record: bytes) -> bool:
-    """Say whether both ends of a TCP connection get a reset at their next packet."""
+    """Say whether the client of a TCP connection gets a reset at its next packet."""
     return record[-6] == _TCP and bool(record[-12] & _RESET_BYTE)
 
 

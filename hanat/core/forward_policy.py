@@ -3,14 +3,15 @@
 A router whose kernel forwards is open to whoever finds a route to it: a host of the public
 network reaches the servers' unpublished ports, the services of the private vip, the routers'
 private addresses. Two chains close that. They are of NAT's kind: only the first packet of a flow
-meets them. What no such chain sees, packets that are invalid or not tracked, the gate drops.
+meets them. What no such chain sees (packets that are invalid or not tracked) the gate looks at.
+Packets of established flows are let through by either, whoever sent them.
 
 *arrival*, before translation, looks at where a packet comes in:
 
-- A source address that lives behind another device of hanat is forged, as the network of a vip or
-  the routing table says (RFC 3704). The table does not where it names a device that masqueraded
-  traffic leaves by: that is where the default route leads, and of two ways to the outside a client
-  may come by either.
+- A source address that lives behind another device of hanat is forged (RFC 3704). What the network
+  of a vip says of that the gate looks at (`forged_rules`), here it is what the routing table says;
+  not where that names a device that masqueraded traffic leaves by: that is where the default route
+  leads, and of two ways to the outside a client may come by either.
 - An address of this machine is reached by its own device only (RFC 1122 section 3.3.4.2 calls it
   the strong end system model). Services may name other devices, ``from`` in the file.
 
@@ -206,28 +207,9 @@ def _arrival_of(
     configuration: Configuration, devices: Mapping[str, str], device: str, name: str
 ) -> list[str]:
     """Return what is looked at where a packet comes in by one device."""
-    lines: list[str] = []
-    elsewhere = [n for n in configuration.interfaces if devices[n] != device]
-    own = [
-        network
-        for other in configuration.interfaces
-        if devices[other] == device
-        for network in _own_networks(configuration, other)
-    ]
-    forged = [
-        network
-        for other in elsewhere
-        for network in _own_networks(configuration, other)
-        if not any(_overlap(network, mine) for mine in own)
-    ]
-    lines += [
-        f"{IP[version]} saddr {{ {', '.join(networks)} }} counter drop"
-        for version in FAMILIES
-        if (networks := networks_of(forged, version))
-    ]
-    lines.append("ct state related accept")
+    lines = ["ct state related accept"]
     outside = {devices[masquerade.interface] for masquerade in configuration.masquerades}
-    if others := sorted({devices[other] for other in elsewhere} - outside):
+    if others := sorted({devices[n] for n in configuration.interfaces} - {device} - outside):
         elsewhere_by_route = f"fib saddr oifname {{ {quoted(others)} }} counter drop"
         lines += [f"{placed} {elsewhere_by_route}" for placed in PLACED]
     lines += _asked(configuration, devices, name)
@@ -253,6 +235,27 @@ def _addresses_by(
         if address.version == version
     }
     return [str(address) for address in sorted(addresses)]
+
+
+def forged_rules(configuration: Configuration, devices: Mapping[str, str]) -> list[str]:
+    """Return rules that drop what has a source of a network that is behind another device."""
+    rules = []
+    for device in _places(configuration, devices):
+        here = [name for name in configuration.interfaces if devices[name] == device]
+        own = [network for name in here for network in _own_networks(configuration, name)]
+        forged = [
+            network
+            for name in configuration.interfaces
+            if name not in here
+            for network in _own_networks(configuration, name)
+            if not any(_overlap(network, mine) for mine in own)
+        ]
+        rules += [
+            f'iifname "{device}" {IP[version]} saddr {{ {", ".join(networks)} }} counter drop'
+            for version in FAMILIES
+            if (networks := networks_of(forged, version))
+        ]
+    return rules
 
 
 def _asked(configuration: Configuration, devices: Mapping[str, str], name: str) -> Iterator[str]:

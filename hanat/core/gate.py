@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hanat.core.configuration import Configuration, Forward, Interface
 from hanat.core.flows import RESET_MARK
-from hanat.core.forward_policy import UNTRANSLATED, transit_rules
+from hanat.core.forward_policy import UNTRANSLATED, forged_rules, transit_rules
 from hanat.core.notation import CARRIES_SET, FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
 
 # Between conntrack (-200), whose state the gate asks for, and nat (-100), which
@@ -19,6 +19,7 @@ GATE_PRIORITY = -140
 
 # What the kernel takes for itself, or gives to nobody else.
 KEPT = "{ local, broadcast, multicast, anycast }"
+NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
 IS_MARKED = f"ct mark & {RESET_MARK:#010x} != 0"
 # FIN or RST, looked for first, since that costs less than to ask whether it is TCP.
 SAYS_GOODBYE = "@th,104,8 & 0x05 != 0 meta l4proto tcp"
@@ -38,7 +39,9 @@ def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str
     ports = devices_of(configuration, devices)
     vips = {version: addresses_of(configuration, version) for version in FAMILIES}
     lines = [f"# hanat: gate of cluster {configuration.name}"]
-    lines += _gate_inet(ports, vips, _passing(configuration))
+    forged = transit_rules(configuration, "return", ends=("saddr",))
+    forged += forged_rules(configuration, devices)
+    lines += _gate_inet(ports, vips, forged, _passing(configuration))
     lines += _gate_arp(vips[4], _elsewhere(configuration, devices))
     return "\n".join(lines) + "\n"
 
@@ -46,21 +49,33 @@ def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str
 def _passing(configuration: Configuration) -> list[str]:
     """Return the rules about what is for no floating address."""
     rules = transit_rules(configuration, f"{UNTRANSLATED} accept")
-    # What the chains of NAT, which have the forward policy, do not see: these, and more packets of
-    # a flow that nobody answered and that is older than the policy.
-    rules.append(f"ct state invalid fib daddr . iif type != {KEPT} counter drop")
-    if configuration.forward is not Forward.OPEN:
-        for unseen in ("untracked", f"new ct status confirmed {UNTRANSLATED}"):
-            rules.append(f"ct state {unseen} fib daddr type != {KEPT} counter drop")
+    rules += transit_rules(configuration, "ct state untracked accept")
+    # What the chains of NAT, which have the policy, do not see: these, and more packets of a flow
+    # that nobody answered and that is older than the policy.
+    older = f"ct state new ct status confirmed {UNTRANSLATED}"
+    elsewhere = f"fib daddr . iif type != {KEPT} counter drop"
+    rules.append(f"ct state invalid {elsewhere}")
+    if configuration.forward is Forward.OPEN:
+        rules.append(f"{older} fib daddr type local {elsewhere}")
+    else:
+        rules += [
+            f"{older} {elsewhere}",
+            # Neighbour discovery is not tracked; it may be for an address that we answer for.
+            f"ct state untracked icmpv6 type {NEIGHBOURS} accept",
+            f"ct state untracked fib daddr type != {KEPT} counter drop",
+        ]
     return [*rules, f"fib daddr type != {KEPT} goto guarded"]
 
 
 def _gate_inet(
-    ports: Sequence[str], vips: Mapping[int, Sequence[Interface]], passing: Iterable[str]
+    ports: Sequence[str],
+    vips: Mapping[int, Sequence[Interface]],
+    forged: Sequence[str],
+    passing: Iterable[str],
 ) -> list[str]:
     table = f"inet {GATE_TABLE}"
     hook = f"hook prerouting priority {GATE_PRIORITY}; policy accept;"
-    chains = {**_ways_in(passing), "output": _output(vips[6])}
+    chains = {"forged": forged, **_ways_in(passing), "output": _output(vips[6])}
     bases = ("prerouting", "input", "output")
     return [
         f"add table {table}",
@@ -78,6 +93,9 @@ def _gate_inet(
         *_refilled_set(table, "vips_v4", ", ".join(str(a.ip) for a in vips[4])),
         *_refilled_set(table, "vips_v6", ", ".join(str(a.ip) for a in vips[6])),
         *(line for name, rules in chains.items() for line in _refilled_chain(table, name, rules)),
+        # Of an earlier release, where it had names.
+        f"add set {table} carries {{ type ifname; flags timeout; }}",
+        f"delete set {table} carries",
     ]
 
 
@@ -90,8 +108,7 @@ def _ways_in(passing: Iterable[str]) -> dict[str, list[str]]:
             "ct direction original ct status dnat tcp flags & rst == 0 iifname @ports counter "
             "reject with tcp reset",
         ],
-        "answered": [f"{IS_MARKED} jump resets"],
-        "carried": [
+        "passed": [
             f"{IS_MARKED} jump resets",
             # The entry itself ends minutes later, and who follows the flow wants to know.
             f"{SAYS_GOODBYE} iifname @ports ct event set assured,destroy,protoinfo",
@@ -99,12 +116,13 @@ def _ways_in(passing: Iterable[str]) -> dict[str, list[str]]:
         "guarded": [
             # NAT leaves these as they are: they would show the inside to the outside.
             "ct state invalid counter drop",
-            "iifname @answers goto answered",
+            "iifname @answers goto passed",
             "counter drop",
         ],
         "prerouting": [
-            f"ct state established,related iif @{CARRIES_SET} goto carried",
+            f"ct state established,related iif @{CARRIES_SET} goto passed",
             "iifname != @ports accept",
+            "jump forged",
             "ip daddr @vips_v4 goto guarded",
             "ip6 daddr @vips_v6 goto guarded",
             *passing,

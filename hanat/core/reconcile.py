@@ -7,7 +7,7 @@ program had flushed the ruleset. So after every change of the rules the holder g
 table and ends what would be decided otherwise today; the next packet is decided anew.
 
 What becomes of the connections of a server that was removed is for its service to say
-(`core.endings`): they are deleted, or both ends are reset, or they are kept. Not ended are TCP
+(`core.endings`): they are deleted, or reset, or kept. Not ended are TCP
 connections of a server that has only left the rotation (weight 0): it drains.
 Whether an untranslated flow passes hanat at all is not in its entry; the routing table tells.
 """
@@ -58,7 +58,7 @@ class Misfit(Enum):
     ADDRESS = "address"  # the floating address is gone
     SERVICE = "service"  # it is not published any more
     SERVER = "server"  # the server is gone or, for UDP, gets no new clients
-    RESET = "reset"  # the server is gone: the entry stays, and both ends get a reset
+    RESET = "reset"  # the server is gone: the entry stays, and its client gets a reset
     MASQUERADE = "masquerade"  # nothing is masqueraded so any more
     UNTRANSLATED = "untranslated"  # a rule covers it
     FORBIDDEN = "forbidden"  # nothing lets it pass

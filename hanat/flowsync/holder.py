@@ -182,7 +182,7 @@ class HolderSide:
         return True
 
     def reset(self, records: list[bytes]) -> bool:
-        """Let both ends of TCP connections be reset, by this node and those that follow it.
+        """Let TCP connections be reset, by this node and those that follow it.
 
         Who was not told of a connection is not told now: the next holder will not know it.
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.notation import CARRIES_SET, GATE_TABLE
@@ -32,6 +33,8 @@ CARRIES = SetName("inet", GATE_TABLE, CARRIES_SET)
 PERMIT = SetName("inet", GATE_TABLE, "permit")
 NO_ANSWERS = tuple(Refill(name) for name in ANSWERS)
 NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, CARRIES))
+# What an earlier release called that right, while this one has not installed its gate yet.
+CARRIED = SetName("inet", GATE_TABLE, "carries")
 
 _RTM_DELADDR = 21
 _IFA_LOCAL = 2
@@ -120,12 +123,16 @@ class KernelFence:
 def take_away(sets: NfNetlink, rights: tuple[Refill, ...], *, operation: str) -> None:
     """Empty sets of rights and end the permit to fill them; raises as `KernelFence.withdraw` does.
 
-    A gate that an earlier release installed knows no permits.
+    A gate that an earlier release installed lacks some of the sets, and may have others.
     """
     try:
         sets.refill((*rights, Refill(PERMIT)), operation=operation, target="all interfaces")
     except AbsentObjectError:
-        sets.refill(rights, operation=operation, target="all interfaces")
+        sets.refill(NO_ANSWERS, operation=operation, target="all interfaces")
+        others = (PERMIT, CARRIES, CARRIED) if rights == NO_RIGHTS else (PERMIT,)
+        for name in others:
+            with suppress(AbsentObjectError):
+                sets.refill([Refill(name)], operation=operation, target="all interfaces")
 
 
 def _promotion(index: int) -> bytes:

@@ -19,13 +19,13 @@ stands still cannot grant anything when the former grant is over.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from hanat.core.configuration import Address
 from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError
+from hanat.kernel.device_indexes import DeviceIndexes
 from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS, PERMIT, take_away
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
@@ -49,11 +49,13 @@ class KernelGate:
     def __init__(self) -> None:
         self._nft = NftLibrary()
         self._sets = NfNetlink()
+        self._indexes = DeviceIndexes()
 
     def close(self) -> None:
         """Release the library's context and the socket; the next call opens others."""
         self._nft.close()
         self._sets.close()
+        self._indexes.close()
 
     def install(self, script: str) -> None:
         """See `ports.Gate.install`."""
@@ -70,8 +72,7 @@ class KernelGate:
         answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
         assert TIMEOUT_S_MIN <= answers_s <= carries_s, (answers_s, carries_s)
         named = tuple(sorted(set(devices)))
-        # A device that is made anew has another index; it carries from the next grant on.
-        indexes = tuple(filter(None, map(_index_of, named)))
+        indexes = self._indexes.of(named)
         refills = [
             *(Refill(name, named, answers_ms) for name in ANSWERS),
             Refill(CARRIES, indexes, carries_ms),
@@ -144,13 +145,6 @@ class KernelGate:
             take_away(self._sets, rights, operation=operation)
         except AbsentObjectError as error:
             raise _not_installed(operation, "all interfaces") from error
-
-
-def _index_of(device: str) -> int | None:
-    try:
-        return socket.if_nametoindex(device)
-    except OSError:
-        return None
 
 
 def _not_installed(operation: str, target: str) -> AbsentObjectError:

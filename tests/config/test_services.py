@@ -140,7 +140,7 @@ def test_ops_goes_with_what_needs_no_flow() -> None:
         (
             'on_server_down = "kill"',
             'on_server_down: "kill" is not known: write "keep", "expire" (the next packet gets '
-            'another server) or "reset" (both ends of a TCP connection are told)',
+            'another server) or "reset" (the client of a TCP connection is told)',
         ),
         (
             'unavailable = "refuse"',

@@ -9,7 +9,7 @@ from ipaddress import ip_interface, ip_network
 import pytest
 
 from hanat.core.configuration import Configuration, FloatingAddress, Forward, Masquerade, Transit
-from hanat.core.forward_policy import entry_devices, policy_blocks
+from hanat.core.forward_policy import entry_devices, forged_rules, policy_blocks
 from hanat.core.gate import IS_MARKED, render_gate
 from hanat.core.ruleset import render_ruleset
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC, WEB
@@ -55,11 +55,10 @@ def test_clients_may_come_by_either_of_two_ways_to_the_outside() -> None:
 
 def test_a_vip_s_network_is_forged_elsewhere_unless_it_overlaps() -> None:
     wide = replace(DMZ, addresses=(ip_interface("10.11.0.9/16"),))
-    text = text_of(replace(EDGE, vips=(*EDGE.vips, wide)), THREE_DEVICES)
+    rules = forged_rules(replace(EDGE, vips=(*EDGE.vips, wide)), THREE_DEVICES)
 
-    assert "ip saddr { 10.11.0.0/16 } counter drop" in text  # by the public device
-    private = text[text.index("chain arrival/private") :]
-    assert "10.11.0.0/16 } counter drop" not in private[: private.index("chain", 1)]
+    assert 'iifname "eth0" ip saddr { 10.11.0.0/16 } counter drop' in rules
+    assert not [rule for rule in rules if 'iifname "eth1" ip saddr { 10.11.' in rule]
 
 
 def test_services_say_by_which_devices_clients_come() -> None:
@@ -85,6 +84,15 @@ def test_an_open_router_drops_nothing_that_it_forwards() -> None:
     assert "untracked" not in render_gate(opened, DEVICES)
 
 
+def test_neighbours_may_ask_for_an_address_that_is_answered_for() -> None:
+    """By proxy: what is not tracked is forwarded by nobody else."""
+    lines = render_gate(EDGE, DEVICES).splitlines()
+
+    (asked,) = [i for i, line in enumerate(lines) if "untracked icmpv6 type { nd-" in line]
+    assert "accept" in lines[asked]
+    assert "untracked fib daddr type" in lines[asked + 1]
+
+
 def test_gate_lets_no_reset_out_without_answers() -> None:
     rules = [line for line in render_gate(EDGE, DEVICES).splitlines() if " output " in line]
 
@@ -100,7 +108,8 @@ def test_transit_is_left_alone_by_ruleset_and_gate() -> None:
     gate = render_gate(with_transit, DEVICES)
     # Flows that are translated need the right, whoever their client is.
     assert gate.count("ip saddr { 10.99.0.0/16 } ct status ! snat,dnat accept") == 1
-    assert gate.index("@vips_v4 goto guarded") < gate.index("10.99.0.0/16")
+    transit = gate.index("ip saddr { 10.99.0.0/16 } ct status ! snat,dnat accept")
+    assert gate.index("@vips_v4 goto guarded") < transit
 
 
 def text_of(configuration: Configuration, devices: Mapping[str, str] = DEVICES) -> str:

@@ -126,8 +126,6 @@ parameter-problem, nd-neighbor-solicit, nd-neighbor-advert } accept
     }
 
     chain arrival/private {
-        ip saddr { 203.0.113.0/24 } counter drop
-        ip6 saddr { 2001:db8:1::/64 } counter drop
         ct state related accept
         ip daddr { 10.11.12.1 } accept
         ip6 daddr { fd00:12::1 } accept
@@ -136,8 +134,6 @@ anycast } counter drop
     }
 
     chain arrival/public {
-        ip saddr { 10.11.12.0/24 } counter drop
-        ip6 saddr { fd00:12::/64 } counter drop
         ct state related accept
         ip saddr != 0.0.0.0 fib saddr oifname { "eth1" } counter drop
         ip6 saddr != { ::, fe80::/10 } fib saddr oifname { "eth1" } counter drop

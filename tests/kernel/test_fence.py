@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from chaos.netns import entered
 from hanat.config import load_cluster
 from hanat.core.configuration import FloatingAddress
 from hanat.core.gate import render_gate
@@ -113,6 +114,29 @@ def test_gate_of_an_earlier_release_without_permits_is_shut(machine: Machine) ->
     done = machine.fence()
     assert done.returncode == 0, done.stderr
     assert machine.rights() == set()
+
+
+def test_gate_of_an_earlier_release_with_names_is_shut_and_goes(machine: Machine) -> None:
+    machine.take()
+    older = (
+        "flush chain inet hanat_gate prerouting\n"
+        "delete set inet hanat_gate carries_by_index\n"
+        "add set inet hanat_gate carries { type ifname; flags timeout; }\n"
+        "add rule inet hanat_gate prerouting iifname @carries accept\n"
+        'add element inet hanat_gate carries { "eth0" timeout 90s }\n'
+    )
+    nft = ["ip", "netns", "exec", machine.namespace, "nft", "-f", "-"]
+    subprocess.run(nft, input=older, text=True, check=True)
+
+    done = machine.fence()
+
+    assert done.returncode == 0, done.stderr
+    assert "elements" not in run("nft list set inet hanat_gate carries", machine.namespace)
+    with entered(machine.namespace), closing(KernelGate()) as gate:
+        gate.install(render_gate(load_cluster(EXAMPLES / "cluster.toml"), DEVICES))
+    names = run("nft list sets inet", machine.namespace)
+    assert "set carries_by_index {" in names
+    assert "set carries {" not in names
 
 
 def test_dead_holder_loses_both_rights_and_its_floating_addresses_only(machine: Machine) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
@@ -17,7 +19,7 @@ import pytest
 
 from hanat.core.configuration import Forward, Transit
 from tests.kernel.namespaces import run, until
-from tests.kernel.network import CONFIGURATION, Network, family_of
+from tests.kernel.network import CONFIGURATION, MESH_PORT, Network, family_of
 from tests.kernel.reach import Reach, Target, give, route
 
 pytestmark = pytest.mark.kernel
@@ -251,3 +253,73 @@ def test_flow_that_is_older_than_the_policy_is_not_carried_on(network: Network, 
     other = network.open_socket("client", family_of(plan.vip), socket.SOCK_DGRAM)
     other.sendto(b"by the service", (plan.vip, 80))  # the same way, and later
     assert far.recv(100) == b"by the service"
+
+
+@PLANS
+def test_who_forges_a_peer_s_address_and_port_reaches_nothing(network: Network, plan: Plan) -> None:
+    """What peers say is not tracked, so that no chain of NAT sees it."""
+    network.r1.take_over()
+    (own, inside), (_, peer) = plan.r1, plan.r2
+    route(network, "client", f"{inside}/{plan.width}", own)
+    give(network, "client", f"{peer}/{plan.width}", "lo")
+
+    with datagrams(network, "r1", own) as arriving:
+        for source, to in ((peer, inside), (plan.client, own)):
+            near = network.open_socket("client", family_of(own), socket.SOCK_DGRAM)
+            near.bind((source, MESH_PORT))
+            near.sendto(source.encode(), (to, PORTS[0]))
+        assert arriving.recv(100) == plan.client.encode()
+
+
+@PLANS
+def test_transit_that_is_not_tracked_passes(network: Network, plan: Plan) -> None:
+    transit = Transit("vpn", (ip_network(f"{plan.strange}/{plan.width}"),))
+    network.r1.prepare(replace(CONFIGURATION, transits=(transit,)))
+    network.r1.take_over()
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "add table inet other\n"
+            "add chain inet other early { type filter hook prerouting priority raw; }\n"
+            "add rule inet other early udp dport 8080 notrack\n"
+        )
+    targets = inside_targets(network, plan)
+    route(network, "client", f"{plan.strange}/{plan.width}", plan.vip)
+    name = "outside, from an address nobody masquerades"
+
+    found = Reach(network, LISTENED).reached("server", {name: targets[name]})
+
+    assert "udp/8080" in found[name].split()
+
+
+@PLANS
+def test_flow_that_is_older_than_the_policy_reaches_no_address_of_the_other_side(
+    network: Network, plan: Plan
+) -> None:
+    own, inside = plan.r1
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "delete table inet hanat\n"
+            "add table inet other\n"
+            "add chain inet other early { type nat hook prerouting priority -100; }\n"
+        )
+    network.r1.take_over()
+    route(network, "client", f"{inside}/{plan.width}", own)
+    near = network.open_socket("client", family_of(own), socket.SOCK_DGRAM)
+    near.connect((inside, PORTS[0]))
+
+    with datagrams(network, "r1", own) as arriving:
+        near.send(b"before")
+        assert arriving.recv(100) == b"before"
+        network.r1.prepare()
+        near.send(b"after")
+        other = network.open_socket("client", family_of(own), socket.SOCK_DGRAM)
+        other.sendto(b"by its own device", (own, PORTS[0]))
+        assert arriving.recv(100) == b"by its own device"
+
+
+@contextmanager
+def datagrams(network: Network, place: str, address: str) -> Iterator[socket.socket]:
+    """Receive what comes to the first port of a machine, whatever address of its was asked."""
+    opened = network.open_socket(place, family_of(address), socket.SOCK_DGRAM)
+    opened.bind(("::" if ":" in address else "0.0.0.0", PORTS[0]))  # noqa: S104 - a namespace
+    yield opened
