@@ -184,3 +184,20 @@ def share_of_next(lab: Lab, stack: ExitStack) -> float:
     for _ in range(5):
         stack.enter_context(Echo(lab, topology.CLIENT, PUBLIC, 7)).exchange()
     return 1 - (connections(lab, "tcp1") - before) / 5
+
+
+def test_server_that_passes_one_check_and_not_the_other_gets_no_clients(
+    checked: Lab, tmp_path: Path
+) -> None:
+    lab = checked
+    another = '  [[service.check]]\n  kind = "http"\n  interval = "400ms"\n  body = "s1"\n'
+    check = "  [[service.check]]\n"
+    text = cluster_toml(profile="default").replace(check, another + check, 1)
+    holder = lab.wait_for_holder()
+    assert who_answers(lab, PUBLIC) == {"s1", "s2", "s3"}
+
+    apply(lab, holder, write(tmp_path, text))
+
+    for other in ("web2", "web3"):
+        lab.wait_for(lambda it=other: not gets_clients(lab, "web", it), 10, f"{other} to be out")
+    assert who_answers(lab, PUBLIC) == {"s1"}
