@@ -58,11 +58,12 @@ def rendezvous(weights: Mapping[str, int], size: int = TABLE_SLOTS) -> Slots:
     names, logs = list(weights), _logs(size)
     # Quotients of whole numbers this small are equal only if they are exactly equal, so the
     # winner does not depend on what all weights have in common; nor do equal weights matter.
-    bids_of: list[Sequence[float]] = [_places(name, size) for name in names]
+    places_of = [_places(name, size) for name in names]
+    bids_of: Sequence[Sequence[float]] = places_of
     if len(set(weights.values())) > 1:
         bids_of = [
             [logs[-1 - place] / weight for place in places]
-            for places, weight in zip(bids_of, weights.values(), strict=True)
+            for places, weight in zip(places_of, weights.values(), strict=True)
         ]
     slots = []
     for slot, bids in enumerate(zip(*bids_of, strict=True)):

@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from itertools import islice
 from typing import NamedTuple
@@ -170,14 +171,13 @@ class Crowd:
         self._forget(connections=fresh)
         listed = list(some)
         with self._sending() as sock:
-            for first in range(0, len(listed), BURST):
-                for client in listed[first : first + BURST]:
-                    packet = _packet(client, self.vip, protocol, port)
-                    sock.sendto(packet, (self.vip, 0))
-                until(lambda to=first + BURST: self._total() >= min(to, len(listed)), "all packets")
+            for number, client in enumerate(listed, start=1):
+                sock.sendto(_packet(client, self.vip, protocol, port), (self.vip, 0))
+                if number % BURST == 0 or number == len(listed):
+                    until(partial(self._has, number), f"{number} packets to arrive")
         found: dict[str, Counter[str]] = {}
-        for client, server, _, count in self._counted():
-            found.setdefault(client, Counter())[self._names[server]] += count
+        for address, server, _, count in self._counted():
+            found.setdefault(address, Counter())[self._names[server]] += count
         return found
 
     def shares(
@@ -227,10 +227,10 @@ class Crowd:
         if connections:
             run("conntrack -F", self._network.made["r1"])
 
-    def _total(self) -> int:
+    def _has(self, number: int) -> bool:
         listed = json.loads(self._listed("counter inet counted arrived"))
         (packets,) = (one["counter"]["packets"] for one in listed["nftables"] if "counter" in one)
-        return int(packets)
+        return int(packets) >= number
 
     def _listed(self, what: str) -> str:
         return run(f"nft -j list {what}", self._network.made["server"])
@@ -247,23 +247,18 @@ class Crowd:
 def _packet(client: Client, to: str, protocol: Protocol, port: int) -> bytes:
     ends = [ip_address(end).packed for end in (client.address, to)]
     number = NUMBERS[protocol]
-    if protocol is Protocol.TCP:
+
+    def segment(sum_: int) -> bytes:
+        if protocol is Protocol.UDP:
+            return UDP_HEADER.pack(client.port, port, UDP_HEADER.size, sum_)
         fields = (client.port, port, 1, 0, DATA_OFFSET, SYN, WINDOW)
-        size, tail = TCP_HEADER.size, (0,)
-        head = TCP_HEADER.pack(*fields, 0, *tail)
-    else:
-        size = UDP_HEADER.size
-        head = UDP_HEADER.pack(client.port, port, size, 0)
+        return TCP_HEADER.pack(*fields, sum_, 0)
+
+    size = len(segment(0))
     pseudo = b"".join(ends) + struct.pack("!II", size, number)
-    sum_ = checksum(pseudo + head)
-    segment = (
-        TCP_HEADER.pack(*fields, sum_, *tail)
-        if protocol is Protocol.TCP
-        else UDP_HEADER.pack(client.port, port, size, sum_ or 0xFFFF)
-    )
     if len(ends[0]) == 4:
         # RFC 791, section 3.1; the kernel fills in length, number and checksum: raw(7)
         header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, number, 0)
     else:
         header = struct.pack("!IHBB", 0x6 << 28, size, number, 64)  # RFC 8200, section 3
-    return header + b"".join(ends) + segment
+    return header + b"".join(ends) + segment(checksum(pseudo + segment(0)) or 0xFFFF)
