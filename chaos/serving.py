@@ -108,7 +108,7 @@ def lagged(history: History, t_ns: int) -> bool:
     )
 
 
-def _later(history: History, since_ns: float, ns: int) -> float:
+def later(history: History, since_ns: float, ns: int) -> float:
     """Return when so much time is over, without what checkers waited for a core meanwhile."""
     waits = [(lag.t_ns, lag.late_ns) for lag in history.lags]
     waits += [(stall.t_ns, stall.late_ns) for stall in history.stalls]
@@ -123,9 +123,9 @@ def known_from(history: History, outage: ServerOutage, troubles: Sequence[_Troub
     """Return from when on an outage must be known, ns; it may be over by then."""
     since: float = outage.t_ns
     for trouble in troubles:
-        if since <= trouble.end_ns and trouble.start_ns < _later(history, since, DETECT_NS):
+        if since <= trouble.end_ns and trouble.start_ns < later(history, since, DETECT_NS):
             since = trouble.end_ns
-    return _later(history, since, DETECT_NS)
+    return later(history, since, DETECT_NS)
 
 
 def judged(history: History) -> list[tuple[ServerOutage, float]]:
@@ -240,7 +240,7 @@ def rotation(history: History) -> Verdict:
     late, slowest_ns, judged_count, damped = [], 0, 0, 0
     last_ns = made[-1].t_ns if made else 0
     for outage in history.outages:
-        until_ns = _later(history, outage.back_ns, BACK_NS)
+        until_ns = later(history, outage.back_ns, BACK_NS)
         again = any(o is not outage and o.server == outage.server
                     and outage.end_ns <= o.t_ns < until_ns for o in history.outages)  # fmt: skip
         met = any(
