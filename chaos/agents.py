@@ -22,7 +22,7 @@ from chaos.limits import AGENT_MS
 from chaos.observed import AgentSaid
 from chaos.safety import EXAMPLES_MAX
 from chaos.servers import HTTP_PORT, WELL
-from chaos.serving import Opened, lagged, later, opened
+from chaos.serving import Opened, known_after, lagged, opened, troubles_of
 from chaos.tenure import tenures
 from chaos.topology import SERVERS
 
@@ -63,10 +63,11 @@ def said(history: History) -> Verdict:
 
 
 def _spans(history: History, words: AgentSaid) -> Iterator[tuple[str, float, float]]:
-    """Yield what must hold, and from when to when."""
-    yield words.words, later(history, words.t_ns, AGENT_NS), words.end_ns
+    """Yield what must hold, and from when to when; a new holder has to ask the agents itself."""
+    troubles = troubles_of(history, tenures(history))
+    yield words.words, known_after(history, words.t_ns, AGENT_NS, troubles), words.end_ns
     if words.words in (*OUT, HALF):
-        well_ns = later(history, words.end_ns, AGENT_NS)
+        well_ns = known_after(history, words.end_ns, AGENT_NS, troubles)
         yield WELL, well_ns, well_ns + AFTER_NS
 
 
@@ -88,12 +89,11 @@ def _quiet(history: History, words: AgentSaid, what: str, until_ns: float) -> bo
     again = (
         other is not words
         and other.t_ns < until_ns
-        and words.t_ns < later(history, other.end_ns, AGENT_NS)
+        and words.t_ns < other.end_ns + AGENT_NS + AFTER_NS
         for other in history.agents
     )
-    moved = (words.t_ns <= spell.start_ns < until_ns for spell in tenures(history))
     late = what not in OUT and lagged(history, round(until_ns))
-    return not (any(others) or any(again) or any(moved) or late)
+    return not (any(others) or any(again) or late)
 
 
 def _contradictions(

@@ -82,11 +82,10 @@ def test_connections_that_go_as_no_agent_said(
     assert found.valid is False, found
 
 
-def test_what_meets_another_fault_a_takeover_or_a_busy_machine_is_not_judged() -> None:
+def test_what_meets_another_fault_or_a_busy_machine_is_not_judged() -> None:
     elsewhere = replace(fault(1000, 4000, nodes=("r2",)), settled_ns=4500 * MS)
     cases: list[list[Fact]] = [
         [elsewhere],
-        [*holds("r2", 2500, 3000)],
         [Lag(4500 * MS, 500 * MS)],
         [replace(says("50%", "s2"), t_ns=3000 * MS, end_ns=4000 * MS)],
     ]
@@ -110,3 +109,18 @@ def test_server_that_was_out_before_has_no_part() -> None:
         *goes(WELL - 300, LAST, {"s1": 2, "s2": 1}),
     )
     assert said(history).valid is True
+
+
+def test_new_holder_has_the_time_to_ask_and_no_more() -> None:
+    gone, here = AT + 500, AT + 600
+    for since, valid in ((KNOWN + 400, True), (KNOWN + 1200, False)):
+        went = [*goes(here, since, USUAL), *goes(since, WELL - 300, {"s2": 1, "s3": 1})]
+        went += goes(WELL - 300, LAST, USUAL)
+        history = of(
+            says("drain"),
+            *holds("r1", 0, gone),
+            *holds("r2", here, LAST),
+            *goes(0, gone, USUAL),
+            *(replace(new, router="r2") for new in went),
+        )
+        assert said(history).valid is valid, since
