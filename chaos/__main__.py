@@ -211,6 +211,8 @@ def _how_to_look(lab: Lab, holder: str) -> str:
         f"ip netns exec {router} nft list ruleset",
         f"export HANAT_API=unix:{api}",
         f"{hanat} status  # and history, vip who, conn list, config show",
+        f"{hanat} service list  # and server list; server show web/web1: why it gets clients",
+        f"{hanat} server drain web/web1  # no new clients for it; server ready web/web1: again",
         f"{hanat} switchover --to {other}",
         f"tail -f {lab.folder}/r?/hanat.log",
         f"{shlex.quote(sys.executable)} -m chaos down{prefix_option(lab.prefix)}",

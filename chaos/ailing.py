@@ -8,13 +8,15 @@ leave the servers in rotation.
 from __future__ import annotations
 
 from chaos.attack import Aim, Attack, Names, Nemesis
-from chaos.outages import Blind, ServerAils, ServerFlaps
+from chaos.nemesis import Fault
+from chaos.outages import AgentSays, Blind, ServerAils, ServerFlaps
 from chaos.topology import SERVERS
 
 FAST_S, SLOW_S = (0.35, 0.45), (2.0, 2.0)  # down and up: no verdict can follow; two must
 # Longer than probes need: what meets it, the death of a router too, meets a server known as dead.
 KNOWN_S = (2.0, 2.4)
 SECOND: Names = ("holder", "holder", "one")
+WORDS = ("50%", "drain", "maint", "up", "SSH-2.0-none of these words")
 ONLY_SERVES = SERVERS[2]  # the others are clients, too: their cables stay
 
 
@@ -22,7 +24,7 @@ def _ails(aim: Aim, host: str, how: str) -> ServerAils:
     return ServerAils(aim.site.lab, host, how, aim.site.history(aim.site.name("server")))
 
 
-def _attack(fault: ServerAils | ServerFlaps, host: str, detail: str) -> Attack:
+def _attack(fault: Fault, host: str, detail: str) -> Attack:
     return Attack(fault, detail, (), start_limit="server", servers=(host,))
 
 
@@ -45,6 +47,12 @@ def _server_flaps(aim: Aim) -> Attack:
     return _attack(fault, host, f"{host} {down_s:g} s down, {up_s:g} s up")
 
 
+def _agent(aim: Aim) -> Attack:
+    host, words = aim.draw.choice(SERVERS), aim.draw.choice(WORDS)
+    fault = AgentSays(aim.site.lab, host, words, aim.site.history(aim.site.name("server")))
+    return Attack(fault, f"{host} {words!r}", (), start_limit="noise", servers=(host,))
+
+
 def _blind(aim: Aim) -> Attack:
     (name,) = aim.victims
     # Of a backup nothing follows: addresses move for nobody but a holder.
@@ -59,6 +67,8 @@ NEMESES = (
             (2.8, 3.4), pairs=True, apart_s=KNOWN_S, second=SECOND),
     Nemesis("server-flaps", "a server is down and up, faster or slower than checks", ("all",),
             _server_flaps, (7.5, 8.0)),
+    Nemesis("agent", "a server's agent says half of its weight, drain, maint, up, or no word",
+            ("all",), _agent, (2.8, 3.4)),
     Nemesis("blind-holder", "the holder's own packets reach no server, its clients' do",
             ("holder", "holder", "backup"), _blind, (3.5, 4.0)),
 )  # fmt: skip

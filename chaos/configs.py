@@ -18,6 +18,7 @@ from chaos.topology import (
 # Short enough for a run of a minute. Checkers have no priority, and everything else of a lab has:
 # a shorter timeout takes servers for dead when the machine is busy.
 CHECK_INTERVAL_MS, CHECK_TIMEOUT_MS, FALL, RISE = 400, 400, 3, 2
+AGENT_INTERVAL_MS = 600  # its words count at once, failures alone need three in a row
 
 _HEAD = f"""\
 schema = 1
@@ -50,6 +51,7 @@ class _Service:
         kind: Of the check, with its own options.
         servers: What their names begin with.
         weights: Of the servers in order; empty: not written.
+        agent_port: Where agents of the servers are asked; 0: there are none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class _Service:
     servers: str
     port: int
     weights: tuple[int, ...] = ()
+    agent_port: int = 0
 
     def text(self, *, checked: bool) -> str:
         """Return its part of the cluster's file."""
@@ -80,6 +83,16 @@ class _Service:
                 f"  fall = {FALL}",
                 f"  rise = {RISE}",
             ]
+        if checked and self.agent_port:
+            lines += [
+                "  [[service.check]]",
+                '  kind = "agent"',
+                f"  port = {self.agent_port}",
+                f'  interval = "{AGENT_INTERVAL_MS}ms"',
+                f'  timeout = "{CHECK_TIMEOUT_MS}ms"',
+                f"  fall = {FALL}",
+                f"  rise = {RISE}",
+            ]
         for suffix, address in (("", "{}"), ("-v6", "[{}]")):
             for i, host in enumerate(SERVERS):
                 own = server_addresses(host)[1 if suffix else 0]
@@ -93,9 +106,10 @@ class _Service:
         return "\n".join(lines) + "\n"
 
 
+WEIGHTS = (2, 1, 1)  # of the web service's servers
 _ANSWERS = 'send = "x"\n  expect = "x"'
 _SERVICES = (
-    _Service("web", "tcp/80", "wrr", 'kind = "http"', "web", 8080, (2, 1, 1)),
+    _Service("web", "tcp/80", "wrr", 'kind = "http"', "web", 8080, WEIGHTS, agent_port=7077),
     _Service("udp-echo", "udp/53", "rr", f'kind = "udp"\n  {_ANSWERS}', "udp", 5353),
     _Service("tcp-echo", "tcp/7", "rr", f'kind = "tcp"\n  {_ANSWERS}', "tcp", 9000),
 )

@@ -239,8 +239,7 @@ def last_line(result: Result) -> str:
         f"tcp_survived={result.tcp_survived}/{len(TCP)}"
     )
     if (server := stopping.seen(result.history)) is not None:
-        met = server.failed + server.waited
-        figures += f" server_stopped={server.server} requests_met={met}/{server.requests}"
+        figures += f" server_stopped={server.server} requests_met={server.met}/{server.requests}"
     if not failed and not unknown:
         return f"demo: ok {figures}"
     words = [*failed, *(f"{name} (unknown)" for name in unknown)]

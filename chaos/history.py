@@ -18,6 +18,7 @@ from typing import ClassVar, Literal, TextIO, TypeVar, get_args
 
 from chaos.errors import LabError
 from chaos.observed import (
+    AgentSaid,
     Dropped,
     Flows,
     Lag,
@@ -352,6 +353,7 @@ Fact = (
     | Stall
     | Lag
     | ServerOutage
+    | AgentSaid
     | Dropped
     | Probes
     | Connection
@@ -378,6 +380,7 @@ _Timed = TypeVar(
     HistoryAsked,
     Stall,
     Lag,
+    AgentSaid,
     ServerOutage,
     Dropped,
     Request,
@@ -421,6 +424,7 @@ class History:
     flows: tuple[Flows, ...] = ()
     log_lines: tuple[LogLines, ...] = ()
     outages: tuple[ServerOutage, ...] = ()
+    agents: tuple[AgentSaid, ...] = ()
     lags: tuple[Lag, ...] = ()
 
     @staticmethod
@@ -453,6 +457,7 @@ class History:
             flows=_sorted(every, Flows),
             log_lines=_sorted(every, LogLines),
             outages=_sorted(every, ServerOutage),
+            agents=_sorted(every, AgentSaid),
             lags=_sorted(every, Lag),
         )
 

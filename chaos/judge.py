@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chaos import (
+    agents,
     checkers,
     kept,
     linearizable,
@@ -95,6 +96,8 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
         ("memory", steady.memory_bounded, (history,)),
     ]
     applied += [(name, checker, (history,)) for name, checker in serving.checkers(history)]
+    if history.agents:
+        applied.append((agents.NAME, agents.said, (history,)))
     if history.flows:
         applied.append(("translated", steady.translated, (history,)))
     if service.bare_switchovers(history):

@@ -94,6 +94,7 @@ class Lab:
         self._cluster_toml = cluster_toml
         self._record: record.Record | None = None
         self._helpers: dict[str, Child] = {}
+        self.server_options: Sequence[str] = ()  # of the programs that serve, beside the usual
         self.nodes = {
             router.name: Node(
                 name=router.name,
@@ -313,6 +314,10 @@ class Lab:
         """Send a signal to the program that serves on a host."""
         send_signal(self.server(host).identity, number)
 
+    def agent_file(self, host: str) -> Path:
+        """Return where a server's agent reads what to say."""
+        return self.folder / f"{host}-agent"
+
     def kill_server(self, host: str) -> None:
         """SIGKILL the program that serves on a host, and wait for its end."""
         self.signal_server(host, signal.SIGKILL)
@@ -327,7 +332,8 @@ class Lab:
         ready = [self.folder / f"{host}-server.ready" for host in hosts]
         for host, file in zip(hosts, ready, strict=True):
             file.unlink(missing_ok=True)
-            command = python_module("chaos.servers", host, "--ready", str(file))
+            told = ("--ready", str(file), "--agent", str(self.agent_file(host)))
+            command = python_module("chaos.servers", host, *told, *self.server_options)
             self.spawn_in(host, f"{host}-server", command)
         self.wait_for(lambda: all(f.exists() for f in ready), 10, "the servers to listen")
 

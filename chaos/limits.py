@@ -22,7 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from chaos.configs import CHECK_INTERVAL_MS, CHECK_TIMEOUT_MS, FALL, RISE
+from chaos.configs import (
+    AGENT_INTERVAL_MS,
+    CHECK_INTERVAL_MS,
+    CHECK_TIMEOUT_MS,
+    FALL,
+    RISE,
+)
 
 LEASE_MS: Mapping[str, float] = {"fast": 40, "default": 120, "calm": 500}
 # What is left of a lease for the next beacon and its answer when as many were lost as may be.
@@ -47,6 +53,8 @@ COMMIT_MS = 100.0
 DETECT_MS = 1.1 * FALL * CHECK_INTERVAL_MS + CHECK_TIMEOUT_MS + COMMIT_MS
 MAY_FALL_MS = 0.95 * (FALL - 1) * CHECK_INTERVAL_MS  # a shorter outage cannot be noticed
 BACK_MS = RISE * CHECK_INTERVAL_MS + CHECK_TIMEOUT_MS + 1000.0
+# One answer of the agent is enough: the next probe, its answer, a record, and rules.
+AGENT_MS = 1.1 * AGENT_INTERVAL_MS + CHECK_TIMEOUT_MS + COMMIT_MS
 BLIND_MS = 1.1 * FALL * CHECK_INTERVAL_MS + CHECK_TIMEOUT_MS + 1000.0  # to the end of its right
 
 WORDS = (

@@ -93,7 +93,7 @@ class ServerOutage:
         end_ns: Just before it was undone.
         back_ns: When the server served again for certain.
         server: ``s1``; all of its services.
-        how: ``killed``, ``stopped``, ``unplugged``, ``slow``.
+        how: A word of `outages.HOW`.
     """
 
     kind: ClassVar = "server-outage"
@@ -102,6 +102,24 @@ class ServerOutage:
     back_ns: int
     server: str
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSaid:
+    """An agent of the web service said something else than that all is well.
+
+    Attributes:
+        t_ns: Just before it began.
+        end_ns: Just before it said again that all is well.
+        server: ``s1``.
+        words: ``50%``.
+    """
+
+    kind: ClassVar = "agent-said"
+    t_ns: int
+    end_ns: int
+    server: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos import history, topology
+from chaos.hardships import run_in
 from chaos.lab import Lab
 from chaos.net import Net
-from chaos.observed import ServerOutage
+from chaos.observed import AgentSaid, ServerOutage
+from chaos.servers import WELL
 from chaos.topology import SERVERS, server_addresses
 
 JOIN_S = 5.0
+FILTERED = """\
+table inet filtered {
+    chain input { type filter hook input priority 0; meta l4proto { tcp, udp } drop; }
+}
+"""
 
 
 def _stop(lab: Lab, host: str) -> None:
@@ -34,8 +41,20 @@ def _slow_down(lab: Lab, host: str) -> None:
     lab.signal_server(host, signal.SIGUSR1)
 
 
-def _speed_up(lab: Lab, host: str) -> None:
+def _fail(lab: Lab, host: str) -> None:
+    lab.signal_server(host, signal.SIGHUP)
+
+
+def _be_well(lab: Lab, host: str) -> None:
     lab.signal_server(host, signal.SIGUSR2)
+
+
+def _filter(lab: Lab, host: str) -> None:
+    run_in(lab.topology.namespace(host), ["nft", "-f", "-"], FILTERED)
+
+
+def _open(lab: Lab, host: str) -> None:
+    run_in(lab.topology.namespace(host), ["nft", "delete", "table", "inet", "filtered"])
 
 
 def _kill(lab: Lab, host: str) -> None:
@@ -59,7 +78,9 @@ HOW: Mapping[str, tuple[Act, Act]] = {
     "stopped": (_stop, _continue),
     "killed": (_kill, _start),
     "unplugged": (_unplug, _plug),
-    "slow": (_slow_down, _speed_up),
+    "slow": (_slow_down, _be_well),
+    "failing": (_fail, _be_well),
+    "filtered": (_filter, _open),
 }
 """What is done to a server, and what undoes it, by a word of `ServerOutage.how`."""
 
@@ -98,6 +119,43 @@ class ServerAils:
             with self.out.open("a") as file:
                 history.write(file, outage)
         return instant_ns
+
+
+@dataclass(slots=True)
+class AgentSays:
+    """An agent of a server that says something of it.
+
+    Attributes:
+        words: As of HAProxy's agent-check, or none of them.
+        out: The file that it is appended to.
+    """
+
+    lab: Lab
+    host: str
+    words: str
+    out: Path
+    _since_ns: int | None = None
+
+    def start(self) -> int:
+        """Say it from now on."""
+        self._since_ns = time.monotonic_ns()
+        self._say(self.words)
+        return self._since_ns
+
+    def stop(self) -> int:
+        """Say that all is well, if something else was said; write it down."""
+        instant_ns = time.monotonic_ns()
+        if self._since_ns is not None:
+            self._say(WELL)
+            with self.out.open("a") as file:
+                history.write(file, AgentSaid(self._since_ns, instant_ns, self.host, self.words))
+            self._since_ns = None
+        return instant_ns
+
+    def _say(self, words: str) -> None:
+        draft = self.lab.folder / f"{self.host}-agent.new"
+        draft.write_text(words)
+        draft.rename(self.lab.agent_file(self.host))  # read at any time, never half of it
 
 
 @dataclass(slots=True)

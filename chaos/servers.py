@@ -1,8 +1,10 @@
 """The real servers: HTTP, UDP echo and TCP echo, run inside a namespace.
 
 ``python -m chaos.servers s1 --ready FILE`` serves until SIGTERM and creates FILE
-when all ports are open. The HTTP answer is the server's name, one connection each.
-SIGUSR1 makes it slow: every answer waits for `SLOW_S`. SIGUSR2 makes it as it was.
+when all ports are open. The HTTP answer is the server's name, one connection each. An agent
+beside it says what the file of ``--agent`` has, read anew each time, else that all is well.
+SIGUSR1 makes it slow: every answer waits for ``--slow-s``. SIGHUP makes it fail: HTTP answers 500.
+SIGUSR2 makes it as it was.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -22,24 +25,32 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 HTTP_PORT = 8080
 UDP_PORT = 5353
 TCP_PORT = 9000
+AGENT_PORT = 7077
+WELL = "ready up 100%"  # words of HAProxy's agent-check
 BACKLOG = 512  # a burst of SYN retransmissions after an outage must not overflow it
 IDLE_S = 120.0  # a client that vanished without a word is forgotten after this
 SLOW_S = 0.8  # longer than the lab's checks wait
 
 
 class Pace:
-    """How long answers wait at present, seconds; one for the whole program."""
+    """How long answers wait at present, seconds, and whether HTTP fails; one for the program."""
 
     def __init__(self) -> None:
+        self.slow_s = SLOW_S
         self.wait_s = 0.0
+        self.fails = False
 
     def slow_down(self) -> None:
         """Let every answer wait."""
-        self.wait_s = SLOW_S
+        self.wait_s = self.slow_s
 
-    def speed_up(self) -> None:
-        """Let no answer wait any more."""
-        self.wait_s = 0.0
+    def fail(self) -> None:
+        """Let every answer of HTTP be an error."""
+        self.fails = True
+
+    def be_well(self) -> None:
+        """Let no answer wait or be an error any more."""
+        self.wait_s, self.fails = 0.0, False
 
 
 PACE = Pace()
@@ -77,37 +88,46 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.close()
 
 
-def http_answer(name: str) -> bytes:
+def http_answer(name: str, status: str = "200 OK") -> bytes:
     """Return a whole HTTP response whose body is the server's name."""
     body = f"{name}\n".encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     return head.encode() + body
 
 
-async def serve(name: str, on_ready: Callable[[], None] | None) -> None:
-    """Serve all three protocols until SIGTERM."""
-    answer = http_answer(name)
+async def serve(name: str, on_ready: Callable[[], None] | None, words: Path | None = None) -> None:
+    """Serve all three protocols, and the agent's, until SIGTERM."""
+    answer, error = http_answer(name), http_answer(name, "500 Internal Server Error")
 
     async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
             await asyncio.sleep(PACE.wait_s)
-            writer.write(answer)
+            writer.write(error if PACE.fails else answer)
             await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
 
+    async def agent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            said = words.read_text() if words is not None and words.exists() else WELL  # noqa: ASYNC240
+            writer.write(f"{said}\n".encode())
+            await writer.drain()
+        writer.close()
+
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     loop.add_signal_handler(signal.SIGUSR1, PACE.slow_down)
-    loop.add_signal_handler(signal.SIGUSR2, PACE.speed_up)
+    loop.add_signal_handler(signal.SIGHUP, PACE.fail)
+    loop.add_signal_handler(signal.SIGUSR2, PACE.be_well)
     for every in EVERY_ADDRESS:
         await loop.create_datagram_endpoint(UdpEcho, sock=_datagrams(every))
         await asyncio.start_server(echo, every, TCP_PORT, backlog=BACKLOG)
         await asyncio.start_server(http, every, HTTP_PORT, backlog=BACKLOG)
+        await asyncio.start_server(agent, every, AGENT_PORT, backlog=BACKLOG)
     if on_ready is not None:
         on_ready()
     await ended.wait()
@@ -128,9 +148,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos.servers", description=__doc__)
     parser.add_argument("name", help="what to answer over HTTP")
     parser.add_argument("--ready", type=Path, help="file to create when all ports are open")
+    parser.add_argument("--agent", type=Path, help="file that has what the agent says")
+    parser.add_argument("--slow-s", type=float, default=SLOW_S, help="how slow it is when it is")
     options = parser.parse_args()
+    PACE.slow_s = options.slow_s
     prefer(collect=True)
-    asyncio.run(serve(options.name, options.ready.touch if options.ready else None))
+    on_ready = options.ready.touch if options.ready else None
+    asyncio.run(serve(options.name, on_ready, options.agent))
 
 
 if __name__ == "__main__":

@@ -75,23 +75,23 @@ def opened(admissions: Sequence[AdmissionSeen]) -> list[Opened]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trouble:
+class Trouble:
     """A time in which the holder, or who is to hold, need not notice anything."""
 
     start_ns: int
     end_ns: float
 
 
-def _troubles(history: History, held: Sequence[Spell]) -> list[_Trouble]:
+def troubles_of(history: History, held: Sequence[Spell]) -> list[Trouble]:
     """Return takeovers, and the times in which faults hit who holds, by their beginning."""
-    found = [_Trouble(before.end_ns, after.start_ns) for before, after in pairwise(held)]
+    found = [Trouble(before.end_ns, after.start_ns) for before, after in pairwise(held)]
     ends: list[float] = [*(after.start_ns for after in held[1:]), math.inf]
     for injection in history.injections:
         if injection.servers:
             continue
         heal_ns = math.inf if injection.heal_ns is None else injection.heal_ns
         found += [
-            _Trouble(max(injection.t_ns, tenure.start_ns), min(heal_ns, end_ns))
+            Trouble(max(injection.t_ns, tenure.start_ns), min(heal_ns, end_ns))
             for tenure, end_ns in zip(held, ends, strict=True)
             if (tenure.router in injection.nodes or injection.severs)
             and injection.t_ns < end_ns
@@ -108,7 +108,7 @@ def lagged(history: History, t_ns: int) -> bool:
     )
 
 
-def _later(history: History, since_ns: float, ns: int) -> float:
+def later(history: History, since_ns: float, ns: int) -> float:
     """Return when so much time is over, without what checkers waited for a core meanwhile."""
     waits = [(lag.t_ns, lag.late_ns) for lag in history.lags]
     waits += [(stall.t_ns, stall.late_ns) for stall in history.stalls]
@@ -119,18 +119,23 @@ def _later(history: History, since_ns: float, ns: int) -> float:
     return until_ns
 
 
-def known_from(history: History, outage: ServerOutage, troubles: Sequence[_Trouble]) -> float:
+def known_from(history: History, outage: ServerOutage, troubles: Sequence[Trouble]) -> float:
     """Return from when on an outage must be known, ns; it may be over by then."""
-    since: float = outage.t_ns
+    return known_after(history, outage.t_ns, DETECT_NS, troubles)
+
+
+def known_after(history: History, t_ns: int, ns: int, troubles: Sequence[Trouble]) -> float:
+    """Return from when on what happened must be known, which takes so long, ns."""
+    since: float = t_ns
     for trouble in troubles:
-        if since <= trouble.end_ns and trouble.start_ns < _later(history, since, DETECT_NS):
+        if since <= trouble.end_ns and trouble.start_ns < later(history, since, ns):
             since = trouble.end_ns
-    return _later(history, since, DETECT_NS)
+    return later(history, since, ns)
 
 
 def judged(history: History) -> list[tuple[ServerOutage, float]]:
     """Return the outages that last longer than it takes to notice them, and from when on."""
-    troubles = _troubles(history, tenures(history))
+    troubles = troubles_of(history, tenures(history))
     found = [(outage, known_from(history, outage, troubles)) for outage in history.outages]
     return [(outage, from_ns) for outage, from_ns in found if from_ns < outage.end_ns]
 
@@ -188,7 +193,7 @@ def undisturbed(history: History) -> Verdict:
     """
     made_to = {(o.source, o.host) for o in opened(history.admissions)}
     hosts = dict(made_to)
-    troubles = _troubles(history, tenures(history))
+    troubles = troubles_of(history, tenures(history))
     wrong: list[str] = []
     met = made = busy = 0
     for outage in history.outages:
@@ -235,12 +240,12 @@ def _disturbed(history: History, start_ns: int, end_ns: int) -> bool:
 
 def rotation(history: History) -> Verdict:
     """Check that a server that serves again has clients again, in time."""
-    troubles = _troubles(history, tenures(history))
+    troubles = troubles_of(history, tenures(history))
     made = opened(history.admissions)
     late, slowest_ns, judged_count, damped = [], 0, 0, 0
     last_ns = made[-1].t_ns if made else 0
     for outage in history.outages:
-        until_ns = _later(history, outage.back_ns, BACK_NS)
+        until_ns = later(history, outage.back_ns, BACK_NS)
         again = any(o is not outage and o.server == outage.server
                     and outage.end_ns <= o.t_ns < until_ns for o in history.outages)  # fmt: skip
         met = any(

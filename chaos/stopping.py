@@ -37,28 +37,36 @@ class Seen:
 
     Attributes:
         requests: Made from the stop until it went on.
-        failed, waited: How many of them did.
-        longest_ms: How long one took at most.
-        last_ms: How long after the stop the last of those began.
+        failed: How many of them ended with an error.
+        gave_up: How many got no answer in all the time that a client waits.
+        waited: How many got theirs late.
+        longest_ms: How long one of the late ones took at most.
+        last_ms: How long after the stop the last of all those began.
         back_ms: How long after it went on it answered a request that began then; None: never.
     """
 
     server: str
     requests: int
     failed: int
+    gave_up: int
     waited: int
     longest_ms: float
     last_ms: float
     back_ms: float | None
 
     @property
+    def met(self) -> int:
+        """How many requests noticed it."""
+        return self.failed + self.gave_up + self.waited
+
+    @property
     def text(self) -> str:
         """The same in plain words."""
-        met = self.failed + self.waited
-        patience = f"a client gives up after {TIMEOUT_S:g} s"
-        told = f"{self.server} stopped: of {self.requests} HTTP requests {self.failed} failed"
-        told += f" and {self.waited} waited, {self.longest_ms:.0f} ms at most ({patience})"
-        if met:
+        told = f"{self.server} stopped: of {self.requests} HTTP requests {self.failed} failed, "
+        told += f"{self.gave_up} got no answer and gave up after {TIMEOUT_S:g} s, "
+        told += f"{self.waited} waited"
+        told += f", {self.longest_ms:.0f} ms at most" if self.waited else ""
+        if self.met:
             told += f"; the last of these began {self.last_ms:.0f} ms after the stop"
         if self.back_ms is None:
             return f"{told}; it had no clients again"
@@ -127,20 +135,22 @@ def seen(history: History) -> Seen | None:
     outage = history.outages[-1]
     made = [r for r in history.requests if outage.t_ns <= r.t_ns < outage.end_ns]
     failed = [r for r in made if r.outcome == "fail"]
-    waited = [r for r in made if r.outcome != "fail" and _took_ns(r) > WAITED_NS]
+    gave_up = [r for r in made if r.outcome == "info"]
+    waited = [r for r in made if r.outcome == "ok" and _took_ns(r) > WAITED_NS]
     back = (
         r.end_ns
         for r in sorted(history.requests, key=lambda r: r.end_ns)
         if r.t_ns >= outage.end_ns and r.server == outage.server
     )
     back_ns = next(back, None)
-    met = [*failed, *waited]
+    met = [*failed, *gave_up, *waited]
     return Seen(
         server=outage.server,
         requests=len(made),
         failed=len(failed),
+        gave_up=len(gave_up),
         waited=len(waited),
-        longest_ms=max(map(_took_ns, made), default=0) / MS,
+        longest_ms=max(map(_took_ns, waited), default=0) / MS,
         last_ms=(max((r.t_ns for r in met), default=outage.t_ns) - outage.t_ns) / MS,
         back_ms=None if back_ns is None else (back_ns - outage.end_ns) / MS,
     )
@@ -156,7 +166,7 @@ def judge(history: History) -> Verdict:
     if found is None or not found.requests:
         return Verdict(NAME, "unknown", "no server was stopped, or nobody asked")
     good = found.last_ms <= DETECT_MS and found.back_ms is not None and found.back_ms <= BACK_MS
-    evidence = {"server": found.server, "failed": found.failed, "waited": found.waited,
-                "longest_ms": found.longest_ms, "last_ms": found.last_ms,
+    evidence = {"server": found.server, "failed": found.failed, "gave_up": found.gave_up,
+                "waited": found.waited, "longest_ms": found.longest_ms, "last_ms": found.last_ms,
                 "back_ms": found.back_ms}  # fmt: skip
     return Verdict(NAME, good, found.text, evidence)

@@ -15,7 +15,7 @@ from chaos.history import Outcome, Request
 from chaos.workloads.stop import Stop
 
 TIMEOUT_S = 2.5
-UNDER_WAY_MAX = 200  # 4 s of requests at 50/s: more than can be waiting at once
+UNDER_WAY_MAX = 600  # 3 s of requests at 200/s: more than can be waiting at once
 
 
 async def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> list[Request]:

@@ -195,10 +195,11 @@ def parse_agent_line(line: str) -> Reply:
     The words are those of HAProxy's agent-check (configuration manual, section 5.2): ``75%``,
     ``up``, ``ready``, ``drain``, ``maint``, and ``down``, ``failed`` or ``stopped`` with a
     description behind ``#``. ``maxconn:`` is ignored. An agent that says neither up nor down is
-    alive, and its server up.
+    alive, and its server up. A line without any such word says nothing of the server: the reply
+    does not count, as with HAProxy.
 
     Raises:
-        ProbeError: There is no such word.
+        ProbeError: The line is empty.
     """
     words = line.partition("#")[0].replace(",", " ").lower().split()
     percent, mode, known = None, "", False
@@ -210,6 +211,8 @@ def parse_agent_line(line: str) -> Reply:
         elif word != "up" and word not in _DOWN and not word.startswith("maxconn:"):
             continue
         known = True
+    if not line:
+        raise ProbeError("the agent said nothing")
     if not known:
-        raise ProbeError(f"not an answer of an agent: {line}" if line else "the agent said nothing")
+        return Reply(ok=False, answer=f"ignored, no answer of an agent: {line}", counts=False)
     return Reply(ok=_DOWN.isdisjoint(words), answer=line, percent=percent, mode=mode)

@@ -25,7 +25,7 @@ which its manual recommends 2 to 5 percent), so that neither targets nor nodes f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from heapq import heappop, heappush
 
@@ -88,6 +88,7 @@ class Reply:
         latency_s: From the start of the probe to its end, measured by the prober.
         percent: Of the configured weight, as a script or an agent says; None: it said nothing.
         mode: ``ready``, ``drain`` or ``maint``, as an agent says; empty: it said nothing.
+        counts: False: it says nothing of the server, neither `ok` nor the contrary.
     """
 
     ok: bool
@@ -95,6 +96,7 @@ class Reply:
     latency_s: float = 0.0
     percent: int | None = None
     mode: str = ""
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,8 @@ class Probes:
     def finish(self, probe: Probe, reply: Reply, now: float) -> Sighting | None:
         """Count the result of a probe.
 
-        A success that took longer than the timeout is a failure.
+        A success that took longer than the timeout is a failure. A reply that does not count
+        is shown, and changes nothing.
 
         Returns:
             How the target is seen now. None if the result does not count: the probe is not
@@ -267,7 +270,9 @@ class Probes:
         if now > target.started_at + target.check.timeout_s + RESULT_S_MAX:
             return None
         target.number = 0
-        if reply.ok and reply.latency_s > target.check.timeout_s:
+        if not reply.counts:
+            reply = replace(reply, ok=target.view.ok or False)
+        elif reply.ok and reply.latency_s > target.check.timeout_s:
             answer = f"answered after {reply.latency_s:.3g} s, the timeout is {probe.timeout_s:g} s"
             reply = Reply(ok=False, answer=answer, latency_s=reply.latency_s)
         sighting = target.last = self._count(probe.target, target, reply, now)
@@ -283,11 +288,11 @@ class Probes:
             percent = last.percent if percent is None else percent
             mode = mode or last.mode
         news = last is None or (last.ok, last.percent, last.mode) != (reply.ok, percent, mode)
-        if target.view.count(target.check, ok=reply.ok):
+        if reply.counts and target.view.count(target.check, ok=reply.ok):
             target.since, news = now, True
         if target.counted_in != self._tenure:
             target.counted_in, target.decision = self._tenure, _Run()
-        if self._tenure is not None and target.started_in == self._tenure:
+        if reply.counts and self._tenure is not None and target.started_in == self._tenure:
             news |= target.decision.count(target.check, ok=reply.ok)
         return Sighting(
             target=name,

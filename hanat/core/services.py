@@ -45,10 +45,11 @@ HASH_SEED = 0x68616E61
 
 DIGEST_DIGITS = 8  # a chain with the digest of another of the same service is changed in place
 
-# Slots of a table, prime. For sh of ten servers it takes 2 ms to fill, 1 ms to put into words, nft
-# 4 ms, 25 KB of text and 60 KB of the kernel's memory. With the 4,093 slots that there could be it
-# is 28 ms in all, and for 1,000 such services 100 MB and 380 MB. The price: with sh each of 4 equal
-# servers gets 25 % within 3 points, not 2; `core.hash_tables` tells why.
+# Slots of a table of turns. By source (sh, mh) a table has SLOTS_MAX, 4,093: with 1,021 the shares
+# of sh would be off by 3 points and not 2, and of ten servers of mh one that leaves would move 3 %
+# of the clients of the others, not 1.4; `core.hash_tables` tells why. It has its price: for ten
+# servers 12 ms from a verdict to the kernel where 1,021 slots took 4, 98 KB of text and 0.4 MB of
+# the kernel's memory.
 TABLE_SLOTS = 1_021
 TABLE_SERVERS = 255  # with more servers the table is as large as can be
 TABLES_KEPT = 64
@@ -168,7 +169,7 @@ def service_chains(
         blocks.append(_slots_map(service, version, (targets[name] for name in table)))
         where = f"@{name_of(blocks[-1])}"
     else:
-        where = f"{{ {', '.join(_elements(targets[name] for name in table))} }}"
+        where = f"{{ {_elements(table, tuple(targets.items()))} }}"
     rules = [*first, *recalling(service, version, sets, chains)]
     for key, some in _by_key(service, protocols):
         choice = _choice(service.scheduler, key, len(table), version)
@@ -177,6 +178,8 @@ def service_chains(
 
 
 def _slots(service: VirtualService, rotation: Rotation) -> Slots:
+    if service.scheduler.by_source:
+        return _slots_of(service.scheduler, rotation, SLOTS_MAX)
     many = len(service.servers) > TABLE_SERVERS  # configured: not another table with each failure
     return _slots_of(service.scheduler, rotation, SLOTS_MAX if many else TABLE_SLOTS)
 
@@ -239,16 +242,21 @@ def _slots_map(service: VirtualService, version: int, targets: Iterable[str]) ->
     ]
 
 
-def _elements(targets: Iterable[str]) -> Iterator[str]:
-    """Yield the elements of a map; of few and long runs as ranges, which cost two each."""
-    runs = [(target, len(list(run))) for target, run in groupby(targets)]
-    count = sum(length for _, length in runs)
+@lru_cache(maxsize=TABLES_KEPT)
+def _elements(table: Slots, targets: tuple[tuple[str, str], ...]) -> str:
+    """Return the elements of a map; of few and long runs as ranges, which cost two each."""
+    of = dict(targets)
+    runs = [(of[name], len(list(run))) for name, run in groupby(table)]
+    if 2 * len(runs) > len(table):
+        return ", ".join(f"{slot} : {of[name]}" for slot, name in enumerate(table))
+    return ", ".join(_ranges(runs))
+
+
+def _ranges(runs: Iterable[tuple[str, int]]) -> Iterator[str]:
     first = 0
     for target, length in runs:
-        if 2 * len(runs) <= count and length > 1:
-            yield f"{first}-{first + length - 1} : {target}"
-        else:
-            yield from (f"{slot} : {target}" for slot in range(first, first + length))
+        last = first + length - 1
+        yield f"{first} : {target}" if length == 1 else f"{first}-{last} : {target}"
         first += length
 
 

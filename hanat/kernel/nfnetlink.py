@@ -140,7 +140,7 @@ class NfNetlink:
         if self._socket is None:
             self._socket = open_socket(NETLINK_NETFILTER)
             self._socket.settimeout(ANSWER_S_MAX)
-            # A transaction is one message to the socket; a table of 1,021 slots has 70 KB.
+            # A transaction is one message to the socket; one of 4,093 slots has 280 KB.
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BYTES)
         if self._sequence > _SEQUENCE_MAX:

@@ -122,6 +122,16 @@ def own_eyes_believed() -> None:
     Views.witness = nobody  # type: ignore[method-assign]
 
 
+def agents_ignored() -> None:
+    """Let a holder hear what agents say, and do nothing of it."""
+    from hanat.core.agent_words import AgentWords
+
+    def deaf(*_: object) -> tuple[()]:
+        return ()
+
+    AgentWords.heed = deaf  # type: ignore[method-assign,assignment]
+
+
 VARIANTS: dict[str, Callable[[], None]] = {
     "gate-not-enforced": gate_not_enforced,
     "lease-longer-than-promise": lease_longer_than_promise,
@@ -130,6 +140,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
     "flows-not-installed": flows_not_installed,
     "verdicts-ignored": verdicts_ignored,
     "own-eyes-believed": own_eyes_believed,
+    "agents-ignored": agents_ignored,
 }
 
 

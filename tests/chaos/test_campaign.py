@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from chaos.attack import Attack
-from chaos.campaign import Campaign, Runner, Settings, attempt
+from chaos.campaign import WORKLOADS, Campaign, Runner, Settings, attempt
 from chaos.errors import LabError
 from chaos.lab import Lab
 from chaos.nemeses import NEMESES
@@ -29,6 +29,15 @@ class Stubborn:
             raise self.failures.pop(0)
         self.undone += 1
         return 2
+
+
+def test_web_service_gets_200_new_connections_a_second() -> None:
+    per_second = sum(
+        1000 / workload.period_ms
+        for workload in WORKLOADS
+        if workload.kind in {"http", "syn"} and workload.target.endswith(":80")
+    )
+    assert per_second >= 200
 
 
 def campaign() -> Campaign:

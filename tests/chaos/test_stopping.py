@@ -35,15 +35,17 @@ BACK = asks(5300, server="s3")
 MET = asks(1200, server="s3", took_ms=2500, how="info")
 
 
-def test_requests_that_failed_or_waited_are_counted_and_timed() -> None:
+def test_requests_that_failed_gave_up_or_waited_are_counted_and_timed() -> None:
     refused = asks(1500, how="fail")
-    found = stopping.seen(of(STOPPED, *FINE, MET, refused, BACK))
+    late = asks(1400, took_ms=1700)
+    found = stopping.seen(of(STOPPED, *FINE, MET, refused, late, BACK))
     assert found is not None
     assert found.text == (
-        "s3 stopped: of 42 HTTP requests 1 failed and 1 waited, 2500 ms at most (a client gives "
-        "up after 2.5 s); the last of these began 500 ms after the stop; it had clients again "
-        "302 ms after it went on"
+        "s3 stopped: of 43 HTTP requests 1 failed, 1 got no answer and gave up after 2.5 s, "
+        "1 waited, 1700 ms at most; the last of these began 500 ms after the stop; it had "
+        "clients again 302 ms after it went on"
     )
+    assert found.met == 3
     assert stopping.judge(of(STOPPED, *FINE, MET, BACK)).valid is True
 
 

@@ -252,16 +252,24 @@ async def test_agent_is_asked_and_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "answer"),
+    ("said", "answer", "counts"),
     [
-        (b"\x00\xff\xfe garbage\n", "not an answer of an agent: ?\ufffd\ufffd garbage"),
-        (b"", "the agent said nothing"),
+        (
+            b"\x00\xff\xfe garbage\n",
+            "ignored, no answer of an agent: ?\ufffd\ufffd garbage",
+            False,
+        ),
+        (b"", "the agent said nothing", True),
     ],
 )
-async def test_garbage_of_an_agent_is_a_failure(said: bytes, answer: str) -> None:
+async def test_garbage_of_an_agent_does_not_count_and_silence_is_a_failure(
+    said: bytes,
+    answer: str,
+    counts: bool,  # noqa: FBT001
+) -> None:
     async with tcp_server(says(said)) as port:
         reply = await probe(AgentCheck(), port)
-    assert (reply.ok, reply.answer) == (False, answer)
+    assert (reply.ok, reply.answer, reply.counts) == (False, answer, counts)
 
 
 async def test_agent_that_never_ends_a_line_is_given_up() -> None:

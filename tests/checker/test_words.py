@@ -61,10 +61,16 @@ def test_words_of_an_agent(line: str, ok: bool, percent: int | None, mode: str) 
     assert parse_agent_line(line) == Reply(ok=ok, answer=line, percent=percent, mode=mode)
 
 
-@pytest.mark.parametrize("line", ["", "hello", "%", "-5%", "1000000%", "7.5%", "# up", "upp"])
-def test_line_without_a_word_of_an_agent_is_a_failure(line: str) -> None:
+@pytest.mark.parametrize("line", ["hello", "%", "-5%", "1000000%", "7.5%", "# up", "upp"])
+def test_line_without_a_word_of_an_agent_says_nothing(line: str) -> None:
+    reply = parse_agent_line(line)
+    assert not reply.counts
+    assert line in reply.answer
+
+
+def test_agent_that_says_nothing_at_all_is_a_failure() -> None:
     with pytest.raises(ProbeError):
-        parse_agent_line(line)
+        parse_agent_line("")
 
 
 # ---------------------------------------------------------------------------- patterns

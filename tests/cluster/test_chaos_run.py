@@ -70,6 +70,12 @@ def test_short_run_of_trouble_of_servers_is_safe_and_recovers(tmp_path: Path) ->
     assert code in {1, 3} if bad else code == 0
 
 
+def test_short_run_of_agents_that_speak_is_safe_and_recovers(tmp_path: Path) -> None:
+    code, bad = run(tmp_path / "run", "--nemesis", "agent", "--seed", "3", "--time", "30")
+    assert {name: found for name, found in bad.items() if name not in {*TIMED, "agent"}} == {}
+    assert code in {1, 3} if bad else code == 0
+
+
 def test_run_that_is_interrupted_again_and_again_reports_what_it_has_seen(tmp_path: Path) -> None:
     out, said = tmp_path / "run", tmp_path / "said"
     prefix = f"hc{os.getpid()}n{next(_numbers)}"
@@ -106,6 +112,7 @@ def test_run_that_is_interrupted_again_and_again_reports_what_it_has_seen(tmp_pa
         ("flows-not-installed", "garbage", 1, "tables", "live flows of"),
         ("verdicts-ignored", "server-dead", 1, "dead-server", "new connections on a dead server"),
         ("own-eyes-believed", "blind-holder", 1, "blind-holder", "allowed"),
+        ("agents-ignored", "agent", 1, "agent", "as no agent said"),
     ],
 )
 def test_broken_promise_is_found(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from chaos import topology
-from chaos.configs import cluster_toml
+from chaos.configs import CHECK_INTERVAL_MS, FALL, cluster_toml
 from chaos.lab import Lab
 from chaos.netns import entered
 from tests.cluster.conftest import PUBLIC, PUBLIC_V6, Echo
@@ -184,3 +186,67 @@ def share_of_next(lab: Lab, stack: ExitStack) -> float:
     for _ in range(5):
         stack.enter_context(Echo(lab, topology.CLIENT, PUBLIC, 7)).exchange()
     return 1 - (connections(lab, "tcp1") - before) / 5
+
+
+def test_server_that_passes_one_check_and_not_the_other_gets_no_clients(
+    checked: Lab, tmp_path: Path
+) -> None:
+    lab = checked
+    another = '  [[service.check]]\n  kind = "http"\n  interval = "400ms"\n  body = "s1"\n'
+    check = "  [[service.check]]\n"
+    text = cluster_toml(profile="default").replace(check, another + check, 1)
+    holder = lab.wait_for_holder()
+    assert who_answers(lab, PUBLIC) == {"s1", "s2", "s3"}
+
+    apply(lab, holder, write(tmp_path, text))
+
+    lab.wait_for(lambda: not gets_clients(lab, "web", "web2"), 10, "web2 to be out")
+    lab.wait_for(lambda: not gets_clients(lab, "web", "web3"), 10, "web3 to be out")
+    assert who_answers(lab, PUBLIC) == {"s1"}
+
+
+UDP_S_MAX = FALL * CHECK_INTERVAL_MS / 1000 + 1.0
+TRIES = 3  # a checker may want for a core; one that never moves the client is red all the same
+
+
+def test_udp_client_that_sends_from_one_port_reaches_a_living_server_in_time(checked: Lab) -> None:
+    lab = checked
+    holder = lab.wait_for_holder()
+    with entered(lab.topology.namespace(topology.CLIENT)):
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    took = []
+    with client:
+        client.settimeout(0.02)
+        client.bind(("203.0.113.100", 40_321))
+        lab.wait_for(lambda: answered(client), 5, "an answer")
+        for _ in range(TRIES):
+            host = server_of(lab, holder, 40_321)
+            freeze(lab, host)
+            died = time.monotonic()
+            try:
+                lab.wait_for(lambda: not answered(client), 5, "the server to be silent")
+                lab.wait_for(lambda: answered(client), 10, "another server to answer")
+                took.append(time.monotonic() - died)
+                assert server_of(lab, holder, 40_321) != host
+            finally:
+                thaw(lab, host)
+            if took[-1] <= UDP_S_MAX:
+                break
+            lab.wait_for(lambda: all_up(lab), 10, "all servers up")
+    assert min(took) <= UDP_S_MAX, took
+
+
+def answered(client: socket.socket) -> bool:
+    """Send a datagram, as every 20 ms; say whether its answer comes, or that of one before."""
+    client.sendto(b"hanat", (PUBLIC, 53))
+    try:
+        return client.recv(16) == b"hanat"
+    except TimeoutError:
+        return False
+
+
+def server_of(lab: Lab, holder: str, port: int) -> str:
+    """Return where the holder's kernel leads the client of that port."""
+    listed = lab.exec_in(holder, ["conntrack", "-L", "-p", "udp", "--orig-port-src", str(port)])
+    (address,) = set(re.findall(r"src=(10\.11\.12\.\d+) ", listed.stdout))
+    return next(host for host in topology.SERVERS if address in topology.server_addresses(host))

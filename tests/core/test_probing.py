@@ -292,3 +292,20 @@ def test_what_is_over_the_limit_stays_due_and_comes_first() -> None:
     assert late.target == "c"  # although the others are due again
     assert probes.finish(late, OK, 5.0 + CHECK.timeout_s) is not None
     assert probes.lost == 0
+
+
+def test_reply_that_says_nothing_of_the_server_is_shown_and_changes_nothing() -> None:
+    garbage = Reply(ok=False, answer="hello", counts=False)
+    for word, state in (("++", UP), ("---", DOWN)):
+        probes = probes_of("a")
+        probes.hold(7)
+        before = answers(probes, word)
+        seen = [answer(probes, garbage) for _ in range(5)][-1]
+        assert (seen.state, seen.decided, seen.ok) == (state, state, before.ok)
+        assert (seen.answer, seen.news) == ("hello", False)
+
+
+def test_who_only_ever_says_nothing_of_the_server_is_not_up() -> None:
+    probes = probes_of("a")
+    seen = [answer(probes, Reply(ok=False, counts=False)) for _ in range(5)][-1]
+    assert (seen.state, seen.ok) == (UNKNOWN, False)

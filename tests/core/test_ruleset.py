@@ -223,7 +223,7 @@ def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
         "        meta l4proto { tcp, udp } dnat ip to 10.11.12.101\n"
         "    }\n"
     ) in text
-    (rule,) = (line for line in text.splitlines() if " jhash ip saddr mod 1021 " in line)
+    (rule,) = (line for line in text.splitlines() if " jhash ip saddr mod 4093 " in line)
     assert rule.startswith("        meta l4proto { tcp, udp } jhash")
     assert " vmap { 0 : goto server/media/one/v4/378d6aee, 1 : goto server/media/any/v4/" in rule
 
@@ -231,7 +231,7 @@ def test_servers_with_and_without_a_port_get_a_chain_each() -> None:
 def test_port_ranges_have_a_map_of_their_own() -> None:
     text = render_ruleset(EDGE, DEVICES, CONVERSATION)
 
-    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4/37c82596" in text
+    assert "203.0.113.10 . udp . 5000-5099 : goto service/media/v4/08228a4e" in text
     assert text.index("vmap @listens_v4") < text.index("vmap @ranges_v4")
 
 

@@ -23,6 +23,7 @@ from hanat.core.configuration import (
 )
 from hanat.core.schedulers import InRotation, slots
 from hanat.core.services import TABLE_SLOTS, Turns, rotation_of, service_chains
+from hanat.core.shares import SLOTS_MAX
 from tests.core.examples import PUBLIC, PUBLIC_V6, WEB
 
 SERVERS = tuple(
@@ -69,7 +70,8 @@ def test_kernel_finds_in_each_slot_the_server_that_has_it(
     mixed: bool,  # noqa: FBT001 - drawn
 ) -> None:
     rotation = tuple(InRotation(f"s{n}", weight) for n, weight in enumerate(found))
-    table = slots(scheduler, rotation, slots_max=TABLE_SLOTS)
+    size = SLOTS_MAX if scheduler.by_source else TABLE_SLOTS
+    table = slots(scheduler, rotation, slots_max=size)
     if len(set(table)) < 2:
         return
     servers = tuple(replace(s, port=None) if mixed and s is SERVERS[0] else s for s in SERVERS)

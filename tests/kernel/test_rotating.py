@@ -281,6 +281,7 @@ def test_rotations_wait_for_an_installation_and_only_the_newest_follows(
     gate: KernelGate, firewall: ToldFirewall
 ) -> None:
     told: list[str] = []
+    small = replace(EDGE, services=(WEB,))
 
     async def play() -> None:
         ended = asyncio.get_running_loop().create_future()
@@ -288,7 +289,7 @@ def test_rotations_wait_for_an_installation_and_only_the_newest_follows(
         try:
             rulesets = made(gate, firewall, background)
             firewall.may_go_on.clear()
-            rulesets.install(EDGE, lambda _error, _kept: told.append("installed"))
+            rulesets.install(small, lambda _error, _kept: told.append("installed"))
             assert await asyncio.to_thread(firewall.begun.wait, 10)
             for number in range(3):
                 of = WEB1 if number % 2 else {"web": ()}
@@ -304,7 +305,7 @@ def test_rotations_wait_for_an_installation_and_only_the_newest_follows(
     asyncio.run(play())
     assert told == ["installed", "0", "1", "2", "last"]
     assert len(firewall.scripts) == 2
-    assert has(firewall, EDGE, WEB2)
+    assert has(firewall, small, WEB2)
 
 
 def test_rotation_that_comes_while_another_is_applied_is_next(
