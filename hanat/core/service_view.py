@@ -15,7 +15,7 @@ connections last equally long everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -27,6 +27,7 @@ from hanat.core.probing import Operational
 from hanat.core.rotation import Rotations, ServiceState, ServiceStatus
 from hanat.core.schedulers import InRotation, weights_of
 from hanat.core.server_facts import Administrative, Cause, ServerId, ServerStatus
+from hanat.core.totals import OF_SERVICE, Figures, nobody_counts
 from hanat.core.verdicts import TargetStatus, Verdicts
 from hanat.errors import NoSuchError
 
@@ -122,6 +123,7 @@ class ServerView:
         checks: All must hold; none: always up.
         why: One sentence: why it gets no clients, or gets some all the same; may be empty.
         connections: Established now, as far as this node knows.
+        figures: What it carried; None: not known.
     """
 
     name: str
@@ -136,6 +138,7 @@ class ServerView:
     checks: tuple[CheckView, ...]
     why: str
     connections: int
+    figures: Figures | None = None
 
     @property
     def gets_clients(self) -> bool:
@@ -161,6 +164,7 @@ class ServerView:
             "gets_clients": self.gets_clients,
             "share_percent": round(self.share_percent, 2),
             "connections": self.connections,
+            "totals": _document(self.figures),
             "why": self.why,
             "configured": {"weight": self.weight},
             "runtime": {"factor": self.factor, "weight": self.effective_weight},
@@ -186,6 +190,7 @@ class ServiceView:
         listens: As the operator wrote them, addresses resolved.
         candidates: How many servers should serve; `healthy`: how many of them can.
         servers: In the order of the configuration.
+        figures: What it carried, with what servers did that are gone; None: not known.
     """
 
     name: str
@@ -197,6 +202,7 @@ class ServiceView:
     healthy: int
     min_healthy_percent: int
     servers: tuple[ServerView, ...]
+    figures: Figures | None = None
 
     @property
     def connections(self) -> int:
@@ -227,6 +233,7 @@ class ServiceView:
             "healthy": self.healthy,
             "min_healthy_percent": self.min_healthy_percent,
             "connections": self.connections,
+            "totals": _document(self.figures),
             "servers": [server.to_document(checks=checks) for server in self.servers],
         }
 
@@ -243,6 +250,7 @@ class Knowledge:
         connections: Of each server that has some.
         now: Seconds of the clock of the verdicts.
         slow_start: Percent of its weight, of each server that came back not long ago.
+        figures: Returns what a server carried, or a service.
     """
 
     rotations: Rotations
@@ -252,6 +260,7 @@ class Knowledge:
     connections: Mapping[ServerId, int]
     now: float
     slow_start: Mapping[ServerId, int] = field(default_factory=dict)
+    figures: Callable[[ServerId], Figures | None] = nobody_counts
 
     def name_of(self, node_id: int) -> str:
         """Return the name of a node."""
@@ -286,6 +295,7 @@ def view_of(service: VirtualService, known: Knowledge) -> ServiceView:
         healthy=status.healthy,
         min_healthy_percent=status.min_healthy_percent,
         servers=servers,
+        figures=known.figures(ServerId(service.name, OF_SERVICE)),
     )
 
 
@@ -319,7 +329,12 @@ def _server_view(
         checks=checks,
         why=why,
         connections=known.connections.get(me, 0),
+        figures=known.figures(me),
     )
+
+
+def _document(figures: Figures | None) -> dict[str, Any] | None:
+    return None if figures is None else figures.to_document()
 
 
 def _condition(found: ServerStatus, *, gets_clients: bool, share: float) -> Condition:

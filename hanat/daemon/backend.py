@@ -30,6 +30,7 @@ from hanat.core.status import (
     Role,
     VipStatus,
 )
+from hanat.core.totals import Figures
 from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
@@ -64,6 +65,7 @@ class Parts:
     lateness: Histogram
     unannounced: Callable[[], int]
     clock: Callable[[], float]
+    figures: Callable[[ServerId], Figures | None]
 
 
 class DaemonBackend:
@@ -75,7 +77,7 @@ class DaemonBackend:
         self._changed = asyncio.Event()
         self._switching = False
         self._services = ShownServices()
-        self._views = ServiceViews(parts.servers.health, self._names)
+        self._views = ServiceViews(parts.servers.health, self._names, parts.figures)
         parts.driver.watch(self.wake)
 
     def wake(self) -> None:

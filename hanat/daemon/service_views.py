@@ -5,7 +5,8 @@ Views are made one by one, while they are iterated over: 10,000 servers take lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from hanat.core.configuration import Configuration, VirtualService
 from hanat.core.flows import ServerKey
@@ -13,6 +14,7 @@ from hanat.core.lookup import demand_service
 from hanat.core.server_facts import ServerId
 from hanat.core.service_health import ServiceHealth
 from hanat.core.service_view import Knowledge, ServiceView, view_of
+from hanat.core.totals import Figures, nobody_counts
 from hanat.daemon.shown_services import count_flows
 from hanat.errors import RefusedError
 
@@ -23,10 +25,16 @@ class ServiceViews:
     Args:
         health: Of the servers.
         names: Of all nodes.
+        figures: Returns the sums of a server, or of a service.
     """
 
-    def __init__(self, health: ServiceHealth, names: Mapping[int, str]) -> None:
-        self._health, self._names = health, names
+    def __init__(
+        self,
+        health: ServiceHealth,
+        names: Mapping[int, str],
+        figures: Callable[[ServerId], Figures | None] = nobody_counts,
+    ) -> None:
+        self._health, self._names, self._figures = health, names, figures
 
     def all(
         self, configuration: Configuration, counts: Mapping[ServerKey, int], now: float
@@ -54,4 +62,5 @@ class ServiceViews:
         self, services: Iterable[VirtualService], counts: Mapping[ServerKey, int], now: float
     ) -> Knowledge:
         connections = {ServerId(*key): n for key, n in count_flows(services, counts).items()}
-        return self._health.knowledge(self._names, connections, now)
+        known = self._health.knowledge(self._names, connections, now)
+        return replace(known, figures=self._figures)

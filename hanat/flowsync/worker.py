@@ -13,6 +13,7 @@ from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
 from hanat.core.table_pressure import TableAlarm, TableStatistics
 from hanat.errors import KernelError
+from hanat.flowsync.accounting import Accounting
 from hanat.flowsync.backup import BackupSide
 from hanat.flowsync.channel import Answer
 from hanat.flowsync.ending import EndingQueue, Told
@@ -43,6 +44,9 @@ class FlowWorker:
         completed: Called with whether this kernel has all committed flows, when that
             changes; it has not at first.
         clock: Seconds of CLOCK_BOOTTIME.
+
+    Attributes:
+        accounting: Counts what services carry while this node captures.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class FlowWorker:
         self._complained_at: dict[str, float] = {}
         self._table = FlowTable()
         self._holder = HolderSide(conntrack, self._table, propose, clock)
+        self.accounting = Accounting(conntrack)
+        self._holder.opened = self.accounting.opened
         self._backup = BackupSide(conntrack, self._table, completed)
         self._endings = EndingQueue(
             conntrack, end=self._end, local=self._local, idle=self._reconcile_now
@@ -72,7 +78,7 @@ class FlowWorker:
         """Change what counts."""
         if scope == self._holder.scope:
             return
-        self._backup.scope = scope
+        self._backup.scope = self.accounting.scope = scope
         self._holder.set_scope(scope)
         if not self._holder.active:
             self._backup.load()
@@ -84,6 +90,7 @@ class FlowWorker:
             NotPermittedError: CAP_NET_ADMIN is missing.
         """
         self._holder.start(term)
+        self.accounting.start()
         self._backup.note(complete=True)  # this kernel's table is what counts now
         self._reconcile(_nobody_asked)  # what the former holder left
 
@@ -91,6 +98,7 @@ class FlowWorker:
         """Read what waits, then stop; what was proposed and not committed counts as dropped."""
         if self._holder.active:
             self._holder.stop()
+            self.accounting.stop()
             self._endings.stop()
             self._reconcile_now()
             self._backup.forget()  # until the next holder has told everything
