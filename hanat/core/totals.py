@@ -184,8 +184,6 @@ class Books:
             return
         if term > self.term:
             self.begin(term, is_holder=False)
-        if self.is_holder:
-            return  # nobody else is, in this term
         self._fresh_at, self.has_bytes = now, has_bytes
         for name, since_s, totals in told:
             account = self._account(name, since_s)

@@ -98,7 +98,7 @@ class TotalsKeeper:
         self._tenure: tuple[int, int | None, bool] | None = None
         self._holder: int | None = None
         self._connections: dict[int, int] = {}
-        self._waiting: dict[int, OrderedDict[ServerId, None]] = {}  # by peer: not told yet
+        self._waiting: dict[int, _Untold] = {}  # by peer
         self._told_at: dict[int, float] = {}
         self._views = guard.on_views
 
@@ -147,11 +147,11 @@ class TotalsKeeper:
         """Tell who has to know: all, as the holder; else the holder."""
         for peer in self._connections:
             if self._books.is_holder or peer == self._holder:
-                self._waiting.setdefault(peer, OrderedDict())[name] = None
+                self._waiting.setdefault(peer, _Untold()).changed[name] = None
 
     def _tell_all(self, peer: int) -> None:
         if self._books.is_holder or peer == self._holder:
-            self._waiting[peer] = OrderedDict.fromkeys(self._books.names())
+            self._waiting[peer] = _Untold(self._books.names())
         else:
             self._waiting.pop(peer, None)
 
@@ -187,11 +187,34 @@ class TotalsKeeper:
                 self._tell_all(peer)
 
     def _tell(self, peer: int) -> None:
-        books, waiting = self._books, self._waiting.get(peer, OrderedDict())
-        names = [waiting.popitem(last=False)[0] for _ in range(min(SUMS_A_MESSAGE, len(waiting)))]
+        books, waiting = self._books, self._waiting.get(peer)
+        names = [] if waiting is None else waiting.take(SUMS_A_MESSAGE)
         told = books.tell(names, before=not books.is_holder)
         message = Message(books.term, not books.is_holder, books.has_bytes, told)
         self._guard.wire.send(peer, {"type": "views", "views": to_bytes(message)})
+
+
+class _Untold:
+    """What a peer was not told yet.
+
+    Args:
+        rest: Told in passing; what changed goes beside it.
+    """
+
+    def __init__(self, rest: list[ServerId] | None = None) -> None:
+        self._rest = [] if rest is None else rest
+        self.changed: OrderedDict[ServerId, None] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._rest or self.changed)
+
+    def take(self, count: int) -> list[ServerId]:
+        """Return some, which are told now: of the rest as many as of the changed ones."""
+        of_rest = min(len(self._rest), max(count // 2, count - len(self.changed)))
+        found = [self._rest.pop() for _ in range(of_rest)]
+        while self.changed and len(found) < count:
+            found.append(self.changed.popitem(last=False)[0])
+        return found
 
 
 class _Services:

@@ -1,8 +1,9 @@
 """The holder counts what its services carry, and tells its daemon each second what was added.
 
-Ends of flows are read several times a second. The table is walked each ten seconds, slice by
-slice, with pauses: never more than a quarter of a processor's time while a walk lasts, and over a
-longer time never more than a twentieth. So a table of 200,000 flows is walked each 20 s.
+Ends of flows are read several times a second, at most some 60,000 of them. The table is walked each
+ten seconds, slice by slice, with pauses: never more than a quarter of a processor's time while a
+walk lasts, and over a longer time never more than a twentieth. So a table of 200,000 flows is
+walked each 20 s.
 
 A backup walks once, at its start: entries that come later are made by itself, with counters of 0.
 So a node that takes over counts from its first packet on. A node that stops holding walks once
@@ -33,8 +34,8 @@ TELL_S = 1.0
 TELL_SOON_S = 0.01  # what is more than a message holds
 ROWS_A_MESSAGE = 200  # the daemon reads it in less than a millisecond
 WALK_S = 10.0
-WALK_BUSY = 0.25  # while a walk lasts
-WALK_SHARE = 0.05  # over a longer time
+BUSY = 0.25  # of a processor, at most: while a walk lasts, and by strangers' flows that end
+WALK_SHARE = 0.05  # of walks, over a longer time
 READS_AT_THE_END = 20
 ASKED = {  # where in a record with counters the address is that the client asked
     RECORD_V4.size + COUNTERS.size: slice(4, 8),
@@ -127,11 +128,13 @@ class Accounting:
     # ------------------------------------------------------------------------ ends
 
     def _read(self) -> None:
+        began = time.perf_counter()
         more = self._read_some()
         if self._accounts.overruns > self._overruns:
             self._overruns = self._accounts.overruns
             complaints.warning("flowsync accounting overruns=%d", self._overruns)
-        self._later("read", READ_SOON_S if more else READ_S, self._read)
+        pause_s = (time.perf_counter() - began) * (1 / BUSY - 1)
+        self._later("read", max(READ_SOON_S if more else READ_S, pause_s), self._read)
 
     def _read_some(self) -> bool:
         """Read flows that ended; say whether there may be more."""
@@ -177,7 +180,7 @@ class Accounting:
             self._walk = None
             self._walked()
         else:
-            self._later("walk", took_s * (1 / WALK_BUSY - 1), self._step)
+            self._later("walk", took_s * (1 / BUSY - 1), self._step)
 
     def _walked(self) -> None:
         if self._last == "this":
