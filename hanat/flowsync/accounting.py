@@ -74,6 +74,11 @@ class Accounting:
         self.scope = Scope()
         self.tell: Callable[[Added, bool], None] = _nobody
 
+    @property
+    def walks(self) -> bool:
+        """Whether a walk is under way."""
+        return self._walk is not None
+
     def prepare(self) -> None:
         """Note once what entries have carried that are there at the start."""
         if not self._prepared:
@@ -101,6 +106,17 @@ class Accounting:
             self._last = "next" if self._walk is not None else "this"
             if self._walk is None:
                 self._begin_walk()
+
+    def close(self) -> None:
+        """Stop at once."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        walk, self._walk = self._walk, None
+        if walk is not None:
+            walk.close()
+        self._accounts.close()
+        self._open, self._last = False, None
 
     def opened(self, records: Sequence[bytes]) -> None:
         """Note flows of which the kernel told that they are assured."""
