@@ -194,13 +194,15 @@ class Books:
             account.heard = account.heard.at_least(totals)
 
     def learn(self, term: int, told: Iterable[Told]) -> list[ServerId]:
-        """Take what another node knows from before a term, which must be the present one.
+        """Take what another node knows from before a term.
 
         Returns:
             What this node did not know.
         """
         found: list[ServerId] = []
-        for name, since_s, totals in told if term == self.term else ():
+        if term > self.term:
+            self.begin(term, is_holder=False)
+        for name, since_s, totals in told:
             account = self._account(name, since_s)
             if account is not None:
                 before = account.before.at_least(totals)

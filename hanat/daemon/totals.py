@@ -21,7 +21,7 @@ from hanat.consensus.replica import Replica
 from hanat.core.accounting import Place
 from hanat.core.configuration import PROTOCOL_NUMBERS, Configuration, Listen, VirtualService
 from hanat.core.server_facts import ServerId
-from hanat.core.totals import OF_SERVICE, Books, Figures, Told, Totals
+from hanat.core.totals import NOTHING, OF_SERVICE, Books, Figures, Told, Totals
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +63,19 @@ def from_bytes(data: bytes) -> Message | None:
     """Return what `to_bytes` made bytes of; None if it is something else."""
     try:
         found: dict[str, Any] = json.loads(data)[KEY]
-        told = [
-            Told(ServerId(str(service), str(server)), _count(since_s), Totals(*map(_count, sums)))
-            for service, server, since_s, *sums in found["sums"]
-        ]
+        told = [_told(*row) for row in found["sums"]]
         return Message(
             _count(found["term"]), found["before"] is True, found["has_bytes"] is True, told
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _told(service: object, server: object, since_s: object, *sums: object) -> Told:
+    if len(sums) < len(NOTHING):  # a newer node may tell more
+        raise ValueError(f"{len(sums)} numbers")
+    totals = Totals(*map(_count, sums[: len(NOTHING)]))
+    return Told(ServerId(str(service), str(server)), _count(since_s), totals)
 
 
 def _count(value: object) -> int:
