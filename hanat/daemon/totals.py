@@ -25,8 +25,9 @@ from hanat.core.totals import NOTHING, OF_SERVICE, Books, Figures, Told, Totals
 
 log = logging.getLogger(__name__)
 
-SUMS_A_MESSAGE = 200  # half a millisecond to write
-MESSAGE_GAP_S = 0.01
+# A peer takes 1.6 ms to read it. With 20,000 busy servers a sum is told each five seconds.
+SUMS_A_MESSAGE = 200
+MESSAGE_GAP_S = 0.05
 TELL_S = 1.0
 PRUNED_A_TURN = 200
 KEY = "totals"

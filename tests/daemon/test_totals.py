@@ -19,12 +19,13 @@ from hanat.core.server_facts import ServerId
 from hanat.core.totals import OF_SERVICE, Figures, Told, Totals
 from hanat.daemon import totals
 from hanat.daemon.server_messages import views_of, views_to_bytes
-from hanat.daemon.totals import Message, TotalsKeeper, from_bytes, to_bytes
+from hanat.daemon.totals import MESSAGE_GAP_S, Message, TotalsKeeper, from_bytes, to_bytes
 from tests.core.examples import EDGE, MEDIA, PUBLIC, PUBLIC_V6, WEB
 
 WEB1, EVERY = ServerId("web", "web1"), ServerId("web", OF_SERVICE)
 ONE = Totals(1, 10, 1000, 9, 9000)
 TCP, UDP = 6, 17
+STEP_S = 1.1 * MESSAGE_GAP_S
 
 
 def place(server: str = "10.11.12.101", port: int = 8080, *, protocol: int = TCP) -> Place:
@@ -66,7 +67,7 @@ class Node:
 
     def look(self, times: int = 1) -> None:
         for _ in range(times):
-            self.now += 0.02
+            self.now += STEP_S
             self.keeper.look(self.now)
 
     def sums(self, name: ServerId = WEB1) -> Totals | None:
@@ -173,7 +174,7 @@ def test_only_what_changed_is_told(cluster: Cluster) -> None:
 def test_holder_that_counts_nothing_is_still_heard(cluster: Cluster) -> None:
     holder = cluster.nodes[1]
     holder.sent.clear()
-    cluster.look(int(3 / 0.02))
+    cluster.look(int(3 / STEP_S))
     assert len(holder.sent) == pytest.approx(2 * 3, abs=2)
     assert {len(message.told) for message in holder.sent} == {0}
 
