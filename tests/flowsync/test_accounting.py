@@ -137,6 +137,30 @@ async def test_who_stops_counts_the_rest(bench: Bench) -> None:
     assert bench.kernel.flows.ended is None  # nobody listens
 
 
+class Slow(FakeAccounts):
+    """Tells of all flows at once, and is done when it is let go."""
+
+    go = False
+
+    def walk(self) -> Generator[list[bytes]]:
+        yield self._flows.counted()
+        while not self.go:
+            yield []
+
+
+async def test_who_stops_in_the_middle_of_a_walk_counts_the_rest(bench: Bench) -> None:
+    slow = Slow(bench.kernel.flows)
+    bench.accounting._accounts = slow
+    flow = bench.open(1)
+    bench.accounting.start()
+    await bench.until(lambda: len(bench.accounting._flows) == 1)
+    bench.carry(flow)
+    bench.accounting.stop()
+    slow.go = True
+    await bench.until(lambda: not bench.accounting.walks)
+    assert bench.total == ONE
+
+
 async def test_who_holds_again_at_once_goes_on(bench: Bench) -> None:
     bench.accounting.start()
     await bench.until(lambda: not bench.accounting.walks)
