@@ -33,6 +33,7 @@ from chaos.topology import CLIENT
 ACCT = "net.netfilter.nf_conntrack_acct"
 CONNECTIONS = 1_000  # with each setting
 WORKER = "hanat.daemon.flows"
+BUSY_PACKETS, BUSY_GAP_S = 1_000, 0.05  # more at once would cost the lease here
 SETTLE_S = 15.0  # what follows many new connections: they are told, and walked through once
 
 
@@ -108,13 +109,15 @@ def worker(bench: Bench, *, connections: int, seconds: float, busy: bool) -> flo
         bench.open(connections - bench.opened)
         numbers = range(bench.opened)
         time.sleep(SETTLE_S)
-    before, began = bench.worker_s(), time.monotonic()
+    before, began, next_one = bench.worker_s(), time.monotonic(), 0
     while time.monotonic() < began + seconds:
         if busy:
-            bench.send(numbers, len(numbers))
-        time.sleep(1.0)
+            bench.send(numbers[next_one : next_one + BUSY_PACKETS], BUSY_PACKETS)
+            next_one = (next_one + BUSY_PACKETS) % len(numbers)
+        time.sleep(BUSY_GAP_S)
     if bench.lab.holder() != bench.holder:
-        raise LabError(f"{bench.holder} holds no more")
+        lines = [line for line in bench.lab.log(bench.holder).splitlines() if "role=" in line]
+        raise LabError(f"{bench.holder} holds no more: {' / '.join(lines[-2:])}")
     return (bench.worker_s() - before) / (time.monotonic() - began)
 
 
@@ -145,7 +148,7 @@ def main() -> int:
             for count in options.connections:
                 for busy in (False, True):
                     share = worker(bench, connections=count, seconds=options.seconds, busy=busy)
-                    words = "of each, every second or two" if busy else "none"
+                    words = "of each, every 10 s" if busy else "none"
                     print(f"| {count} | {words} | {100 * share:.1f} | {bench.memory_mib():.0f} |")
     except UsageError as error:
         print(f"benchmarks.accounting: {error}", file=sys.stderr)

@@ -65,6 +65,8 @@ _PARSED = frozenset({
     CTA_PROTOINFO,
 })  # fmt: skip
 
+_COUNTERS = frozenset({CTA_COUNTERS_ORIGINAL, CTA_COUNTERS_REPLY})
+
 _SEQUENCE_SPAN = (8, 12)
 # Any other mark or zone might be one of very many.
 _KNOWN_MARKS_NO_ZONE = (bytes(6), RESET_MARK.to_bytes(4, "big") + bytes(2))
@@ -178,7 +180,8 @@ class _Layout:
         What the message lacks is behind its end.
         """
         top = self._top
-        for kind in top.keys() - _PARSED:
+        parsed = _PARSED | _COUNTERS if self._counters else _PARSED
+        for kind in top.keys() - parsed:
             self._vary(top[kind])
         if CTA_TUPLE_ORIG not in top or CTA_TUPLE_REPLY not in top:
             return None

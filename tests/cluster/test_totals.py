@@ -89,6 +89,16 @@ def test_sums_never_go_back_and_go_on_at_the_next_holder(lab: Lab) -> None:
         watch.wait(more(known, {" connections": 1}))
 
 
+def test_daemon_that_is_started_again_learns_the_sums(lab: Lab) -> None:
+    watch = Watch(lab)
+    with Echo(lab, topology.CLIENT, PUBLIC, 7) as one:
+        watch.wait({" connections": 1, **exchange(one)})
+        before = lab.wait_for_holder()
+        known = watch.known.pop(before)
+        lab.kill_daemon(before)  # its kernel carries on meanwhile
+        watch.wait(more(known, exchange(one)))
+
+
 def test_switchover_loses_no_byte(lab: Lab) -> None:
     watch = Watch(lab)
     with Echo(lab, topology.CLIENT, PUBLIC, 7) as one:
