@@ -64,6 +64,7 @@ ROUTER_SYSCTLS = {
     # A connection seen from the middle: replicated entries carry no window.
     "net.netfilter.nf_conntrack_tcp_be_liberal": "1",
     "net.netfilter.nf_conntrack_events": "1",
+    "net.netfilter.nf_conntrack_acct": "1",
 }
 SWITCH_SYSCTLS = {
     # A switch says nothing by itself; with IPv6 each port looks for routers, past what is dropped.

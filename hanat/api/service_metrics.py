@@ -1,9 +1,13 @@
 """Metrics of services and servers.
 
-How many there are follows from the configuration alone: of a server 3 series, with a check 5, with
-`max_conn` one more; of a service 2 and as many as its servers have different states, at most 9, and
-one for each limit. So 1,000 services of 10 checked servers, none of them in trouble, have 53,000.
+How many there are follows from the configuration alone: of a server 8 series, with a check 10, with
+`max_conn` one more; of a service 7 and as many as its servers have different states, at most 9, and
+one for each limit. So 1,000 services of 10 checked servers, none of them in trouble, have 108,000.
 No series is one of a check or of a node: those multiply; `hanat server show` has them.
+
+Sums are the cluster's, not this node's: they go on when the holder changes, so a graph needs one
+node alone, or ``max``. They are absent on a node that has heard of none yet, and packets and
+bytes also while the holder's kernel does not count them: 0 would be a lie.
 
 Of a server there is ``hanat_server_up`` only if it is checked and there is a verdict: 1 would be
 a guess.
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from prometheus_client.core import Metric
 
@@ -20,6 +25,7 @@ from hanat.api.families import counter, gauge
 from hanat.core.probing import Operational
 from hanat.core.rotation import ServiceState
 from hanat.core.service_view import Condition, ServerView, ServiceView
+from hanat.core.totals import Figures
 
 SERVICES_SLICE = 50
 HEALTHY = frozenset({ServiceState.UP, ServiceState.DEGRADED})
@@ -35,6 +41,12 @@ def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
     for family in (_weights, _in_rotation, _server_connections, _full, _server_up, _latencies):
         for part in parts:
             yield family(part)
+    for what, text in _SUMS.items():
+        for part in parts:
+            yield _sums_of_services(what, text, part)
+        for part in parts:
+            yield _sums_of_servers(what, text, part)
+    yield _age(services)
 
 
 def _up(services: Sequence[ServiceView]) -> Metric:
@@ -151,6 +163,55 @@ def _latencies(services: Sequence[ServiceView]) -> Metric:
             if (latency_s := server.latency_s) is not None
         ],
         labels=("service", "server"),
+    )
+
+
+_SUMS: Final = {
+    "connections": "Connections that were established, counted by the holders in turn.",
+    "bytes_in": "Bytes of IP packets from clients.",
+    "bytes_out": "Bytes of IP packets to clients.",
+    "packets_in": "Packets from clients.",
+    "packets_out": "Packets to clients.",
+}
+
+
+def _sums_of_services(what: str, text: str, services: Sequence[ServiceView]) -> Metric:
+    samples = [
+        ((service.name,), value)
+        for service in services
+        if (value := _sum(service.figures, what)) is not None
+    ]
+    return counter(f"hanat_service_{_NAMES.get(what, what)}", text, samples, labels=("service",))
+
+
+def _sums_of_servers(what: str, text: str, services: Sequence[ServiceView]) -> Metric:
+    samples = [
+        ((name, server.name), value)
+        for name, server in _servers(services)
+        if (value := _sum(server.figures, what)) is not None
+    ]
+    labels = ("service", "server")
+    return counter(f"hanat_server_{_NAMES.get(what, what)}", text, samples, labels=labels)
+
+
+# The gauge of those that are there now has the plain name.
+_NAMES: Final = {"connections": "connections_opened"}
+
+
+def _sum(figures: Figures | None, what: str) -> int | None:
+    """Return a sum, None if it is not known."""
+    if figures is None or (what != "connections" and not figures.has_bytes):
+        return None
+    value: int = getattr(figures.totals, what)
+    return value
+
+
+def _age(services: Sequence[ServiceView]) -> Metric:
+    ages = [service.figures.age_s for service in services[:1] if service.figures is not None]
+    return gauge(
+        "hanat_totals_age_seconds",
+        "Since the holder counted the sums of services and servers, or this node heard of them.",
+        [((), age_s) for age_s in ages],
     )
 
 

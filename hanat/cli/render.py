@@ -103,6 +103,19 @@ def duration(seconds: object) -> str:
     raise AssertionError(f"{seconds} s is at least a minute")
 
 
+def size(count: object) -> str:
+    """Return a number of bytes in three digits and its unit, ``-`` if it is none."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        return "-"
+    if count < 1000:
+        return f"{count} B"
+    amount, units = float(count), iter("kMGTPE")
+    unit = ""
+    while amount >= 999.5 and (following := next(units, "")):
+        amount, unit = amount / 1000, following
+    return f"{amount:#.3g} {unit}B".replace(". ", " ")
+
+
 def table(head: Row, rows: Iterable[Row]) -> list[str]:
     """Return rows under a head, columns as wide as their widest entry."""
     lines = [head, *rows]

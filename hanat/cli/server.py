@@ -46,7 +46,8 @@ def list_(*, service: str | None, api: str, as_json: bool) -> None:
     """List servers, of one service or of all; any node may be asked.
 
     CHECKS is what the checks say, MODE what operators made of the server, SHARE its part of the
-    new clients; NEW CLIENTS says whether it gets any, and if not, the first reason.
+    new clients; NEW CLIENTS says whether it gets any, and if not, the first reason. NEW/S is
+    connections a second, TOTAL all there were, IN and OUT bytes from and to clients.
     """
     services = ask_all(api) if service is None else [ask(api, f"/{quoted(service)}")]
     servers = [{"service": s.get("name"), **found} for s in services for found in servers_of(s)]

@@ -21,7 +21,8 @@ def list_(*, api: str, as_json: bool) -> None:
     """List all services; any node may be asked.
 
     STATE is the worst that matters to clients: up, degraded (some servers that should serve do
-    not), panic (too few are healthy, so all are used), down (no server gets clients).
+    not), panic (too few are healthy, so all are used), down (no server gets clients). NEW/S is
+    connections a second, TOTAL all there were, IN and OUT bytes from and to clients.
     """
     services = ask_all(api)
     if as_json:

@@ -10,10 +10,11 @@ from typing import Any
 
 from hanat.cli.client import request
 from hanat.cli.errors import CommandError
-from hanat.cli.render import Row, duration, table, text
+from hanat.cli.render import Row, duration, size, table, text
 
 TIMEOUT_S = 10.0  # the node answers from memory; thousands of servers take a second
-SERVICE_HEAD = ("SERVICE", "STATE", "LISTEN", "SCHEDULER", "HEALTHY", "CONNECTIONS")
+SUMS_HEAD = ("NEW/S", "TOTAL", "IN", "OUT")
+SERVICE_HEAD = ("SERVICE", "STATE", "LISTEN", "SCHEDULER", "HEALTHY", "CONNECTIONS", *SUMS_HEAD)
 SERVER_HEAD = (
     "SERVER",
     "ADDRESS",
@@ -22,8 +23,10 @@ SERVER_HEAD = (
     "WEIGHT",
     "SHARE",
     "CONNECTIONS",
+    *SUMS_HEAD,
     "NEW CLIENTS",
 )
+OLD_S = 5.0  # sums that are older than that say so
 
 Document = Mapping[str, Any]
 
@@ -69,7 +72,43 @@ def _service_row(service: Document) -> Row:
         text(service.get("scheduler")),
         f"{text(service.get('healthy'))} of {text(service.get('candidates'))}",
         text(service.get("connections")),
+        *_sums(service),
     )
+
+
+def _sums(shown: Document) -> Row:
+    """Return new connections a second, all there were, and bytes each way."""
+    totals = _part(shown, "totals")
+    rate = totals.get("connections_per_s")
+    return (
+        f"{rate:.4g}" if isinstance(rate, int | float) else "-",
+        text(totals.get("connections")),
+        size(totals.get("bytes_in")),
+        size(totals.get("bytes_out")),
+    )
+
+
+def _sums_facts(shown: Document) -> list[tuple[str, str]]:
+    """Return the same in words."""
+    totals = _part(shown, "totals")
+    if not totals:
+        return []
+    rate, total, _, _ = _sums(shown)
+    since = f" since {text(totals['since'])}" if totals.get("since") else ""
+    facts = [("new", f"{rate} a second; {total}{since}")]
+    if totals.get("bytes_in") is None:
+        traffic = "not known: net.netfilter.nf_conntrack_acct is not 1 on the holder"
+    else:
+        ways = {way: size(totals.get(f"bytes_{way}")) for way in ("in", "out")}
+        traffic = ", ".join(
+            f"{way} {amount} in {text(totals.get(f'packets_{way}'))} packets"
+            for way, amount in ways.items()
+        )
+    facts.append(("traffic", traffic))
+    age_s = totals.get("age_s")
+    if isinstance(age_s, int | float) and age_s >= OLD_S:
+        facts.append(("counted", f"{duration(age_s)} ago; the holder says nothing newer"))
+    return facts
 
 
 def service_lines(service: Document) -> list[str]:
@@ -86,6 +125,7 @@ def service_lines(service: Document) -> list[str]:
         ),
         ("connections", text(service.get("connections"))),
         ("refused", _refused(service)),
+        *_sums_facts(service),
     ]
     servers = servers_of(service)
     return [
@@ -129,6 +169,7 @@ def _server_row(name: str, server: Document) -> Row:
         text(_part(server, "runtime").get("weight")),
         _percent(server.get("share_percent")),
         text(server.get("connections")),
+        *_sums(server),
         _new_clients(server),
     )
 
@@ -153,6 +194,7 @@ def server_lines(server: Document) -> list[str]:
         ("mode", mode_words(server)),
         ("weight", f"{weight}, {_percent(server.get('share_percent'))} of the new clients"),
         ("connections", _connections(server)),
+        *_sums_facts(server),
         ("checks", text(_part(server, "operational").get("state"))),
     ]
     checks = _part(server, "operational").get("checks")

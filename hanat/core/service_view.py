@@ -15,7 +15,7 @@ connections last equally long everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -27,6 +27,7 @@ from hanat.core.probing import Operational
 from hanat.core.rotation import Rotations, ServiceState, ServiceStatus
 from hanat.core.schedulers import InRotation, weights_of
 from hanat.core.server_facts import Administrative, Cause, ServerId, ServerStatus
+from hanat.core.totals import OF_SERVICE, Figures, nobody_counts
 from hanat.core.verdicts import TargetStatus, Verdicts
 from hanat.errors import NoSuchError
 
@@ -124,6 +125,8 @@ class ServerView:
         why: One sentence: why it gets no clients, or gets some all the same; may be empty.
         connections: Established now, as far as this node knows; at most about `max_conn`, 0: any.
         times_full: How often it had so many, while this node held.
+        connections: Established now, as far as this node knows.
+        figures: What it carried; None: not known.
     """
 
     name: str
@@ -140,6 +143,7 @@ class ServerView:
     connections: int
     max_conn: int = 0
     times_full: int = 0
+    figures: Figures | None = None
 
     @property
     def gets_clients(self) -> bool:
@@ -165,6 +169,7 @@ class ServerView:
             "gets_clients": self.gets_clients,
             "share_percent": round(self.share_percent, 2),
             "connections": self.connections,
+            "totals": _document(self.figures),
             "why": self.why,
             "configured": {"weight": self.weight, "max_conn": self.max_conn or None},
             "runtime": {
@@ -195,6 +200,7 @@ class ServiceView:
         candidates: How many servers should serve; `healthy`: how many of them can.
         servers: In the order of the configuration.
         refused: First packets that this node dropped, by the limit: `service_limits.REASONS`.
+        figures: What it carried, with what servers did that are gone; None: not known.
     """
 
     name: str
@@ -207,6 +213,7 @@ class ServiceView:
     min_healthy_percent: int
     servers: tuple[ServerView, ...]
     refused: Mapping[str, int] = field(default_factory=dict)
+    figures: Figures | None = None
 
     @property
     def connections(self) -> int:
@@ -238,6 +245,7 @@ class ServiceView:
             "min_healthy_percent": self.min_healthy_percent,
             "connections": self.connections,
             "refused": dict(self.refused),
+            "totals": _document(self.figures),
             "servers": [server.to_document(checks=checks) for server in self.servers],
         }
 
@@ -257,6 +265,7 @@ class Knowledge:
         full: Servers that have as many connections as they may have; `filled`: how often each had,
             while this node held.
         refused: Of each service with limits, what `ServiceView.refused` is.
+        figures: Returns what a server carried, or a service.
     """
 
     rotations: Rotations
@@ -269,6 +278,7 @@ class Knowledge:
     full: Collection[ServerId] = ()
     filled: Mapping[ServerId, int] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    figures: Callable[[ServerId], Figures | None] = nobody_counts
 
     def name_of(self, node_id: int) -> str:
         """Return the name of a node."""
@@ -305,6 +315,7 @@ def view_of(service: VirtualService, known: Knowledge) -> ServiceView:
         min_healthy_percent=status.min_healthy_percent,
         servers=servers,
         refused=known.refused.get(service.name, {}),
+        figures=known.figures(ServerId(service.name, OF_SERVICE)),
     )
 
 
@@ -344,7 +355,12 @@ def _server_view(
         connections=known.connections.get(me, 0),
         max_conn=server.max_conn,
         times_full=known.filled.get(me, 0),
+        figures=known.figures(me),
     )
+
+
+def _document(figures: Figures | None) -> dict[str, Any] | None:
+    return None if figures is None else figures.to_document()
 
 
 def _condition(found: ServerStatus, *, gets_clients: bool, share: float) -> Condition:

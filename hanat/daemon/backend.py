@@ -30,6 +30,7 @@ from hanat.core.status import (
     Role,
     VipStatus,
 )
+from hanat.core.totals import Figures
 from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
@@ -66,6 +67,7 @@ class Parts:
     unannounced: Callable[[], int]
     clock: Callable[[], float]
     counters: Counters
+    figures: Callable[[ServerId], Figures | None]
 
 
 class DaemonBackend:
@@ -78,7 +80,7 @@ class DaemonBackend:
         self._switching = False
         self._services = ShownServices()
         self._refusals = Refusals(parts.counters)
-        self._views = ServiceViews(parts.servers.health, self._names, self._refusals)
+        self._views = ServiceViews(parts.servers.health, self._names, self._refusals, parts.figures)
         parts.driver.watch(self.wake)
 
     def wake(self) -> None:

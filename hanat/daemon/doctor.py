@@ -31,6 +31,7 @@ from hanat.kernel.facts import NOT_ASKED, Machine, gather, who_answers
 from hanat.kernel.storage import COPIES_ON_WRITE, ELSEWHERE, Storage, storage_of
 
 CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
+CONNTRACK_ACCT = "net/netfilter/nf_conntrack_acct"
 CONNTRACK_COUNT = "net/netfilter/nf_conntrack_count"
 RP_FILTER_ALL = "net/ipv4/conf/all/rp_filter"
 PER_DEVICE = ("rp_filter", "send_redirects", "proxy_arp", "arp_ignore")
@@ -78,8 +79,8 @@ def diagnose(node_file: Path | None) -> tuple[Finding, ...]:
 def sysctl_names(devices: Iterable[str]) -> tuple[str, ...]:
     """Return the switches `examine` wants to see."""
     conf = [f"net/ipv4/conf/{where}/{name}" for where in ("all", *devices) for name in PER_DEVICE]
-    names = (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, PROMOTE, CONNTRACK_MAX, CONNTRACK_COUNT)
-    return (*names, *conf)
+    names = (IP_FORWARD, IP6_FORWARD, EVENTS, LIBERAL, PROMOTE)
+    return (*names, CONNTRACK_ACCT, CONNTRACK_MAX, CONNTRACK_COUNT, *conf)
 
 
 def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
@@ -255,6 +256,11 @@ def _switches(machine: Machine, site: Site) -> Iterator[Finding]:
     else:
         yield _switch(machine, EVENTS, why="the kernel reports no flows, so none can be replicated")
     yield _switch(machine, LIBERAL, why="after a takeover windows are unknown and packets dropped")
+    if machine.sysctls.get(CONNTRACK_ACCT) == "0":
+        why = "0: the bytes and packets of services and servers are not known"
+        yield Finding(
+            Level.WARN, _dotted(CONNTRACK_ACCT), why, f"sysctl -w {_dotted(CONNTRACK_ACCT)}=1"
+        )
     if machine.sysctls.get(PROMOTE) == "0":
         why = "0: if this machine's own address is removed, later ones of its network go with it"
         yield Finding(Level.WARN, _dotted(PROMOTE), why, f"sysctl -w {_dotted(PROMOTE)}=1")

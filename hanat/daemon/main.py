@@ -181,7 +181,7 @@ class Daemon:
         self._replica.snapshots.restored = self._restored
         self._make_wire(others)
         self._replication = Replication(
-            self._replica, self._guard, origin=self._incarnation, kick=self._kick
+            self._replica, self._guard, origin=self._incarnation, kick=self._kick, wall=wall
         )
         self._worker = self._replication.worker
         self._reconciling = Reconciling(self._worker, settings, lambda: self._servers.rotations)
@@ -277,6 +277,7 @@ class Daemon:
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
                 self._changes, self._historian, self._reconciling, self._servers, self._lateness,
                 lambda: self._executor.refused, clock, KernelCounters(),
+                self._replication.totals.figures,
             )
         )  # fmt: skip
         try:

@@ -13,6 +13,7 @@ from hanat.core.configuration import Address, Configuration
 from hanat.core.scope import scope_of
 from hanat.daemon import realtime
 from hanat.daemon.supervisor import python_command
+from hanat.daemon.totals import TotalsKeeper
 from hanat.flowsync.batch import is_mark
 from hanat.flowsync.client import FlowClient
 from hanat.flowsync.stick_batch import is_of_clients
@@ -32,13 +33,21 @@ class Replication:
         guard: Tells the peers.
         origin: Incarnation of this process: who proposed a batch does not install it.
         kick: Called when something was proposed.
+        wall: Seconds since 1970.
 
     Attributes:
         worker: The flow worker.
+        totals: What services carried, as it counts as the holder, and as the peers say.
     """
 
     def __init__(
-        self, replica: Replica, guard: Guard, *, origin: int, kick: Callable[[], None]
+        self,
+        replica: Replica,
+        guard: Guard,
+        *,
+        origin: int,
+        kick: Callable[[], None],
+        wall: Callable[[], float],
     ) -> None:
         self._replica, self._guard, self._origin, self._kick = replica, guard, origin, kick
         self._own: frozenset[Address] = frozenset()
@@ -48,16 +57,20 @@ class Replication:
         self._again = False  # a peer began to lack flows, perhaps in the middle of a resync
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
+        self.totals = TotalsKeeper(guard, replica, wall=wall)
+        self.worker.on_added = self.totals.count
 
     def start(self, configuration: Configuration, own: frozenset[Address]) -> None:
         """Start the flow worker; `own` are the addresses of this machine."""
         self._own = own
+        self.totals.begin()
         self.configure(configuration)
         self.worker.start()
 
     def configure(self, configuration: Configuration) -> None:
         """Replicate what a configuration says."""
         self.worker.set_scope(scope_of(configuration, self._own))
+        self.totals.configure(configuration)
 
     def apply(self, flows: Flows) -> None:
         """Take a committed batch."""
@@ -74,6 +87,7 @@ class Replication:
     def look(self, now: float) -> None:
         """See whether the worker lives; as holder, tell everything to who lacks flows."""
         self.worker.look()
+        self.totals.look(now)
         if not self._replica.leading:
             self._lacking = set()
             return

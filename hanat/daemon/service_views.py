@@ -5,7 +5,7 @@ Views are made one by one, while they are iterated over: 10,000 servers take lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from hanat.core.configuration import Configuration, VirtualService
@@ -14,6 +14,7 @@ from hanat.core.lookup import demand_service
 from hanat.core.server_facts import ServerId
 from hanat.core.service_health import ServiceHealth
 from hanat.core.service_view import Knowledge, ServiceView, view_of
+from hanat.core.totals import Figures, nobody_counts
 from hanat.daemon.refusals import Refusals
 from hanat.daemon.shown_services import count_flows
 from hanat.errors import RefusedError
@@ -26,10 +27,18 @@ class ServiceViews:
         health: Of the servers.
         names: Of all nodes.
         refusals: What services with limits refused.
+        figures: Returns the sums of a server, or of a service.
     """
 
-    def __init__(self, health: ServiceHealth, names: Mapping[int, str], refusals: Refusals) -> None:
+    def __init__(
+        self,
+        health: ServiceHealth,
+        names: Mapping[int, str],
+        refusals: Refusals,
+        figures: Callable[[ServerId], Figures | None] = nobody_counts,
+    ) -> None:
         self._health, self._names, self._refusals = health, names, refusals
+        self._figures = figures
 
     def all(
         self, configuration: Configuration, counts: Mapping[ServerKey, int], now: float
@@ -58,4 +67,4 @@ class ServiceViews:
     ) -> Knowledge:
         connections = {ServerId(*key): n for key, n in count_flows(services, counts).items()}
         known = self._health.knowledge(self._names, connections, now)
-        return replace(known, refused=self._refusals.counts)
+        return replace(known, refused=self._refusals.counts, figures=self._figures)

@@ -22,6 +22,7 @@ the daemon starts anew.
                       ANSWER  number, JSON
                       RECONCILED number, JSON  how many flows ended, by reason
                       ENDED   number, JSON     how many connections ended, of each server
+                      ADDED   JSON             what services carried since the last time
                       COMPLETE flag            whether the kernel has all committed flows
 """
 
@@ -60,6 +61,7 @@ class Kind(IntEnum):
     RECONCILED = 17
     END = 18
     ENDED = 19
+    ADDED = 20
 
 
 TERM = NUMBER = Struct("!Q")

@@ -17,11 +17,13 @@ from dataclasses import replace
 from subprocess import Popen, TimeoutExpired
 from typing import Any
 
+from hanat.core.accounting import Place
 from hanat.core.endings import Ending
 from hanat.core.flows import ServerKey
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
+from hanat.core.totals import Totals
 from hanat.errors import RefusedError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
 from hanat.flowsync.ending_requests import Done, EndingRequests
@@ -40,6 +42,10 @@ QUERY_S_MAX = 10.0
 END_S_MAX = 5.0
 
 
+def _ignore(_counts: Mapping[str, int]) -> None:
+    return
+
+
 class FlowClient:
     """Speaks to the flow worker of this node.
 
@@ -49,6 +55,10 @@ class FlowClient:
             returns False when this node does not lead.
         completed: Called with whether this kernel has all committed flows, when that
             changes; it has not at first.
+
+    Attributes:
+        on_added: Takes what the services of this node carried, as the holder, since it was
+            called last, and whether the kernel counts packets and bytes; each second or sooner.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class FlowClient:
         self._asked: asyncio.Future[None] | None = None
         self._asked_at = 0.0
         self._restarts = 0
+        self.on_added: Callable[[Mapping[Place, Totals], bool], None] = lambda _added, _known: None
 
     # ---------------------------------------------------------------------- process
 
@@ -314,13 +325,13 @@ class FlowClient:
                 self._on_answer(body)
             case Kind.RECONCILED:
                 (number,) = NUMBER.unpack_from(body)
-                told = self._reconciled.pop(number, None)
-                if told is not None:
-                    told(json.loads(body[NUMBER.size :]))
+                self._reconciled.pop(number, _ignore)(json.loads(body[NUMBER.size :]))
             case Kind.ENDED:
                 self._endings.answered(body)
             case Kind.STATUS:
                 self._on_status(json.loads(body))
+            case Kind.ADDED:
+                self._on_added(json.loads(body))
             case Kind.COMPLETE:
                 (self._said_complete,) = FLAG.unpack(body)
                 self._note()
@@ -396,6 +407,13 @@ class FlowClient:
         self._opened = {key: opened for key, _, opened in counted}
         self._told_at = self._loop.time()
         self._answered()
+
+    def _on_added(self, document: Mapping[str, Any]) -> None:
+        added = {
+            Place(protocol, bytes.fromhex(listen), port, bytes.fromhex(server), own): Totals(*sums)
+            for protocol, listen, port, server, own, *sums in document["rows"]
+        }
+        self.on_added(added, document["has_bytes"])
 
     def _answered(self) -> None:
         if self._asked is not None:

@@ -91,6 +91,7 @@ class HolderSide:
         self._overruns = 0
         self._overrun = False  # and what was queued by then is not read yet
         self.scope = Scope()
+        self.opened: Callable[[Sequence[bytes]], None] = lambda _records: None  # told by the kernel
         self.captured = self.committed = self.dropped = self.resyncs = 0
         self.lag_s: float | None = None
 
@@ -365,6 +366,8 @@ class HolderSide:
                 self._clients.note(ours)
             if kind is ChangeKind.DELETE and self._resync is not None:
                 self._resync.gone.update(keys_of(ours))  # also those too young to be told of
+            if kind is ChangeKind.PUT:
+                self.opened(ours)
             if self.scope.services:
                 ours = [record for record in ours if self._is_wanted(kind, record)]
             if kind is ChangeKind.PUT:

@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from hanat.core.accounting import Place
 from hanat.core.endings import Ended, from_document
 from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
+from hanat.core.totals import Totals
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
 from hanat.flowsync.client_sets import ClientSets
@@ -50,6 +52,7 @@ class FlowService:
             client_sets=sets,
         )
         self._crowds = CrowdWatch(self._worker.keys, sets)
+        self._worker.accounting.tell = self._tell_added
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
             Kind.SCOPE: self._set_scope,
             Kind.START: self._start,
@@ -117,6 +120,7 @@ class FlowService:
         scope = Scope.from_document(json.loads(body))
         self._worker.set_scope(scope)
         self._crowds.configure(scope.crowds)
+        self._worker.accounting.prepare()
 
     def _query(self, body: bytes) -> None:
         document = json.loads(body[NUMBER.size :])
@@ -150,6 +154,14 @@ class FlowService:
 
         endings = from_document(json.loads(body[NUMBER.size :]))
         self._worker.end_connections(endings, done)
+
+    def _tell_added(self, added: Mapping[Place, Totals], has_bytes: bool) -> None:  # noqa: FBT001 - a callback
+        rows = [
+            (p.protocol, p.listen.hex(), p.port, p.server.hex(), p.server_port, *totals)
+            for p, totals in added.items()
+        ]
+        document = {"has_bytes": has_bytes, "rows": rows}
+        self._channel.send(Kind.ADDED, json.dumps(document, separators=(",", ":")).encode())
 
     def _report(self, _body: bytes) -> None:
         now, opened = self._worker.counts(), self._worker.opened()

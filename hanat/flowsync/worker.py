@@ -13,6 +13,7 @@ from hanat.core.selection import Selection
 from hanat.core.status import FlowStatus
 from hanat.core.table_pressure import TableAlarm, TableStatistics
 from hanat.errors import KernelError
+from hanat.flowsync.accounting import Accounting
 from hanat.flowsync.backup import BackupSide
 from hanat.flowsync.batch import is_end
 from hanat.flowsync.channel import Answer
@@ -48,6 +49,9 @@ class FlowWorker:
             changes; it has not at first.
         clock: Seconds of CLOCK_BOOTTIME.
         client_sets: This kernel's, of services with persistence; None: they are left alone.
+
+    Attributes:
+        accounting: Counts what services carry while this node captures.
     """
 
     def __init__(
@@ -70,6 +74,8 @@ class FlowWorker:
         self._table = FlowTable()
         self._clients = Clients(client_sets, clock)
         self._holder = HolderSide(conntrack, self._table, self._clients, propose, clock)
+        self.accounting = Accounting(conntrack)
+        self._holder.opened = self.accounting.opened
         self._backup = BackupSide(conntrack, self._table, completed)
         self._endings = EndingQueue(
             conntrack, end=self._end, local=self._local, idle=self._reconcile_now
@@ -79,7 +85,7 @@ class FlowWorker:
         """Change what counts."""
         if scope == self._holder.scope:
             return
-        self._backup.scope = scope
+        self._backup.scope = self.accounting.scope = scope
         self._holder.set_scope(scope)
         if not self._holder.active:
             self._backup.load()
@@ -92,6 +98,7 @@ class FlowWorker:
         """
         self._clients.hold(holds=True)
         self._holder.start(term)
+        self.accounting.start()
         self._backup.note(complete=True)  # this kernel's table is what counts now
         self._reconcile(_nobody_asked)  # what the former holder left
 
@@ -100,6 +107,7 @@ class FlowWorker:
         if self._holder.active:
             self._holder.stop()
             self._clients.hold(holds=False)
+            self.accounting.stop()
             self._endings.stop()
             self._reconcile_now()
             self._backup.forget()  # until the next holder has told everything

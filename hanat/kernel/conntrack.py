@@ -39,6 +39,7 @@ from hanat.core.flows import (
     with_timeout,
 )
 from hanat.core.table_pressure import TableStatistics
+from hanat.kernel.accounting import KernelAccounts
 from hanat.kernel.bpf import NLATTR, NLATTR_NEST, assembled
 from hanat.kernel.bursts import SLOT_BYTES, SLOTS, Burst
 from hanat.kernel.ctnetlink import (
@@ -180,10 +181,12 @@ class KernelConntrack:
         # Kept open: this is asked every second, and to close one costs others (`KernelCapture`).
         self._asking = NetlinkClient(NETLINK_NETFILTER)
         self._unused: list[socket.socket] = []  # of captures that were closed
+        self._accounts = KernelAccounts()
 
     def close(self) -> None:
         """Release the descriptors; the next call opens others."""
         self._asking.close()
+        self._accounts.release()
         for opened in (self._sender, *self._unused):
             if opened is not None:
                 opened.close()
@@ -200,6 +203,10 @@ class KernelConntrack:
         return KernelCapture(
             self._reader, self._burst, (program, groups), used=used, reuse=self._unused.append
         )
+
+    def account(self) -> KernelAccounts:
+        """See `ports.Conntrack.account`."""
+        return self._accounts
 
     def install(self, records: Iterable[bytes]) -> Installed:
         """See `ports.Conntrack.install`."""

@@ -54,7 +54,8 @@ BODY_OFFSET = HEADER.size + FAMILY_HEADER.size
 
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_PROTOINFO = 1, 2, 3, 4
 CTA_NAT_SRC, CTA_TIMEOUT, CTA_MARK, CTA_ID, CTA_NAT_DST, CTA_ZONE = 6, 7, 8, 12, 13, 18
-CTA_MARK_MASK = 21
+CTA_COUNTERS_ORIGINAL, CTA_COUNTERS_REPLY, CTA_MARK_MASK, CTA_STATUS_MASK = 9, 10, 21, 26
+CTA_COUNTERS_PACKETS, CTA_COUNTERS_BYTES = 1, 2
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_STATS_INSERT_FAILED, CTA_STATS_DROP = 9, 10
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
@@ -133,6 +134,18 @@ def record_of(buffer: bytes, start: int, end: int) -> bytes | None:
         original[0], original[1], reply[0], reply[1], original[3], reply[3],
         ident, status, timeout_s, mark, zone, original[2], *tcp,
     )  # fmt: skip
+
+
+def counters_of(buffer: bytes, start: int, end: int) -> bytes:
+    """Return the counters in one message, as `core.accounting` has them; 0 if there are none."""
+    top = _values(buffer, start + BODY_OFFSET, end)
+    counters = b""
+    for direction in (CTA_COUNTERS_ORIGINAL, CTA_COUNTERS_REPLY):
+        payload = top.get(direction, b"")
+        found = _values(payload, 0, len(payload))
+        counters += found.get(CTA_COUNTERS_PACKETS, bytes(8))
+        counters += found.get(CTA_COUNTERS_BYTES, bytes(8))
+    return counters
 
 
 def _values(buffer: bytes, start: int, end: int) -> dict[int, bytes]:
@@ -300,6 +313,15 @@ def _address_bytes(record: bytes) -> int:
 def dump_message() -> bytes:
     """Return the body of a request for all entries of both families."""
     return FAMILY_HEADER.pack(socket.AF_UNSPEC, 0, 0)
+
+
+def services_dump_message() -> bytes:
+    """Return the body of a request for the entries whose destination is translated.
+
+    Kernels before 5.18 know no such filter, and tell of all entries.
+    """
+    wanted = _U32.pack(STATUS_DST_NAT)
+    return dump_message() + attribute(CTA_STATUS, wanted) + attribute(CTA_STATUS_MASK, wanted)
 
 
 def statistics_of(answer: bytes) -> tuple[int, int]:

@@ -38,7 +38,7 @@ from hanat.kernel.ctnetlink import (
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
 )
-from hanat.kernel.fake_flows import FlowTable
+from hanat.kernel.fake_flows import FakeAccounts, FlowTable
 from hanat.kernel.fake_nft import Tables, after
 from hanat.kernel.fake_streams import FakeCapture, FakeLinkWatch
 from hanat.kernel.ports import (
@@ -385,12 +385,16 @@ class FakeConntrack:
     """Implements `ports.Conntrack`."""
 
     def __init__(self, kernel: FakeKernel) -> None:
-        self._kernel = kernel
+        self._kernel, self._accounts = kernel, FakeAccounts(kernel.flows)
 
     def capture(self, *, unassured: bool = False) -> FakeCapture:
         """See `ports.Conntrack.capture`."""
         self._kernel.meet_fault("conntrack.capture")
         return self._kernel.open_capture(unassured=unassured)
+
+    def account(self) -> FakeAccounts:
+        """See `ports.Conntrack.account`."""
+        return self._accounts
 
     def install(self, records: Iterable[bytes]) -> Installed:
         """See `ports.Conntrack.install`."""

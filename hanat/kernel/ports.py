@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from hanat.core.accounting import Accounts
 from hanat.core.configuration import Address, Interface
 from hanat.core.flows import Run
 from hanat.core.table_pressure import TableStatistics
@@ -327,6 +328,10 @@ class Capture(Protocol):
 
 class Conntrack(Protocol):
     """The connection-tracking table."""
+
+    def account(self) -> Accounts:
+        """Return what tells how much flows carried, the same at each call."""
+        ...
 
     def capture(self, *, unassured: bool = False) -> Capture:
         """Begin to capture; also, if so wanted, flows that were not answered, or not yet.

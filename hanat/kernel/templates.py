@@ -25,6 +25,10 @@ from hanat.core.columns import NOTHING, WORTHWHILE, agree, cut
 from hanat.core.flows import RECORD_V4, RESET_MARK
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
+    CTA_COUNTERS_BYTES,
+    CTA_COUNTERS_ORIGINAL,
+    CTA_COUNTERS_PACKETS,
+    CTA_COUNTERS_REPLY,
     CTA_ID,
     CTA_MARK,
     CTA_PROTO_DST_PORT,
@@ -41,6 +45,7 @@ from hanat.kernel.ctnetlink import (
     CTA_ZONE,
     ICMP_ATTRIBUTES,
     SCTP,
+    counters_of,
     record_of,
 )
 from hanat.kernel.netlink import attributes
@@ -59,6 +64,8 @@ _PARSED = frozenset({
     CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_TIMEOUT, CTA_MARK, CTA_ID, CTA_ZONE,
     CTA_PROTOINFO,
 })  # fmt: skip
+
+_COUNTERS = frozenset({CTA_COUNTERS_ORIGINAL, CTA_COUNTERS_REPLY})
 
 _SEQUENCE_SPAN = (8, 12)
 # Any other mark or zone might be one of very many.
@@ -85,9 +92,14 @@ class _Template(NamedTuple):
 
 
 class Reader:
-    """A parser that learns; says the same as `ctnetlink.record_of`."""
+    """A parser that learns; says the same as `ctnetlink.record_of`.
 
-    def __init__(self) -> None:
+    Args:
+        counters: Each record is followed by what `ctnetlink.counters_of` says.
+    """
+
+    def __init__(self, *, counters: bool = False) -> None:
+        self._counters = counters
         self._templates: dict[bytes, list[_Template]] = {}
         self._count = 0
 
@@ -122,9 +134,11 @@ class Reader:
 
     def _learn(self, message: bytes) -> bytes | None:
         record = record_of(message, 0, len(message))
+        if record is not None and self._counters:
+            record += counters_of(message, 0, len(message))
         if record is None or self._count >= TEMPLATES_MAX:
             return record
-        layout = _Layout(message)
+        layout = _Layout(message, counters=self._counters)
         try:
             template = layout.template()
         except KeyError:  # the parser got along without an attribute
@@ -138,8 +152,8 @@ class Reader:
 class _Layout:
     """Where the values of a record are in a message."""
 
-    def __init__(self, message: bytes) -> None:
-        self._message = message
+    def __init__(self, message: bytes, *, counters: bool) -> None:
+        self._message, self._counters = message, counters
         # 0xFF for each byte that all messages of this layout share.
         self._mask = bytearray(b"\xff" * len(message))
         self._vary(_SEQUENCE_AND_PORT)
@@ -166,7 +180,8 @@ class _Layout:
         What the message lacks is behind its end.
         """
         top = self._top
-        for kind in top.keys() - _PARSED:
+        parsed = _PARSED | _COUNTERS if self._counters else _PARSED
+        for kind in top.keys() - parsed:
             self._vary(top[kind])
         if CTA_TUPLE_ORIG not in top or CTA_TUPLE_REPLY not in top:
             return None
@@ -182,9 +197,10 @@ class _Layout:
         if self._message[protocol[0]] == SCTP:
             return None  # its values are elsewhere
         reply.pop()
-        return [
+        spans = [
             *original[:2], *reply[:2], *original[2:], *reply[2:], *numbers, protocol, *self._tcp()
         ]  # fmt: skip
+        return spans + self._counted() if self._counters else spans
 
     def _tuple(self, span: _Span) -> list[_Span]:
         """Return source, destination, the parts of the ports and the protocol."""
@@ -209,6 +225,16 @@ class _Layout:
             self._vary(span)
         spans = [self._value(found, kind, 1) for kind in (1, 2, 3, 4, 5)]
         return [(first, first + 1) for first, _ in spans]
+
+    def _counted(self) -> list[_Span]:
+        """Return packets and bytes of both directions."""
+        spans: list[_Span] = []
+        for direction in (CTA_COUNTERS_ORIGINAL, CTA_COUNTERS_REPLY):
+            found = self._inside(self._top[direction]) if direction in self._top else {}
+            spans += [
+                self._value(found, kind, 8) for kind in (CTA_COUNTERS_PACKETS, CTA_COUNTERS_BYTES)
+            ]
+        return spans
 
     def _value(self, found: _Spans, kind: int, size: int) -> _Span:
         end = len(self._message)

@@ -30,6 +30,7 @@ from hanat.core.status import (
     ServiceStatus,
     VipStatus,
 )
+from hanat.core.totals import NOTHING, Figures, Totals
 from hanat.errors import NoSuchError
 
 HOLDER = NodeStatus(
@@ -115,6 +116,9 @@ WEB1 = ServerView(
     ),
     why="",
     connections=3,
+    figures=Figures(
+        1_800_000_000, Totals(5, 50, 5000, 40, 100_000), 0.5, has_bytes=True, age_s=0.25
+    ),
 )
 WEB2 = replace(
     WEB1,
@@ -128,6 +132,7 @@ WEB2 = replace(
     checks=(CheckView("http 10.11.12.102:8080 3f2a9c01", Operational.DOWN, for_s=1.0),),
     why="web/web2 gets no clients: it is down",
     connections=2,
+    figures=Figures(None, NOTHING, 0.0, has_bytes=True, age_s=0.25),
 )
 WEB = ServiceView(
     name="web",
@@ -140,6 +145,9 @@ WEB = ServiceView(
     min_healthy_percent=0,
     servers=(WEB1, WEB2),
     refused={"deny": 7, "new_per_second": 120},
+    figures=Figures(
+        1_700_000_000, Totals(7, 70, 7000, 60, 1_234_567), 12.34, has_bytes=True, age_s=0.25
+    ),
 )
 
 BACKUP = replace(

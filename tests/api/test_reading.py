@@ -159,6 +159,15 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         'hanat_server_up{server="web2",service="web"}': 0,
         'hanat_server_check_latency_seconds{server="web1",service="web"}': 0.25,
         'hanat_server_connections{server="web2",service="web"}': 2,
+        'hanat_service_connections_opened_total{service="web"}': 7,
+        'hanat_service_packets_in_total{service="web"}': 70,
+        'hanat_service_bytes_in_total{service="web"}': 7000,
+        'hanat_service_packets_out_total{service="web"}': 60,
+        'hanat_service_bytes_out_total{service="web"}': 1_234_567,
+        'hanat_server_connections_opened_total{server="web1",service="web"}': 5,
+        'hanat_server_bytes_out_total{server="web1",service="web"}': 100_000,
+        'hanat_server_bytes_out_total{server="web2",service="web"}': 0,
+        "hanat_totals_age_seconds{}": 0.25,
         'hanat_peer_connected{peer="r2"}': 1,
         'hanat_peer_connected{peer="r3"}': 0,
         'hanat_peer_refused_total{transport="raft"}': 5,
@@ -209,6 +218,28 @@ async def test_vip_of_two_addresses_is_owned_when_both_are_there(served: Served)
     text = (await ask(served.tcp, "/metrics")).body
     lines = [line for line in text.splitlines() if line.startswith("hanat_vip_owned")]
     assert lines == ['hanat_vip_owned{vip="public"} 0.0']
+
+
+async def test_bytes_that_nobody_counts_are_absent_and_not_0(served: Served) -> None:
+    assert WEB.figures is not None
+    blind = replace(WEB.figures, has_bytes=False)
+    served.backend.shown = (
+        replace(WEB, figures=blind),
+        replace(WEB, name="new", figures=None, servers=()),
+    )
+    found = await scrape(served)
+    assert {name for name in found if name.startswith("hanat_service_") and "_total" in name} == {
+        'hanat_service_connections_opened_total{service="web"}'
+    }
+    document = (await ask(served.unix, "/v1/services")).document["services"]
+    assert document[1]["totals"] is None
+    assert document[0]["totals"] == {
+        "connections": 7,
+        "connections_per_s": 12.34,
+        **dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out")),
+        "since": "2023-11-14T22:13:20+00:00",
+        "age_s": 0.2,
+    }
 
 
 async def test_metrics_of_a_backup_own_nothing_and_have_no_lag(served: Served) -> None:

@@ -33,6 +33,7 @@ SWITCHES_ON = {
     "net/ipv6/conf/all/forwarding": "0",
     "net/netfilter/nf_conntrack_events": "1",
     "net/netfilter/nf_conntrack_tcp_be_liberal": "1",
+    "net/netfilter/nf_conntrack_acct": "1",
     "net/ipv4/conf/all/promote_secondaries": "1",
     "net/netfilter/nf_conntrack_max": "262144",
     "net/netfilter/nf_conntrack_count": "235929",
@@ -154,6 +155,14 @@ def test_a_switch_in_the_wrong_position_comes_with_the_command(
     right = "1" if level is Level.FAIL else "0"
     assert finding.level is level
     assert finding.fix == f"sysctl -w {name.replace('/', '.')}={right}"
+
+
+def test_bytes_that_are_not_counted_are_told_of() -> None:
+    finding = only(with_sysctl("net/netfilter/nf_conntrack_acct", "0"))
+
+    assert (finding.level, finding.fix) == (
+        Level.WARN, "sysctl -w net.netfilter.nf_conntrack_acct=1",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("value", ["0", "2"])

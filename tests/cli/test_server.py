@@ -52,10 +52,10 @@ def test_list_names_servers_with_their_service(node: Node) -> None:
     assert (result.exit_code, result.stdout) == (
         0,
         """\
-SERVER    ADDRESS            CHECKS  MODE   WEIGHT  SHARE  CONNECTIONS  NEW CLIENTS
-web/web1  10.11.12.101:8080  up      ready  2       100 %  3            yes
-web/web2  10.11.12.102:8080  down    ready  1       0 %    2            no: down
-""",
+SERVER    ADDRESS            CHECKS  MODE   WEIGHT  SHARE  CONNECTIONS  NEW/S  TOTAL  IN       OUT     NEW CLIENTS
+web/web1  10.11.12.101:8080  up      ready  2       100 %  3            0.5    5      5.00 kB  100 kB  yes
+web/web2  10.11.12.102:8080  down    ready  1       0 %    2            0      0      0 B      0 B     no: down
+""",  # noqa: E501 - what is printed
     )
 
 
@@ -98,6 +98,8 @@ address     10.11.12.101:8080
 mode        drain by alice on r1 since 1970-01-01T00:01:00+00:00 until 1970-01-01T01:00:00+00:00 (new kernel)
 weight      1: 2 x 0.5, 0 % of the new clients
 connections 3
+new         0.5 a second; 5 since 2027-01-15T08:00:00+00:00
+traffic     in 5.00 kB in 50 packets, out 100 kB in 40 packets
 checks      up
 
 http 10.11.12.101:8080 3f2a9c01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -22,9 +23,9 @@ def test_list_is_a_table_of_states(node: Node) -> None:
     assert (result.exit_code, result.stdout) == (
         0,
         """\
-SERVICE  STATE     LISTEN               SCHEDULER  HEALTHY  CONNECTIONS
-web      degraded  203.0.113.10 tcp/80  wrr        1 of 2   5
-""",
+SERVICE  STATE     LISTEN               SCHEDULER  HEALTHY  CONNECTIONS  NEW/S  TOTAL  IN       OUT
+web      degraded  203.0.113.10 tcp/80  wrr        1 of 2   5            12.34  7      7.00 kB  1.23 MB
+""",  # noqa: E501 - what is printed
     )
 
 
@@ -51,14 +52,27 @@ scheduler   wrr
 healthy     1 of 2 that should serve; panic below 0 %
 connections 5
 refused     7 deny, 120 new_per_second (by this node)
+new         12.34 a second; 7 since 2023-11-14T22:13:20+00:00
+traffic     in 7.00 kB in 70 packets, out 1.23 MB in 60 packets
 
-SERVER  ADDRESS            CHECKS  MODE   WEIGHT  SHARE  CONNECTIONS  NEW CLIENTS
-web1    10.11.12.101:8080  up      ready  2       100 %  3            yes
-web2    10.11.12.102:8080  down    ready  1       0 %    2            no: down
+SERVER  ADDRESS            CHECKS  MODE   WEIGHT  SHARE  CONNECTIONS  NEW/S  TOTAL  IN       OUT     NEW CLIENTS
+web1    10.11.12.101:8080  up      ready  2       100 %  3            0.5    5      5.00 kB  100 kB  yes
+web2    10.11.12.102:8080  down    ready  1       0 %    2            0      0      0 B      0 B     no: down
 
 web/web2 gets no clients: it is down
-""",
+""",  # noqa: E501 - what is printed
     )
+
+
+def test_show_says_why_bytes_are_not_known_and_how_old_sums_are(node: Node) -> None:
+    assert WEB.figures is not None
+    old = replace(WEB.figures, has_bytes=False, age_s=90.0)
+    node.answers(replace(WEB, figures=old).to_document())
+
+    page = call("service", "show", "web", "--api", node.api).stdout
+
+    assert "traffic     not known: net.netfilter.nf_conntrack_acct is not 1 on the holder\n" in page
+    assert "counted     1 min 30 s ago; the holder says nothing newer\n" in page
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,10 @@ def test_a_document_of_another_version_still_makes_a_page(node: Node) -> None:
     result = call("service", "show", "web", "--api", node.api)
 
     assert result.exit_code == 0
-    assert "web1    -        -       -     -       -      -            -\n" in result.stdout
+    assert (
+        "web1    -        -       -     -       -      -            -      -      -   -    -\n"
+        in result.stdout
+    )
 
 
 def test_control_characters_do_not_reach_the_terminal(node: Node) -> None:

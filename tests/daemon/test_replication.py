@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
+from hanat.consensus.state import State
 from hanat.daemon.replication import RESYNC_S, RESYNC_SOON_S, Replication
 
 
@@ -20,12 +21,20 @@ class Holder:
     def __init__(self) -> None:
         self.leading, self.incomplete_peers, self.complete = True, set[int](), False
         self.last_index = self.told = 0
+        self.node_id, self.state, self.connections = 1, State(), dict[int, int]()
         self.again = False
         itself = cast("Any", self)
         self._replication = Replication(
-            cast(Replica, itself), cast(Guard, itself), origin=1, kick=lambda: None
-        )
+            cast(Replica, itself), cast(Guard, itself),
+            origin=1, kick=lambda: None, wall=lambda: 0.0,
+        )  # fmt: skip
         self._replication.worker = itself
+
+    def clock(self) -> float:
+        return 0.0
+
+    def on_views(self, peer: int, views: bytes) -> None:
+        """As the guard."""
 
     def resync(self, *, again: bool) -> None:
         self.told += 1

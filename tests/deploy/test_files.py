@@ -68,7 +68,7 @@ def with_ipv6(configuration: Configuration) -> Configuration:
 
 def test_settings_are_those_that_the_doctor_demands() -> None:
     # Events are no complaint: a node that is not run by the unit sets them itself.
-    assert len(complaints(WRONG, SITE)) == 11
+    assert len(complaints(WRONG, SITE)) == 12
     assert complaints(applied(WRONG, settings()), SITE) == set()
     assert ("net/netfilter/nf_conntrack_events", "1") in settings()
 

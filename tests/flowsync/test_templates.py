@@ -13,6 +13,10 @@ from hanat.kernel import templates
 from hanat.kernel.ctnetlink import (
     CT_DELETE,
     CT_NEW,
+    CTA_COUNTERS_BYTES,
+    CTA_COUNTERS_ORIGINAL,
+    CTA_COUNTERS_PACKETS,
+    CTA_COUNTERS_REPLY,
     CTA_ID,
     CTA_MARK,
     CTA_PROTOINFO,
@@ -27,6 +31,7 @@ from hanat.kernel.ctnetlink import (
     ICMPV6,
     TCP,
     UDP,
+    counters_of,
     create_message,
     delete_message,
     record_of,
@@ -70,6 +75,14 @@ def event(flow: Flow, *, kind: int, sequence: int, port: int, present: frozenset
         CTA_TIMEOUT: attribute(CTA_TIMEOUT, flow.timeout_s.to_bytes(4, "big")),
         CTA_PROTOINFO: nested(CTA_PROTOINFO, nested(CTA_PROTOINFO_TCP, tcp)),
         CTA_MARK: attribute(CTA_MARK, flow.mark.to_bytes(4, "big")),
+        **{
+            direction: nested(
+                direction,
+                attribute(CTA_COUNTERS_PACKETS, (sequence << 9 | direction).to_bytes(8, "big"))
+                + attribute(CTA_COUNTERS_BYTES, (port << 31 | direction).to_bytes(8, "big")),
+            )
+            for direction in (CTA_COUNTERS_ORIGINAL, CTA_COUNTERS_REPLY)
+        },
         UNKNOWN: attribute(UNKNOWN, sequence.to_bytes(4, "big")),
     }
     body = b"".join(parts[number] for number in parts if number in present)
@@ -78,7 +91,10 @@ def event(flow: Flow, *, kind: int, sequence: int, port: int, present: frozenset
     return HEADER.pack(length, kind, 0, sequence, port) + family + body
 
 
-OPTIONAL = (CTA_ZONE, CTA_ID, CTA_STATUS, CTA_TIMEOUT, CTA_PROTOINFO, CTA_MARK, UNKNOWN)
+OPTIONAL = (
+    CTA_ZONE, CTA_ID, CTA_STATUS, CTA_TIMEOUT, CTA_PROTOINFO, CTA_MARK, CTA_COUNTERS_ORIGINAL,
+    CTA_COUNTERS_REPLY, UNKNOWN,
+)  # fmt: skip
 usual_flows = st.builds(
     lambda flow, protocol, status: replace(flow, protocol=protocol, status=status),
     flows(),
@@ -101,11 +117,19 @@ events = st.builds(
 )
 
 
-@given(st.lists(events, max_size=60))
-def test_reader_says_what_the_parser_says(some: list[bytes]) -> None:
-    reader = Reader()
+def counted(buffer: bytes, start: int, end: int) -> bytes | None:
+    record = record_of(buffer, start, end)
+    return None if record is None else record + counters_of(buffer, start, end)
+
+
+PARSERS = {False: record_of, True: counted}  # without and with counters
+
+
+@given(st.lists(events, max_size=60), st.booleans())
+def test_reader_says_what_the_parser_says(some: list[bytes], counters: bool) -> None:  # noqa: FBT001 - generated
+    reader = Reader(counters=counters)
     for message in some:
-        assert reader.record(message) == record_of(message, 0, len(message))
+        assert reader.record(message) == PARSERS[counters](message, 0, len(message))
 
 
 @given(
@@ -113,22 +137,24 @@ def test_reader_says_what_the_parser_says(some: list[bytes]) -> None:
     st.integers(1, 40),
     st.lists(events, max_size=3),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(40, 400), st.integers(0, 3))),
+    st.booleans(),
 )
 def test_reader_of_many_says_what_the_parser_says(
     known: list[bytes],
     copies: int,
     others: list[bytes],
     damage: list[tuple[int, int, int]],
+    counters: bool,  # noqa: FBT001 - generated
 ) -> None:
     some = [*known * copies, *others]
     for place, offset, bits in damage:  # values and headers differ now
         message = bytearray(some[place % len(some)])
         message[offset % (len(message) - HEAD_BYTES) + HEAD_BYTES] ^= bits
         some[place % len(some)] = bytes(message)
-    reader = Reader()
+    reader, parser = Reader(counters=counters), PARSERS[counters]
     learnt = [reader.record(message) for message in known]
-    assert learnt == [record_of(message, 0, len(message)) for message in known]
-    parsed = [said(record_of, message) for message in some]
+    assert learnt == [parser(message, 0, len(message)) for message in known]
+    parsed = [said(parser, message) for message in some]
     if NO_MESSAGE not in parsed:
         assert reader.records(some) == parsed
 

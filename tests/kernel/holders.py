@@ -80,6 +80,7 @@ class Holder:
     def close(self) -> None:
         """Stop, and release all descriptors."""
         self.worker.stop_capture()
+        self.worker.accounting.close()
         self.conntrack.close()
         self.routes.close()
 

@@ -79,6 +79,7 @@ class Pair:
 
     def close(self) -> None:
         self.holder.stop_capture()
+        self.holder.accounting.close()
         self.kernel.close()
         self.stranger.close()
 
