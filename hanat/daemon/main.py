@@ -276,8 +276,7 @@ class Daemon:
             Parts(
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
                 self._changes, self._historian, self._reconciling, self._servers, self._lateness,
-                lambda: self._executor.refused, clock, KernelCounters(),
-                self._replication.totals.figures,
+                lambda: self._executor.refused, clock, KernelCounters(), self._replication.figures,
             )
         )  # fmt: skip
         try:

@@ -38,6 +38,7 @@ class Replication:
     Attributes:
         worker: The flow worker.
         totals: What services carried, as it counts as the holder, and as the peers say.
+        figures: Returns them, of a server or a service.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Replication:
         guard.complete = False
         self.worker = FlowClient(_spawn, propose=self._propose, completed=self._completed)
         self.totals = TotalsKeeper(guard, replica, wall=wall)
-        self.worker.on_added = self.totals.count
+        self.worker.on_added, self.figures = self.totals.count, self.totals.figures
 
     def start(self, configuration: Configuration, own: frozenset[Address]) -> None:
         """Start the flow worker; `own` are the addresses of this machine."""

@@ -84,13 +84,11 @@ class FakeKernel:
         self.tables: Tables = {}
         self.answers_until: dict[str, float] = {}
         self.carries_until: dict[str, float] = {}
-        self.permit_until = 0.0
-        self.gate_script = ""
+        self.permit_until, self.gate_script = 0.0, ""
         self.announced: list[tuple[float, Placement]] = []
         self.flows = FlowTable()
         self.faults: dict[str, KernelError] = {}
-        self._captures: list[FakeCapture] = []
-        self._watches: list[FakeLinkWatch] = []
+        self._captures, self._watches = list[FakeCapture](), list[FakeLinkWatch]()
 
     def may_answer(self, device: str) -> bool:
         """Say whether the gate grants *answers* on a device at this moment."""

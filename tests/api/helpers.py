@@ -13,11 +13,12 @@ import aiohttp
 
 from hanat.api.ports import Shown, Wanted
 from hanat.config.settings import TcpListen, UnixListen
+from hanat.core.check_view import CheckView, ProbeView
 from hanat.core.lookup import no_such
 from hanat.core.probing import Operational
 from hanat.core.rotation import ServiceState
 from hanat.core.server_facts import Administrative, Mode, ServerId
-from hanat.core.service_view import CheckView, Condition, ProbeView, ServerView, ServiceView
+from hanat.core.service_view import Condition, ServerView, ServiceView
 from hanat.core.status import (
     FlowStatus,
     HistogramStatus,

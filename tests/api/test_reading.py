@@ -159,15 +159,6 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
         'hanat_server_up{server="web2",service="web"}': 0,
         'hanat_server_check_latency_seconds{server="web1",service="web"}': 0.25,
         'hanat_server_connections{server="web2",service="web"}': 2,
-        'hanat_service_connections_opened_total{service="web"}': 7,
-        'hanat_service_packets_in_total{service="web"}': 70,
-        'hanat_service_bytes_in_total{service="web"}': 7000,
-        'hanat_service_packets_out_total{service="web"}': 60,
-        'hanat_service_bytes_out_total{service="web"}': 1_234_567,
-        'hanat_server_connections_opened_total{server="web1",service="web"}': 5,
-        'hanat_server_bytes_out_total{server="web1",service="web"}': 100_000,
-        'hanat_server_bytes_out_total{server="web2",service="web"}': 0,
-        "hanat_totals_age_seconds{}": 0.25,
         'hanat_peer_connected{peer="r2"}': 1,
         'hanat_peer_connected{peer="r3"}': 0,
         'hanat_peer_refused_total{transport="raft"}': 5,
@@ -179,6 +170,21 @@ async def test_metrics_of_the_holder_say_what_the_status_says(served: Served) ->
     assert found["process_resident_memory_bytes{}"] > 0
     assert found["process_cpu_seconds_total{}"] > 0
     assert not [name for name in found if "gc" in name]
+
+
+async def test_metrics_say_what_services_and_servers_carried(served: Served) -> None:
+    found = await scrape(served)
+    assert found == found | {
+        'hanat_service_connections_opened_total{service="web"}': 7,
+        'hanat_service_packets_in_total{service="web"}': 70,
+        'hanat_service_bytes_in_total{service="web"}': 7000,
+        'hanat_service_packets_out_total{service="web"}': 60,
+        'hanat_service_bytes_out_total{service="web"}': 1_234_567,
+        'hanat_server_connections_opened_total{server="web1",service="web"}': 5,
+        'hanat_server_bytes_out_total{server="web1",service="web"}': 100_000,
+        'hanat_server_bytes_out_total{server="web2",service="web"}': 0,
+        "hanat_totals_age_seconds{}": 0.25,
+    }
 
 
 async def test_metrics_say_what_limits_refused(served: Served) -> None:
@@ -228,7 +234,8 @@ async def test_bytes_that_nobody_counts_are_absent_and_not_0(served: Served) -> 
         replace(WEB, name="new", figures=None, servers=()),
     )
     found = await scrape(served)
-    assert {name for name in found if name.startswith("hanat_service_") and "_total" in name} == {
+    sums = ("hanat_service_connections_", "hanat_service_bytes_", "hanat_service_packets_")
+    assert {name for name in found if name.startswith(sums) and "_total" in name} == {
         'hanat_service_connections_opened_total{service="web"}'
     }
     document = (await ask(served.unix, "/v1/services")).document["services"]

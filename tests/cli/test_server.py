@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from hanat.cli import server as command
+from hanat.core.check_view import CheckView, ProbeView
 from hanat.core.probing import Operational
 from hanat.core.server_facts import Administrative, Mode
-from hanat.core.service_view import CheckView, Condition, ProbeView
+from hanat.core.service_view import Condition
 from hanat.errors import EXIT_FAILED, EXIT_NO_QUORUM, EXIT_REFUSED, EXIT_USAGE
 from tests.api.helpers import WEB, WEB1
 from tests.cli.helpers import Node, call
