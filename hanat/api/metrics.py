@@ -259,11 +259,6 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "Packets that found the table full, since the kernel's start.",
         [((), flows.table_drops)],
     )
-    yield gauge(
-        "hanat_persistence_clients",
-        "Clients of services with persistence whose server this node knows.",
-        [((), flows.clients)],
-    )
 
 
 def _completeness(flows: FlowStatus) -> Iterator[Metric]:
@@ -286,6 +281,11 @@ def _completeness(flows: FlowStatus) -> Iterator[Metric]:
         "hanat_conn_worker_restarts",
         "Times the flow worker ended and was started again.",
         [((), flows.restarts)],
+    )
+    yield gauge(
+        "hanat_persistence_clients",
+        "Clients of services with persistence whose server this node knows.",
+        [((), flows.clients)],
     )
     yield gauge(
         "hanat_conn_complete",
