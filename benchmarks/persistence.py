@@ -134,7 +134,7 @@ def fill(lab: Lab, holder: str, count: int) -> None:
                 Wanted(ip_address(FIRST_OF_MANY + n).packed, TIMEOUT_MS)
                 for n in range(number, count, len(names))
             ]
-            # A transaction keeps the gate from being armed, and nft would list all sets before each.
+            # A transaction keeps the gate from being armed; nft would list all sets before each.
             for first in range(0, len(some), SLICE):
                 sets.write(name, put=some[first : first + SLICE], gone=[])
         sets.close()
