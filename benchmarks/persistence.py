@@ -19,7 +19,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
 
 from benchmarks import trial
 from benchmarks.cases import CASES, Case, Stage
@@ -33,12 +32,16 @@ from chaos.configs import cluster_toml
 from chaos.errors import LabError, UsageError
 from chaos.lab import Lab
 from chaos.netns import entered
+from hanat.core.sticky import Wanted
+from hanat.kernel.client_sets import KernelClientSets
 
 PUBLIC = topology.FLOATING["public"].partition("/")[0]
 CLIENTS = "198.18.0.0/15"  # RFC 2544: of benchmarks
 SAMPLE = 1_000
 FIRST_OF_SAMPLE = int(ip_address("198.19.0.1"))
 FIRST_OF_MANY = int(ip_address("198.18.0.1"))
+SLICE = 250
+TIMEOUT_MS = 3_600_000
 OLD_S = 1.0  # what is younger is not promised
 KNOWN_S_MAX = 180.0
 PERSISTENT = 'persistence = { timeout = "1h" }'
@@ -124,18 +127,17 @@ def fill(lab: Lab, holder: str, count: int) -> None:
     names = re.findall(r"set (persist/many/\S+/v4/\S+) ", listing)
     if len(names) != 3:
         raise LabError(f"{holder} has the sets {names}, not three of the service")
-    file = Path(lab.folder) / "clients.nft"
-    lines = []
-    for number, name in enumerate(names):
-        some = [str(ip_address(FIRST_OF_MANY + n)) for n in range(number, count, len(names))]
-        for first in range(0, len(some), 1_000):
-            elements = ", ".join(some[first : first + 1_000])
-            lines.append(f"add element inet hanat {name} {{ {elements} }}\n")
-    for line in lines:  # a transaction keeps the gate from being armed
-        file.write_text(line)
-        done = lab.exec_in(holder, ["nft", "-f", str(file)], 60)
-        if done.returncode:
-            raise LabError(f"nft on {holder}: {done.stderr[:200]}")
+    with entered(lab.topology.namespace(holder)):
+        sets = KernelClientSets()
+        for number, name in enumerate(names):
+            some = [
+                Wanted(ip_address(FIRST_OF_MANY + n).packed, TIMEOUT_MS)
+                for n in range(number, count, len(names))
+            ]
+            # A transaction keeps the gate from being armed; nft would list all sets before each.
+            for first in range(0, len(some), SLICE):
+                sets.write(name, put=some[first : first + SLICE], gone=[])
+        sets.close()
 
 
 def who_answers(lab: Lab, clients: list[str]) -> dict[str, str]:

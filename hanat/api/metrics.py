@@ -295,6 +295,11 @@ def _completeness(flows: FlowStatus) -> Iterator[Metric]:
         [((), flows.restarts)],
     )
     yield gauge(
+        "hanat_persistence_clients",
+        "Clients of services with persistence whose server this node knows.",
+        [((), flows.clients)],
+    )
+    yield gauge(
         "hanat_conn_complete",
         "1 when this kernel has every committed flow.",
         [((), flows.complete)],

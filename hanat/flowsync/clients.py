@@ -32,7 +32,9 @@ complaints = logging.getLogger("hanat.complaints")  # clients choose what is in 
 
 GATHER_S = 0.2
 EARLY_MAX = 1_000  # batches of servers that are not known yet, 8 KB each
-WINDOW = 8  # batches under way, of any kind: flows go first
+# Batches under way, of any kind: flows go first. Of what is told once more it is one at a time:
+# that begins with a term, when the loop has better things to do.
+WINDOW = 8
 
 
 class Clients:
@@ -56,6 +58,7 @@ class Clients:
         self._early: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)
         self._untold: dict[tuple[Key, bytes], None] = {}
         self._all: Iterator[tuple[Key, bytes]] | None = None
+        self._told_again = 0  # number of the batch of those that is under way
         self._is_due = self._is_hurried = False
         self._gathering: asyncio.TimerHandle | None = None
         self.tell: Callable[[], None] = lambda: None
@@ -143,21 +146,33 @@ class Clients:
             window: What is under way.
             told: Takes the numbers of what was sent.
         """
-        while len(window) < WINDOW and (batch := self._take()) is not None:
-            told.add(send(batch, 0))
-
-    def _take(self) -> bytes | None:
-        some: list[tuple[Key, bytes]] = []
-        if self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX:
-            some = list(islice(self._untold, CLIENTS_MAX))
-            for one in some:
-                del self._untold[one]
-            self._is_due = self._is_due and bool(self._untold)
-        if not some and self._all is not None:
-            some = list(islice(self._all, CLIENTS_MAX))
+        while len(window) < WINDOW:
+            some = self._changes()
+            is_again = not some and self._all is not None and self._told_again not in window
+            if is_again:
+                some = self._some_of_all()
             if not some:
-                self._all = None
-        return encode(self._table.tell(some, self._clock())) if some else None
+                return
+            number = send(encode(self._table.tell(some, self._clock())), 0)
+            told.add(number)
+            if is_again:
+                self._told_again = number
+
+    def _changes(self) -> list[tuple[Key, bytes]]:
+        if not (self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX):
+            return []
+        some = list(islice(self._untold, CLIENTS_MAX))
+        for one in some:
+            del self._untold[one]
+        self._is_due = self._is_due and bool(self._untold)
+        return some
+
+    def _some_of_all(self) -> list[tuple[Key, bytes]]:
+        assert self._all is not None
+        some = list(islice(self._all, CLIENTS_MAX))
+        if not some:
+            self._all = None
+        return some
 
     # ------------------------------------------------------------------ backup
 

@@ -34,6 +34,9 @@ class Window:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._batches
+
     @property
     def changes(self) -> int:
         """How many changes are on their way."""
