@@ -33,7 +33,7 @@ from chaos.topology import CLIENT
 ACCT = "net.netfilter.nf_conntrack_acct"
 CONNECTIONS = 1_000  # with each setting
 WORKER = "hanat.daemon.flows"
-BUSY_PACKETS, BUSY_GAP_S = 1_000, 0.05  # more at once would cost the lease here
+BUSY_PACKETS, BUSY_GAP_S = 500, 0.05  # more at once would cost the lease here
 SETTLE_S = 15.0  # what follows many new connections: they are told, and walked through once
 
 
@@ -56,7 +56,7 @@ class Bench:
     def open(self, count: int) -> range:
         """Open connections; return their numbers."""
         first, self.opened = self.opened, self.opened + count
-        flood.open_flows(self.lab, self.holder, first=first, count=count, rate=20_000)
+        flood.open_flows(self.lab, self.holder, first=first, count=count, rate=5_000)
         return range(first, self.opened)
 
     def send(self, numbers: range, packets: int) -> float:
@@ -116,8 +116,7 @@ def worker(bench: Bench, *, connections: int, seconds: float, busy: bool) -> flo
             next_one = (next_one + BUSY_PACKETS) % len(numbers)
         time.sleep(BUSY_GAP_S)
     if bench.lab.holder() != bench.holder:
-        lines = [line for line in bench.lab.log(bench.holder).splitlines() if "role=" in line]
-        raise LabError(f"{bench.holder} holds no more: {' / '.join(lines[-2:])}")
+        raise LabError(f"{bench.holder} holds no more; is the machine busy with other things?")
     return (bench.worker_s() - before) / (time.monotonic() - began)
 
 
@@ -148,7 +147,7 @@ def main() -> int:
             for count in options.connections:
                 for busy in (False, True):
                     share = worker(bench, connections=count, seconds=options.seconds, busy=busy)
-                    words = "of each, every 10 s" if busy else "none"
+                    words = "10,000 a second" if busy else "none"
                     print(f"| {count} | {words} | {100 * share:.1f} | {bench.memory_mib():.0f} |")
     except UsageError as error:
         print(f"benchmarks.accounting: {error}", file=sys.stderr)

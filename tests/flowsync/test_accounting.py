@@ -206,6 +206,22 @@ def _asking(flow: Flow, port: int) -> Flow:
     return Flow.from_record(bytes(record))
 
 
+class Shut(FakeAccounts):
+    """Cannot be opened."""
+
+    def open(self) -> None:
+        raise refused(errno.EPERM, operation="count flows", target="conntrack")
+
+
+async def test_holder_without_counters_holds_all_the_same(bench: Bench) -> None:
+    bench.accounting._accounts = Shut(bench.kernel.flows)
+    bench.accounting.start()
+    bench.accounting.opened([bench.open(1).to_record()])
+    bench.accounting.stop()
+    await asyncio.sleep(0.01)
+    assert bench.told == []
+
+
 class Faulty(FakeAccounts):
     """Breaks off every second walk, and fails every third read."""
 
