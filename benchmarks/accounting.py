@@ -24,6 +24,7 @@ from benchmarks import flood
 from benchmarks.failover import machine
 from benchmarks.flood import CLIENT_ADDRESS, PUBLIC, Loaded
 from benchmarks.rawflows import ACK, BATCH, STRIDE, Sender, Side, frames
+from chaos.configs import PROFILES
 from chaos.errors import LabError, UsageError
 from chaos.lab import Lab, require_machine
 from chaos.netns import write_sysctls
@@ -131,13 +132,14 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=20_000, help="a turn (default: 20000)")
     parser.add_argument("--connections", type=int, nargs="+", default=[100_000])
     parser.add_argument("--seconds", type=float, default=60, help="of a worker (default: 60)")
+    parser.add_argument("--profile", choices=PROFILES, default="default")
     parser.add_argument("--prefix", default="hanat-acct", help="of the lab (default: %(default)s)")
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted)
     try:
         require_machine()
-        loaded = Loaded(options.prefix, "default", 0)
+        loaded = Loaded(options.prefix, options.profile, 0)
         with loaded.lab:
             bench = Bench(loaded.lab, loaded.start())
             print("| nf_conntrack_acct | packets a second, median | best |\n|---|---|---|")
