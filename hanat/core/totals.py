@@ -88,9 +88,10 @@ class Account:
 
     def note(self, connections: int, now: float) -> None:
         """Note new connections."""
-        if now >= self.period + RATE_S:
-            gone = now >= self.period + 2 * RATE_S
-            self.period, self.last, self.now = now, 0 if gone else self.now, 0
+        if now >= self.period + 2 * RATE_S:
+            self.period, self.last, self.now = now, 0, 0
+        elif now >= self.period + RATE_S:
+            self.period, self.last, self.now = self.period + RATE_S, self.now, 0
         self.now += connections
 
     def per_s(self, now: float) -> float:

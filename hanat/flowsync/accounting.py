@@ -3,7 +3,7 @@
 Ends of flows are read several times a second, at most some 60,000 of them. The table is walked each
 ten seconds, slice by slice, with pauses: never more than a quarter of a processor's time while a
 walk lasts, and over a longer time never more than a twentieth. So a table of 200,000 flows is
-walked each 20 s. The time of this thread alone counts: on a busy machine walks are no rarer.
+walked each 20 s. It is this thread's own time: on a busy machine walks are no rarer.
 
 A backup walks once, at its start: entries that come later are made by itself, with counters of 0.
 So a node that takes over counts from its first packet on. A node that stops holding walks once
@@ -86,13 +86,13 @@ class Accounting:
             self._begin_walk()
 
     def start(self) -> None:
-        """Count from now on, as the holder.
-
-        Raises:
-            NotPermittedError: CAP_NET_ADMIN is missing.
-        """
+        """Count from now on, as the holder; never raises: flows matter more than sums."""
         self._finish()
-        self._accounts.open()
+        try:
+            self._accounts.open()
+        except KernelError as error:
+            log.error("flowsync op=account found=%r", str(error))  # noqa: TRY400 - the text says it all
+            return
         self._open, self._prepared = True, True
         self._overruns = self._accounts.overruns
         self._later("read", READ_S, self._read)

@@ -86,7 +86,6 @@ class KernelAccounts:
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
                 self._socket.setblocking(False)  # noqa: FBT003 - the library's signature
                 attach(self._socket, _FILTER)
-            self._drop()
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, GROUP_DESTROY)
         except OSError as error:
             raise _refusal(error, "count flows") from error
@@ -136,6 +135,9 @@ class KernelAccounts:
         """See `core.accounting.Accounts.close`."""
         if self._socket is not None and self._listens:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, GROUP_DESTROY)
+            if not self._emptied():
+                self._socket.close()
+                self._socket = None
         self._listens = False
 
     def release(self) -> None:
@@ -146,16 +148,17 @@ class KernelAccounts:
             self._socket.close()
             self._socket = None
 
-    def _drop(self) -> None:
-        """Drop what is left of an earlier time; what is more than some milliseconds' stays."""
+    def _emptied(self) -> bool:
+        """Drop what waits, for some milliseconds; say whether that was all."""
         assert self._socket is not None
         for _ in range(READ_BURSTS_MAX * SLOTS):
             try:
                 self._socket.recv(1)
             except BlockingIOError:
-                return
+                return True
             except OSError:
                 continue  # an overrun, told once
+        return False
 
 
 def _to_service(counted: bytes) -> bool:

@@ -82,6 +82,17 @@ def test_walk_that_was_left_halfway_does_not_disturb_the_next(
     assert sum(map(len, accounts.walk())) == len(records)
 
 
+def test_more_than_is_read_at_once_does_not_outlast_the_close(
+    subject: Subject, accounts: Accounts
+) -> None:
+    records = [inbound(1000 + i).to_record() for i in range(5000)]
+    subject.adapters.conntrack.install(records)
+    subject.adapters.conntrack.delete(records)
+    accounts.close()
+    accounts.open()
+    assert accounts.read() == []
+
+
 def test_closed_accounts_tell_nothing_and_can_be_opened_again(
     subject: Subject, accounts: Accounts
 ) -> None:

@@ -13,7 +13,6 @@ from hanat.core.totals import (
     ACCOUNTS_MAX,
     NOTHING,
     OF_SERVICE,
-    RATE_S,
     Books,
     Figures,
     Told,
@@ -133,17 +132,23 @@ def test_no_more_sums_than_a_configuration_can_have() -> None:
     assert len(books) == ACCOUNTS_MAX
 
 
-@pytest.mark.parametrize(("past_s", "rate"), [(0.0, 5.0), (5.0, 5.0), (15.0, 2.5), (20.0, 0.0)])
-def test_rate_is_over_some_ten_seconds(past_s: float, rate: float) -> None:
-    books = holder()
-    for second in range(30, 30 + int(RATE_S)):  # 5 a second, for ten seconds
-        books.count(WEB1, Totals(5), float(second), 0.0)
-        books.counted(float(second), has_bytes=True)
-    found = books.figures(WEB1, 30.0 + past_s)
+def rate(books: Books, now: float) -> float:
+    books.counted(now, has_bytes=True)
+    found = books.figures(WEB1, now)
     assert found is not None
-    assert found.connections_per_s == pytest.approx(rate if past_s else 5.0, abs=5.0)
-    if past_s >= RATE_S:
-        assert found.connections_per_s == pytest.approx(rate)
+    return found.connections_per_s
+
+
+def test_rate_is_over_some_ten_seconds() -> None:
+    books = holder()
+    for second in range(30, 40):
+        books.count(WEB1, Totals(5), float(second), 0.0)
+    rates = [rate(books, at) for at in (39.0, 40.0, 45.0, 49.0, 50.0, 1000.0)]
+    assert rates == pytest.approx([5.0, 5.0, 2.5, 0.5, 0.0, 0.0])
+    books.count(WEB1, Totals(1), 45.0, 0.0)
+    assert rate(books, 45.0) == pytest.approx(2.6)
+    books.count(WEB1, Totals(1), 70.0, 0.0)
+    assert rate(books, 70.0) == pytest.approx(0.1)
 
 
 def test_rate_is_steady_while_connections_come_steadily() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from hanat.core.accounting import Place
+from hanat.core.configuration import Replicate
 from hanat.core.flows import Flow
 from hanat.core.scope import Scope
 from hanat.core.totals import NOTHING, Totals
 from hanat.flowsync import accounting
 from hanat.flowsync.accounting import Accounting
-from hanat.kernel.fake import FakeConntrack, FakeKernel
+from hanat.flowsync.worker import FlowWorker
+from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
 from hanat.kernel.fake_flows import FakeAccounts
 from hanat.kernel.refusals import refused
 from tests.contract.flows import TCP, inbound
@@ -204,6 +207,45 @@ def _asking(flow: Flow, port: int) -> Flow:
     record = bytearray(flow.to_record())
     record[18:20] = port.to_bytes(2, "big")
     return Flow.from_record(bytes(record))
+
+
+async def test_connections_of_a_service_that_is_not_replicated_count_too(bench: Bench) -> None:
+    worker = FlowWorker(
+        FakeConntrack(bench.kernel),
+        FakeRoutes(bench.kernel),
+        propose=lambda _term, _batch, _done: True,
+        completed=lambda _complete: None,
+        clock=lambda: 0.0,
+    )
+    worker.set_scope(
+        replace(SCOPE, services={(TCP, VIP): ((80, 80, Replicate(established=False)),)})
+    )
+    worker.accounting.tell = bench.accounting.tell
+    worker.start_capture(1)
+    await bench.until(lambda: not worker.accounting.walks)
+    flow = inbound(1)
+    bench.kernel.track(flow.to_record())
+    bench.carry(flow)
+    await bench.until(lambda: bench.total == Totals(1, *ONE[1:]))
+    assert not worker.counts()
+    worker.stop_capture()
+    worker.accounting.close()
+
+
+class Shut(FakeAccounts):
+    """Cannot be opened."""
+
+    def open(self) -> None:
+        raise refused(errno.EPERM, operation="count flows", target="conntrack")
+
+
+async def test_holder_without_counters_holds_all_the_same(bench: Bench) -> None:
+    bench.accounting._accounts = Shut(bench.kernel.flows)
+    bench.accounting.start()
+    bench.accounting.opened([bench.open(1).to_record()])
+    bench.accounting.stop()
+    await asyncio.sleep(0.01)
+    assert bench.told == []
 
 
 class Faulty(FakeAccounts):
