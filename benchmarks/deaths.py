@@ -43,6 +43,7 @@ WARM_UP_S = 4.0
 PHASE_S = 2.0  # a death comes at any phase of the interval
 SETTLED_S = 3.0  # longer than a client waits
 NOTICE_S = 20.0
+FIRST_S = 60.0
 OK = 200
 CHECKS: Mapping[str, str] = {
     "default": "",
@@ -127,7 +128,7 @@ def _is_long(request: Request) -> bool:
 def measure(lab: Lab) -> dict[str, Felt]:
     """Let servers die, once in every way; return how each was felt."""
     lab.start()
-    lab.wait_for_holder()
+    lab.wait_for_holder(FIRST_S)
     lab.wait_for(lambda: all(_serves(lab, h, wanted=True) for h in SERVERS), NOTICE_S, "all up")
     limit_s = WARM_UP_S + len(WAYS) * (PHASE_S + 2 * NOTICE_S + 3 * SETTLED_S)
     clients = Workload(HTTP.name, HTTP.kind, HTTP.host, HTTP.target, 1000 / PER_SECOND)
