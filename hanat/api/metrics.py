@@ -242,11 +242,6 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "From the first change in the newest committed batch to its commit; absent before one.",
         [] if flows.lag_s is None else [((), flows.lag_s)],
     )
-    yield gauge(
-        "hanat_persistence_clients",
-        "Clients of services with persistence whose server this node knows.",
-        [((), flows.clients)],
-    )
     yield from _table(flows)
 
 
