@@ -22,6 +22,7 @@ from hanat.core.flows import RECORD_V4
 from hanat.core.sticky import CLIENTS_MAX, NOBODY, Change, Key, StickyService, Told, Wanted
 
 ENTRIES_MAX = 500_000  # of all; 125 bytes each (IPv4)
+BELIEVED_PART = 2  # the half of it: who is only in a set may never have finished a handshake
 TICKS = 100  # a second
 SLACK = 64  # parts of the timeout
 SLACK_TICKS_MIN = TICKS // 4
@@ -319,15 +320,20 @@ class StickTable:
         return dict(zip(names, found, strict=True))
 
     def compare(
-        self, set_name: str, present: Iterable[Wanted], now: float, *, believe: bool
+        self, set_name: str, present: Iterable[Wanted], now: float, *, packets: bool, believe: bool
     ) -> Differences:
         """Compare clients of a set with what is known of them.
+
+        Of services of TCP alone, connections that were established tell who is there. An element
+        of a set tells of a handshake that was begun, from whatever address it said.
 
         Args:
             set_name: Of a server.
             present: What the set has, at `now`.
             now: In seconds.
-            believe: Packets may have put them there: what is newer than what is known is true.
+            packets: They may have put them there: what is newer than what is known stays, and is
+                learnt if the service has UDP.
+            believe: It is learnt of services of TCP alone, too.
         """
         found = Differences()
         place = self._sets.get(set_name)
@@ -336,20 +342,29 @@ class StickTable:
         key, server = place
         known = self._services[key]
         tick = round(now * TICKS)
+        learns = believe or known.service.datagrams
         for client, left_ms in present:
             seen = tick - known.timeout + left_ms * TICKS // 1000
             was = known.entries.get(client)
             former = NOBODY if was is None else was & _SERVER_MASK
             at = seen if was is None else was >> _SERVER_BITS
             newer = seen - at >= known.slack if former == server else was is None or seen > at
-            if believe and newer:
-                if self._put_if_room(known, client, server, seen, now=tick):
+            if packets and newer:
+                may = learns and self._is_believable(known, server, is_new=was is None)
+                if may and self._put_if_room(known, client, server, seen, now=tick):
                     found.changes.append(Change(key, client, server, former))
             elif former != server:
                 found.strange.append(client)
             elif abs(at - seen) >= known.slack:
                 found.outdated.append(client)
         return found
+
+    def _is_believable(self, clients: _Clients, server: int, *, is_new: bool) -> bool:
+        """Say whether there is room for who is only in a set; the rest is for who is not."""
+        if is_new and self._total >= ENTRIES_MAX // BELIEVED_PART:
+            return False
+        part = 1 if clients.service.datagrams else BELIEVED_PART
+        return clients.counts[server] < CLIENTS_MAX // part
 
     # -------------------------------------------------------------- entries
 

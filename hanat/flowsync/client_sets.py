@@ -147,14 +147,21 @@ class SetSweeper:
         self._read_at = 0.0  # the kernel fills a slice when the one before is read
         self._is_whole = False  # this round compares all
         self._holds = False
-        self._is_first = True  # packets put them there before this process was there
+        self._believes = True  # packets put them there before this process was there
+        self._missed = False  # a set was not read in this round
         self._next: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._again_s, self._was_refused = AGAIN_S, False
 
-    def sweep(self) -> None:
-        """Compare all sets, from the first one on."""
+    def sweep(self, *, believe: bool = False) -> None:
+        """Compare all sets, from the first one on.
+
+        Args:
+            believe: What packets put into the holder's is true, since nothing else tells of it.
+        """
         if self._sets is not None:
+            self._believes |= believe
+            self._missed = False
             self._names = list(reversed(self._table.sets))
             self._expected = {}
             self._is_whole = True
@@ -198,10 +205,10 @@ class SetSweeper:
             filled_at, self._read_at = self._read_at, began
             self._compare(next(self._walk, None), filled_at)
         except AbsentObjectError:
-            self._walk = None  # a sweep follows when there are rules
+            self._walk, self._missed = None, True  # a sweep follows when there are rules
         except KernelError as error:
             complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
-            self._walk = None
+            self._walk, self._missed = None, True
             self.later()
         self._go_on(0.0 if self._is_whole else WATCH_REST * (self._clock() - began))
 
@@ -217,15 +224,18 @@ class SetSweeper:
             self._met = set()
             return
         self._met.update(client for client, _ in present)
-        believe = self._holds or self._is_first
-        found = self._table.compare(self._name, present, at, believe=believe)
+        packets = self._holds or self._believes
+        found = self._table.compare(
+            self._name, present, at, packets=packets, believe=self._believes
+        )
         if found.changes:
             self._learnt(found.changes)
         self.differs(self._name, found.strange + found.outdated)
 
     def _end_round(self) -> None:
         if self._is_whole:
-            self._is_whole = self._is_first = False
+            self._is_whole = False
+            self._believes = self._believes and self._missed
             if not self._was_refused:
                 self._again_s = AGAIN_S
             self._was_refused = False

@@ -76,10 +76,10 @@ class Clients:
             self._learn(at, batch, known=before)
         self.sweep()
 
-    def sweep(self) -> None:
-        """Compare all sets with the table, and mend what differs."""
+    def sweep(self, *, believe: bool = False) -> None:
+        """Compare all sets with the table, and mend what differs; see `SetSweeper.sweep`."""
         if self._table:
-            self._sweeper.sweep()
+            self._sweeper.sweep(believe=believe)
 
     # ------------------------------------------------------------------ holder
 

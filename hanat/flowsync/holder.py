@@ -354,7 +354,7 @@ class HolderSide:
             # Until its queue was empty the kernel dropped events, and told of the first one only
             # (NETLINK_S_CONGESTED in af_netlink.c).
             self._overrun = False
-            self._clients.sweep()  # what events did not tell is in the sets
+            self._clients.sweep(believe=True)  # what events did not tell is in the sets
             self._lost()
         self._drain()
         return emptied

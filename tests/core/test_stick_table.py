@@ -299,16 +299,21 @@ def test_full_table_takes_nobody_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.note([opened("198.51.100.0", "10.11.12.102")], 1.0)  # who is there may move
 
 
-def test_set_of_the_holder_is_believed_if_it_is_newer() -> None:
-    made, (web, _) = table(), rules().sticky
+NEWER_AND_OLDER = [
+    Wanted(packed("198.51.100.7"), 600_000),  # older: it moved since
+    Wanted(packed("198.51.100.8"), 639_000 + 3_000),  # packets moved it
+    Wanted(packed("198.51.100.6"), 100_000),  # nobody told
+]
+
+
+@pytest.mark.parametrize("udp", [True, False])
+def test_set_that_packets_filled_is_believed_if_it_is_newer(udp: bool) -> None:
+    """Always of services of UDP; of others when a worker knows nothing yet, or lost events."""
+    listens = (*WEB.listens, Listen(PUBLIC, Protocol.UDP, 80, 80)) if udp else WEB.listens
+    made, (web, _) = table(rules(listens=listens)), rules(listens=listens).sticky
     name = web.servers[1].set_name
     made.note([opened("198.51.100.7"), opened("198.51.100.8"), opened("198.51.100.9")], 1000.0)
-    present = [
-        Wanted(packed("198.51.100.7"), 600_000),  # older: it moved since
-        Wanted(packed("198.51.100.8"), 639_000 + 3_000),  # packets moved it
-        Wanted(packed("198.51.100.6"), 100_000),  # nobody told
-    ]
-    found = made.compare(name, present, 1002.0, believe=True)
+    found = made.compare(name, NEWER_AND_OLDER, 1002.0, packets=True, believe=not udp)
     assert found.strange == [packed("198.51.100.7")]
     assert found.outdated == []
     assert [(c.client, c.former) for c in found.changes] == [
@@ -317,6 +322,40 @@ def test_set_of_the_holder_is_believed_if_it_is_newer() -> None:
     ]
     (wanted,) = made.wanted(name, [packed("198.51.100.6")], 1002.0)
     assert wanted.left_ms == 100_000
+
+
+def test_holders_set_of_a_service_of_tcp_is_not_believed_and_left_alone() -> None:
+    """Anybody begins a handshake, from any address; the next packet may finish it."""
+    made, (web, _) = table(), rules().sticky
+    name = web.servers[1].set_name
+    made.note([opened("198.51.100.7"), opened("198.51.100.8")], 1000.0)
+    made.note([opened("198.51.100.9", "10.11.12.102")], 1000.0)
+    present = [*NEWER_AND_OLDER, Wanted(packed("198.51.100.9"), 300_000)]
+    found = made.compare(name, present, 1002.0, packets=True, believe=False)
+    assert found.changes == []
+    assert found.strange == [packed("198.51.100.7")]
+    assert found.outdated == [packed("198.51.100.9")]
+    assert len(made) == 3
+    assert servers(made, "198.51.100.8", web) == ["web1"]
+
+
+def test_sets_fill_no_more_than_half_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, (web, _) = table(), rules().sticky
+    for limit, least in (("ENTRIES_MAX", 6), ("CLIENTS_MAX", 10)):
+        monkeypatch.setattr(stick_table, limit, least)
+    first, second, _ = (server.set_name for server in web.servers)
+
+    def believed(name: str, *numbers: int) -> int:
+        present = [Wanted(packed(f"198.51.100.{i}"), 600_000) for i in numbers]
+        return len(made.compare(name, present, 0.0, packets=True, believe=True).changes)
+
+    assert believed(first, 1, 2, 3, 4) == 3
+    assert believed(second, 5) == 0
+    assert made.note([opened(f"198.51.100.{i}") for i in (6, 7, 8)], 0.0)
+    assert len(made) == 6
+    monkeypatch.setattr(stick_table, "ENTRIES_MAX", 100)
+    assert believed(first, 9) == 0  # it has 6 of 10
+    assert believed(second, 9) == 1
 
 
 def test_set_of_a_backup_is_mended() -> None:
@@ -328,7 +367,7 @@ def test_set_of_a_backup_is_mended() -> None:
         Wanted(packed("198.51.100.8"), 100_000),
         Wanted(packed("198.51.100.6"), 640_000),
     ]
-    found = made.compare(name, present, 1000.0, believe=False)
+    found = made.compare(name, present, 1000.0, packets=False, believe=False)
     assert (found.changes, found.strange, found.outdated) == (
         [],
         [packed("198.51.100.6")],
