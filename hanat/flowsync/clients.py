@@ -34,6 +34,8 @@ GATHER_S = 0.2
 EARLY_MAX = 1_000  # batches of servers that are not known yet, 8 KB each
 WINDOW = 8  # batches under way, of any kind: flows go first
 
+Send = Callable[[bytes, int], int]
+
 
 class Clients:
     """Both sides; a node changes sides.
@@ -135,28 +137,43 @@ class Clients:
         """Let changes not wait for more from here on, and leave the rest to the next holder."""
         self._is_hurried, self._all = True, None
 
-    def drain(self, send: Callable[[bytes, int], int], window: Window, told: set[int]) -> None:
-        """Send what waits and is due, as far as the window allows: changes first.
+    def drain(self, send: Send, window: Window) -> None:
+        """Send the changes that wait and are due, as far as the window allows.
 
         Args:
             send: Takes a batch, and how many changes of flows it has; returns its number.
             window: What is under way.
+        """
+        while len(window) < WINDOW and (batch := self._take_changes()) is not None:
+            send(batch, 0)
+
+    def drain_all(self, send: Send, window: Window, told: set[int]) -> None:
+        """Send what `tell_all` is about, as far as the window allows.
+
+        Args:
+            send: As of `drain`.
+            window: As of `drain`.
             told: Takes the numbers of what was sent.
         """
-        while len(window) < WINDOW and (batch := self._take()) is not None:
+        while len(window) < WINDOW and (batch := self._take_all()) is not None:
             told.add(send(batch, 0))
 
-    def _take(self) -> bytes | None:
-        some: list[tuple[Key, bytes]] = []
-        if self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX:
-            some = list(islice(self._untold, CLIENTS_MAX))
-            for one in some:
-                del self._untold[one]
-            self._is_due = self._is_due and bool(self._untold)
-        if not some and self._all is not None:
-            some = list(islice(self._all, CLIENTS_MAX))
-            if not some:
-                self._all = None
+    def _take_changes(self) -> bytes | None:
+        if not (self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX):
+            return None
+        some = list(islice(self._untold, CLIENTS_MAX))
+        for one in some:
+            del self._untold[one]
+        self._is_due = self._is_due and bool(self._untold)
+        return self._encoded(some)
+
+    def _take_all(self) -> bytes | None:
+        some = [] if self._all is None else list(islice(self._all, CLIENTS_MAX))
+        if not some:
+            self._all = None
+        return self._encoded(some)
+
+    def _encoded(self, some: list[tuple[Key, bytes]]) -> bytes | None:
         return encode(self._table.tell(some, self._clock())) if some else None
 
     # ------------------------------------------------------------------ backup

@@ -307,7 +307,7 @@ NEWER_AND_OLDER = [
 
 
 @pytest.mark.parametrize("udp", [True, False])
-def test_set_that_packets_filled_is_believed_if_it_is_newer(udp: bool) -> None:
+def test_set_that_packets_filled_is_believed_if_it_is_newer(*, udp: bool) -> None:
     """Always of services of UDP; of others when a worker knows nothing yet, or lost events."""
     listens = (*WEB.listens, Listen(PUBLIC, Protocol.UDP, 80, 80)) if udp else WEB.listens
     made, (web, _) = table(rules(listens=listens)), rules(listens=listens).sticky

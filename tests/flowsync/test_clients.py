@@ -1,0 +1,102 @@
+"""Clients of services with persistence between flows, on their way into a log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from hanat.core.reconcile import Rules
+from hanat.core.sticky import StickyServer, StickyService
+from hanat.flowsync import clients as module
+from hanat.flowsync.batch import CHANGES_MAX, is_end
+from hanat.flowsync.stick_batch import is_of_clients
+from tests.contract.flows import inbound
+from tests.flowsync.test_worker import VIP, Cluster
+
+SERVERS = tuple(
+    StickyServer(f"web{i}", ip_address(f"10.11.12.10{i}").packed, 8080, f"persist/web{i}")
+    for i in (1, 2)
+)
+WEB = StickyService("web", 4, 32, 640, ((6, VIP.packed, 80, 80),), SERVERS)
+
+
+class SlowCluster(Cluster):
+    """With a service that has persistence; a log that commits one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for worker in (self.holder, self.backup):
+            configure(worker)
+
+    @property
+    def under_way(self) -> Sequence[bytes]:
+        """What was proposed and is not committed."""
+        return [batch for batch, _ in self._log]
+
+    def commit_first(self) -> None:
+        batch, done = self._log.popleft()
+        self.backup.install(batch)
+        done(True)  # noqa: FBT003 - as the log does
+
+    async def turns(self) -> None:
+        """Let what was read be proposed."""
+        self.holder.status()  # reads
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> SlowCluster:
+    monkeypatch.setattr(module, "GATHER_S", 0.0)
+    return SlowCluster()
+
+
+def configure(worker: object, *services: StickyService) -> None:
+    worker.reconcile(Rules(sticky=services or (WEB,)), lambda _ended: None)  # type: ignore[attr-defined]
+
+
+def come(cluster: Cluster, *numbers: int) -> None:
+    """Let clients open connections."""
+    for number in numbers:
+        flow = inbound(number % 60_000)
+        client = ip_address(0xC0000000 + number)
+        flow = replace(
+            flow,
+            original=replace(flow.original, source=client),
+            reply=replace(flow.reply, destination=client),
+        )
+        cluster.kernels[0].track(flow.to_record())
+
+
+async def test_resync_ends_while_clients_keep_coming(cluster: SlowCluster) -> None:
+    """A commit takes longer than clients are gathered for: some are always on their way."""
+    cluster.holder.start_capture(1)
+    ended = False
+    for number in range(20):
+        come(cluster, number)
+        await cluster.turns()
+        while len(cluster.under_way) > 1:
+            ended |= is_end(cluster.under_way[0])
+            cluster.commit_first()
+    assert ended
+
+
+async def test_flows_go_first_in_a_resync(cluster: SlowCluster) -> None:
+    cluster.holder.start_capture(1)
+    come(cluster, *range(3 * CHANGES_MAX))
+    await cluster.turns()
+    await cluster.settle()
+    cluster.holder.resync()
+    await cluster.turns()
+    kinds = []
+    while cluster.under_way:
+        kinds.append(is_of_clients(cluster.under_way[0]))
+        cluster.commit_first()
+        await cluster.turns()
+    assert kinds[-1] is False  # a mark
+    assert kinds.count(True) == 3
+    assert kinds[-4:-1] == [True] * 3
