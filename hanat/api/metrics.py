@@ -247,6 +247,11 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "Clients of services with persistence whose server this node knows.",
         [((), flows.clients)],
     )
+    yield counter(
+        "hanat_persistence_refused",
+        "Times a client was not remembered, since 500,000 were, or 65,536 of its server.",
+        [((), flows.clients_refused)],
+    )
     yield from _table(flows)
 
 

@@ -74,6 +74,7 @@ class StickTable:
 
     Attributes:
         servers: Those that are configured.
+        refused: How often a client was not taken, since the table or its server was full.
     """
 
     def __init__(self) -> None:
@@ -82,7 +83,8 @@ class StickTable:
         self._ranges: dict[tuple[int, bytes], list[tuple[int, int, _Clients]]] = {}
         self._servers: dict[Key, dict[bytes, tuple[tuple[int, int], ...]]] = {}
         self._sets: dict[str, tuple[Key, int]] = {}
-        self._total = 0
+        self._total = self.refused = 0
+        self._purged_at = 0
         self.servers: Servers = frozenset()
 
     def __len__(self) -> int:
@@ -307,15 +309,17 @@ class StickTable:
                 found.append(Wanted(client, min(left, known.timeout) * 1000 // TICKS))
         return found
 
-    def expected(self, set_name: str) -> dict[str, list[bytes]]:
+    def expected(self, set_name: str, now: float) -> dict[str, list[bytes]]:
         """Return the clients of each set of the service that a set is of."""
         place = self._sets.get(set_name)
         if place is None:
             return {set_name: []}
         clients = self._services[place[0]]
         found: list[list[bytes]] = [[] for _ in clients.service.servers]
+        oldest = (round(now * TICKS) - clients.timeout) << _SERVER_BITS
         for client, packed in clients.entries.items():
-            found[packed & _SERVER_MASK].append(client)
+            if packed >= oldest:
+                found[packed & _SERVER_MASK].append(client)
         names = (server.set_name for server in clients.service.servers)
         return dict(zip(names, found, strict=True))
 
@@ -378,9 +382,9 @@ class StickTable:
         if was is None or was & _SERVER_MASK != server:
             is_new = was is None
             if self._is_full(clients, server, is_new=is_new):
-                if now - clients.purged_at >= _FULL_PURGE_TICKS:
-                    self._purge(clients, now)
+                self._make_room(clients, now)
                 if self._is_full(clients, server, is_new=is_new):
+                    self.refused += 1
                     return False
         self._put(clients, client, server, seen)
         return True
@@ -396,6 +400,16 @@ class StickTable:
             clients.counts[was & _SERVER_MASK] -= 1
         clients.counts[server] += 1
         clients.entries[client] = seen << _SERVER_BITS | server
+
+    def _make_room(self, clients: _Clients, now: int) -> None:
+        """Forget what has expired; of every service if the table is full."""
+        if self._total >= ENTRIES_MAX:
+            if now - self._purged_at >= _FULL_PURGE_TICKS:
+                self._purged_at = now
+                for each in self._services.values():
+                    self._purge(each, now)
+        elif now - clients.purged_at >= _FULL_PURGE_TICKS:
+            self._purge(clients, now)
 
     def _purge(self, clients: _Clients, now: int) -> None:
         """Forget what has expired."""

@@ -218,7 +218,8 @@ class SetSweeper:
             self._walk = None
             if self._is_whole:
                 if self._name not in self._expected:
-                    self._expected = self._table.expected(self._name)  # of all sets of a service
+                    # Of all sets of a service.
+                    self._expected = self._table.expected(self._name, self._clock())
                 expected = self._expected.pop(self._name)
                 self.differs(self._name, [c for c in expected if c not in self._met])
             self._met = set()

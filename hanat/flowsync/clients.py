@@ -65,6 +65,11 @@ class Clients:
     def __len__(self) -> int:
         return len(self._table)
 
+    @property
+    def refused(self) -> int:
+        """How often a client was not taken, since there was no room for it."""
+        return self._table.refused
+
     def configure(self, rules: Rules) -> None:
         """Be about the services of rules that were installed."""
         if not self._table and not rules.sticky:

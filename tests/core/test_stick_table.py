@@ -299,6 +299,17 @@ def test_full_table_takes_nobody_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.note([opened("198.51.100.0", "10.11.12.102")], 1.0)  # who is there may move
 
 
+def test_full_table_forgets_what_expired_of_any_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stick_table, "ENTRIES_MAX", 2)
+    made, (web, _) = table(), rules().sticky
+    made.note([opened(f"198.51.100.{i}") for i in (1, 2, 3)], 1000.0)
+    assert made.refused == 1
+    assert made.expected(web.servers[0].set_name, 1641.0)[web.servers[0].set_name] == []
+    assert made.note([opened("2001:db8:9::7", "fd00:12::101")], 1641.0)
+    assert len(made) == 1
+    assert made.refused == 1
+
+
 NEWER_AND_OLDER = [
     Wanted(packed("198.51.100.7"), 600_000),  # older: it moved since
     Wanted(packed("198.51.100.8"), 639_000 + 3_000),  # packets moved it
@@ -373,7 +384,7 @@ def test_set_of_a_backup_is_mended() -> None:
         [packed("198.51.100.6")],
         [packed("198.51.100.8")],
     )
-    expected = made.expected(name)
+    expected = made.expected(name, 1000.0)
     assert sorted(expected[name]) == [packed(f"198.51.100.{i}") for i in (7, 8, 9)]
     assert {server.set_name for server in web.servers} == expected.keys()
 
