@@ -146,7 +146,7 @@ class SetSweeper:
         self._expected: dict[str, list[bytes]] = {}
         self._read_at = 0.0  # the kernel fills a slice when the one before is read
         self._is_whole = False  # this round compares all
-        self._holds = False
+        self._holds = self._is_paused = False
         self._believes = True  # packets put them there before this process was there
         self._missed = False  # a set was not read in this round
         self._next: asyncio.TimerHandle | None = None
@@ -184,9 +184,18 @@ class SetSweeper:
         if holds and self._sets is not None and self._next is None:
             self._go_on(WATCH_S)
 
+    def pause(self, *, paused: bool) -> None:
+        """Stand still, or go on where it was."""
+        was, self._is_paused = self._is_paused, paused
+        if was is not paused and self._sets is not None:
+            self._go_on(0.0)
+
     def _go_on(self, after_s: float) -> None:
         if self._next is not None:
             self._next.cancel()
+            self._next = None
+        if self._is_paused:
+            return
         self._next = asyncio.get_running_loop().call_later(after_s, self._step)
 
     def _step(self) -> None:

@@ -58,7 +58,8 @@ class Clients:
         self._early: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)
         self._untold: dict[tuple[Key, bytes], None] = {}
         self._all: Iterator[tuple[Key, bytes]] | None = None
-        self._is_due = self._is_hurried = False
+        self._is_due = False
+        self._left: int | None = None  # batches until somebody else holds, once that is near
         self._gathering: asyncio.TimerHandle | None = None
         self.tell: Callable[[], None] = lambda: None
 
@@ -92,8 +93,8 @@ class Clients:
 
     @property
     def untold(self) -> bool:
-        """Whether there is something to be told."""
-        return bool(self._untold) or self._all is not None
+        """Whether a hand-over waits for what is to be told."""
+        return bool(self._untold) and self._left != 0
 
     @property
     def telling_all(self) -> bool:
@@ -104,8 +105,9 @@ class Clients:
         """Note whether packets put clients into this kernel's sets."""
         self._holds = holds
         self._untold.clear()
-        self._all, self._is_hurried = None, False
+        self._all = None
         self._sweeper.watch(holds=holds)
+        self.hurry(hurried=False)
 
     def note(self, records: Iterable[bytes]) -> None:
         """Take flows into account that the kernel told of as holder."""
@@ -136,11 +138,17 @@ class Clients:
     def tell_all(self) -> None:
         """Tell everything, from the beginning if that is being done."""
         self._untold.clear()
-        self._all = self._table.everything() if self._table else None
+        self._all = self._table.everything() if self._table and self._left is None else None
 
-    def hurry(self) -> None:
-        """Let changes not wait for more from here on, and leave the rest to the next holder."""
-        self._is_hurried, self._all = True, None
+    def hurry(self, *, hurried: bool = True) -> None:
+        """Tell the changes of a window without waiting for more, then nothing; or go on as before.
+
+        Addresses do not wait for the clients of a flood: the next holder lacks the rest.
+        """
+        self._left = WINDOW if hurried else None
+        if hurried:
+            self._all = None
+        self._sweeper.pause(paused=hurried)
 
     def drain(self, send: Send, window: Window) -> None:
         """Send the changes that wait and are due, as far as the window allows.
@@ -164,12 +172,15 @@ class Clients:
             told.add(send(batch, 0))
 
     def _take_changes(self) -> bytes | None:
-        if not (self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX):
+        is_hurried = self._left is not None
+        if self._left == 0 or not (self._is_due or is_hurried or len(self._untold) >= CLIENTS_MAX):
             return None
         some = list(islice(self._untold, CLIENTS_MAX))
         for one in some:
             del self._untold[one]
         self._is_due = self._is_due and bool(self._untold)
+        if self._left is not None and some:
+            self._left -= 1
         return self._encoded(some)
 
     def _take_all(self) -> bytes | None:

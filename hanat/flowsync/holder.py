@@ -482,4 +482,5 @@ class HolderSide:
     def _finish_flush(self) -> None:
         done, self._on_flushed = self._on_flushed, None
         if done is not None:
+            self._clients.hurry(hurried=False)
             asyncio.get_running_loop().call_soon(done)

@@ -100,3 +100,27 @@ async def test_flows_go_first_in_a_resync(cluster: SlowCluster) -> None:
     assert kinds[-1] is False  # a mark
     assert kinds.count(True) == 3
     assert kinds[-4:-1] == [True] * 3
+
+
+async def test_hand_over_waits_for_a_window_of_clients_at_most(
+    cluster: SlowCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLIENTS_MAX", 2)
+    cluster.holder.start_capture(1)
+    come(cluster, *range(1000))
+    await cluster.turns()
+    flushed: list[bool] = []
+    cluster.holder.flush(lambda: flushed.append(True))
+    batches = 0
+    for _ in range(100):
+        await cluster.turns()
+        if flushed:
+            break
+        batches += is_of_clients(cluster.under_way[0])
+        cluster.commit_first()
+    assert flushed
+    assert module.WINDOW <= batches <= 2 * module.WINDOW  # those that were on their way, too
+
+    come(cluster, 2000)  # a hand-over that came to nothing
+    await cluster.settle()
+    assert cluster.holder.status().clients == cluster.backup.status().clients
