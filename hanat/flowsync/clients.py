@@ -140,6 +140,11 @@ class Clients:
         self._untold.clear()
         self._all = self._table.everything() if self._table and self._left is None else None
 
+    def lost(self) -> None:
+        """Tell nothing that waits: everything is told soon, since something was lost."""
+        self._untold.clear()
+        self._all = None
+
     def hurry(self, *, hurried: bool = True) -> None:
         """Tell the changes of a window without waiting for more, then nothing; or go on as before.
 

@@ -218,7 +218,8 @@ class HolderSide:
                 began to lack flows meanwhile did not see the beginning.
         """
         if self._resync is None:
-            self.resync()
+            if not self._again.is_due_within(RESYNC_AGAIN_S):  # it was lost: after a pause
+                self.resync()
         elif again:
             self._wanted_again = True
 
@@ -248,6 +249,7 @@ class HolderSide:
     def _lost(self) -> None:
         """Something was lost: tell everything anew, soon."""
         self._resync = None
+        self._clients.lost()
         if self._capture is not None:
             self._again.call_within(RESYNC_AGAIN_S)
 
@@ -472,7 +474,8 @@ class HolderSide:
 
     def _dropped(self, count: int) -> None:
         self.dropped += count
-        complaints.warning("flowsync dropped=%d reason=not_committed", count)
+        if count:
+            complaints.warning("flowsync dropped=%d reason=not_committed", count)
         self._lost()
 
     def _check_flushed(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -12,6 +12,7 @@ import pytest
 from hanat.core.reconcile import Rules
 from hanat.core.sticky import StickyServer, StickyService
 from hanat.flowsync import clients as module
+from hanat.flowsync import holder
 from hanat.flowsync.batch import CHANGES_MAX, is_end
 from hanat.flowsync.stick_batch import is_of_clients
 from tests.contract.flows import inbound
@@ -29,8 +30,13 @@ class SlowCluster(Cluster):
 
     def __init__(self) -> None:
         super().__init__()
+        self.refused = 0
         for worker in (self.holder, self.backup):
             configure(worker)
+
+    def _propose(self, term: int, batch: bytes, done: Callable[[bool], None]) -> bool:
+        self.refused += self.losing
+        return super()._propose(term, batch, done)
 
     @property
     def under_way(self) -> Sequence[bytes]:
@@ -124,3 +130,32 @@ async def test_hand_over_waits_for_a_window_of_clients_at_most(
     come(cluster, 2000)  # a hand-over that came to nothing
     await cluster.settle()
     assert cluster.holder.status().clients == cluster.backup.status().clients
+
+
+async def test_what_cannot_be_told_ends_a_resync_until_the_next_one(
+    cluster: SlowCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a majority each of many batches is refused: they are not tried one by one."""
+    monkeypatch.setattr(module, "CLIENTS_MAX", 2)
+    monkeypatch.setattr(holder, "RESYNC_AGAIN_S", 3600.0)
+    cluster.holder.start_capture(1)
+    come(cluster, *range(100))
+    await cluster.turns()
+    await cluster.settle()
+    kernel = cluster.kernels[0]
+    for record in kernel.flows.records():
+        kernel.end_flow(record)
+    await cluster.settle()  # clients are there, no flows
+    cluster.refused = 0
+    cluster.holder.resync()
+    cluster.losing = True
+    await cluster.turns()
+    assert 1 <= cluster.refused <= module.WINDOW
+    assert "dropped=0" not in caplog.text
+
+    cluster.losing = False
+    under_way = len(cluster.under_way)
+    for _ in range(3):
+        cluster.holder.resync_for_peer(again=False)
+        await cluster.turns()
+    assert len(cluster.under_way) == under_way  # it has its pause
