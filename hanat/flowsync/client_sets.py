@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hanat.core.stick_table import StickTable
 from hanat.core.sticky import Change, Wanted
-from hanat.errors import AbsentObjectError, KernelError
+from hanat.errors import AbsentObjectError, KernelError, NoRoomError
 
 complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
 
@@ -30,7 +30,8 @@ class ClientSets(Protocol):
 
         Raises:
             AbsentObjectError: There is no such set.
-            KernelError: What else the kernel said, such as that it is full; nothing was changed.
+            NoRoomError: It is full; who was to go is gone, and nothing else was changed.
+            KernelError: What else the kernel said; nothing was changed.
         """
         ...
 
@@ -109,6 +110,9 @@ class SetWriter:
             sets.write(name, put=put, gone=[client for client in some if client not in kept])
         except AbsentObjectError:
             self._waiting.pop(name, None)  # a sweep follows when there are rules
+        except NoRoomError as error:
+            complaints.warning("flowsync op=clients found=%r refused=%d", str(error), len(put))
+            self._table.refused += len(put)
         except KernelError as error:
             complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
             self._waiting.pop(name, None)

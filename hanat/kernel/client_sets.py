@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from hanat.core.notation import TABLE
 from hanat.core.sticky import Wanted
+from hanat.errors import AbsentObjectError, NoRoomError
 from hanat.kernel.netlink import (
     ATTRIBUTE,
     ATTRIBUTE_NESTED,
@@ -75,7 +77,19 @@ class KernelClientSets:
         if put:
             timed = b"".join(_element(client, left_ms) for client, left_ms in put)
             messages.append((NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, timed)))
-        self._writing.run(messages, operation="write clients", target=name)
+        try:
+            self._writing.run(messages, operation="write clients", target=name)
+        except NoRoomError:
+            if not gone:
+                raise
+            # Who is not there cannot be added to be deleted.
+            for client in gone:
+                key = head + nested(_LIST, _element(client))
+                with suppress(AbsentObjectError):
+                    self._writing.run(
+                        [(DELETE_ELEMENTS, 0, key)], operation="delete a client", target=name
+                    )
+            self.write(name, put=put, gone=())
 
     def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
         """See `flowsync.client_sets.ClientSets.refill`."""
