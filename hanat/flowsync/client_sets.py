@@ -16,6 +16,7 @@ complaints = logging.getLogger("hanat.complaints")  # clients choose what is in 
 
 SLICE = 250  # of a transaction, which the gate's next grant may have to wait for: 0.8 ms
 AGAIN_S, AGAIN_S_MAX = 1.0, 60.0  # after a refusal
+REFILLED_MAX = 500  # of a transaction: 1.5 ms
 WATCH_S = 1.0  # sets of services of UDP, at most so often, and
 WATCH_REST = 30  # so many times as long at rest as at work: 3 % of a processor
 
@@ -35,13 +36,16 @@ class ClientSets(Protocol):
         """
         ...
 
-    def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
-        """Let a set have these clients for a while, and no others, in one transaction.
+    def refill(
+        self, name: str, clients: Sequence[bytes], *, gone: Sequence[bytes] | None, timeout_s: float
+    ) -> None:
+        """Let a set have clients for a while, and others not, in one transaction.
 
         Args:
             name: Of the set.
-            clients: Packed addresses.
-            timeout_s: When they go if this is not called again.
+            clients: Packed addresses, each once; with `gone` at most `REFILLED_MAX`.
+            gone: Who is to go; None: whoever else is there.
+            timeout_s: When the clients go if this is not called again.
 
         Raises:
             AbsentObjectError: There is no such set.
