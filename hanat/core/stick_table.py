@@ -259,11 +259,16 @@ class StickTable:
             group.ages.append(max(0, age))
         return list(groups.values())
 
-    def learn(self, told: Told, now: float) -> list[Change]:
+    def learn(self, told: Told, now: float, *, late: bool = False) -> list[Change]:
         """Believe what the holder tells; return what was different here.
 
         What is told last is true, whatever the clocks say. Of services and servers that are not
         configured here, or have longer prefixes here, nothing is taken.
+
+        Args:
+            told: Of one server.
+            now: In seconds.
+            late: Others may have been told since: what is known of them and is newer stays.
         """
         key = (told.service, told.version)
         clients = self._services.get(key)
@@ -281,9 +286,9 @@ class StickTable:
             client = clients.masked(address)
             was, seen = clients.entries.get(client), tick - age
             former = NOBODY if was is None else was & _SERVER_MASK
-            if was is not None and former == server:
+            if was is not None:
                 apart = seen - (was >> _SERVER_BITS)
-                if abs(apart) < clients.slack:
+                if (former == server and abs(apart) < clients.slack) or (late and apart < 0):
                     continue
             if self._put_if_room(clients, client, server, seen, now=tick):
                 found.append(Change(key, client, server, former))

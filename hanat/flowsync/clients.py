@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from hanat.core.reconcile import Rules
-from hanat.core.stick_table import TICKS, Servers, StickTable
+from hanat.core.stick_table import TICKS, StickTable
 from hanat.core.sticky import NOBODY, Change, Key
 from hanat.errors import WireError
 from hanat.flowsync.client_sets import ClientSets, SetSweeper, SetWriter
@@ -31,7 +31,7 @@ from hanat.flowsync.window import Window
 complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
 
 GATHER_S = 0.2
-EARLY_MAX = 1_000  # batches of servers that are not known yet, 8 KB each
+EARLY_MAX, EARLY_S = 1_000, 60.0  # batches of servers that are not known yet, 8 KB each
 WINDOW = 8  # batches under way, of any kind: flows go first
 
 Send = Callable[[bytes, int], int]
@@ -56,6 +56,7 @@ class Clients:
         self._sweeper.differs = self._writer.write
         self._holds = False
         self._early: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)
+        self._late: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)  # their rules are there
         self._untold: dict[tuple[Key, bytes], None] = {}
         self._all: Iterator[tuple[Key, bytes]] | None = None
         self._is_due = False
@@ -76,12 +77,12 @@ class Clients:
         if not self._table and not rules.sticky:
             return
         ports = {place: [p[:2] for p in some] for place, some in rules.listens.items()}
-        before = self._table.servers
         self._table.configure(rules.sticky, ports)
         self._writer.clear()
-        early, self._early = self._early, deque(maxlen=EARLY_MAX)
-        for at, batch in early:
-            self._learn(at, batch, known=before)
+        if not self._late and self._early:
+            asyncio.get_running_loop().call_soon(self._learn_early)
+        self._late.extend(self._early)
+        self._early.clear()
         self.sweep()
 
     def sweep(self, *, believe: bool = False) -> None:
@@ -206,7 +207,7 @@ class Clients:
         except WireError as error:
             complaints.error("flowsync op=install found=%r", str(error))
 
-    def _learn(self, at: float, batch: bytes, known: Servers = frozenset()) -> None:
+    def _learn(self, at: float, batch: bytes, *, late: bool = False) -> None:
         """Believe what another node told at a time; keep it if the rules that it is about are new.
 
         A node that starts is told everything while its rules are installed, and another node may
@@ -215,20 +216,26 @@ class Clients:
         Args:
             at: When it was told, in seconds.
             batch: What.
-            known: Of which servers it was believed already.
+            late: Others came since.
         """
         now, there = self._clock(), self._table.servers
         passed = round((now - at) * TICKS)
         is_early = False
         for told in decode(batch):
-            place = (told.service, told.version, told.server)
-            is_early |= place not in there
-            if place in known:
-                continue
+            is_early |= (told.service, told.version, told.server) not in there
             aged = told._replace(ages=[age + passed for age in told.ages]) if passed else told
-            for change in self._table.learn(aged, now):
+            for change in self._table.learn(aged, now, late=late):
                 self._forsake(change)
                 name = self._table.set_name(change.key, change.server)
                 self._writer.write(name, [change.client])
-        if is_early:
+        if is_early and now - at < EARLY_S:
             self._early.append((at, batch))
+
+    def _learn_early(self) -> None:
+        """Look at a batch that came before the rules, and at the next one in another turn."""
+        if not self._late:
+            return
+        at, batch = self._late.popleft()
+        if self._clock() - at < EARLY_S:
+            self._learn(at, batch, late=True)
+        asyncio.get_running_loop().call_soon(self._learn_early)

@@ -225,6 +225,16 @@ def test_what_is_told_last_is_true() -> None:
     assert servers(made, "198.51.100.7", web) == ["web1"]
 
 
+def test_what_is_told_late_changes_nothing_that_is_newer() -> None:
+    made, (web, _) = table(), rules().sticky
+    moved, older = packed("198.51.100.7"), packed("198.51.100.8")
+    made.learn(Told("web", 4, 32, "web2", [moved, older], [0, 90 * TICKS]), 100.0)
+    late = Told("web", 4, 32, "web1", [moved, older], [20 * TICKS, 20 * TICKS])
+    (change,) = made.learn(late, 100.0, late=True)
+    assert change.client == older
+    assert servers(made, "198.51.100.7", web) == ["web2"]
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -10,11 +10,11 @@ from ipaddress import ip_address
 import pytest
 
 from hanat.core.reconcile import Rules
-from hanat.core.sticky import StickyServer, StickyService
+from hanat.core.sticky import StickyServer, StickyService, Told
 from hanat.flowsync import clients as module
 from hanat.flowsync import holder
 from hanat.flowsync.batch import CHANGES_MAX, is_end
-from hanat.flowsync.stick_batch import is_of_clients
+from hanat.flowsync.stick_batch import encode, is_of_clients
 from tests.contract.flows import inbound
 from tests.flowsync.test_worker import VIP, Cluster
 
@@ -159,3 +159,53 @@ async def test_what_cannot_be_told_ends_a_resync_until_the_next_one(
         cluster.holder.resync_for_peer(again=False)
         await cluster.turns()
     assert len(cluster.under_way) == under_way  # it has its pause
+
+
+NEW = StickyService("new", 4, 32, 640, ((6, VIP.packed, 81, 81),), SERVERS)
+
+
+def told(*clients: int, server: str = "web1", service: str = "new") -> bytes:
+    """Return a batch about clients that came just now."""
+    packed = [client.to_bytes(4, "big") for client in clients]
+    return encode([Told(service, 4, 32, server, packed, [0] * len(clients))])
+
+
+async def test_what_came_before_its_rules_is_learnt_a_batch_a_turn(cluster: SlowCluster) -> None:
+    backup = cluster.backup
+    for number in range(5):
+        backup.install(told(number))
+    assert backup.status().clients == 0
+    configure(backup, WEB, NEW)
+    known = []
+    for _ in range(7):
+        known.append(backup.status().clients)
+        await asyncio.sleep(0)
+    assert known == [0, 1, 2, 3, 4, 5, 5]
+
+
+async def test_what_came_long_before_its_rules_is_forgotten(cluster: SlowCluster) -> None:
+    backup = cluster.backup
+    backup.install(told(1))
+    cluster.now = 59.0
+    configure(backup, WEB)  # of something else
+    await cluster.settle()
+    backup.install(told(2))
+    cluster.now = 61.0
+    configure(backup, WEB, NEW)
+    await cluster.settle()
+    assert backup.status().clients == 1
+
+
+async def test_client_that_moved_since_stays_there_when_the_rules_are_new(
+    cluster: SlowCluster,
+) -> None:
+    """It was at a server that this node does not know yet, then at one that it does."""
+    backup = cluster.backup
+    third = replace(SERVERS[0], name="web3", set_name="persist/web3")
+    backup.install(told(1, server="web3", service="web"))
+    cluster.now = 1.0
+    backup.install(told(1, service="web"))
+    configure(backup, replace(WEB, servers=(*SERVERS, third)))
+    await cluster.settle()
+    table = backup._clients._table
+    assert len(table.wanted("persist/web1", [bytes((0, 0, 0, 1))], cluster.now)) == 1
