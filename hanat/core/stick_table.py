@@ -24,7 +24,7 @@ from hanat.core.sticky import CLIENTS_MAX, NOBODY, Change, Key, StickyService, T
 ENTRIES_MAX = 500_000  # of all; 125 bytes each (IPv4)
 BELIEVED_PART = 2  # the half of it: who is only in a set may never have finished a handshake
 TICKS = 100  # a second
-SLACK = 64  # parts of the timeout
+SLACK = 16  # parts of the timeout
 SLACK_TICKS_MIN = TICKS // 4
 
 _TCP, _ESTABLISHED = 6, 3
@@ -149,6 +149,11 @@ class StickTable:
             return
         numbers = {server.name: i for i, server in enumerate(new.service.servers)}
         moved = [numbers.get(server.name, NOBODY) for server in old.service.servers]
+        if new.service.prefix == old.service.prefix and moved == list(range(len(moved))):
+            new.entries = old.entries  # servers were added, or the time is another
+            new.counts[: len(moved)] = old.counts
+            self._total += len(new.entries)
+            return
         for client, packed in old.entries.items():
             server = moved[packed & _SERVER_MASK]
             if server != NOBODY:

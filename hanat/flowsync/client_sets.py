@@ -19,6 +19,7 @@ AGAIN_S, AGAIN_S_MAX = 1.0, 60.0  # after a refusal
 REFILLED_MAX = 500  # of a transaction: 1.5 ms
 WATCH_S = 1.0  # sets of services of UDP, at most so often, and
 WATCH_REST = 30  # so many times as long at rest as at work: 3 % of a processor
+HOLDER_REST = 3  # the same of a comparison of all sets, beside the work for flows
 
 
 class ClientSets(Protocol):
@@ -227,7 +228,8 @@ class SetSweeper:
             complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
             self._walk, self._missed = None, True
             self.later()
-        self._go_on(0.0 if self._is_whole else WATCH_REST * (self._clock() - began))
+        rest = (HOLDER_REST if self._holds else 0) if self._is_whole else WATCH_REST
+        self._go_on(rest * (self._clock() - began))
 
     def _compare(self, present: list[Wanted] | None, at: float) -> None:
         """Compare a slice of a set as of a moment, or, at its end, look what was in none."""
