@@ -15,6 +15,7 @@ HanatError
 ├── KernelError          operation, target, errno
 │   ├── AlreadyPresentError
 │   ├── AbsentObjectError
+│   ├── NoRoomError
 │   └── NotPermittedError
 └── WireError            a peer sent something we refuse
 
@@ -190,6 +191,10 @@ class AlreadyPresentError(KernelError):
 
 class AbsentObjectError(KernelError):
     """What was to be used or removed is not there."""
+
+
+class NoRoomError(KernelError):
+    """A set has as many elements as it may have."""
 
 
 class NotPermittedError(KernelError):

@@ -242,6 +242,11 @@ def _flows(flows: FlowStatus) -> Iterator[Metric]:
         "From the first change in the newest committed batch to its commit; absent before one.",
         [] if flows.lag_s is None else [((), flows.lag_s)],
     )
+    yield counter(
+        "hanat_persistence_refused",
+        "Times a client was not remembered, since 500,000 were, or 65,536 of its server.",
+        [((), flows.clients_refused)],
+    )
     yield from _table(flows)
 
 

@@ -132,6 +132,7 @@ class FlowStatus:
         ended: Flows that this node, as holder, ended because they did not fit the rules, or their
             server went; those that await a reset, too.
         clients: Entries of services with persistence known here.
+        clients_refused: Times that one was not taken, since there was no room.
         restarts: Times the flow worker ended and was started again.
         age_s: Since the flow worker told all this; None before it ever did. Not a moment,
             unless it hangs.
@@ -159,6 +160,7 @@ class FlowStatus:
     resyncs: int = 0
     ended: int = 0
     clients: int = 0
+    clients_refused: int = 0
     restarts: int = 0
     age_s: float | None = None
 

@@ -22,8 +22,9 @@ from hanat.core.flows import RECORD_V4
 from hanat.core.sticky import CLIENTS_MAX, NOBODY, Change, Key, StickyService, Told, Wanted
 
 ENTRIES_MAX = 500_000  # of all; 125 bytes each (IPv4)
+BELIEVED_PART = 2  # the half of it: who is only in a set may never have finished a handshake
 TICKS = 100  # a second
-SLACK = 64  # parts of the timeout
+SLACK = 16  # parts of the timeout
 SLACK_TICKS_MIN = TICKS // 4
 
 _TCP, _ESTABLISHED = 6, 3
@@ -73,6 +74,7 @@ class StickTable:
 
     Attributes:
         servers: Those that are configured.
+        refused: How often a client was not taken, since the table or its server was full.
     """
 
     def __init__(self) -> None:
@@ -81,7 +83,8 @@ class StickTable:
         self._ranges: dict[tuple[int, bytes], list[tuple[int, int, _Clients]]] = {}
         self._servers: dict[Key, dict[bytes, tuple[tuple[int, int], ...]]] = {}
         self._sets: dict[str, tuple[Key, int]] = {}
-        self._total = 0
+        self._total = self.refused = 0
+        self._purged_at = 0
         self.servers: Servers = frozenset()
 
     def __len__(self) -> int:
@@ -146,6 +149,11 @@ class StickTable:
             return
         numbers = {server.name: i for i, server in enumerate(new.service.servers)}
         moved = [numbers.get(server.name, NOBODY) for server in old.service.servers]
+        if new.service.prefix == old.service.prefix and moved == list(range(len(moved))):
+            new.entries = old.entries  # servers were added, or the time is another
+            new.counts[: len(moved)] = old.counts
+            self._total += len(new.entries)
+            return
         for client, packed in old.entries.items():
             server = moved[packed & _SERVER_MASK]
             if server != NOBODY:
@@ -256,11 +264,16 @@ class StickTable:
             group.ages.append(max(0, age))
         return list(groups.values())
 
-    def learn(self, told: Told, now: float) -> list[Change]:
+    def learn(self, told: Told, now: float, *, late: bool = False) -> list[Change]:
         """Believe what the holder tells; return what was different here.
 
         What is told last is true, whatever the clocks say. Of services and servers that are not
         configured here, or have longer prefixes here, nothing is taken.
+
+        Args:
+            told: Of one server.
+            now: In seconds.
+            late: Others may have been told since: what is known of them and is newer stays.
         """
         key = (told.service, told.version)
         clients = self._services.get(key)
@@ -278,9 +291,9 @@ class StickTable:
             client = clients.masked(address)
             was, seen = clients.entries.get(client), tick - age
             former = NOBODY if was is None else was & _SERVER_MASK
-            if was is not None and former == server:
+            if was is not None:
                 apart = seen - (was >> _SERVER_BITS)
-                if abs(apart) < clients.slack:
+                if (former == server and abs(apart) < clients.slack) or (late and apart < 0):
                     continue
             if self._put_if_room(clients, client, server, seen, now=tick):
                 found.append(Change(key, client, server, former))
@@ -306,28 +319,35 @@ class StickTable:
                 found.append(Wanted(client, min(left, known.timeout) * 1000 // TICKS))
         return found
 
-    def expected(self, set_name: str) -> dict[str, list[bytes]]:
+    def expected(self, set_name: str, now: float) -> dict[str, list[bytes]]:
         """Return the clients of each set of the service that a set is of."""
         place = self._sets.get(set_name)
         if place is None:
             return {set_name: []}
         clients = self._services[place[0]]
         found: list[list[bytes]] = [[] for _ in clients.service.servers]
+        oldest = (round(now * TICKS) - clients.timeout) << _SERVER_BITS
         for client, packed in clients.entries.items():
-            found[packed & _SERVER_MASK].append(client)
+            if packed >= oldest:
+                found[packed & _SERVER_MASK].append(client)
         names = (server.set_name for server in clients.service.servers)
         return dict(zip(names, found, strict=True))
 
     def compare(
-        self, set_name: str, present: Iterable[Wanted], now: float, *, believe: bool
+        self, set_name: str, present: Iterable[Wanted], now: float, *, packets: bool, believe: bool
     ) -> Differences:
         """Compare clients of a set with what is known of them.
+
+        Of services of TCP alone, connections that were established tell who is there. An element
+        of a set tells of a handshake that was begun, from whatever address it said.
 
         Args:
             set_name: Of a server.
             present: What the set has, at `now`.
             now: In seconds.
-            believe: Packets may have put them there: what is newer than what is known is true.
+            packets: They may have put them there: what is newer than what is known stays, and is
+                learnt if the service has UDP.
+            believe: It is learnt of services of TCP alone, too.
         """
         found = Differences()
         place = self._sets.get(set_name)
@@ -336,20 +356,29 @@ class StickTable:
         key, server = place
         known = self._services[key]
         tick = round(now * TICKS)
+        learns = believe or known.service.datagrams
         for client, left_ms in present:
             seen = tick - known.timeout + left_ms * TICKS // 1000
             was = known.entries.get(client)
             former = NOBODY if was is None else was & _SERVER_MASK
             at = seen if was is None else was >> _SERVER_BITS
             newer = seen - at >= known.slack if former == server else was is None or seen > at
-            if believe and newer:
-                if self._put_if_room(known, client, server, seen, now=tick):
+            if packets and newer:
+                may = learns and self._is_believable(known, server, is_new=was is None)
+                if may and self._put_if_room(known, client, server, seen, now=tick):
                     found.changes.append(Change(key, client, server, former))
             elif former != server:
                 found.strange.append(client)
             elif abs(at - seen) >= known.slack:
                 found.outdated.append(client)
         return found
+
+    def _is_believable(self, clients: _Clients, server: int, *, is_new: bool) -> bool:
+        """Say whether there is room for who is only in a set; the rest is for who is not."""
+        if is_new and self._total >= ENTRIES_MAX // BELIEVED_PART:
+            return False
+        part = 1 if clients.service.datagrams else BELIEVED_PART
+        return clients.counts[server] < CLIENTS_MAX // part
 
     # -------------------------------------------------------------- entries
 
@@ -363,9 +392,9 @@ class StickTable:
         if was is None or was & _SERVER_MASK != server:
             is_new = was is None
             if self._is_full(clients, server, is_new=is_new):
-                if now - clients.purged_at >= _FULL_PURGE_TICKS:
-                    self._purge(clients, now)
+                self._make_room(clients, now)
                 if self._is_full(clients, server, is_new=is_new):
+                    self.refused += 1
                     return False
         self._put(clients, client, server, seen)
         return True
@@ -381,6 +410,16 @@ class StickTable:
             clients.counts[was & _SERVER_MASK] -= 1
         clients.counts[server] += 1
         clients.entries[client] = seen << _SERVER_BITS | server
+
+    def _make_room(self, clients: _Clients, now: int) -> None:
+        """Forget what has expired; of every service if the table is full."""
+        if self._total >= ENTRIES_MAX:
+            if now - self._purged_at >= _FULL_PURGE_TICKS:
+                self._purged_at = now
+                for each in self._services.values():
+                    self._purge(each, now)
+        elif now - clients.purged_at >= _FULL_PURGE_TICKS:
+            self._purge(clients, now)
 
     def _purge(self, clients: _Clients, now: int) -> None:
         """Forget what has expired."""

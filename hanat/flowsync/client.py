@@ -482,7 +482,7 @@ class FlowClient:
             name: getattr(past, name) + getattr(now, name)
             for name in (
                 "captured", "committed", "received", "installed", "deleted", "clashed", "failed",
-                "repaired", "dropped", "overruns", "resyncs", "ended",
+                "repaired", "dropped", "overruns", "resyncs", "ended", "clients_refused",
             )
         }  # fmt: skip
         return replace(now, **sums)

@@ -10,14 +10,16 @@ from typing import Protocol
 
 from hanat.core.stick_table import StickTable
 from hanat.core.sticky import Change, Wanted
-from hanat.errors import AbsentObjectError, KernelError
+from hanat.errors import AbsentObjectError, KernelError, NoRoomError
 
 complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
 
 SLICE = 250  # of a transaction, which the gate's next grant may have to wait for: 0.8 ms
 AGAIN_S, AGAIN_S_MAX = 1.0, 60.0  # after a refusal
+REFILLED_MAX = 500  # of a transaction: 1.5 ms
 WATCH_S = 1.0  # sets of services of UDP, at most so often, and
 WATCH_REST = 30  # so many times as long at rest as at work: 3 % of a processor
+HOLDER_REST = 3  # the same of a comparison of all sets, beside the work for flows
 
 
 class ClientSets(Protocol):
@@ -30,17 +32,21 @@ class ClientSets(Protocol):
 
         Raises:
             AbsentObjectError: There is no such set.
-            KernelError: What else the kernel said, such as that it is full; nothing was changed.
+            NoRoomError: It is full; who was to go is gone, and nothing else was changed.
+            KernelError: What else the kernel said; nothing was changed.
         """
         ...
 
-    def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
-        """Let a set have these clients for a while, and no others, in one transaction.
+    def refill(
+        self, name: str, clients: Sequence[bytes], *, gone: Sequence[bytes] | None, timeout_s: float
+    ) -> None:
+        """Let a set have clients for a while, and others not, in one transaction.
 
         Args:
             name: Of the set.
-            clients: Packed addresses.
-            timeout_s: When they go if this is not called again.
+            clients: Packed addresses, each once; with `gone` at most `REFILLED_MAX`.
+            gone: Who is to go; None: whoever else is there.
+            timeout_s: When the clients go if this is not called again.
 
         Raises:
             AbsentObjectError: There is no such set.
@@ -109,6 +115,9 @@ class SetWriter:
             sets.write(name, put=put, gone=[client for client in some if client not in kept])
         except AbsentObjectError:
             self._waiting.pop(name, None)  # a sweep follows when there are rules
+        except NoRoomError as error:
+            complaints.warning("flowsync op=clients found=%r refused=%d", str(error), len(put))
+            self._table.refused += len(put)
         except KernelError as error:
             complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
             self._waiting.pop(name, None)
@@ -146,15 +155,22 @@ class SetSweeper:
         self._expected: dict[str, list[bytes]] = {}
         self._read_at = 0.0  # the kernel fills a slice when the one before is read
         self._is_whole = False  # this round compares all
-        self._holds = False
-        self._is_first = True  # packets put them there before this process was there
+        self._holds = self._is_paused = False
+        self._believes = True  # packets put them there before this process was there
+        self._missed = False  # a set was not read in this round
         self._next: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._again_s, self._was_refused = AGAIN_S, False
 
-    def sweep(self) -> None:
-        """Compare all sets, from the first one on."""
+    def sweep(self, *, believe: bool = False) -> None:
+        """Compare all sets, from the first one on.
+
+        Args:
+            believe: What packets put into the holder's is true, since nothing else tells of it.
+        """
         if self._sets is not None:
+            self._believes |= believe
+            self._missed = False
             self._names = list(reversed(self._table.sets))
             self._expected = {}
             self._is_whole = True
@@ -177,9 +193,18 @@ class SetSweeper:
         if holds and self._sets is not None and self._next is None:
             self._go_on(WATCH_S)
 
+    def pause(self, *, paused: bool) -> None:
+        """Stand still, or go on where it was."""
+        was, self._is_paused = self._is_paused, paused
+        if was is not paused and self._sets is not None:
+            self._go_on(0.0)
+
     def _go_on(self, after_s: float) -> None:
         if self._next is not None:
             self._next.cancel()
+            self._next = None
+        if self._is_paused:
+            return
         self._next = asyncio.get_running_loop().call_later(after_s, self._step)
 
     def _step(self) -> None:
@@ -198,12 +223,13 @@ class SetSweeper:
             filled_at, self._read_at = self._read_at, began
             self._compare(next(self._walk, None), filled_at)
         except AbsentObjectError:
-            self._walk = None  # a sweep follows when there are rules
+            self._walk, self._missed = None, True  # a sweep follows when there are rules
         except KernelError as error:
             complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
-            self._walk = None
+            self._walk, self._missed = None, True
             self.later()
-        self._go_on(0.0 if self._is_whole else WATCH_REST * (self._clock() - began))
+        rest = (HOLDER_REST if self._holds else 0) if self._is_whole else WATCH_REST
+        self._go_on(rest * (self._clock() - began))
 
     def _compare(self, present: list[Wanted] | None, at: float) -> None:
         """Compare a slice of a set as of a moment, or, at its end, look what was in none."""
@@ -211,21 +237,25 @@ class SetSweeper:
             self._walk = None
             if self._is_whole:
                 if self._name not in self._expected:
-                    self._expected = self._table.expected(self._name)  # of all sets of a service
+                    # Of all sets of a service.
+                    self._expected = self._table.expected(self._name, self._clock())
                 expected = self._expected.pop(self._name)
                 self.differs(self._name, [c for c in expected if c not in self._met])
             self._met = set()
             return
         self._met.update(client for client, _ in present)
-        believe = self._holds or self._is_first
-        found = self._table.compare(self._name, present, at, believe=believe)
+        packets = self._holds or self._believes
+        found = self._table.compare(
+            self._name, present, at, packets=packets, believe=self._believes
+        )
         if found.changes:
             self._learnt(found.changes)
         self.differs(self._name, found.strange + found.outdated)
 
     def _end_round(self) -> None:
         if self._is_whole:
-            self._is_whole = self._is_first = False
+            self._is_whole = False
+            self._believes = self._believes and self._missed
             if not self._was_refused:
                 self._again_s = AGAIN_S
             self._was_refused = False

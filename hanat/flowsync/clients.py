@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from hanat.core.reconcile import Rules
-from hanat.core.stick_table import TICKS, Servers, StickTable
+from hanat.core.stick_table import TICKS, StickTable
 from hanat.core.sticky import NOBODY, Change, Key
 from hanat.errors import WireError
 from hanat.flowsync.client_sets import ClientSets, SetSweeper, SetWriter
@@ -31,10 +31,12 @@ from hanat.flowsync.window import Window
 complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
 
 GATHER_S = 0.2
-EARLY_MAX = 1_000  # batches of servers that are not known yet, 8 KB each
+EARLY_MAX, EARLY_S = 1_000, 60.0  # batches of servers that are not known yet, 8 KB each
 # Batches under way, of any kind: flows go first. Of what is told once more it is one at a time:
 # that begins with a term, when the loop has better things to do.
 WINDOW = 8
+
+Send = Callable[[bytes, int], int]
 
 
 class Clients:
@@ -56,40 +58,47 @@ class Clients:
         self._sweeper.differs = self._writer.write
         self._holds = False
         self._early: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)
+        self._late: deque[tuple[float, bytes]] = deque(maxlen=EARLY_MAX)  # their rules are there
         self._untold: dict[tuple[Key, bytes], None] = {}
         self._all: Iterator[tuple[Key, bytes]] | None = None
         self._told_again = 0  # number of the batch of those that is under way
-        self._is_due = self._is_hurried = False
+        self._is_due = False
+        self._left: int | None = None  # batches until somebody else holds, once that is near
         self._gathering: asyncio.TimerHandle | None = None
         self.tell: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._table)
 
+    @property
+    def refused(self) -> int:
+        """How often a client was not taken, since there was no room for it."""
+        return self._table.refused
+
     def configure(self, rules: Rules) -> None:
         """Be about the services of rules that were installed."""
         if not self._table and not rules.sticky:
             return
         ports = {place: [p[:2] for p in some] for place, some in rules.listens.items()}
-        before = self._table.servers
         self._table.configure(rules.sticky, ports)
         self._writer.clear()
-        early, self._early = self._early, deque(maxlen=EARLY_MAX)
-        for at, batch in early:
-            self._learn(at, batch, known=before)
+        if not self._late and self._early:
+            asyncio.get_running_loop().call_soon(self._learn_early)
+        self._late.extend(self._early)
+        self._early.clear()
         self.sweep()
 
-    def sweep(self) -> None:
-        """Compare all sets with the table, and mend what differs."""
+    def sweep(self, *, believe: bool = False) -> None:
+        """Compare all sets with the table, and mend what differs; see `SetSweeper.sweep`."""
         if self._table:
-            self._sweeper.sweep()
+            self._sweeper.sweep(believe=believe)
 
     # ------------------------------------------------------------------ holder
 
     @property
     def untold(self) -> bool:
-        """Whether there is something to be told."""
-        return bool(self._untold) or self._all is not None
+        """Whether a hand-over waits for what is to be told."""
+        return bool(self._untold) and self._left != 0
 
     @property
     def telling_all(self) -> bool:
@@ -100,8 +109,9 @@ class Clients:
         """Note whether packets put clients into this kernel's sets."""
         self._holds = holds
         self._untold.clear()
-        self._all, self._is_hurried = None, False
+        self._all = None
         self._sweeper.watch(holds=holds)
+        self.hurry(hurried=False)
 
     def note(self, records: Iterable[bytes]) -> None:
         """Take flows into account that the kernel told of as holder."""
@@ -132,47 +142,66 @@ class Clients:
     def tell_all(self) -> None:
         """Tell everything, from the beginning if that is being done."""
         self._untold.clear()
-        self._all = self._table.everything() if self._table else None
+        self._all = self._table.everything() if self._table and self._left is None else None
 
-    def hurry(self) -> None:
-        """Let changes not wait for more from here on, and leave the rest to the next holder."""
-        self._is_hurried, self._all = True, None
+    def lost(self) -> None:
+        """Tell nothing that waits: everything is told soon, since something was lost."""
+        self._untold.clear()
+        self._all = None
 
-    def drain(self, send: Callable[[bytes, int], int], window: Window, told: set[int]) -> None:
-        """Send what waits and is due, as far as the window allows: changes first.
+    def hurry(self, *, hurried: bool = True) -> None:
+        """Tell the changes of a window without waiting for more, then nothing; or go on as before.
+
+        Addresses do not wait for the clients of a flood: the next holder lacks the rest.
+        """
+        self._left = WINDOW if hurried else None
+        if hurried:
+            self._all = None
+        self._sweeper.pause(paused=hurried)
+
+    def drain(self, send: Send, window: Window) -> None:
+        """Send the changes that wait and are due, as far as the window allows.
 
         Args:
             send: Takes a batch, and how many changes of flows it has; returns its number.
             window: What is under way.
+        """
+        while len(window) < WINDOW and (batch := self._take_changes()) is not None:
+            send(batch, 0)
+
+    def drain_all(self, send: Send, window: Window, told: set[int]) -> None:
+        """Send what `tell_all` is about, as far as the window allows.
+
+        Args:
+            send: As of `drain`.
+            window: As of `drain`.
             told: Takes the numbers of what was sent.
         """
-        while len(window) < WINDOW:
-            some = self._changes()
-            is_again = not some and self._all is not None and self._told_again not in window
-            if is_again:
-                some = self._some_of_all()
-            if not some:
-                return
-            number = send(encode(self._table.tell(some, self._clock())), 0)
-            told.add(number)
-            if is_again:
-                self._told_again = number
+        if len(window) < WINDOW and self._told_again not in window:
+            if (batch := self._take_all()) is not None:
+                self._told_again = send(batch, 0)
+                told.add(self._told_again)
 
-    def _changes(self) -> list[tuple[Key, bytes]]:
-        if not (self._is_due or self._is_hurried or len(self._untold) >= CLIENTS_MAX):
-            return []
+    def _take_changes(self) -> bytes | None:
+        is_hurried = self._left is not None
+        if self._left == 0 or not (self._is_due or is_hurried or len(self._untold) >= CLIENTS_MAX):
+            return None
         some = list(islice(self._untold, CLIENTS_MAX))
         for one in some:
             del self._untold[one]
         self._is_due = self._is_due and bool(self._untold)
-        return some
+        if self._left is not None and some:
+            self._left -= 1
+        return self._encoded(some)
 
-    def _some_of_all(self) -> list[tuple[Key, bytes]]:
-        assert self._all is not None
-        some = list(islice(self._all, CLIENTS_MAX))
+    def _take_all(self) -> bytes | None:
+        some = [] if self._all is None else list(islice(self._all, CLIENTS_MAX))
         if not some:
             self._all = None
-        return some
+        return self._encoded(some)
+
+    def _encoded(self, some: list[tuple[Key, bytes]]) -> bytes | None:
+        return encode(self._table.tell(some, self._clock())) if some else None
 
     # ------------------------------------------------------------------ backup
 
@@ -183,7 +212,7 @@ class Clients:
         except WireError as error:
             complaints.error("flowsync op=install found=%r", str(error))
 
-    def _learn(self, at: float, batch: bytes, known: Servers = frozenset()) -> None:
+    def _learn(self, at: float, batch: bytes, *, late: bool = False) -> None:
         """Believe what another node told at a time; keep it if the rules that it is about are new.
 
         A node that starts is told everything while its rules are installed, and another node may
@@ -192,20 +221,26 @@ class Clients:
         Args:
             at: When it was told, in seconds.
             batch: What.
-            known: Of which servers it was believed already.
+            late: Others came since.
         """
         now, there = self._clock(), self._table.servers
         passed = round((now - at) * TICKS)
         is_early = False
         for told in decode(batch):
-            place = (told.service, told.version, told.server)
-            is_early |= place not in there
-            if place in known:
-                continue
+            is_early |= (told.service, told.version, told.server) not in there
             aged = told._replace(ages=[age + passed for age in told.ages]) if passed else told
-            for change in self._table.learn(aged, now):
+            for change in self._table.learn(aged, now, late=late):
                 self._forsake(change)
                 name = self._table.set_name(change.key, change.server)
                 self._writer.write(name, [change.client])
-        if is_early:
+        if is_early and now - at < EARLY_S:
             self._early.append((at, batch))
+
+    def _learn_early(self) -> None:
+        """Look at a batch that came before the rules, and at the next one in another turn."""
+        if not self._late:
+            return
+        at, batch = self._late.popleft()
+        if self._clock() - at < EARLY_S:
+            self._learn(at, batch, late=True)
+        asyncio.get_running_loop().call_soon(self._learn_early)

@@ -31,6 +31,7 @@ from hanat.errors import KernelError
 from hanat.flowsync.batch import CHANGES_MAX, Mark, encode, encode_mark
 from hanat.flowsync.clients import Clients
 from hanat.flowsync.resync import Resync
+from hanat.flowsync.timer import Timer
 from hanat.flowsync.waiting import Waiting
 from hanat.flowsync.window import InFlight, Propose, Window
 from hanat.flowsync.young import Young
@@ -81,12 +82,12 @@ class HolderSide:
         self._waiting = Waiting()
         self._waiting_since = 0.0
         self._young = Young()
-        self._maturing: asyncio.TimerHandle | None = None
+        self._maturing = Timer(self._mature)
         self._gathering: asyncio.TimerHandle | None = None
         self._gathered_count = 0
         self._on_flushed: Callable[[], None] | None = None
         self._resync: Resync | None = None
-        self._again: asyncio.TimerHandle | None = None
+        self._again = Timer(self.resync)
         self._wanted_again = False
         self._overruns = 0
         self._overrun = False  # and what was queued by then is not read yet
@@ -138,10 +139,10 @@ class HolderSide:
             return
         self.collect()
         asyncio.get_running_loop().remove_reader(self._capture.fileno())
-        for timer in (self._gathering, self._maturing):
-            if timer is not None:
-                timer.cancel()
-        self._gathering = self._maturing = None
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._maturing.cancel()
         self._young.clear()
         self._end_resync()
         self._overrun, self._overruns = False, self.overruns
@@ -217,7 +218,8 @@ class HolderSide:
                 began to lack flows meanwhile did not see the beginning.
         """
         if self._resync is None:
-            self.resync()
+            if not self._again.is_due_within(RESYNC_AGAIN_S):  # it was lost: after a pause
+                self.resync()
         elif again:
             self._wanted_again = True
 
@@ -237,28 +239,19 @@ class HolderSide:
         self._clients.tell_all()
         self._send(encode_mark(Mark(self.resyncs, ends=False)), 0)
         self._resync = Resync(self.resyncs, self._conntrack.walk())
-        self._resync_later(RECONCILE_S)
+        self._again.call_within(RECONCILE_S)
         asyncio.get_running_loop().call_soon(self._read_slice, self._resync)
 
     def _end_resync(self) -> None:
         self._resync = None
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-
-    def _resync_later(self, after_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        if self._again is not None and self._again.when() <= loop.time() + after_s:
-            return
-        if self._again is not None:
-            self._again.cancel()
-        self._again = loop.call_later(after_s, self.resync)
+        self._again.cancel()
 
     def _lost(self) -> None:
         """Something was lost: tell everything anew, soon."""
         self._resync = None
+        self._clients.lost()
         if self._capture is not None:
-            self._resync_later(RESYNC_AGAIN_S)
+            self._again.call_within(RESYNC_AGAIN_S)
 
     def _read_slice(self, resync: Resync) -> None:
         """Read some of the table; the loop has its turn before the next."""
@@ -354,7 +347,7 @@ class HolderSide:
             # Until its queue was empty the kernel dropped events, and told of the first one only
             # (NETLINK_S_CONGESTED in af_netlink.c).
             self._overrun = False
-            self._clients.sweep()  # what events did not tell is in the sets
+            self._clients.sweep(believe=True)  # what events did not tell is in the sets
             self._lost()
         self._drain()
         return emptied
@@ -415,19 +408,11 @@ class HolderSide:
 
     def _mature_later(self) -> None:
         due = self._young.due
-        if due is None:
-            return
-        after_s = max(due - self._clock(), GATHER_S)
-        loop = asyncio.get_running_loop()
-        if self._maturing is not None:
-            if self._maturing.when() <= loop.time() + after_s:
-                return
-            self._maturing.cancel()
-        self._maturing = loop.call_later(after_s, self._mature)
+        if due is not None:
+            self._maturing.call_within(max(due - self._clock(), GATHER_S))
 
     def _mature(self) -> None:
         """Tell of who has become old enough."""
-        self._maturing = None
         self._tell_put(self._young.grown(self._clock()))
         self._mature_later()
         self._drain()
@@ -438,8 +423,7 @@ class HolderSide:
         """Propose what waits, as far as the window allows."""
         while self._waiting and len(self._window) < WINDOW_BATCHES:
             self._send_some(self._waiting)
-        told = set() if self._resync is None else self._resync.told
-        self._clients.drain(self._send, self._window, told)
+        self._clients.drain(self._send, self._window)
         self._drain_resync()
         excess = len(self._waiting) - WAITING_CHANGES_MAX
         if excess > 0:
@@ -455,6 +439,9 @@ class HolderSide:
             if len(resync.waiting) < CHANGES_MAX and not resync.read:
                 break
             resync.told.add(self._send_some(resync.waiting))
+        if not resync.read or resync.waiting or resync is not self._resync:
+            return
+        self._clients.drain_all(self._send, self._window, resync.told)
         # Only what is committed is told: the end waits for it. And changes go first: who is
         # told of a flow after the end has deleted it by then.
         is_told = resync.over and not self._clients.telling_all
@@ -463,7 +450,7 @@ class HolderSide:
             self._table.end()
             self._send(encode_mark(Mark(resync.number, ends=True)), 0)
             if self._wanted_again:
-                self._resync_later(RESYNC_AGAIN_S)
+                self._again.call_within(RESYNC_AGAIN_S)
 
     def _send_some(self, waiting: Waiting) -> int:
         changes = waiting.take(CHANGES_MAX)
@@ -487,7 +474,8 @@ class HolderSide:
 
     def _dropped(self, count: int) -> None:
         self.dropped += count
-        complaints.warning("flowsync dropped=%d reason=not_committed", count)
+        if count:
+            complaints.warning("flowsync dropped=%d reason=not_committed", count)
         self._lost()
 
     def _check_flushed(self) -> None:
@@ -497,4 +485,5 @@ class HolderSide:
     def _finish_flush(self) -> None:
         done, self._on_flushed = self._on_flushed, None
         if done is not None:
+            self._clients.hurry(hurried=False)
             asyncio.get_running_loop().call_soon(done)

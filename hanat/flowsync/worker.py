@@ -253,6 +253,7 @@ class FlowWorker:
             resyncs=holder.resyncs,
             ended=self.ended,
             clients=len(self._clients),
+            clients_refused=self._clients.refused,
         )
 
     def _look_at_table(self) -> tuple[TableStatistics, tuple[str, ...]]:

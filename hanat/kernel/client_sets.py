@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from hanat.core.notation import TABLE
 from hanat.core.sticky import Wanted
+from hanat.errors import AbsentObjectError, NoRoomError
 from hanat.kernel.netlink import (
     ATTRIBUTE,
     ATTRIBUTE_NESTED,
@@ -49,7 +51,6 @@ _LEFT = struct.Struct(">Q")
 _EXPIRATION_HEAD = ATTRIBUTE.pack(ATTRIBUTE.size + _LEFT.size, _EXPIRATION)
 _KEY_AT = 3 * ATTRIBUTE.size  # element, key, value
 ELEMENTS_MAX = 1_000  # of a message: the length of an attribute has 16 bits
-REFILLED_MAX = 500  # which are longer
 
 
 class KernelClientSets:
@@ -75,17 +76,37 @@ class KernelClientSets:
         if put:
             timed = b"".join(_element(client, left_ms) for client, left_ms in put)
             messages.append((NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, timed)))
-        self._writing.run(messages, operation="write clients", target=name)
+        try:
+            self._writing.run(messages, operation="write clients", target=name)
+        except NoRoomError:
+            if not gone:
+                raise
+            # Who is not there cannot be added to be deleted.
+            for client in gone:
+                key = head + nested(_LIST, _element(client))
+                with suppress(AbsentObjectError):
+                    self._writing.run(
+                        [(DELETE_ELEMENTS, 0, key)], operation="delete a client", target=name
+                    )
+            self.write(name, put=put, gone=())
 
-    def refill(self, name: str, clients: Sequence[bytes], *, timeout_s: float) -> None:
+    def refill(
+        self, name: str, clients: Sequence[bytes], *, gone: Sequence[bytes] | None, timeout_s: float
+    ) -> None:
         """See `flowsync.client_sets.ClientSets.refill`."""
+        assert len(clients) + len(gone or ()) <= ELEMENTS_MAX // 2, f"{len(clients)} elements"
         head = _head(name)
-        lasts = attribute(_TIMEOUT, _LEFT.pack(round(timeout_s * 1000)))
-        messages: list[Message] = [(DELETE_ELEMENTS, 0, head)]
-        for first in range(0, len(clients), REFILLED_MAX):
+        messages: list[Message] = []
+        if gone is None:
+            messages.append((DELETE_ELEMENTS, 0, head))
+        elif clients or gone:
+            keys = head + nested(_LIST, b"".join(map(_element, (*clients, *gone))))
+            messages += [(NEW_ELEMENTS, NLM_F_CREATE, keys), (DELETE_ELEMENTS, 0, keys)]
+        if clients:
+            lasts = attribute(_TIMEOUT, _LEFT.pack(round(timeout_s * 1000)))
             listed = b"".join(
                 nested(_ELEMENT, nested(_KEY, attribute(_VALUE, client)) + lasts)
-                for client in clients[first : first + REFILLED_MAX]
+                for client in clients
             )
             messages.append((NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, listed)))
         self._writing.run(messages, operation="tell clients", target=name)

@@ -6,7 +6,13 @@ import errno
 import os
 import socket
 
-from hanat.errors import AbsentObjectError, AlreadyPresentError, KernelError, NotPermittedError
+from hanat.errors import (
+    AbsentObjectError,
+    AlreadyPresentError,
+    KernelError,
+    NoRoomError,
+    NotPermittedError,
+)
 
 _KINDS: dict[int, type[KernelError]] = {
     errno.EEXIST: AlreadyPresentError,
@@ -14,6 +20,7 @@ _KINDS: dict[int, type[KernelError]] = {
     errno.ENODEV: AbsentObjectError,
     errno.ENXIO: AbsentObjectError,
     errno.ENOENT: AbsentObjectError,
+    errno.ENFILE: NoRoomError,
     errno.ENETDOWN: AbsentObjectError,
     errno.EADDRNOTAVAIL: AbsentObjectError,
     errno.EPERM: NotPermittedError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +14,11 @@ from hanat.core import persistence
 from hanat.core.configuration import Persistence
 from hanat.core.persistence import sticky_services
 from hanat.core.ruleset import render_ruleset
-from hanat.core.sticky import Wanted
-from hanat.errors import AbsentObjectError, KernelError
+from hanat.core.stick_table import StickTable
+from hanat.core.sticky import Told, Wanted
+from hanat.errors import AbsentObjectError, KernelError, NoRoomError
+from hanat.flowsync import client_sets
+from hanat.flowsync.client_sets import SetWriter
 from hanat.kernel.client_sets import KernelClientSets
 from hanat.kernel.firewall import KernelFirewall
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, WEB
@@ -121,6 +125,54 @@ def test_full_set_takes_nothing_of_a_transaction(
     assert sorted(read(sets, name)) == few
     sets.write(name, put=[Wanted(CLIENTS[FOUR][3], 300_000)], gone=few[:1])  # who goes makes room
     assert sorted(read(sets, name)) == CLIENTS[FOUR][1:4]
+    sets.close()
+
+
+def test_client_that_is_not_in_a_full_set_may_go(
+    inside: str,  # noqa: ARG001 - the namespace
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To delete it, it is added first, for which there is no room."""
+    monkeypatch.setattr(persistence, "CLIENTS_MAX", 3)
+    install()
+    (name, *_) = re.findall(r"set (persist/web/web1/\S+)", run("nft list sets inet"))
+    sets = KernelClientSets()
+    first, second, third, absent, other = CLIENTS[FOUR][:5]
+    few = [Wanted(client, 300_000) for client in (first, second, third)]
+    sets.write(name, put=few, gone=[])
+    sets.write(name, put=[], gone=[absent])
+    sets.write(name, put=[Wanted(other, 300_000)], gone=[absent, first])
+    assert sorted(read(sets, name)) == [second, third, other]
+    with pytest.raises(NoRoomError):
+        sets.write(name, put=[few[0], Wanted(absent, 300_000)], gone=[second])
+    assert sorted(read(sets, name)) == [third, other]
+    sets.close()
+
+
+async def test_full_set_costs_a_slice_and_no_sweep(
+    inside: str,  # noqa: ARG001 - the namespace
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(persistence, "CLIENTS_MAX", 3)
+    monkeypatch.setattr(client_sets, "SLICE", 2)
+    install()
+    services = sticky_services(STICKY)
+    table = StickTable()
+    table.configure(services, {})
+    first, second, _ = (server.set_name for server in services[0].servers)
+    some = CLIENTS[FOUR][:8]
+    told = Told("web", 4, 32, services[0].servers[0].name, some, [0] * len(some))
+    table.learn(told, 1.0)
+    sets, refused = KernelClientSets(), []
+    sets.write(first, put=[Wanted(client, 300_000) for client in CLIENTS[FOUR][9:12]], gone=[])
+    writer = SetWriter(sets, table, lambda: 1.0, refused=lambda: refused.append(True))
+    writer.write(first, some[:2] + CLIENTS[FOUR][9:12])
+    writer.write(second, CLIENTS[FOUR][:1])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert refused == []
+    assert table.refused == 2
+    assert read(sets, first) == {}  # what came after the slice was done
     sets.close()
 
 

@@ -195,6 +195,27 @@ async def test_worker_that_died_finds_the_clients_in_its_kernel(opened: Opened) 
     assert pair.servers(list(before)) == before
 
 
+async def test_who_never_finished_a_handshake_is_told_nobody(opened: Opened) -> None:
+    """As a slow flood of SYN leaves them in the holder's sets, there they stay until their end."""
+    configuration = sticky(Persistence(TIMEOUT_S))
+    pair = await opened(configuration)
+    before = pair.servers(pair.add_clients(MANY))
+    await pair.told(before)
+    services = sticky_services(configuration)
+    first, last = services[0].servers[0].set_name, services[-1].servers[-1]
+    inside = pair.a.router.namespace
+    run(f"nft add element inet hanat {first} {{ 192.0.2.66 }}", inside)
+    run(f"nft flush set inet hanat {last.set_name}", inside)
+    lost = {client for client, port in before.items() if f"s{port}-v6" == last.name}
+    lost &= {client for client in before if ":" in client}
+
+    pair.a.installed()  # it is compared
+    await pair.until(lambda: pair.a.clients().get(last.name, set()) == lost)
+    added = pair.servers(pair.add_clients(1, first=200))
+    await pair.told(before | added)
+    assert "192.0.2.66" in pair.a.left_ms()
+
+
 async def test_clients_outlive_a_change_of_their_timeout(opened: Opened) -> None:
     """The sets have other names then, on the holder and on the other node."""
     pair = await opened(sticky(Persistence(TIMEOUT_S)))
