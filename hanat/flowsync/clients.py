@@ -177,10 +177,11 @@ class Clients:
             window: As of `drain`.
             told: Takes the numbers of what was sent.
         """
-        if len(window) < WINDOW and self._told_again not in window:
-            if (batch := self._take_all()) is not None:
-                self._told_again = send(batch, 0)
-                told.add(self._told_again)
+        if len(window) >= WINDOW or self._told_again in window:
+            return
+        if (batch := self._take_all()) is not None:
+            self._told_again = send(batch, 0)
+            told.add(self._told_again)
 
     def _take_changes(self) -> bytes | None:
         is_hurried = self._left is not None
