@@ -30,7 +30,7 @@ NAME = "agent"
 AGENT_NS = round(AGENT_MS * MS)
 OUT = ("drain", "maint")
 HALF = "50%"
-MADE_MIN = 80  # new connections of one version of IP that say something of shares
+MADE_MIN = 50  # new connections of one version of IP that say something of shares
 OFF_MAX = 0.06  # of all; chance has no part in turns, a rotation in between has
 AFTER_NS = 1_000 * MS  # so long it is looked at whether all is well again
 BEFORE_NS = 500 * MS
@@ -113,8 +113,12 @@ def _contradictions(
             yield f"{count} new ones on {label}"
         return
     for version in (4, 6):
+        # Operators change the weight of the first server of all, which is one of IPv4.
         had = {new.host for new in before if new.version == version}
+        had -= {SERVERS[0]} if version == 4 else set()
         weights = {h: float(w) for h, w in zip(SERVERS, WEIGHTS, strict=True) if h in had}
+        if len(weights) < 2:
+            continue
         if what == HALF and words.server in weights:
             weights[words.server] /= 2
         counts = Counter(new.host for new in made if new.version == version and new.host in had)

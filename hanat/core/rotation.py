@@ -24,6 +24,7 @@ from enum import Enum
 from hanat.core.configuration import OnServerDown
 from hanat.core.probing import Operational
 from hanat.core.server_facts import (
+    WEIGHT_MAX,
     Administrative,
     Cause,
     CheckedServer,
@@ -31,9 +32,12 @@ from hanat.core.server_facts import (
     ServerId,
     ServerStatus,
     judge,
+    scaled,
     words,
 )
 from hanat.core.verdicts import NO_VERDICT, Verdict
+
+HUNDREDTHS = 100
 
 
 class ServiceState(Enum):
@@ -80,8 +84,16 @@ class ServiceStatus:
 
     @property
     def rotation(self) -> tuple[tuple[str, int], ...]:
-        """Names and weights of the servers that get new clients."""
-        return tuple((s.name, s.weight) for s in self.servers if self.gets_clients(s))
+        """Names and weights of the servers that get new clients.
+
+        Only ratios count. Where runtime weights make no whole numbers of them, all are in
+        hundredths: half of the usual weight, 1, would be 1.
+        """
+        found = [s for s in self.servers if self.gets_clients(s)]
+        heaviest = max((s.exact for s in found), default=0.0)
+        if all(s.exact == s.weight for s in found) or HUNDREDTHS * heaviest > WEIGHT_MAX:
+            return tuple((s.name, s.weight) for s in found)
+        return tuple((s.name, scaled(HUNDREDTHS, s.exact)) for s in found)
 
     def loses_connections(self, server: ServerStatus) -> bool:
         """Say whether the service's `on_server_down` applies to a server."""

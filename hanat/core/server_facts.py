@@ -139,6 +139,7 @@ class ServerStatus:
 
     Attributes:
         weight: The configured one times the factor; at least 1 if neither is 0.
+        exact: The same, not made whole.
         stays: It is in rotation without a verdict, as it was before.
         causes: Why it is not healthy, or should not serve; empty: it gets clients.
     """
@@ -146,6 +147,7 @@ class ServerStatus:
     name: str
     place: str
     weight: int
+    exact: float
     mode: Mode
     operational: Operational
     stays: bool
@@ -201,6 +203,7 @@ def judge(
         name=server.name,
         place=server.place,
         weight=weight,
+        exact=min(float(WEIGHT_MAX), server.weight * factor),
         mode=administrative.mode,
         operational=state,
         stays=unknown and stays,

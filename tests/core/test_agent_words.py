@@ -46,7 +46,7 @@ def test_agent_does_not_undo_what_an_operator_did() -> None:
     b.commit(b.sees(2, Operational.UP, percent=100))
     b.record(weight_record(WEB2, 0.5, by="op", at_s=0.0))
     b.commit(b.sees(2, Operational.UP, percent=100))  # said before: the operator's word is newer
-    assert b.rotations["web"] == (InRotation("web2", 1),)
+    assert b.rotations["web"] == (InRotation("web2", 50),)  # in hundredths
     assert of(Propose, b.sees(2, Operational.UP, percent=10)) != []
 
 

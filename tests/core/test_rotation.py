@@ -185,6 +185,20 @@ def test_records_go_with_their_server_and_survive_everything_else() -> None:
     assert site.status.rotation == (("web1", 8), ("web2", 1))
 
 
+def test_half_of_the_usual_weight_is_half() -> None:
+    site = Site(server(1), server(2), server(3, weight=2))
+    before = site.status
+    assert site.rotations.weigh(WEB1, 0.5) != ()
+    assert site.status.rotation == (("web1", 50), ("web2", 100), ("web3", 200))
+    assert site.status.rotation != before.rotation
+    assert site.status.servers[0].weight == 1
+    site.rotations.weigh(WEB1, 1.0)
+    assert site.status.rotation == before.rotation
+    large = Site(server(1), server(2, weight=65_535))
+    large.rotations.weigh(WEB1, 0.5)
+    assert large.status.rotation == (("web1", 1), ("web2", 65_535))
+
+
 def test_runtime_weight_is_a_factor() -> None:
     assert [scaled(10, f) for f in (0.0, 0.01, 0.5, 1.0, 2.5)] == [0, 1, 5, 10, 25]
     assert (scaled(0, 5.0), scaled(3, 1e308), scaled(1, 5e-324)) == (0, WEIGHT_MAX, 1)

@@ -9,7 +9,9 @@ from ipaddress import ip_address
 import pytest
 
 from hanat.core.configuration import Listen, Protocol, Scheduler
+from hanat.core.rotation import Rotations
 from hanat.core.schedulers import InRotation, level, slots
+from hanat.core.server_facts import CheckedServer, CheckedService, ServerId
 from hanat.core.shares import Slots
 from tests.kernel.crowd import Client, Crowd, clients
 from tests.kernel.network import Network
@@ -94,6 +96,18 @@ def test_weights_that_change_move_the_shares_of_the_next_connections(network: Ne
     ):
         crowd.follow(InRotation(f"s{n}", weight) for n, weight in enumerate(weights))
         assert crowd.shares(some) == wanted
+
+
+def test_runtime_weights_move_the_shares(network: Network) -> None:
+    """An agent says 50 % of a server whose weight is 1, as it is by default."""
+    checked = CheckedService("crowd", tuple(CheckedServer(f"s{n}", f"{n}", 1, ()) for n in (0, 1)))
+    rotations = Rotations({})
+    rotations.configure([checked])
+    crowd = Crowd(network, weights=(1, 1), scheduler=Scheduler.WRR)
+    for factor, wanted in ((1.0, 600), (0.5, 400), (0.1, 109), (1.0, 600)):
+        rotations.weigh(ServerId("crowd", "s0"), factor)
+        crowd.follow(InRotation(*one) for one in rotations.statuses["crowd"].rotation)
+        assert abs(crowd.shares(clients(1_200))["s0"] - wanted) <= 1
 
 
 def test_next_tier_of_fo_gets_clients_when_nobody_is_left_in_the_best(network: Network) -> None:
