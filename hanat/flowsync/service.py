@@ -52,7 +52,7 @@ class FlowService:
             clock=clock,
             client_sets=sets,
         )
-        self._crowds = CrowdWatch(self._worker.keys, sets)
+        self._crowds = CrowdWatch(self._worker.keys, sets, whole=lambda: self._worker.whole)
         self._worker.accounting.tell = self._tell_added
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
             Kind.SCOPE: self._set_scope,

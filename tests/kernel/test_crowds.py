@@ -14,7 +14,7 @@ from hanat.core.configuration import Configuration, Limits
 from hanat.core.service_limits import crowds_of
 from hanat.errors import AbsentObjectError
 from hanat.flowsync.crowd_watch import CrowdWatch
-from hanat.kernel.client_sets import ELEMENTS_MAX, KernelClientSets
+from hanat.kernel.client_sets import REFILLED_MAX, KernelClientSets
 from tests.kernel.holders import Holder, holding
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
@@ -105,7 +105,7 @@ async def test_limit_holds_again_for_connections_that_a_new_holder_inherited(
         assert not await site.connects()
     network.pull(network.r1)
     with holding(network, network.r2, first.log) as second:
-        watch = CrowdWatch(second.worker.keys, sets)
+        watch = CrowdWatch(second.worker.keys, sets, whole=lambda: True)
         watch.configure(crowds_of(configuration))
         watch.begin()
         name = set_for(vip, configuration)
@@ -137,7 +137,7 @@ async def test_connections_from_before_there_was_a_limit_count(
 ) -> None:
     site = Site(network, vip, server)
     with holding(network, network.r1) as holder:
-        watch = CrowdWatch(holder.worker.keys, sets)
+        watch = CrowdWatch(holder.worker.keys, sets, whole=lambda: True)
         watch.begin()
         site.connect(3)
         configuration = limited(3)
@@ -173,7 +173,7 @@ def test_set_has_the_clients_of_the_last_time_and_no_others(
         for name in names:
             texts = ["2001:db8:{:x}::", "10.1.{}.0"][("/v4/") in name]
             many = [ip_address(texts.format(n)).packed for n in range(250)]
-            assert len(many * 3) > ELEMENTS_MAX
+            assert len(many * 3) > REFILLED_MAX
             for clients in (many * 3, many[:2], [], many[1:3]):
                 sets.refill(name, clients, timeout_s=60.0)
                 assert elements(network.r1, name) == len(set(clients))
