@@ -97,10 +97,17 @@ class Census:
 
     def crowded(self) -> Mapping[str, Sequence[bytes]]:
         """Return the clients that have too many, packed, by the name of each set."""
-        return {
-            name: _largest({c: n for c, n in counts.items() if n >= self._most[name]})
-            for name, counts in self._counts.items()
-        }
+        return {name: self.crowded_in(name) for name in self.names}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of all sets."""
+        return tuple(self._counts)
+
+    def crowded_in(self, name: str) -> Sequence[bytes]:
+        """Return the clients that have too many, packed, for one set."""
+        most = self._most[name]
+        return _largest({c: n for c, n in self._counts[name].items() if n >= most})
 
 
 def _largest(counts: dict[bytes, int]) -> list[bytes]:

@@ -24,6 +24,7 @@ is kept.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -254,14 +255,13 @@ def record_with(key: bytes) -> bytes:
     raise ValueError(f"a flow's key of {len(key)} bytes; known are 15 (IPv4) and 39 (IPv6)")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerKey:
+class ServerKey(NamedTuple):
     """What tells for which server of which service a flow counts.
 
     Attributes:
         protocol: IP protocol number.
         listen: Packed address the client asked for.
-        port: Port the client asked for.
+        port: First port of the listen that has the port the client asked for.
         server: Packed address of the real server.
     """
 
@@ -269,6 +269,21 @@ class ServerKey:
     listen: bytes
     port: int
     server: bytes
+
+
+class Row(NamedTuple):
+    """How many flows a server has and had; see `FlowTable.report`."""
+
+    key: ServerKey
+    now: int
+    opened: int
+
+
+@dataclass(slots=True)
+class _Sum:
+    now: int = 0
+    opened: int = 0
+    told: int = 0  # of `opened`, in the last report
 
 
 class FlowTable:
@@ -283,8 +298,11 @@ class FlowTable:
     def __init__(self) -> None:
         self._mappings: dict[bytes, bytes] = {}
         self._doubtful: dict[bytes, bytes] = {}  # not told again yet
+        # By port, of those that have a flow: there are no more of them than flows.
         self._counts: dict[bytes, int] = {}
-        self._opened: dict[bytes, int] = {}
+        # By listen: clients choose among the ports of a range, but not how many these are.
+        self._sums: dict[bytes, _Sum] = {}
+        self._listens: dict[bytes, tuple[list[int], list[int]]] = {}  # first and last ports
 
     def __len__(self) -> int:
         return len(self._mappings) + len(self._doubtful)
@@ -362,13 +380,44 @@ class FlowTable:
     def __contains__(self, key: bytes) -> bool:
         return key in self._mappings or key in self._doubtful
 
-    def opened(self) -> Mapping[ServerKey, int]:
-        """Return how many flows each server on each port ever had, since this table is there."""
-        return {_server(packed): count for packed, count in self._opened.items()}
+    def listen(self, ports: Mapping[tuple[int, bytes], Sequence[tuple[int, int]]]) -> None:
+        """Count flows of these listens, and of no others.
+
+        Args:
+            ports: First and last port of each, by protocol and packed address.
+        """
+        listens = {
+            bytes([protocol]) + address: (
+                [first for first, _ in sorted(some)],
+                [last for _, last in sorted(some)],
+            )
+            for (protocol, address), some in ports.items()
+        }
+        if listens == self._listens:
+            return
+        self._listens = listens
+        opened = {place: s.opened for place, s in self._sums.items()}
+        self._sums = {}
+        for place, count in self._counts.items():
+            self._add(place, count)
+        for place, summed in self._sums.items():
+            summed.opened = opened.get(place, 0)
+
+    def report(self) -> list[Row]:
+        """Return how many flows each server on each listen has, and had so far.
+
+        One that has none, and had none since the last report, is forgotten: it begins at 0.
+        """
+        told = [(p, s) for p, s in self._sums.items() if s.now or s.opened != s.told]
+        if len(told) < len(self._sums):
+            self._sums = dict(told)
+        for _, summed in told:
+            summed.told = summed.opened
+        return [Row(_server(place), summed.now, summed.opened) for place, summed in told]
 
     def counts(self) -> Mapping[ServerKey, int]:
-        """Return the number of flows of each server on each port that has any."""
-        return {_server(packed): count for packed, count in self._counts.items()}
+        """Return the number of flows of each server on each listen that has any."""
+        return {_server(place): summed.now for place, summed in self._sums.items() if summed.now}
 
     def _count(self, key: bytes, mapping: bytes, step: int) -> None:
         size = 4 if len(key) == KEY_V4_SIZE else 16
@@ -380,12 +429,29 @@ class FlowTable:
         half = 3 + (len(place) - 3) // 2
         if place[3:half] != place[half:]:  # otherwise nobody else answers than who is asked
             total = self._counts.get(place, 0) + step
-            if step > 0:
-                self._opened[place] = self._opened.get(place, 0) + step
             if total:
                 self._counts[place] = total
             else:
                 del self._counts[place]
+            self._add(place, step)
+
+    def _add(self, place: bytes, step: int) -> None:
+        """Count at the listen, of which the first port is named."""
+        ports = self._listens.get(place[2 : 3 + (len(place) - 3) // 2])
+        if ports is None:
+            return
+        firsts, lasts = ports
+        port = int.from_bytes(place[:2], "big")
+        at = bisect_right(firsts, port) - 1
+        if at < 0 or port > lasts[at]:
+            return
+        if firsts[at] != port:
+            place = firsts[at].to_bytes(2, "big") + place[2:]
+        summed = self._sums.get(place)
+        if summed is None:
+            summed = self._sums[place] = _Sum()
+        summed.now += step
+        summed.opened += max(0, step)
 
 
 def _server(packed: bytes) -> ServerKey:

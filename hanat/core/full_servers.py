@@ -1,10 +1,11 @@
 """Which servers have as many connections as they may have: ``max_conn``.
 
-The holder counts the connections of each server four times a second (`daemon.levels`). A server
-that has `max_conn` or more leaves the rotation, so everybody who comes goes to the others, also who
-would go there by persistence, then to the sorry server. It comes back when a tenth of its
-connections is over, and not before a second has passed: else it would come and go with each
-connection. IPVS has a second threshold for that, by default three quarters of the first.
+The holder counts the connections of each server four times a second, of very many servers less
+often (`daemon.counting`). A server that has `max_conn` or more leaves the rotation, so everybody
+who comes goes to the others, also who would go there by persistence, then to the sorry server. It
+comes back when a tenth of its connections is over, and not before a second has passed: else it
+would come and go with each connection. IPVS has a second threshold for that, by default three
+quarters of the first.
 
 This is not exact: until it is seen, more connections may come, as many as the service gets in
 about half a second. The kernel can count exactly, ``ct count`` of nft, and that was left out for
@@ -23,9 +24,6 @@ from hanat.core.server_facts import ServerId
 
 GAP = 10  # a server is not full any more with a tenth less than it may have
 OUT_S_MIN = 1.0
-# Each is a chain that is made anew; so many in a look, four times a second. Those first that
-# became full.
-SERVICES_A_LOOK = 12
 
 
 def counted(services: Iterable[VirtualService]) -> tuple[VirtualService, ...]:
@@ -36,45 +34,63 @@ def counted(services: Iterable[VirtualService]) -> tuple[VirtualService, ...]:
 
 
 class FullServers:
-    """The servers of all services that are full, on the holder."""
+    """The servers of all services that are full, on the holder.
+
+    A round looks at all services, some at a time: `begin`, `look` for each, `end`.
+    """
 
     def __init__(self) -> None:
         self._since: dict[ServerId, float] = {}
+        self._met: set[ServerId] = set()  # in this round, of those that are full
 
     def clear(self) -> None:
         """Forget all: somebody else holds."""
         self._since.clear()
+        self._met.clear()
+
+    def begin(self) -> None:
+        """Begin a round, from the first service on."""
+        self._met.clear()
 
     def look(
         self, services: Iterable[VirtualService], loads: Mapping[ServerId, Load], now: float
-    ) -> frozenset[ServerId]:
-        """Return the servers that are full now.
+    ) -> tuple[list[ServerId], list[ServerId]]:
+        """Return the servers that have become full, and those that are not any more.
 
         Args:
-            services: From `counted`.
-            loads: Of each server that has or had connections.
+            services: Some from `counted`.
+            loads: Of each of their servers that has or had connections.
             now: Seconds of a clock that does not go back.
         """
-        came: dict[str, list[ServerId]] = {}
-        went: dict[str, list[ServerId]] = {}
-        there: set[ServerId] = set()
+        came: list[ServerId] = []
+        went: list[ServerId] = []
         for service in services:
             for server in service.servers:
                 if not server.max_conn:
                     continue
                 me = ServerId(service.name, server.name)
-                there.add(me)
                 count, since = loads.get(me, NO_LOAD).now, self._since.get(me)
                 if since is None and count >= server.max_conn:
-                    came.setdefault(service.name, []).append(me)
+                    came.append(me)
                 elif since is not None and _has_room(server.max_conn, count, now - since):
-                    went.setdefault(service.name, []).append(me)
-        self._since = {me: since for me, since in self._since.items() if me in there}
-        for name in list(dict.fromkeys((*came, *went)))[:SERVICES_A_LOOK]:
-            self._since |= dict.fromkeys(came.get(name, ()), now)
-            for me in went.get(name, ()):
+                    went.append(me)
+                elif since is not None:
+                    self._met.add(me)
+        self._met.update(came)
+        self._since |= dict.fromkeys(came, now)
+        for me in went:
+            del self._since[me]
+        return came, went
+
+    def end(self) -> list[ServerId]:
+        """End a round: return the full servers that are gone, or have no limit any more."""
+        gone: list[ServerId] = []
+        if len(self._met) < len(self._since):
+            gone = [me for me in self._since if me not in self._met]
+            for me in gone:
                 del self._since[me]
-        return frozenset(self._since)
+        self._met.clear()
+        return gone
 
 
 def _has_room(most: int, count: int, out_s: float) -> bool:

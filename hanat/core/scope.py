@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from hanat.core.configuration import PROTOCOL_NUMBERS, Address, Configuration, Replicate
 from hanat.core.crowds import Crowd
-from hanat.core.flows import RECORD_V4, ServerKey
+from hanat.core.flows import RECORD_V4
 from hanat.core.service_limits import crowds_of
 
 ESTABLISHED = Replicate()
@@ -84,20 +84,6 @@ class Scope:
             if first <= port <= last:
                 return policy
         return ESTABLISHED
-
-    def by_listen(self, counts: Mapping[ServerKey, int]) -> Mapping[ServerKey, int]:
-        """Return the sums of each server and listen, of which the first port is named.
-
-        What is not of a service is left out. Clients choose among the ports of a range, but
-        not how many sums there are.
-        """
-        found: dict[ServerKey, int] = {}
-        for key, count in counts.items():
-            for first, last in self.ports.get((key.protocol, key.listen), ()):
-                if first <= key.port <= last:
-                    summed = replace(key, port=first)
-                    found[summed] = found.get(summed, 0) + count
-        return found
 
     def to_document(self) -> dict[str, Any]:
         """Return the scope as values that JSON can carry."""

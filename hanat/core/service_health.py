@@ -118,9 +118,8 @@ class ServiceHealth:
         self._proposals = Proposals()
         self._agents = AgentWords()  # of this tenure
         self.targets: Mapping[str, Target] = {}
-        self.by_counts: tuple[VirtualService, ...] = ()  # that are scheduled so
-        self.counted: tuple[VirtualService, ...] = ()  # those, and with a server that may be full
-        self.full: frozenset[ServerId] = frozenset()
+        self.counted: tuple[VirtualService, ...] = ()  # by counts, or with servers that may be full
+        self.full: set[ServerId] = set()
         self._filled = Counter[ServerId]()  # how often
 
     # ------------------------------------------------------------------- from the log
@@ -164,7 +163,6 @@ class ServiceHealth:
         self._known = known
         self.targets = {n: t for one in known.values() for n, t in one.targets.items()}
         gathered, now, wall_s = turn
-        self.by_counts = tuple(s for s in configuration.services if s.scheduler.by_counts)
         self.counted = counted(configuration.services)
         gathered.others.append(Watch(self.targets))
         events = self._verdicts.configure(self.targets.keys(), now, self._recovery_s)
@@ -311,12 +309,13 @@ class ServiceHealth:
         """Note that this node, which is blind, does not serve: it is asked again in a second."""
         self._verdicts.not_handed_over(now)
 
-    def fill(self, full: frozenset[ServerId], now: float) -> Effects:
-        """Take which servers are full: they get no new clients."""
+    def fill(self, came: Collection[ServerId], went: Collection[ServerId], now: float) -> Effects:
+        """Take which servers have become full, so that they get no new clients, and which not."""
         gathered = _Gathered()
-        gathered.services |= dict.fromkeys(sorted({s.service for s in self.full ^ full}))
-        self._filled.update(full - self.full)
-        self.full = full
+        gathered.services |= dict.fromkeys(sorted({s.service for s in (*came, *went)}))
+        self._filled.update(came)
+        self.full.update(came)
+        self.full.difference_update(went)
         return self._effects(gathered, now)
 
     # -------------------------------------------------------------------------- time

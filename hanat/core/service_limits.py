@@ -164,7 +164,7 @@ def _count_of_each(service: VirtualService, version: int) -> Iterator[tuple[list
 
 def _crowd(service: VirtualService, version: int) -> tuple[list[str], str, str]:
     """Return the set of the clients that have too many by the table of flows."""
-    return _set(service, version, ("crowd", ""), ["flags timeout"])
+    return _set(service, version, ("crowd", ""), ["flags timeout", "timeout 10m"])
 
 
 def crowds_of(configuration: Configuration) -> tuple[Crowd, ...]:

@@ -44,7 +44,7 @@ from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.historian import Historian, HistorianParts
-from hanat.daemon.levels import loads_of
+from hanat.daemon.levels import FlowLoads
 from hanat.daemon.lifeline import Lifeline, write_will
 from hanat.daemon.log import to_stderr
 from hanat.daemon.origin import failure_of_node
@@ -194,7 +194,7 @@ class Daemon:
         self._servers = Servers(
             ServerParts(
                 settings.node_id, self._replica, self._guard, self._rulesets.rotate,
-                self._rulesets.level, partial(loads_of, self._worker), self._worker.end_connections,
+                self._rulesets.level, FlowLoads(self._worker), self._worker.end_connections,
                 lambda: self._node.role, self._feed, clock, wall, self._kick,
             )
         )  # fmt: skip

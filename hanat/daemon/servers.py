@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,12 +20,10 @@ from hanat.consensus.guard import Guard
 from hanat.consensus.replica import Replica
 from hanat.consensus.state import Barrier, Command, Holder, Records
 from hanat.core.checks import Target
-from hanat.core.configuration import Configuration, VirtualService
+from hanat.core.configuration import Configuration
 from hanat.core.endings import Ended, Ending, ending_of
-from hanat.core.full_servers import FullServers
 from hanat.core.health_effects import Committed, Effects, End, Propose, Rotate, Seen, Watch
 from hanat.core.inputs import Input, SwitchoverRequested
-from hanat.core.levelling import PERIOD_S, Levelling, Load
 from hanat.core.probing import Operational, Sighting
 from hanat.core.rotation import ServiceChanged
 from hanat.core.server_facts import ServerId
@@ -37,6 +35,7 @@ from hanat.core.status import Role
 from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.view_exchange import ViewExchange
 from hanat.core.views import View
+from hanat.daemon.counting import Counting, Loads
 from hanat.daemon.orders import Orders
 from hanat.daemon.server_messages import views_of, views_to_bytes
 
@@ -81,7 +80,7 @@ class ServerParts:
         node_id: This node.
         rotate: Lets these servers get new clients, of all services; tells why that failed.
         level: Lets services by counts have these tables, likewise.
-        loads: Returns how many connections their servers have.
+        loads: Tells how many connections their servers have.
         end: Ends the connections of servers, as the holder.
         role: Returns this node's.
         feed: Tells the core of the node.
@@ -95,7 +94,7 @@ class ServerParts:
     guard: Guard
     rotate: Callable[[Mapping[str, Rotation], Callable[[str | None], None]], None]
     level: Callable[[Levels, Callable[[str | None], None]], None]
-    loads: Callable[[Iterable[VirtualService]], Mapping[ServerId, Load]]
+    loads: Loads
     end: Callable[[Sequence[Ending], Callable[[Sequence[Ended]], None]], None]
     role: Callable[[], Role]
     feed: Callable[[Input], None]
@@ -125,7 +124,10 @@ class Servers:
         self._refused = ""  # by the kernel
         self._again_at = math.inf  # a rotation that was refused is tried again
         self._ends: list[Ending] = []  # when it is in force
-        self._levelling, self._full, self._count_at = Levelling(), FullServers(), 0.0
+        self._counting = Counting(
+            parts.loads, parts.clock, fill=self._fill, rotations=lambda: self._rotations,
+            level=lambda tables: parts.level(tables, self._tell_rotation),
+        )  # fmt: skip
         self._exchange, self._tell_at = ViewExchange(), math.inf
         self._eligible: frozenset[int] = frozenset()
         self._tenure: int | None = None
@@ -192,12 +194,11 @@ class Servers:
     def _hold(self, node_id: int | None, term: int) -> None:
         parts = self._parts
         self._tenure = term if node_id == parts.node_id else None
-        self._levelling.clear()
-        self._full.clear()
+        self._counting.clear()
         if self._checker is not None:
             self._checker.hold(self._tenure)
         self._do(self.health.hold(node_id, term, parts.clock(), parts.wall()))
-        self._fill(frozenset())
+        self._fill((), tuple(self.health.full))
 
     # ------------------------------------------------------------------- what is seen
 
@@ -228,7 +229,7 @@ class Servers:
         """When to call `look` at the latest, seconds of the clock."""
         dues = [self.health.due(), self._again_at, self._tell_at]
         if self._counts:
-            dues.append(self._count_at)
+            dues.append(self._counting.due)
         return min((due for due in dues if due is not None), default=math.inf)
 
     def look(self, now: float) -> None:
@@ -254,30 +255,16 @@ class Servers:
             self._tell_taken()
         if self._again_at <= now:
             self._begin_rotation()
-        if self._counts and self._count_at <= now:
-            self._count_at = now + PERIOD_S
-            self._count(now)
+        if self._counts and self._counting.due <= now:
+            self._counting.look(self.health.counted, now)
 
     @property
     def _counts(self) -> bool:
         """Whether this node looks at how many connections servers have."""
         return self._tenure is not None and bool(self.health.counted or self.health.full)
 
-    def _count(self, now: float) -> None:
-        """As the holder, give servers with fewer connections more of the next ones, full ones none.
-
-        What is full is taken out first: the tables of those by counts follow the rotation.
-        """
-        counted, services = self.health.counted, self.health.by_counts
-        loads = self._parts.loads(counted)
-        self._fill(self._full.look(counted, loads, now))
-        rotated = [(s, self._rotations[s.name]) for s in services if s.name in self._rotations]
-        tables = self._levelling.look(rotated, loads, now)
-        if tables:
-            self._parts.level(tables, self._tell_rotation)
-
-    def _fill(self, full: frozenset[ServerId]) -> None:
-        self._do(self.health.fill(full, self._parts.clock()))
+    def _fill(self, came: Collection[ServerId], went: Collection[ServerId]) -> None:
+        self._do(self.health.fill(came, went, self._parts.clock()))
 
     def history(self, limit: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
         """Return the newest changes, oldest first; see `api.ports.Backend.server_history`."""

@@ -98,7 +98,7 @@ def count_flows(
 
     Args:
         services: Whose.
-        counts: By server and the first port of a listen (`core.scope.Scope.by_listen`).
+        counts: By server and the first port of a listen (`core.flows.FlowTable.counts`).
     """
     listens = {
         (PROTOCOL_NUMBERS[listen.protocol], listen.address.packed, listen.first_port): service

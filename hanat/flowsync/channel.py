@@ -11,14 +11,15 @@ the daemon starts anew.
                       INSTALL batch            committed, of another node
                       RESYNC  flag             tell everything; if that is being done: once more
                       FORGET                   what was committed may have been missed
-                      REPORT                   answer with STATUS
+                      REPORT                   answer with COUNTS, and STATUS at the end
                       SCOPE   JSON             what is captured, and is ours to delete
                       QUERY   number, JSON     look flows up, perhaps delete them
                       RECONCILE number, JSON   end what does not fit these rules, as holder
                       END     number, JSON     end connections of servers that went, as holder
     to the daemon     PROPOSE sequence, term, batch
                       FLUSHED number
-                      STATUS  JSON
+                      COUNTS  JSON             of a report, some servers' connections
+                      STATUS  JSON             and that is all of it
                       ANSWER  number, JSON
                       RECONCILED number, JSON  how many flows ended, by reason
                       ENDED   number, JSON     how many connections ended, of each server
@@ -62,6 +63,7 @@ class Kind(IntEnum):
     END = 18
     ENDED = 19
     ADDED = 20
+    COUNTS = 21
 
 
 TERM = NUMBER = Struct("!Q")

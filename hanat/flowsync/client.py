@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from subprocess import Popen, TimeoutExpired
 from typing import Any
 
@@ -26,6 +27,7 @@ from hanat.core.status import FlowStatus
 from hanat.core.totals import Totals
 from hanat.errors import RefusedError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
+from hanat.flowsync.counts import CountsReader
 from hanat.flowsync.ending_requests import Done, EndingRequests
 from hanat.flowsync.window import Propose
 
@@ -94,8 +96,7 @@ class FlowClient:
         self._number = 0
         self._status = FlowStatus()
         self._past = FlowStatus()  # the sums of the workers that ended
-        self._counts: Mapping[ServerKey, int] = {}
-        self._opened: Mapping[ServerKey, int] = {}
+        self._counts, self._whole = CountsReader(), False
         self._told_at: float | None = None
         self._asked: asyncio.Future[None] | None = None
         self._asked_at = 0.0
@@ -170,7 +171,8 @@ class FlowClient:
         process, self._process = self._process, None
         if self._closed or process is None:
             return
-        self._said_complete = self._behind = False
+        self._said_complete = self._behind = self._whole = False
+        self._counts.clear()
         self._note()
         # It may be stopped, or hang: what comes next must not meet it.
         process.kill()
@@ -312,7 +314,7 @@ class FlowClient:
         if self._channel is not None:
             self._channel.send(kind, body)
 
-    def _on_frame(self, kind: Kind, body: bytes) -> None:
+    def _on_frame(self, kind: Kind, body: bytes) -> None:  # noqa: C901, PLR0912 - one arm a kind
         match kind:
             case Kind.PROPOSE:
                 self._on_proposal(body)
@@ -328,8 +330,10 @@ class FlowClient:
                 self._reconciled.pop(number, _ignore)(json.loads(body[NUMBER.size :]))
             case Kind.ENDED:
                 self._endings.answered(body)
+            case Kind.COUNTS:
+                self._counts.take(body)
             case Kind.STATUS:
-                self._on_status(json.loads(body))
+                self._counts.finish(partial(self._on_status, json.loads(body)))
             case Kind.ADDED:
                 self._on_added(json.loads(body))
             case Kind.COMPLETE:
@@ -397,14 +401,8 @@ class FlowClient:
             waiting.set_result(Answer(document["total"], records, document["error"]))
 
     def _on_status(self, document: Mapping[str, Any]) -> None:
-        flows = document["flows"]
+        flows, self._whole = document["flows"], document["whole"]
         self._status = FlowStatus(**{**flows, "alarms": tuple(flows["alarms"])})
-        counted = [
-            (ServerKey(protocol, bytes.fromhex(listen), port, bytes.fromhex(server)), now, opened)
-            for protocol, listen, port, server, now, opened in document["counts"]
-        ]
-        self._counts = {key: now for key, now, _ in counted if now}
-        self._opened = {key: opened for key, _, opened in counted}
         self._told_at = self._loop.time()
         self._answered()
 
@@ -488,9 +486,14 @@ class FlowClient:
         return replace(now, **sums)
 
     def opened(self) -> Mapping[ServerKey, int]:
-        """Return how many flows each server on each listen ever had, since the worker started."""
-        return self._opened
+        """See `CountsReader.opened`."""
+        return self._counts.opened
 
     def counts(self) -> Mapping[ServerKey, int]:
-        """Return the number of flows of each server on each port that has any."""
-        return self._counts
+        """See `CountsReader.counts`."""
+        return self._counts.counts
+
+    def knows(self, age_s: float) -> bool:
+        """Say whether `counts` are of all flows, and were told so many seconds ago at most."""
+        told_at = self._told_at
+        return self._whole and told_at is not None and self._loop.time() - told_at <= age_s

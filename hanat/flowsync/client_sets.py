@@ -16,7 +16,6 @@ complaints = logging.getLogger("hanat.complaints")  # clients choose what is in 
 
 SLICE = 250  # of a transaction, which the gate's next grant may have to wait for: 0.8 ms
 AGAIN_S, AGAIN_S_MAX = 1.0, 60.0  # after a refusal
-REFILLED_MAX = 500  # of a transaction: 1.5 ms
 WATCH_S = 1.0  # sets of services of UDP, at most so often, and
 WATCH_REST = 30  # so many times as long at rest as at work: 3 % of a processor
 HOLDER_REST = 3  # the same of a comparison of all sets, beside the work for flows
@@ -34,23 +33,6 @@ class ClientSets(Protocol):
             AbsentObjectError: There is no such set.
             NoRoomError: It is full; who was to go is gone, and nothing else was changed.
             KernelError: What else the kernel said; nothing was changed.
-        """
-        ...
-
-    def refill(
-        self, name: str, clients: Sequence[bytes], *, gone: Sequence[bytes] | None, timeout_s: float
-    ) -> None:
-        """Let a set have clients for a while, and others not, in one transaction.
-
-        Args:
-            name: Of the set.
-            clients: Packed addresses, each once; with `gone` at most `REFILLED_MAX`.
-            gone: Who is to go; None: whoever else is there.
-            timeout_s: When the clients go if this is not called again.
-
-        Raises:
-            AbsentObjectError: There is no such set.
-            KernelError: What else the kernel answered; nothing was changed.
         """
         ...
 

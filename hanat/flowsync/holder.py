@@ -64,6 +64,7 @@ class HolderSide:
 
     Attributes:
         scope: What is captured.
+        has_read: The kernel's table was read to its end, since somebody said that it was not.
         captured, committed, dropped, lag_s, resyncs: See `core.status.FlowStatus`.
     """
 
@@ -94,6 +95,7 @@ class HolderSide:
         self.scope = Scope()
         self.opened: Callable[[Sequence[bytes]], None] = lambda _records: None  # told by the kernel
         self.captured = self.committed = self.dropped = self.resyncs = 0
+        self.has_read = False
         self.lag_s: float | None = None
 
     @property
@@ -267,6 +269,7 @@ class HolderSide:
             return
         resync.read = records is None
         if resync.read:
+            self.has_read = True
             self._young.end()
         self._drain()
         self._read_on()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from hanat.core.accounting import Place
@@ -18,6 +18,7 @@ from hanat.core.totals import Totals
 from hanat.errors import KernelError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
 from hanat.flowsync.client_sets import ClientSets
+from hanat.flowsync.counts import encoded
 from hanat.flowsync.crowd_watch import CrowdWatch
 from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.ports import Conntrack, Routes
@@ -51,7 +52,7 @@ class FlowService:
             clock=clock,
             client_sets=sets,
         )
-        self._crowds = CrowdWatch(self._worker.keys, sets)
+        self._crowds = CrowdWatch(self._worker.keys, sets, whole=lambda: self._worker.whole)
         self._worker.accounting.tell = self._tell_added
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
             Kind.SCOPE: self._set_scope,
@@ -164,10 +165,13 @@ class FlowService:
         self._channel.send(Kind.ADDED, json.dumps(document, separators=(",", ":")).encode())
 
     def _report(self, _body: bytes) -> None:
-        now, opened = self._worker.counts(), self._worker.opened()
-        counts = [
-            (key.protocol, key.listen.hex(), key.port, key.server.hex(), now.get(key, 0), count)
-            for key, count in opened.items()
-        ]
-        document = {"flows": asdict(self._worker.status()), "counts": counts}
-        self._channel.send(Kind.STATUS, json.dumps(document).encode())
+        document = {"flows": asdict(self._worker.status()), "whole": self._worker.whole}
+        self._report_some(encoded(self._worker.report()), json.dumps(document).encode())
+
+    def _report_some(self, messages: Iterator[bytes], status: bytes) -> None:
+        message = next(messages, None)
+        if message is None:
+            self._channel.send(Kind.STATUS, status)
+            return
+        self._channel.send(Kind.COUNTS, message)
+        asyncio.get_running_loop().call_soon(self._report_some, messages, status)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from hanat.core.endings import Ended, Ending
-from hanat.core.flows import FlowTable, ServerKey
+from hanat.core.flows import FlowTable, Row, ServerKey
 from hanat.core.reconcile import Rules
 from hanat.core.scope import Scope
 from hanat.core.selection import Selection
@@ -69,6 +69,7 @@ class FlowWorker:
         self._reconciliation: Reconciliation | None = None
         self._reconciles_later: Reconciled | None = None
         self.ended = 0
+        self._was_whole = False  # when it began to capture
         self._clock, self._alarm = clock, TableAlarm()
         self._complained_at: dict[str, float] = {}
         self._table = FlowTable()
@@ -86,6 +87,7 @@ class FlowWorker:
         if scope == self._holder.scope:
             return
         self._backup.scope = self.accounting.scope = scope
+        self._table.listen(scope.ports)
         self._holder.set_scope(scope)
         if not self._holder.active:
             self._backup.load()
@@ -97,6 +99,8 @@ class FlowWorker:
             NotPermittedError: CAP_NET_ADMIN is missing.
         """
         self._clients.hold(holds=True)
+        if not self._holder.active:
+            self._was_whole, self._holder.has_read = self._backup.complete, False
         self._holder.start(term)
         self.accounting.start()
         self._backup.note(complete=True)  # this kernel's table is what counts now
@@ -276,10 +280,20 @@ class FlowWorker:
         """Return what identifies each flow, in any order; see `FlowTable.keys`."""
         return self._table.keys()
 
-    def opened(self) -> Mapping[ServerKey, int]:
-        """Return how many flows each server on each listen ever had, since this process started."""
-        return self._holder.scope.by_listen(self._table.opened())
+    @property
+    def whole(self) -> bool:
+        """Whether the flows known here are all that this kernel has, as far as is known.
+
+        They are not while a worker that was started again reads the kernel's table, or is told.
+        """
+        if self._holder.active:
+            return self._was_whole or self._holder.has_read
+        return self._backup.complete
+
+    def report(self) -> list[Row]:
+        """Return the flows of each server on each listen; see `FlowTable.report`."""
+        return self._table.report()
 
     def counts(self) -> Mapping[ServerKey, int]:
         """Return the number of flows of each server on each listen that has any."""
-        return self._holder.scope.by_listen(self._table.counts())
+        return self._table.counts()

@@ -45,7 +45,7 @@ from hanat.kernel.nfnetlink import (
 
 _GET_ELEMENTS = SUBSYSTEM << 8 | 13
 _NAMED, _SET, _LIST = 1, 2, 3
-_ELEMENT, _KEY, _VALUE, _TIMEOUT, _EXPIRATION = 1, 1, 1, 4, 5
+_ELEMENT, _KEY, _VALUE, _EXPIRATION = 1, 1, 1, 5
 _BODY = HEADER.size + GENERIC.size
 _LEFT = struct.Struct(">Q")
 _EXPIRATION_HEAD = ATTRIBUTE.pack(ATTRIBUTE.size + _LEFT.size, _EXPIRATION)
@@ -89,27 +89,6 @@ class KernelClientSets:
                         [(DELETE_ELEMENTS, 0, key)], operation="delete a client", target=name
                     )
             self.write(name, put=put, gone=())
-
-    def refill(
-        self, name: str, clients: Sequence[bytes], *, gone: Sequence[bytes] | None, timeout_s: float
-    ) -> None:
-        """See `flowsync.client_sets.ClientSets.refill`."""
-        assert len(clients) + len(gone or ()) <= ELEMENTS_MAX // 2, f"{len(clients)} elements"
-        head = _head(name)
-        messages: list[Message] = []
-        if gone is None:
-            messages.append((DELETE_ELEMENTS, 0, head))
-        elif clients or gone:
-            keys = head + nested(_LIST, b"".join(map(_element, (*clients, *gone))))
-            messages += [(NEW_ELEMENTS, NLM_F_CREATE, keys), (DELETE_ELEMENTS, 0, keys)]
-        if clients:
-            lasts = attribute(_TIMEOUT, _LEFT.pack(round(timeout_s * 1000)))
-            listed = b"".join(
-                nested(_ELEMENT, nested(_KEY, attribute(_VALUE, client)) + lasts)
-                for client in clients
-            )
-            messages.append((NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, listed)))
-        self._writing.run(messages, operation="tell clients", target=name)
 
     def walk(self, name: str) -> Iterator[list[Wanted]]:
         """See `flowsync.client_sets.ClientSets.walk`."""

@@ -29,6 +29,13 @@ from tests.strategies import flows
 VIP, SERVER = ip_address("203.0.113.10"), ip_address("10.11.12.101")
 
 
+def counting(*ports: tuple[int, int]) -> FlowTable:
+    """Return a table that counts the flows of these TCP ports, first and last."""
+    table = FlowTable()
+    table.listen({(6, VIP.packed): ports or ((80, 80),)})
+    return table
+
+
 @given(flows())
 def test_record_keeps_every_field(flow: Flow) -> None:
     assert Flow.from_record(flow.to_record()) == flow
@@ -66,7 +73,7 @@ def test_connection_that_awaits_its_reset_is_closed_and_not_over(flow: Flow) -> 
 
 
 def test_connection_that_awaits_its_reset_counts_for_no_server() -> None:
-    table = FlowTable()
+    table = counting()
     record = inbound(port=1000).to_record()
     table.put(record)
     assert not table.put(with_reset(record))
@@ -81,7 +88,7 @@ def test_connection_that_awaits_its_reset_counts_for_no_server() -> None:
 
 
 def test_table_counts_flows_of_each_server_once() -> None:
-    table = FlowTable()
+    table = counting()
     record = inbound(port=1000).to_record()
     assert not table.put(record)
     assert table.put(record)
@@ -92,8 +99,55 @@ def test_table_counts_flows_of_each_server_once() -> None:
     assert (len(table), table.counts()) == (0, {})
 
 
+def asked(first: int, last: int) -> list[bytes]:
+    """Return flows of one client that asks each of these ports."""
+    found = []
+    for port in range(first, last + 1):
+        flow = inbound(port=port)
+        found.append(replace(flow, original=replace(flow.original, destination_port=port)))
+    return [flow.to_record() for flow in found]
+
+
+def test_clients_do_not_choose_how_many_sums_there_are() -> None:
+    table = counting((80, 80), (1000, 2999), (4000, 4001))
+    records = asked(900, 3100)
+    table.put_all(records[:1500])
+    for record in records[1500:]:
+        table.put(record)
+
+    key = ServerKey(6, VIP.packed, 1000, SERVER.packed)
+    assert table.report() == [(key, 2000, 2000)]
+    for record in records:
+        table.drop(record)
+    assert (table.report(), table._counts) == ([], {})
+
+
+def test_server_that_had_nothing_since_the_last_report_is_forgotten() -> None:
+    table = counting()
+    record = inbound(port=1).to_record()
+    for _ in range(2):
+        table.put(record)
+        table.drop(record)
+        ((_, now, opened),) = table.report()
+        assert (now, opened) == (0, 1)
+        assert table.report() == []
+        assert not table._sums
+
+
+def test_other_listens_count_what_is_there_and_forget_what_is_theirs_no_more() -> None:
+    table = counting((80, 80))
+    table.put_all(asked(80, 82))
+    table.listen({(6, VIP.packed): [(80, 81)]})
+    assert table.report() == [(ServerKey(6, VIP.packed, 80, SERVER.packed), 2, 1)]
+    table.listen({(6, VIP.packed): [(82, 90)], (17, VIP.packed): [(80, 80)]})
+    assert table.report() == [(ServerKey(6, VIP.packed, 82, SERVER.packed), 1, 0)]
+    for record in asked(80, 82):
+        table.drop(record)
+    assert sum(table.counts().values()) == 0
+
+
 def test_table_leaves_over_what_was_not_told_again() -> None:
-    table = FlowTable()
+    table = counting()
     records = [inbound(port=port).to_record() for port in range(3)]
     for record in records:
         table.put(record)
@@ -107,7 +161,7 @@ def test_table_leaves_over_what_was_not_told_again() -> None:
 
 
 def test_flow_that_is_translated_anew_counts_for_its_new_server() -> None:
-    table = FlowTable()
+    table = counting()
     flow = inbound(port=1)
     other = ip_address("10.11.12.102")
     moved = replace(flow, reply=replace(flow.reply, source=other))
@@ -125,7 +179,7 @@ def test_flow_that_is_translated_anew_counts_for_its_new_server() -> None:
 def test_table_takes_many_as_it_takes_one(
     told: list[tuple[int, bool]], doubt: int, marked: set[int]
 ) -> None:
-    one, many = FlowTable(), FlowTable()
+    one, many = counting(), counting()
     records = [replaced(port, moved=moved).to_record() for port, moved in told]
     records = [with_reset(r) if i in marked else r for i, r in enumerate(records)]
     for table in (one, many):

@@ -381,20 +381,20 @@ def test_full_server_gets_no_clients_and_starts_at_once_when_it_has_room() -> No
     b.hold()
     assert b.health.counted == (bounded,)
 
-    (rotated,) = of(Rotate, b.health.fill(frozenset({WEB1}), b.now))
+    (rotated,) = of(Rotate, b.health.fill([WEB1], (), b.now))
     assert rotated.rotations == {"web": (InRotation("web2"),)}
-    assert of(Rotate, b.health.fill(frozenset({WEB1}), b.now)) == []
+    assert of(Rotate, b.health.fill((), (), b.now)) == []
     known = b.health.knowledge({}, {}, b.now)
     assert (known.full, known.filled) == ({WEB1}, {WEB1: 1})
 
-    (rotated,) = of(Rotate, b.health.fill(frozenset(), b.now))
+    (rotated,) = of(Rotate, b.health.fill((), [WEB1], b.now))
     assert rotated.rotations == {"web": (InRotation("web1"), InRotation("web2"))}
 
 
 def test_server_that_has_no_limit_any_more_is_in_rotation_again() -> None:
     before = replace(web(1, 2, checked=False), servers=(replace(server(1), max_conn=9), server(2)))
     b = Bench(before)
-    b.health.fill(frozenset({WEB1}), b.now)
+    b.health.fill([WEB1], (), b.now)
 
     after = replace(before, servers=(server(1), server(2)))
     (rotated,) = of(Rotate, b.configure(after))

@@ -126,6 +126,25 @@ async def test_start_of_a_term_tells_the_backup_everything(cluster: Cluster) -> 
     assert cluster.complete == [True, True]
 
 
+async def test_worker_knows_all_flows_when_it_has_read_the_table_or_was_told(
+    cluster: Cluster,
+) -> None:
+    for port in range(3 * CHANGES_MAX):
+        open_flow(cluster, port)
+    cluster.holder.start_capture(1)
+    assert (cluster.holder.whole, cluster.backup.whole) == (False, False)
+    await cluster.settle()
+    assert (cluster.holder.whole, cluster.backup.whole) == (True, True)
+    cluster.holder.resync()
+    assert cluster.holder.whole  # nothing is forgotten meanwhile
+
+    cluster.backup.start_capture(1)
+    assert cluster.backup.whole  # it was told everything before
+    cluster.restart_backup()
+    cluster.backup.start_capture(1)
+    assert not cluster.backup.whole
+
+
 async def test_flows_that_the_holder_lacks_are_deleted(cluster: Cluster) -> None:
     known, unknown = inbound(7), inbound(8)
     cluster.backup.install(encode(Changes([known.to_record()], [])))

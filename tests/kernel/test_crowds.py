@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from hanat.core.configuration import Configuration, Limits
-from hanat.core.flows import Tuple5, key_of
 from hanat.core.service_limits import crowds_of
-from hanat.errors import AbsentObjectError
-from hanat.flowsync import crowd_watch
+from hanat.core.sticky import Wanted
 from hanat.flowsync.crowd_watch import CrowdWatch
 from hanat.kernel.client_sets import KernelClientSets
-from tests.contract.flows import inbound
 from tests.kernel.holders import Holder, holding
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
@@ -108,7 +105,7 @@ async def test_limit_holds_again_for_connections_that_a_new_holder_inherited(
         assert not await site.connects()
     network.pull(network.r1)
     with holding(network, network.r2, first.log) as second:
-        watch = CrowdWatch(second.worker.keys, sets)
+        watch = CrowdWatch(second.worker.keys, sets, whole=lambda: True)
         watch.configure(crowds_of(configuration))
         watch.begin()
         name = set_for(vip, configuration)
@@ -140,7 +137,7 @@ async def test_connections_from_before_there_was_a_limit_count(
 ) -> None:
     site = Site(network, vip, server)
     with holding(network, network.r1) as holder:
-        watch = CrowdWatch(holder.worker.keys, sets)
+        watch = CrowdWatch(holder.worker.keys, sets, whole=lambda: True)
         watch.begin()
         site.connect(3)
         configuration = limited(3)
@@ -161,86 +158,9 @@ async def test_node_that_stops_looking_refuses_nobody_for_long(
     site = Site(network, VIP, SERVER)
     with holding(network, network.r1):
         name = set_for(VIP, configuration)
-        sets.refill(name, [ip_address("203.0.113.2").packed], gone=None, timeout_s=1.0)
+        sets.write(name, put=[Wanted(ip_address("203.0.113.2").packed, 1_000)], gone=[])
         assert not await site.connects()
         await site.until(connects=True)
-
-
-def test_set_gets_who_is_new_and_loses_who_is_to_go(
-    network: Network, sets: KernelClientSets
-) -> None:
-    configuration = limited(1)
-    network.r1.prepare(configuration)
-    names = {c.name for c in crowds_of(configuration)}
-    with network.r1.entered():
-        for name in names:
-            texts = ["2001:db8:{:x}::", "10.1.{}.{}"][("/v4/") in name]
-            many = [ip_address(texts.format(n % 250, n // 250)).packed for n in range(250)]
-            sets.refill(name, many, gone=None, timeout_s=60.0)
-            assert elements(network.r1, name) == 250
-            sets.refill(name, many[:2], gone=[many[249], b"\x0a\x02" + many[0][2:]], timeout_s=90)
-            assert elements(network.r1, name) == 249
-            assert run(f"nft list set inet hanat {name}", network.r1.namespace).count("1m30s ") == 2
-            sets.refill(name, many[1:3], gone=None, timeout_s=60.0)
-            assert elements(network.r1, name) == 2
-            sets.refill(name, [], gone=None, timeout_s=60.0)
-            assert elements(network.r1, name) == 0
-        with pytest.raises(AbsentObjectError):
-            sets.refill("limits/none/crowd/v4/0", [], gone=None, timeout_s=1.0)
-
-
-class Recorded(KernelClientSets):
-    """Notes the turn of the loop in which each transaction was done, and of how many clients."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.turn, self.done = 0, list[tuple[int, int]]()
-
-    def refill(
-        self, name: str, clients: Sequence[bytes], *, gone: Sequence[bytes] | None, timeout_s: float
-    ) -> None:
-        super().refill(name, clients, gone=gone, timeout_s=timeout_s)
-        self.done.append((self.turn, len(clients) + len(gone or ())))
-
-
-async def test_many_clients_are_told_in_small_transactions_in_turns_of_their_own(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crowd_watch, "PERIOD_S", 0.0)
-    configuration = limited(1)
-    network.r1.prepare(configuration)
-    name = set_for(VIP, configuration)
-    flows: list[bytes] = []
-    with network.r1.entered():
-        sets = Recorded()
-        watch = CrowdWatch(lambda: flows, sets)
-        watch.configure(crowds_of(configuration))
-        watch.begin()
-
-        async def until(count: int) -> None:
-            async with asyncio.timeout(WAIT_S_MAX):
-                while elements(network.r1, name) != count:
-                    for _ in range(20):
-                        sets.turn += 1
-                        await asyncio.sleep(0)
-
-        for clients in (1200, 700, 1300, 0):
-            flows[:] = [key_of(flow(number, port)) for number in range(clients) for port in (1, 2)]
-            await until(clients)
-        watch.end()
-        sets.close()
-    assert max(count for _, count in sets.done) <= 500
-    turns = [turn for turn, _ in sets.done]
-    assert len(turns) == len(set(turns))
-
-
-def flow(client: int, port: int) -> bytes:
-    """Return the record of a connection of a client to the service."""
-    source = ip_address(0x0A010000 + client)
-    first = inbound(port)
-    asked = Tuple5(source, ip_address(VIP), port, SERVICE_PORT)
-    reply = replace(first.reply, destination=source)
-    return replace(first, original=asked, reply=reply).to_record()
 
 
 def set_for(vip: str, configuration: Configuration) -> str:

@@ -7,7 +7,7 @@ sees waits until that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -62,10 +62,25 @@ class Network:
         """Say whether a server answers a node."""
         return node_id not in self.blind and server_of(target) not in self.down
 
-    @property
-    def loads(self) -> Mapping[ServerId, Load]:
-        """What a node counts of the servers' connections."""
-        return {ServerId("web", name): Load(count) for name, count in self.connections.items()}
+
+class NetworkLoads:
+    """What a node counts of the servers' connections."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def ask(self) -> None:
+        """It is known."""
+
+    def of(self, services: Iterable[VirtualService], age_s: float) -> Mapping[ServerId, Load]:
+        """Return all of them."""
+        del services, age_s
+        return {
+            ServerId("web", name): Load(count) for name, count in self._network.connections.items()
+        }
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Nothing is remembered."""
 
 
 def server_of(target: Target) -> str:
@@ -156,7 +171,7 @@ class ServingProcess(Process):
         self.rotations: dict[str, Rotation] = {}
         parts = ServerParts(
             self.node_id, self.replica, self.guard, self._rotate, lambda _tables, _done: None,
-            lambda _services: self.network.loads, lambda _ends, _done: None,
+            NetworkLoads(self.network), lambda _ends, _done: None,
             lambda: self._role_now,
             self.feed, self.clock, lambda: WALL_S + self.world.now, self._kick_soon,
         )  # fmt: skip
