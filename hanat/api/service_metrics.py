@@ -6,7 +6,7 @@ one for each limit. So 1,000 services of 10 checked servers, none of them in tro
 No series is one of a check or of a node: those multiply; `hanat server show` has them.
 
 Sums are the cluster's, not this node's: they go on when the holder changes, so a graph needs one
-node alone, or ``max``. They are absent on a node that has heard of none yet, and packets and
+node alone, or ``max``. They are absent on a node that was not told all of them yet, and packets and
 bytes also while the holder's kernel does not count them: 0 would be a lie.
 
 Of a server there is ``hanat_server_up`` only if it is checked and there is a verdict: 1 would be

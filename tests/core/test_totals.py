@@ -14,6 +14,7 @@ from hanat.core.totals import (
     NOTHING,
     OF_SERVICE,
     RATE_S,
+    TOLD_S,
     Books,
     Figures,
     Told,
@@ -33,6 +34,7 @@ def total(books: Books, name: ServerId = WEB1) -> Totals:
 def holder(term: int = 1) -> Books:
     books = Books()
     books.begin(term, is_holder=True)
+    books.is_whole = True
     return books
 
 
@@ -98,8 +100,31 @@ def test_what_a_former_holder_still_counts_is_told_to_the_next() -> None:
 def test_nobody_counts_at_first() -> None:
     books = Books()
     assert books.figures(WEB1, 0.0) is None
-    books.hear(1, (), 5.0, has_bytes=False)
+    books.hear(1, (), 5.0, has_bytes=False, is_all=True)
     assert books.figures(WEB1, 7.5) == Figures(None, NOTHING, 0.0, has_bytes=False, age_s=2.5)
+
+
+def test_nothing_is_said_before_everything_was_told_once() -> None:
+    first, second = holder(1), Books()
+    first.count(WEB1, ONE, 0.0, 1000.0)
+    second.hear(1, (), 0.0, has_bytes=True, is_all=False)
+    assert second.figures(WEB1, 0.0) is None
+    second.hear(1, told(first), 0.0, has_bytes=True, is_all=False)
+    assert second.figures(WEB1, 100.0) is None
+    second.hear(1, (), 100.0, has_bytes=True, is_all=True)
+    second.hear(1, (), 100.0, has_bytes=True, is_all=False)  # somebody else holds
+    found = second.figures(WEB1, 100.0)
+    assert found is not None
+    assert found.totals == ONE
+
+
+def test_holder_of_an_older_version_does_not_say_when_it_told_everything() -> None:
+    books = Books()
+    for now in (50.0, 50.0 + TOLD_S / 2):
+        books.hear(1, (), now, has_bytes=True)
+        assert books.figures(WEB1, now) is None
+    books.hear(1, (), 50.0 + TOLD_S, has_bytes=True)
+    assert books.figures(WEB1, 50.0 + TOLD_S) is not None
 
 
 def test_unknown_bytes_are_null() -> None:
@@ -162,7 +187,7 @@ def test_rate_is_steady_while_connections_come_steadily() -> None:
 def test_backup_sees_the_rate_of_what_it_hears_but_not_of_the_first_word() -> None:
     first, second = holder(1), Books()
     first.count(WEB1, Totals(100_000), 0.0, 0.0)
-    second.hear(1, told(first), 0.0, has_bytes=True)
+    second.hear(1, told(first), 0.0, has_bytes=True, is_all=True)
     found = second.figures(WEB1, 0.0)
     assert found is not None
     assert found.connections_per_s == 0

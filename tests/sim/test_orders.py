@@ -177,7 +177,7 @@ async def test_order_does_not_undo_what_a_leader_of_before_committed(
     world, leader, slow, other = cluster()
     held: list[dict[str, Any]] = []
 
-    def hangs(source: int, target: int, message: dict[str, Any]) -> bool:
+    def hangs(source: int, _target: int, message: dict[str, Any]) -> bool:
         hung = source == slow.node_id and message["type"] == "records"
         held.extend([message] if hung else [])
         return not hung
