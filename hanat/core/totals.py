@@ -31,6 +31,7 @@ from hanat.core.server_facts import ServerId
 # Twice what a configuration can have: those that are gone are looked for in passing.
 ACCOUNTS_MAX = 44_000
 RATE_S = 10.0
+SET_S = 1_577_836_800  # 2020: a wall clock that says less was not set
 TOLD_S = 10.0  # to tell 22,000 sums takes six
 OF_SERVICE = ""  # in place of a server's name: the whole service
 
@@ -113,7 +114,8 @@ class Figures:
     """What people see of a sum.
 
     Attributes:
-        since_s: When counting began, of the wall clock; None: nothing was counted yet.
+        since_s: When counting began, of the wall clock; None: nothing was counted yet, or no
+            clock was set.
         connections_per_s: New ones, over some ten seconds.
         has_bytes: Packets and bytes are counted; else nothing is known of them.
         age_s: Since the holder counted this, or since this node heard of it.
@@ -154,12 +156,13 @@ class Books:
         is_holder: This node counts, in this term.
         has_bytes: Whoever counts has the kernel's counters of packets and bytes.
         is_whole: This node was told everything once, see the module.
+        is_full: There was no room for a sum.
     """
 
     def __init__(self) -> None:
         self._accounts: dict[ServerId, Account] = {}
         self.term, self.is_holder, self.has_bytes = 0, False, False
-        self.is_whole = False
+        self.is_whole = self.is_full = False
         self._fresh_at: float | None = None
         self._heard_at: float | None = None
 
@@ -268,7 +271,8 @@ class Books:
         if account is None:
             return Figures(None, NOTHING, 0.0, self.has_bytes, age_s)
         rate = account.per_s(now)
-        return Figures(account.since_s, account.value, rate, self.has_bytes, age_s)
+        since_s = account.since_s if account.since_s >= SET_S else None
+        return Figures(since_s, account.value, rate, self.has_bytes, age_s)
 
     def prune(self, services: Mapping[str, VirtualService], slice_size: int) -> Iterator[None]:
         """Forget what is not configured, some at a time.
@@ -289,8 +293,11 @@ class Books:
         account = self._accounts.get(name)
         if account is None:
             if len(self._accounts) >= ACCOUNTS_MAX:
+                self.is_full = True
                 return None
             account = self._accounts[name] = Account(since_s, self.term)
         account.enter(self.term)
-        account.since_s = min(account.since_s, since_s)
+        if since_s >= SET_S:
+            since_s = min(since_s, account.since_s) if account.since_s >= SET_S else since_s
+            account.since_s = since_s
         return account

@@ -110,7 +110,7 @@ class TotalsKeeper:
         self._connections: dict[int, int] = {}
         self._waiting: dict[int, _Untold] = {}  # by peer
         self._told_at: dict[int, float] = {}
-        self._held_at = 0.0
+        self._held_at, self._is_full_told = 0.0, False
         self._told_in: dict[int, int] = {}  # the term for which a peer told all that it knows
         self._views = guard.on_views
 
@@ -195,6 +195,9 @@ class TotalsKeeper:
             if tells and past_s >= due_s and self._guard.wire.queued(peer) <= QUEUED_BYTES_MAX:
                 self._told_at[peer] = now
                 self._tell(peer)
+        if books.is_full and not self._is_full_told:
+            self._is_full_told = True
+            log.warning("totals=%d action=none_for_more", len(books))
         if self._pruning is not None and next(self._pruning, self) is self:
             self._pruning = None
 

@@ -22,7 +22,8 @@ from hanat.core.totals import (
 )
 from tests.core.examples import EDGE, WEB
 
-WEB1 = ServerId("web", "web1")
+WEB1, EVERY = ServerId("web", "web1"), ServerId("web", OF_SERVICE)
+SINCE_S = 1_700_000_000
 ONE = Totals(1, 10, 1000, 9, 9000)
 
 
@@ -56,12 +57,12 @@ def test_next_holder_goes_on_from_what_it_was_told() -> None:
 
 def test_backup_that_knows_more_raises_the_sums_of_the_holder() -> None:
     first, second, third = holder(1), Books(), Books()
-    first.count(WEB1, ONE, 0.0, 1000.0)
+    first.count(WEB1, ONE, 0.0, float(SINCE_S))
     third.hear(1, told(first), 0.0, has_bytes=True)
 
     for books, holds in ((second, True), (third, False)):
         books.begin(2, is_holder=holds)
-    second.count(WEB1, ONE, 0.0, 2000.0)
+    second.count(WEB1, ONE, 0.0, SINCE_S + 5.0)
     third.hear(2, told(second), 0.0, has_bytes=True)
     known = third.tell(third.names(), before=True)
 
@@ -69,7 +70,7 @@ def test_backup_that_knows_more_raises_the_sums_of_the_holder() -> None:
     assert total(second) == ONE.plus(ONE)
     assert second.learn(2, known) == []
     (found,) = told(second)
-    assert found.since_s == 1000
+    assert found.since_s == SINCE_S
 
 
 def test_what_a_backup_heard_in_this_term_is_no_news_for_the_holder() -> None:
@@ -151,11 +152,13 @@ def test_sums_of_what_is_not_configured_go_some_at_a_time() -> None:
 
 def test_no_more_sums_than_a_configuration_can_have() -> None:
     books = Books()
+    assert not books.is_full
     books.hear(
         1, (Told(ServerId("web", str(i)), 0, ONE) for i in range(ACCOUNTS_MAX + 5)), 0.0,
         has_bytes=True,
     )  # fmt: skip
     assert len(books) == ACCOUNTS_MAX
+    assert books.is_full
 
 
 @pytest.mark.parametrize(("past_s", "rate"), [(0.0, 5.0), (5.0, 5.0), (15.0, 2.5), (20.0, 0.0)])
@@ -169,6 +172,17 @@ def test_rate_is_over_some_ten_seconds(past_s: float, rate: float) -> None:
     assert found.connections_per_s == pytest.approx(rate if past_s else 5.0, abs=5.0)
     if past_s >= RATE_S:
         assert found.connections_per_s == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_clock_that_was_not_set_says_nothing_of_when_counting_began(order: int) -> None:
+    books = holder()
+    for wall_s in (12.0, 1_700_000_000.0, 1_700_000_500.0)[::order]:
+        books.count(WEB1, ONE, 0.0, wall_s)
+    books.count(EVERY, ONE, 0.0, 12.0)
+    books.counted(0.0, has_bytes=True)
+    since = [figures.since_s for n in (WEB1, EVERY) if (figures := books.figures(n, 0.0))]
+    assert since == [1_700_000_000, None]
 
 
 def test_rate_is_steady_while_connections_come_steadily() -> None:

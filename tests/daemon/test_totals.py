@@ -231,6 +231,17 @@ def test_peer_whose_connection_is_full_is_told_later(cluster: Cluster) -> None:
     assert cluster.sums() == [ONE] * 3
 
 
+def test_book_that_is_full_is_told_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hanat.core.totals.ACCOUNTS_MAX", 2)
+    holder = cluster.nodes[1]
+    holder.keeper.count({place(): ONE, place("10.11.12.102"): ONE}, True)
+    holder.look(5)
+    (line,) = caplog.messages
+    assert line == "totals=2 action=none_for_more"
+
+
 def test_only_what_changed_is_told(cluster: Cluster) -> None:
     holder = cluster.nodes[1]
     holder.keeper.count({place(): ONE}, True)
