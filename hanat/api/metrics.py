@@ -43,7 +43,7 @@ class Metrics:
         """Return all metrics of one snapshot in the Prometheus text format 0.0.4.
 
         The loop turns after each family, and within those that have a sample for each service
-        or server after every `SERVICES_SLICE` services.
+        or server after some of those.
         """
         views = [view async for view in in_slices(self._services())]
         parts, name = [], ""

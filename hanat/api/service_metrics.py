@@ -6,7 +6,7 @@ one for each limit. So 1,000 services of 10 checked servers, none of them in tro
 No series is one of a check or of a node: those multiply; `hanat server show` has them.
 
 Sums are the cluster's, not this node's: they go on when the holder changes, so a graph needs one
-node alone, or ``max``. They are absent on a node that has heard of none yet, and packets and
+node alone, or ``max``. They are absent on a node that was not told all of them yet, and packets and
 bytes also while the holder's kernel does not count them: 0 would be a lie.
 
 Of a server there is ``hanat_server_up`` only if it is checked and there is a verdict: 1 would be
@@ -28,13 +28,16 @@ from hanat.core.service_view import Condition, ServerView, ServiceView
 from hanat.core.totals import Figures
 
 SERVICES_SLICE = 50
+SAMPLES_MAX = 500  # of servers, in a part: 4 ms
 HEALTHY = frozenset({ServiceState.UP, ServiceState.DEGRADED})
 
 
 def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
-    """Return families in parts of `SERVICES_SLICE` services each, one behind the other."""
-    firsts = range(0, len(services), SERVICES_SLICE) or (0,)
-    parts = [services[first : first + SERVICES_SLICE] for first in firsts]
+    """Return families in parts, one behind the other.
+
+    A part has at most `SERVICES_SLICE` services, and `SAMPLES_MAX` servers if it has several.
+    """
+    parts = _parts(services)
     for family in (_up, _states, _connections, _refused):
         for part in parts:
             yield family(part)
@@ -47,6 +50,17 @@ def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
         for part in parts:
             yield _sums_of_servers(what, text, part)
     yield _age(services)
+
+
+def _parts(services: Sequence[ServiceView]) -> list[Sequence[ServiceView]]:
+    parts: list[Sequence[ServiceView]] = []
+    first = servers = 0
+    for place, service in enumerate(services):
+        servers += len(service.servers)
+        if place == first + SERVICES_SLICE or (servers > SAMPLES_MAX and place > first):
+            parts.append(services[first:place])
+            first, servers = place, len(service.servers)
+    return [*parts, services[first:]]
 
 
 def _up(services: Sequence[ServiceView]) -> Metric:

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 from hanat.core.configuration import (
     PROTOCOL_NUMBERS,
@@ -44,7 +43,9 @@ from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name, s
 from hanat.core.steps import LIMITS
 
 CLIENTS_MAX = 65_536
-LISTS_KEPT = 64
+# All of a configuration: 20,000 networks in each of two kinds of lists, of 2,000 services, for each
+# version.
+NETWORKS_KEPT = 2 * 2 * (20_000 + 2_000)
 DIGEST_DIGITS = 8
 
 REASONS = (
@@ -118,11 +119,36 @@ def _by_address(service: VirtualService, version: int) -> Iterator[str]:
         yield f"{elsewhere}{_dropped(service, 'allow')}"
 
 
-@lru_cache(maxsize=LISTS_KEPT)
-def _listed(networks: tuple[Network, ...], version: int) -> str:
-    """Return networks as a set of a rule; of a thousand that takes 20 ms, in each rotation."""
-    found = networks_of(networks, version)
-    return f"{{ {', '.join(found)} }}" if found else ""
+class _Lists:
+    """Networks as sets of rules; to make one of a thousand takes 20 ms, in each rotation.
+
+    Those of a whole configuration are kept, and at most as many that were used before. Several
+    threads may ask: at worst they make one twice.
+    """
+
+    def __init__(self) -> None:
+        self._used: dict[tuple[tuple[Network, ...], int], str] = {}
+        self._before = self._used
+        self._size = 0
+
+    def of(self, networks: tuple[Network, ...], version: int) -> str:
+        """Return networks of a version as a set; empty if there are none."""
+        key = networks, version
+        text = self._used.get(key)
+        if text is None:
+            text = self._before.get(key)
+            if text is None:
+                found = networks_of(networks, version)
+                text = f"{{ {', '.join(found)} }}" if found else ""
+            size = len(networks) + 1
+            if self._size + size > NETWORKS_KEPT:
+                self._before, self._used, self._size = self._used, {}, 0
+            self._used[key] = text
+            self._size += size
+        return text
+
+
+_listed = _Lists().of
 
 
 def _bucket(service: VirtualService) -> list[list[str]]:

@@ -29,6 +29,7 @@ SLICE_ELEMENTS = 1_024  # of a map; a few ms
 CLIENTS = "persist/"
 LIMITS = "limits/"  # of the clients of services: chains, sets, counters and buckets
 OWN_ELEMENTS = ("slots/", CLIENTS, LIMITS)  # maps and sets whose elements nobody else looks at
+COUNTING = frozenset({"counter", "quota", "limit"})
 LOOSE = ("service/", "server/", *OWN_ELEMENTS)  # what only elements and each other lead to
 
 Lines = tuple[str, ...]
@@ -75,17 +76,19 @@ def keeping_clients(script: str, wanted: str, there: Iterable[tuple[str, str]]) 
     Args:
         script: Replaces the table as a whole; a ruleset, or it without its services.
         wanted: The ruleset that it leads to; sets that are not in this one go.
-        there: Kind and name of each chain, set and map of the table.
+        there: Kind and name of each chain, set, map, counter, quota and limit of the table.
     """
-    kept = {name for kind, name in there if kind == "set" and f"\n    set {name} {{" in wanted}
-    kept = {name for name in kept if name.startswith(CLIENTS)}
-    if not kept:
+    there, defined = tuple(there), set(wanted.splitlines())
+    wanted_too = {(k, n) for k, n in there if f"    {k} {n} {{" in defined}
+    clients = {(k, n) for k, n in wanted_too if k == "set" and n.startswith(CLIENTS)}
+    if not clients:
         return script
-    others = [(kind, name) for kind, name in there if name not in kept]
+    counts = {(k, n) for k, n in wanted_too if k in COUNTING}  # what they have counted stays
+    others = [found for found in there if found not in clients | counts]
     # Rules refer to all, elements to chains.
     lines = [
         f"flush table inet {TABLE}",
-        *(f"flush {kind} inet {TABLE} {name}" for kind, name in others if kind != "chain"),
+        *(f"flush {kind} inet {TABLE} {name}" for kind, name in others if kind in {"set", "map"}),
         *(f"delete {kind} inet {TABLE} {name}" for kind, name in others),
     ]
     deleted = f"delete table inet {TABLE}\n"

@@ -12,6 +12,10 @@ What it heard in this term it keeps to itself: to the holder that would be an ec
 
 A service has sums of its own, more than its servers have together: with the sorry server's
 clients, and those of servers that were removed since.
+
+A node that starts knows nothing, and would say 0 for a sum that others know. So it says nothing
+of any until it was told everything once: a backup by a holder that was, a holder by all peers it
+is connected with. A node of an older version does not say when that is, and some seconds do.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from hanat.core.server_facts import ServerId
 # Twice what a configuration can have: those that are gone are looked for in passing.
 ACCOUNTS_MAX = 44_000
 RATE_S = 10.0
+SET_S = 1_577_836_800  # 2020: a wall clock that says less was not set
+TOLD_S = 10.0  # to tell 22,000 sums takes six
 OF_SERVICE = ""  # in place of a server's name: the whole service
 
 
@@ -109,7 +115,8 @@ class Figures:
     """What people see of a sum.
 
     Attributes:
-        since_s: When counting began, of the wall clock; None: nothing was counted yet.
+        since_s: When counting began, of the wall clock; None: nothing was counted yet, or no
+            clock was set.
         connections_per_s: New ones, over some ten seconds.
         has_bytes: Packets and bytes are counted; else nothing is known of them.
         age_s: Since the holder counted this, or since this node heard of it.
@@ -149,12 +156,16 @@ class Books:
         term: Newest that was heard of.
         is_holder: This node counts, in this term.
         has_bytes: Whoever counts has the kernel's counters of packets and bytes.
+        is_whole: This node was told everything once, see the module.
+        is_full: There was no room for a sum.
     """
 
     def __init__(self) -> None:
         self._accounts: dict[ServerId, Account] = {}
         self.term, self.is_holder, self.has_bytes = 0, False, False
+        self.is_whole = self.is_full = False
         self._fresh_at: float | None = None
+        self._heard_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -179,8 +190,24 @@ class Books:
         """Note that this node has counted all until now."""
         self._fresh_at, self.has_bytes = now, has_bytes
 
-    def hear(self, term: int, told: Iterable[Told], now: float, *, has_bytes: bool) -> None:
-        """Take what the holder of a term says; of an older term: nothing."""
+    def hear(
+        self,
+        term: int,
+        told: Iterable[Told],
+        now: float,
+        *,
+        has_bytes: bool,
+        is_all: bool | None = None,
+    ) -> None:
+        """Take what the holder of a term says; of an older term: nothing.
+
+        Args:
+            term: Of the holder.
+            told: Some sums.
+            now: Seconds of this node's clock.
+            has_bytes: The holder counts packets and bytes.
+            is_all: This node was told everything with this; None: the holder does not say.
+        """
         if term < self.term:
             return
         if term > self.term:
@@ -193,6 +220,9 @@ class Books:
             if account.heard is not NOTHING:
                 account.note(max(0, totals.connections - account.heard.connections), now)
             account.heard = account.heard.at_least(totals)
+        if self._heard_at is None:
+            self._heard_at = now
+        self.is_whole |= now >= self._heard_at + TOLD_S if is_all is None else is_all
 
     def learn(self, term: int, told: Iterable[Told]) -> list[ServerId]:
         """Take what another node knows from before a term.
@@ -235,14 +265,15 @@ class Books:
         return found
 
     def figures(self, name: ServerId, now: float) -> Figures | None:
-        """Return what people see; None: nobody counts, as far as this node knows."""
-        if self._fresh_at is None:
+        """Return what people see; None: this node does not know yet, or nobody counts."""
+        if self._fresh_at is None or not self.is_whole:
             return None
         account, age_s = self._accounts.get(name), max(0.0, now - self._fresh_at)
         if account is None:
             return Figures(None, NOTHING, 0.0, self.has_bytes, age_s)
         rate = account.per_s(now)
-        return Figures(account.since_s, account.value, rate, self.has_bytes, age_s)
+        since_s = account.since_s if account.since_s >= SET_S else None
+        return Figures(since_s, account.value, rate, self.has_bytes, age_s)
 
     def prune(self, services: Mapping[str, VirtualService], slice_size: int) -> Iterator[None]:
         """Forget what is not configured, some at a time.
@@ -263,8 +294,11 @@ class Books:
         account = self._accounts.get(name)
         if account is None:
             if len(self._accounts) >= ACCOUNTS_MAX:
+                self.is_full = True
                 return None
             account = self._accounts[name] = Account(since_s, self.term)
         account.enter(self.term)
-        account.since_s = min(account.since_s, since_s)
+        if since_s >= SET_S:
+            since_s = min(since_s, account.since_s) if account.since_s >= SET_S else since_s
+            account.since_s = since_s
         return account

@@ -140,11 +140,17 @@ class Orders:
     def append(self, records: Sequence[Record], term: int) -> None:
         """Append records to the log, but those that something newer overtook.
 
+        A leader that has not applied all of before its term does nothing: it does not know yet
+        what they would overtake. Who asks for something asks again.
+
         Args:
             records: Of operators, or of the holder.
             term: In which alone they count; 0: in any.
         """
-        now, in_log = self._clock(), self._replica.state.records
+        state = self._replica.state
+        if state.term != self._replica.term:
+            return
+        now, in_log = self._clock(), state.records
         new = [r for r in records if self._appended.admits(r, in_log, now)]
         if new and self._replica.propose(Records(term, tuple(new))):
             for record in new:

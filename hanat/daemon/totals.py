@@ -21,7 +21,8 @@ from hanat.consensus.replica import Replica
 from hanat.core.accounting import Place
 from hanat.core.configuration import PROTOCOL_NUMBERS, Configuration, Listen, VirtualService
 from hanat.core.server_facts import ServerId
-from hanat.core.totals import NOTHING, OF_SERVICE, Books, Figures, Told, Totals
+from hanat.core.totals import NOTHING, OF_SERVICE, TOLD_S, Books, Figures, Told, Totals
+from hanat.daemon.servers import QUEUED_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,14 @@ class Message(NamedTuple):
         term: Of the sender.
         before: Sums from before that term, for the holder; else those of the holder.
         has_bytes: See `core.totals.Books`.
+        is_all: The peer was told all that there is with this; None: an older node does not say.
     """
 
     term: int
     before: bool
     has_bytes: bool
     told: Sequence[Told]
+    is_all: bool | None = None
 
 
 def to_bytes(message: Message) -> bytes:
@@ -55,6 +58,7 @@ def to_bytes(message: Message) -> bytes:
         "term": message.term,
         "before": message.before,
         "has_bytes": message.has_bytes,
+        "all": message.is_all,
         "sums": [[*t.name, t.since_s, *t.totals] for t in message.told],
     }
     return _HEAD + json.dumps(document, separators=(",", ":")).encode() + b"}"
@@ -65,8 +69,9 @@ def from_bytes(data: bytes) -> Message | None:
     try:
         found: dict[str, Any] = json.loads(data)[KEY]
         told = [_told(*row) for row in found["sums"]]
+        is_all = found["all"] is True if found.get("all") is not None else None
         return Message(
-            _count(found["term"]), found["before"] is True, found["has_bytes"] is True, told
+            _count(found["term"]), found["before"] is True, found["has_bytes"] is True, told, is_all
         )
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -105,6 +110,8 @@ class TotalsKeeper:
         self._connections: dict[int, int] = {}
         self._waiting: dict[int, _Untold] = {}  # by peer
         self._told_at: dict[int, float] = {}
+        self._held_at, self._is_full_told = 0.0, False
+        self._told_in: dict[int, int] = {}  # the term for which a peer told all that it knows
         self._views = guard.on_views
 
     def begin(self) -> None:
@@ -145,8 +152,13 @@ class TotalsKeeper:
         elif message.before:
             for name in self._books.learn(message.term, message.told):
                 self._changed(name)
+            if message.is_all:
+                self._told_in[peer] = message.term
         else:
-            self._books.hear(message.term, message.told, self._clock(), has_bytes=message.has_bytes)
+            self._books.hear(
+                message.term, message.told, self._clock(),
+                has_bytes=message.has_bytes, is_all=message.is_all,
+            )  # fmt: skip
 
     def _changed(self, name: ServerId) -> None:
         """Tell who has to know: all, as the holder; else the holder."""
@@ -162,7 +174,7 @@ class TotalsKeeper:
 
     def look(self, now: float) -> None:
         """Note who holds, and tell some of what is not told yet; call it often."""
-        self._look_who_holds()
+        self._look_who_holds(now)
         connections = self._guard.connections
         if connections != self._connections:
             was, self._connections = self._connections, dict(connections)
@@ -171,19 +183,29 @@ class TotalsKeeper:
             for peer, number in connections.items():
                 if was.get(peer) != number:
                     self._tell_all(peer)
+        books = self._books
+        if books.is_holder and not books.is_whole:
+            books.is_whole = now >= self._held_at + TOLD_S or all(
+                self._told_in.get(peer) == books.term for peer in self._connections
+            )
         for peer in self._connections:
             past_s = now - self._told_at.get(peer, 0.0)
             due_s = MESSAGE_GAP_S if self._waiting.get(peer) else TELL_S
-            if past_s >= due_s and (self._books.is_holder or self._waiting.get(peer)):
+            tells = books.is_holder or self._waiting.get(peer)
+            if tells and past_s >= due_s and self._guard.wire.queued(peer) <= QUEUED_BYTES_MAX:
                 self._told_at[peer] = now
                 self._tell(peer)
+        if books.is_full and not self._is_full_told:
+            self._is_full_told = True
+            log.warning("totals=%d action=none_for_more", len(books))
         if self._pruning is not None and next(self._pruning, self) is self:
             self._pruning = None
 
-    def _look_who_holds(self) -> None:
+    def _look_who_holds(self, now: float) -> None:
         state, leading = self._replica.state, self._replica.leading
         if (state.term, state.holder, leading) != self._tenure:
             self._tenure = (state.term, state.holder, leading)
+            self._held_at = now
             self._holder = state.holder
             # A node that was started again knows from its log that it held.
             mine = leading and state.holder == self._guard.node_id
@@ -195,7 +217,9 @@ class TotalsKeeper:
         books, waiting = self._books, self._waiting.get(peer)
         names = [] if waiting is None else waiting.take(SUMS_A_MESSAGE)
         told = books.tell(names, before=not books.is_holder)
-        message = Message(books.term, not books.is_holder, books.has_bytes, told)
+        # What a holder does not know yet it cannot have told.
+        is_all = (waiting is None or waiting.is_all) and (books.is_whole or not books.is_holder)
+        message = Message(books.term, not books.is_holder, books.has_bytes, told, is_all)
         self._guard.wire.send(peer, {"type": "views", "views": to_bytes(message)})
 
 
@@ -207,11 +231,16 @@ class _Untold:
     """
 
     def __init__(self, rest: list[ServerId] | None = None) -> None:
-        self._rest = [] if rest is None else rest
+        self._rest, self._says_all = [] if rest is None else rest, False
         self.changed: OrderedDict[ServerId, None] = OrderedDict()
 
     def __bool__(self) -> bool:
-        return bool(self._rest or self.changed)
+        return bool(self._rest or self.changed or not self._says_all)
+
+    @property
+    def is_all(self) -> bool:
+        """Whether all was told that there was at first."""
+        return not self._rest
 
     def take(self, count: int) -> list[ServerId]:
         """Return some, which are told now: of the rest as many as of the changed ones."""
@@ -219,6 +248,7 @@ class _Untold:
         found = [self._rest.pop() for _ in range(of_rest)]
         while self.changed and len(found) < count:
             found.append(self.changed.popitem(last=False)[0])
+        self._says_all = not self._rest
         return found
 
 

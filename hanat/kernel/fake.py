@@ -288,7 +288,7 @@ class FakeFirewall:
     def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
         """See `ports.Firewall.names`."""
         body = self._kernel.tables.get((family, name)) or ""
-        return tuple(re.findall(r"^\s*(chain|set|map) (\S+) \{", body, re.MULTILINE))
+        return tuple(re.findall(r"(?m)^\s*(chain|set|map|counter|quota|limit) (\S+) \{", body))
 
     def fingerprint(self, family: str, name: str) -> bytes | None:
         """See `ports.Firewall.fingerprint`."""

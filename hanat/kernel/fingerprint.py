@@ -38,6 +38,7 @@ _OF_SERVICES = tuple(start.encode() for start in LOOSE)
 _LEADING = (b"listens_", b"ranges_", b"refused_")  # maps and sets whose elements rotations change
 _NOT_LOOKED_AT = tuple(start.encode() for start in OWN_ELEMENTS)
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
+_GET_OBJECT = 19
 _TABLE = 1  # the attribute that names it, in each kind of message
 _TABLE_KEPT = {1, 2, 4}  # name, flags (a table can sleep), handle
 _CHAIN_KEPT = {2, 3, 4, 5, 10}  # handle, name, hook, policy, flags
@@ -45,6 +46,8 @@ _RULE_KEPT = {2, 3}  # chain, handle; expressions have counters
 _SET_NAME, _SET_FLAGS, _SET_HANDLE = 2, 3, 16
 _ANONYMOUS, _MAP = 1, 8
 _CHAIN_NAME = 3
+_OBJECT_NAME, _OBJECT_TYPE = 2, 3
+_OBJECTS = {1: "counter", 2: "quota", 4: "limit"}  # by type
 _ELEMENTS = 3
 _BODY = HEADER.size + 4  # behind the family
 HANDLE_BYTES = ATTRIBUTE.size + 8
@@ -79,7 +82,7 @@ class Fingerprints:
             return None  # also if it goes while it is looked at
 
     def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
-        """Return kind and name of each chain, set and map of a table.
+        """Return kind and name of each chain, set, map, counter, quota and limit of a table.
 
         Raises:
             KernelError: What the kernel answered instead.
@@ -94,6 +97,10 @@ class Fingerprints:
                 kept = dict(_pieces(part, {_SET_NAME, _SET_FLAGS}))
                 is_map = kept.get(_SET_FLAGS, b"\0\0\0\0")[3] & _MAP
                 found.append(("map" if is_map else "set", kept[_SET_NAME]))
+            for part in self._walk(family, name, _GET_OBJECT, table):
+                kept = dict(_pieces(part, {_OBJECT_NAME, _OBJECT_TYPE}))
+                if kind := _OBJECTS.get(kept[_OBJECT_TYPE][3]):
+                    found.append((kind, kept[_OBJECT_NAME]))
         except AbsentObjectError:
             return ()
         return tuple((kind, _text(of)) for kind, of in found)

@@ -133,9 +133,9 @@ class Firewall(Protocol):
         ...
 
     def names(self, family: str, name: str) -> tuple[tuple[str, str], ...]:
-        """Return what is defined in a table: ``chain``, ``set`` or ``map``, and its name.
+        """Return what is defined in a table: its kind, as nft calls it, and its name.
 
-        Nothing if there is no such table.
+        Chains, sets, maps, counters, quotas and limits. Nothing if there is no such table.
         """
         ...
 

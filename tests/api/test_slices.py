@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hanat.api.answers import SLICE, status_answer
 from hanat.api.metrics import Metrics
 from hanat.api.server import serve
-from hanat.api.service_metrics import SERVICES_SLICE
+from hanat.api.service_metrics import SAMPLES_MAX, SERVICES_SLICE, service_families
 from hanat.api.services import SLICE as SERVERS_SLICE
 from hanat.cli.client import ANSWER_BYTES_MAX
 from hanat.core.status import ServerStatus, ServiceStatus
@@ -94,6 +94,20 @@ def test_metrics_of_a_thousand_services_are_made_in_slices() -> None:
         **{f"hanat_server_{what}": 10_000 for what in SUMS},
     }
     assert text.count(b"# TYPE hanat_server_weight ") == 1
+
+
+def test_metrics_of_large_services_are_made_in_slices() -> None:
+    """What takes time is a sample, of which a service can have 256 in a family."""
+    sizes = (253,) * 79 + (1,) * 79
+    services = tuple(
+        replace(WEB, name=f"s{n}", servers=tuple(replace(WEB1, name=f"w{k}") for k in range(size)))
+        for n, size in enumerate(sizes)
+    )
+    parts = [f for f in service_families(services) if f.name == "hanat_server_weight"]
+    assert max(len(family.samples) for family in parts) <= SAMPLES_MAX
+    names = [sample.labels["service"] for family in parts for sample in family.samples]
+    assert list(dict.fromkeys(names)) == [service.name for service in services]
+    assert len(names) == sum(sizes)
 
 
 def test_list_of_a_thousand_services_is_made_in_slices(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hanat.core.totals import (
     ACCOUNTS_MAX,
     NOTHING,
     OF_SERVICE,
+    TOLD_S,
     Books,
     Figures,
     Told,
@@ -20,7 +21,8 @@ from hanat.core.totals import (
 )
 from tests.core.examples import EDGE, WEB
 
-WEB1 = ServerId("web", "web1")
+WEB1, EVERY = ServerId("web", "web1"), ServerId("web", OF_SERVICE)
+SINCE_S = 1_700_000_000
 ONE = Totals(1, 10, 1000, 9, 9000)
 
 
@@ -32,6 +34,7 @@ def total(books: Books, name: ServerId = WEB1) -> Totals:
 def holder(term: int = 1) -> Books:
     books = Books()
     books.begin(term, is_holder=True)
+    books.is_whole = True
     return books
 
 
@@ -53,12 +56,12 @@ def test_next_holder_goes_on_from_what_it_was_told() -> None:
 
 def test_backup_that_knows_more_raises_the_sums_of_the_holder() -> None:
     first, second, third = holder(1), Books(), Books()
-    first.count(WEB1, ONE, 0.0, 1000.0)
+    first.count(WEB1, ONE, 0.0, float(SINCE_S))
     third.hear(1, told(first), 0.0, has_bytes=True)
 
     for books, holds in ((second, True), (third, False)):
         books.begin(2, is_holder=holds)
-    second.count(WEB1, ONE, 0.0, 2000.0)
+    second.count(WEB1, ONE, 0.0, SINCE_S + 5.0)
     third.hear(2, told(second), 0.0, has_bytes=True)
     known = third.tell(third.names(), before=True)
 
@@ -66,7 +69,7 @@ def test_backup_that_knows_more_raises_the_sums_of_the_holder() -> None:
     assert total(second) == ONE.plus(ONE)
     assert second.learn(2, known) == []
     (found,) = told(second)
-    assert found.since_s == 1000
+    assert found.since_s == SINCE_S
 
 
 def test_what_a_backup_heard_in_this_term_is_no_news_for_the_holder() -> None:
@@ -97,8 +100,31 @@ def test_what_a_former_holder_still_counts_is_told_to_the_next() -> None:
 def test_nobody_counts_at_first() -> None:
     books = Books()
     assert books.figures(WEB1, 0.0) is None
-    books.hear(1, (), 5.0, has_bytes=False)
+    books.hear(1, (), 5.0, has_bytes=False, is_all=True)
     assert books.figures(WEB1, 7.5) == Figures(None, NOTHING, 0.0, has_bytes=False, age_s=2.5)
+
+
+def test_nothing_is_said_before_everything_was_told_once() -> None:
+    first, second = holder(1), Books()
+    first.count(WEB1, ONE, 0.0, 1000.0)
+    second.hear(1, (), 0.0, has_bytes=True, is_all=False)
+    assert second.figures(WEB1, 0.0) is None
+    second.hear(1, told(first), 0.0, has_bytes=True, is_all=False)
+    assert second.figures(WEB1, 100.0) is None
+    second.hear(1, (), 100.0, has_bytes=True, is_all=True)
+    second.hear(1, (), 100.0, has_bytes=True, is_all=False)  # somebody else holds
+    found = second.figures(WEB1, 100.0)
+    assert found is not None
+    assert found.totals == ONE
+
+
+def test_holder_of_an_older_version_does_not_say_when_it_told_everything() -> None:
+    books = Books()
+    for now in (50.0, 50.0 + TOLD_S / 2):
+        books.hear(1, (), now, has_bytes=True)
+        assert books.figures(WEB1, now) is None
+    books.hear(1, (), 50.0 + TOLD_S, has_bytes=True)
+    assert books.figures(WEB1, 50.0 + TOLD_S) is not None
 
 
 def test_unknown_bytes_are_null() -> None:
@@ -125,11 +151,13 @@ def test_sums_of_what_is_not_configured_go_some_at_a_time() -> None:
 
 def test_no_more_sums_than_a_configuration_can_have() -> None:
     books = Books()
+    assert not books.is_full
     books.hear(
         1, (Told(ServerId("web", str(i)), 0, ONE) for i in range(ACCOUNTS_MAX + 5)), 0.0,
         has_bytes=True,
     )  # fmt: skip
     assert len(books) == ACCOUNTS_MAX
+    assert books.is_full
 
 
 def rate(books: Books, now: float) -> float:
@@ -151,6 +179,17 @@ def test_rate_is_over_some_ten_seconds() -> None:
     assert rate(books, 70.0) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_clock_that_was_not_set_says_nothing_of_when_counting_began(order: int) -> None:
+    books = holder()
+    for wall_s in (12.0, 1_700_000_000.0, 1_700_000_500.0)[::order]:
+        books.count(WEB1, ONE, 0.0, wall_s)
+    books.count(EVERY, ONE, 0.0, 12.0)
+    books.counted(0.0, has_bytes=True)
+    since = [figures.since_s for n in (WEB1, EVERY) if (figures := books.figures(n, 0.0))]
+    assert since == [1_700_000_000, None]
+
+
 def test_rate_is_steady_while_connections_come_steadily() -> None:
     books = holder()
     rates = []
@@ -167,7 +206,7 @@ def test_rate_is_steady_while_connections_come_steadily() -> None:
 def test_backup_sees_the_rate_of_what_it_hears_but_not_of_the_first_word() -> None:
     first, second = holder(1), Books()
     first.count(WEB1, Totals(100_000), 0.0, 0.0)
-    second.hear(1, told(first), 0.0, has_bytes=True)
+    second.hear(1, told(first), 0.0, has_bytes=True, is_all=True)
     found = second.figures(WEB1, 0.0)
     assert found is not None
     assert found.connections_per_s == 0

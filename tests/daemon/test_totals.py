@@ -16,11 +16,12 @@ from hanat.consensus.state import State
 from hanat.core.accounting import Place
 from hanat.core.configuration import RealServer
 from hanat.core.server_facts import ServerId
-from hanat.core.totals import OF_SERVICE, Figures, Told, Totals
+from hanat.core.totals import OF_SERVICE, TOLD_S, Figures, Told, Totals
 from hanat.core.view_exchange import Slice
 from hanat.daemon import totals
 from hanat.daemon.server_messages import views_of, views_to_bytes
-from hanat.daemon.totals import MESSAGE_GAP_S, Message, TotalsKeeper, from_bytes, to_bytes
+from hanat.daemon.servers import QUEUED_BYTES_MAX
+from hanat.daemon.totals import MESSAGE_GAP_S, TELL_S, Message, TotalsKeeper, from_bytes, to_bytes
 from tests.core.examples import EDGE, MEDIA, PUBLIC, PUBLIC_V6, WEB
 
 WEB1, EVERY = ServerId("web", "web1"), ServerId("web", OF_SERVICE)
@@ -45,6 +46,7 @@ class Node:
         self.heard_views: list[bytes] = []
         self.sent: list[Message] = []
         self.now = 100.0
+        self.waiting_bytes = 0
         self.on_views: Callable[[int, bytes], None] = self._hear_views
         itself = cast("Any", self)
         self.keeper = TotalsKeeper(
@@ -58,6 +60,9 @@ class Node:
 
     def clock(self) -> float:
         return self.now
+
+    def queued(self, _peer: int) -> int:
+        return self.waiting_bytes
 
     def send(self, peer: int, message: dict[str, Any]) -> None:
         assert message["type"] == "views"
@@ -104,7 +109,7 @@ class Cluster:
 def cluster() -> Cluster:
     made = Cluster()
     made.hold(1, by=1)
-    made.look()
+    made.look(int(2 * TELL_S / STEP_S))  # all know that nothing was counted yet
     return made
 
 
@@ -158,6 +163,83 @@ def test_what_was_counted_at_the_end_of_a_tenure_is_not_lost(cluster: Cluster) -
     cluster.nodes[1].keeper.count({place(): ONE}, True)
     cluster.look(2)
     assert cluster.sums() == [ONE] * 3
+
+
+def test_node_that_starts_shows_no_sum_before_it_was_told_all(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 0, or what it counted itself, would be less than it showed before."""
+    cluster.nodes[1].keeper.count({place(): ONE}, True)
+    cluster.look()
+    monkeypatch.setattr(totals, "SUMS_A_MESSAGE", 1)
+    cluster.nodes[2] = Node(2, cluster.nodes)
+    cluster.nodes[2].state = cluster.nodes[3].state
+    cluster.nodes[2].connections = {1: 2, 3: 2}
+    for number in (1, 3):
+        cluster.nodes[number].connections = {**cluster.nodes[number].connections, 2: 2}
+    shown = []
+    for _ in range(10):
+        cluster.look()
+        shown.append((cluster.nodes[2].sums(), cluster.nodes[2].sums(EVERY)))
+    assert (None, None) in shown
+    assert set(shown) == {(None, None), (ONE, ONE)}
+    assert shown[-1] == (ONE, ONE)
+
+
+def test_next_holder_that_was_just_started_shows_no_sum_before_it_was_told_all(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.nodes[1].keeper.count({place(): ONE}, True)
+    cluster.look()
+    monkeypatch.setattr(totals, "SUMS_A_MESSAGE", 1)
+    fresh = cluster.nodes[2] = Node(2, cluster.nodes)
+    fresh.connections = {1: 2, 3: 2}
+    for number in (1, 3):
+        cluster.nodes[number].connections = {**cluster.nodes[number].connections, 2: 2}
+    cluster.hold(2, by=2)
+    fresh.look()
+    fresh.keeper.count({place(): ONE}, True)
+    shown = [(fresh.sums(), fresh.sums(EVERY))]
+    for _ in range(10):
+        cluster.look()
+        shown.append((fresh.sums(), fresh.sums(EVERY)))
+    both = ONE.plus(ONE)
+    assert (None, None) in shown
+    assert set(shown) == {(None, None), (both, both)}
+    cluster.look(int(TELL_S / STEP_S))
+    assert cluster.sums() == cluster.sums(EVERY) == [both] * 3
+
+
+def test_holder_does_not_wait_for_ever_for_peers_of_an_older_version() -> None:
+    node = Cluster().hold(1, by=1)  # the others say nothing
+    node.look()
+    node.keeper.count({place(): ONE}, True)
+    assert node.sums() is None
+    node.look(int(TOLD_S / STEP_S) + 1)
+    assert node.sums() == ONE
+
+
+def test_peer_whose_connection_is_full_is_told_later(cluster: Cluster) -> None:
+    holder = cluster.nodes[1]
+    holder.waiting_bytes = QUEUED_BYTES_MAX + 1
+    holder.sent.clear()
+    holder.keeper.count({place(): ONE}, True)
+    cluster.look(30)
+    assert holder.sent == []
+    holder.waiting_bytes = 0
+    cluster.look()
+    assert cluster.sums() == [ONE] * 3
+
+
+def test_book_that_is_full_is_told_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hanat.core.totals.ACCOUNTS_MAX", 2)
+    holder = cluster.nodes[1]
+    holder.keeper.count({place(): ONE, place("10.11.12.102"): ONE}, True)
+    holder.look(5)
+    (line,) = caplog.messages
+    assert line == "totals=2 action=none_for_more"
 
 
 def test_only_what_changed_is_told(cluster: Cluster) -> None:
@@ -271,7 +353,9 @@ MESSAGE = Message(
 
 
 def test_messages_come_back_as_they_were() -> None:
-    assert from_bytes(to_bytes(MESSAGE)) == MESSAGE
+    for is_all in (None, False, True):
+        message = MESSAGE._replace(is_all=is_all)
+        assert from_bytes(to_bytes(message)) == message
 
 
 def test_newer_node_may_tell_more() -> None:

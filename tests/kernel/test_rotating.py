@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +12,16 @@ from functools import partial
 import pytest
 
 from hanat.consensus.background import at_once
-from hanat.core.configuration import Configuration, Persistence, Scheduler
+from hanat.core.configuration import (
+    Configuration,
+    Limits,
+    Persistence,
+    Scheduler,
+    VirtualService,
+)
 from hanat.core.ruleset import render_ruleset
 from hanat.core.schedulers import InRotation
+from hanat.core.service_limits import counter_of
 from hanat.core.services import Rotations
 from hanat.core.steps import SLICE_CHAINS
 from hanat.daemon.background import Background
@@ -275,6 +283,38 @@ def test_clients_stay_with_their_servers_when_the_table_is_replaced(
 
     install(rulesets, replace(EDGE, services=others))
     assert not [n for _, n in firewall.names("inet", "hanat") if n.startswith("persist/")]
+
+
+def test_counters_and_buckets_of_a_limit_that_is_gone_go_beside_clients(
+    gate: KernelGate, firewall: ToldFirewall
+) -> None:
+    limits = Limits(new_per_second=10, burst=10)
+    web = replace(WEB, persistence=Persistence(600.0), limits=limits)
+    install(made(gate, firewall, at_once), replace(EDGE, services=(web, *limited(2))))
+    counter = counter_of("web", "new_per_second")
+    assert len(objects(firewall)) == 6
+
+    web = replace(web, limits=replace(limits, burst=20))
+    configuration = replace(EDGE, services=(web, *limited(1)))
+    install(made(gate, firewall, at_once), configuration)
+
+    found = objects(firewall)
+    assert len(found) == 4
+    assert ("counter", counter) in found
+    firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION))
+    assert objects(firewall) == found
+
+
+def limited(count: int) -> tuple[VirtualService, ...]:
+    """Return services that take few connections."""
+    limits = Limits(new_per_second=10, burst=10)
+    return tuple(replace(service, limits=limits) for service in services(count))
+
+
+def objects(firewall: ToldFirewall) -> list[tuple[str, str]]:
+    """Return the kinds and names of all counters and buckets."""
+    text = firewall.table("inet", "hanat") or ""
+    return sorted(re.findall(r"^\t(counter|limit) (\S+) {", text, re.MULTILINE))
 
 
 def test_rotations_wait_for_an_installation_and_only_the_newest_follows(

@@ -167,3 +167,39 @@ async def test_log_that_is_full_is_no_lack_of_a_majority(monkeypatch: pytest.Mon
         assert "the log holds 5 records of servers" in str(answer)
         assert "remove services or servers that nobody needs" in str(answer)
         assert await outcome(world, ready(node)) == [None]  # in place of one that is there
+
+
+@pytest.mark.asyncio
+async def test_order_does_not_undo_what_a_leader_of_before_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next leader has that in its log, and does not know yet that it counts."""
+    world, leader, slow, other = cluster()
+    held: list[dict[str, Any]] = []
+
+    def hangs(source: int, _target: int, message: dict[str, Any]) -> bool:
+        hung = source == slow.node_id and message["type"] == "records"
+        held.extend([message] if hung else [])
+        return not hung
+
+    world.tap = hangs
+    monkeypatch.setattr(orders, "AGAIN_S", 0.01)  # of the real clock; nodes have another
+    (answer,) = await outcome(world, drain(slow))
+    assert isinstance(answer, NoQuorumError)
+    # From here on, the other one has all the leader's log, but not that it is committed.
+    for source, target in ((leader, slow), (slow, leader)):
+        world.block(source.node_id, target.node_id)
+    proposed = leader.replica.last_index + 1
+    given = asyncio.ensure_future(maint(leader))
+    await asyncio.sleep(0)
+    assert world.run_until(lambda: other.replica.last_index >= proposed, within_s=1)
+    world.block(leader.node_id, other.node_id)
+    assert world.run_until(lambda: leader.replica.applied_index >= proposed, within_s=1)
+    assert await outcome(world, given) == [None]
+    assert other.replica.applied_index < proposed
+    assert world.run_until(lambda: other.guard.leading, within_s=10), tell(world)
+    assert other.replica.applied_index < proposed
+    world.deliver(slow.node_id, other.node_id, held[0])
+    assert world.run_until(lambda: other.replica.state.term == other.replica.term, within_s=5)
+    world.run(1.0)
+    assert [facts(node)[0] for node in (slow, other)] == [Mode.MAINT] * 2, tell(world)
