@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hanat.core.stick_table import StickTable
 from hanat.core.sticky import Change, Wanted
@@ -15,10 +16,19 @@ from hanat.errors import AbsentObjectError, KernelError, NoRoomError
 complaints = logging.getLogger("hanat.complaints")  # clients choose what is in the sets
 
 SLICE = 250  # of a transaction, which the gate's next grant may have to wait for: 0.8 ms
+SETS_MAX = 8  # the kernel looks for each by going through all sets, of which there may be 10,000
 AGAIN_S, AGAIN_S_MAX = 1.0, 60.0  # after a refusal
 WATCH_S = 1.0  # sets of services of UDP, at most so often, and
 WATCH_REST = 30  # so many times as long at rest as at work: 3 % of a processor
 HOLDER_REST = 3  # the same of a comparison of all sets, beside the work for flows
+
+
+class Part(NamedTuple):
+    """What is to become of clients of a set; see `ClientSets.write`."""
+
+    name: str
+    put: Sequence[Wanted]
+    gone: Sequence[bytes]
 
 
 class ClientSets(Protocol):
@@ -33,6 +43,14 @@ class ClientSets(Protocol):
             AbsentObjectError: There is no such set.
             NoRoomError: It is full; who was to go is gone, and nothing else was changed.
             KernelError: What else the kernel said; nothing was changed.
+        """
+        ...
+
+    def write_all(self, parts: Sequence[Part]) -> None:
+        """Do the same with several sets, in one transaction.
+
+        Raises:
+            KernelError: What the kernel said of one of them; nothing was changed.
         """
         ...
 
@@ -65,6 +83,7 @@ class SetWriter:
     ) -> None:
         self._sets, self._table, self._clock, self._refused = sets, table, clock, refused
         self._waiting: dict[str, dict[bytes, None]] = {}
+        self._alone: deque[tuple[str, list[bytes]]] = deque()  # refused together
         self._is_writing = False
 
     def write(self, name: str, clients: Sequence[bytes]) -> None:
@@ -79,22 +98,49 @@ class SetWriter:
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
+        self._alone.clear()
 
     def _write_some(self, sets: ClientSets) -> None:
-        name = next(iter(self._waiting), None)
-        if name is None:
+        if self._alone:
+            self._write_alone(sets, *self._alone.popleft())
+        elif self._waiting:
+            taken = self._take()
+            parts = [self._part(name, clients) for name, clients in taken]
+            try:
+                sets.write_all(parts)
+            except KernelError:
+                self._alone.extend(taken)  # which one it is about is found out so
+        else:
             self._is_writing = False
             return
-        waiting = self._waiting[name]
-        some = list(islice(waiting, SLICE))
-        for client in some:
-            del waiting[client]
-        if not waiting:
-            del self._waiting[name]
-        put = self._table.wanted(name, some, self._clock())
+        asyncio.get_running_loop().call_soon(self._write_some, sets)
+
+    def _take(self) -> list[tuple[str, list[bytes]]]:
+        """Return what waits first, of some sets."""
+        taken = []
+        room = SLICE
+        for name in list(islice(self._waiting, SETS_MAX)):
+            waiting = self._waiting[name]
+            some = list(islice(waiting, room))
+            for client in some:
+                del waiting[client]
+            if not waiting:
+                del self._waiting[name]
+            taken.append((name, some))
+            room -= len(some)
+            if not room:
+                break
+        return taken
+
+    def _part(self, name: str, clients: Sequence[bytes]) -> Part:
+        put = self._table.wanted(name, clients, self._clock())
         kept = {client for client, _ in put}
+        return Part(name, put, [client for client in clients if client not in kept])
+
+    def _write_alone(self, sets: ClientSets, name: str, clients: Sequence[bytes]) -> None:
+        _, put, gone = self._part(name, clients)
         try:
-            sets.write(name, put=put, gone=[client for client in some if client not in kept])
+            sets.write(name, put=put, gone=gone)
         except AbsentObjectError:
             self._waiting.pop(name, None)  # a sweep follows when there are rules
         except NoRoomError as error:
@@ -104,7 +150,6 @@ class SetWriter:
             complaints.warning("flowsync op=clients found=%r action=sweep", str(error))
             self._waiting.pop(name, None)
             self._refused()
-        asyncio.get_running_loop().call_soon(self._write_some, sets)
 
 
 class SetSweeper:

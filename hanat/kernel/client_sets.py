@@ -66,16 +66,8 @@ class KernelClientSets:
 
     def write(self, name: str, *, put: Sequence[Wanted], gone: Sequence[bytes]) -> None:
         """See `flowsync.client_sets.ClientSets.write`."""
-        assert len(put) + len(gone) <= ELEMENTS_MAX, f"{len(put)} and {len(gone)} elements"
         head = _head(name)
-        messages: list[Message] = []
-        for clients in (gone, [client for client, _ in put]):  # who goes makes room
-            if clients:
-                keys = head + nested(_LIST, b"".join(map(_element, clients)))
-                messages += [(NEW_ELEMENTS, NLM_F_CREATE, keys), (DELETE_ELEMENTS, 0, keys)]
-        if put:
-            timed = b"".join(_element(client, left_ms) for client, left_ms in put)
-            messages.append((NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, timed)))
+        messages = list(_written(head, put, gone))
         try:
             self._writing.run(messages, operation="write clients", target=name)
         except NoRoomError:
@@ -89,6 +81,14 @@ class KernelClientSets:
                         [(DELETE_ELEMENTS, 0, key)], operation="delete a client", target=name
                     )
             self.write(name, put=put, gone=())
+
+    def write_all(self, parts: Sequence[tuple[str, Sequence[Wanted], Sequence[bytes]]]) -> None:
+        """See `flowsync.client_sets.ClientSets.write_all`."""
+        messages = [
+            message for name, put, gone in parts for message in _written(_head(name), put, gone)
+        ]
+        names = ", ".join(name for name, _, _ in parts)
+        self._writing.run(messages, operation="write clients", target=names)
 
     def walk(self, name: str) -> Iterator[list[Wanted]]:
         """See `flowsync.client_sets.ClientSets.walk`."""
@@ -104,6 +104,18 @@ def _head(name: str) -> bytes:
         + attribute(_NAMED, TABLE.encode() + b"\0")
         + attribute(_SET, name.encode() + b"\0")
     )
+
+
+def _written(head: bytes, put: Sequence[Wanted], gone: Sequence[bytes]) -> Iterator[Message]:
+    assert len(put) + len(gone) <= ELEMENTS_MAX, f"{len(put)} and {len(gone)} elements"
+    for clients in (gone, [client for client, _ in put]):  # who goes makes room
+        if clients:
+            keys = head + nested(_LIST, b"".join(map(_element, clients)))
+            yield NEW_ELEMENTS, NLM_F_CREATE, keys
+            yield DELETE_ELEMENTS, 0, keys
+    if put:
+        timed = b"".join(_element(client, left_ms) for client, left_ms in put)
+        yield NEW_ELEMENTS, NLM_F_CREATE, head + nested(_LIST, timed)
 
 
 def _element(client: bytes, left_ms: int = 0) -> bytes:

@@ -12,7 +12,7 @@ from hanat.core.crowds import CLIENTS_MAX, Crowd
 from hanat.core.sticky import Wanted
 from hanat.errors import AbsentObjectError, KernelError, NotPermittedError
 from hanat.flowsync import crowd_watch
-from hanat.flowsync.client_sets import SLICE
+from hanat.flowsync.client_sets import SLICE, Part
 from hanat.flowsync.crowd_watch import CrowdWatch
 
 VIP = ip_address("203.0.113.10").packed
@@ -52,6 +52,9 @@ class Site:
         self.has.setdefault(name, set()).update(client for client, _ in put)
         assert self.has[name].issuperset(gone)
         self.has[name].difference_update(gone)
+
+    def write_all(self, parts: Sequence[Part]) -> None:
+        pytest.fail(f"{parts}")
 
     def walk(self, name: str) -> Iterator[list[Wanted]]:
         pytest.fail(name)
