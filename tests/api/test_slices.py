@@ -90,7 +90,6 @@ def test_metrics_of_a_thousand_services_are_made_in_slices() -> None:
         "hanat_server_full": 0,
         "hanat_server_up": 10_000,
         "hanat_server_check_latency_seconds": 9000,
-        "hanat_server_full": 0,
         **{f"hanat_service_{what}": 1000 for what in SUMS},
         **{f"hanat_server_{what}": 10_000 for what in SUMS},
     }
