@@ -80,8 +80,7 @@ class HolderSide:
         self._clients, clients.tell = clients, self._drain
         self._window = Window(propose, self._committed)
         self._capture: Capture | None = None
-        self._waiting = Waiting()
-        self._waiting_since = 0.0
+        self._waiting, self._waiting_since = Waiting(), 0.0
         self._young = Young()
         self._maturing = Timer(self._mature)
         self._gathering: asyncio.TimerHandle | None = None
@@ -89,13 +88,11 @@ class HolderSide:
         self._on_flushed: Callable[[], None] | None = None
         self._resync: Resync | None = None
         self._again = Timer(self.resync)
-        self._wanted_again = False
-        self._overruns = 0
-        self._overrun = False  # and what was queued by then is not read yet
+        self._wanted_again = self.has_read = False
+        self._overruns, self._overrun = 0, False  # and what was queued then is not read yet
         self.scope = Scope()
         self.opened: Callable[[Sequence[bytes]], None] = lambda _records: None  # told by the kernel
         self.captured = self.committed = self.dropped = self.resyncs = 0
-        self.has_read = False
         self.lag_s: float | None = None
 
     @property
