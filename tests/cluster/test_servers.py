@@ -19,6 +19,7 @@ from chaos import topology
 from chaos.configs import CHECK_INTERVAL_MS, FALL, cluster_toml
 from chaos.lab import Lab
 from chaos.netns import entered
+from hanat.core.flows import RESET_MARK
 from tests.cluster.conftest import PUBLIC, PUBLIC_V6, Echo
 from tests.cluster.test_configuration import apply, write
 from tests.cluster.test_services import hanat
@@ -125,8 +126,11 @@ def test_connection_to_a_server_that_went_down_is_reset_at_its_next_packet(check
         ]
         for echo in echoes:
             echo.exchange()
+        holder = lab.wait_for_holder()
+        before = to_be_reset(lab, holder)
         freeze(lab, "s1")
         lab.wait_for(lambda: not gets_clients(lab, "tcp-echo", "tcp1"), 5, "tcp1 to be out")
+        lab.wait_for(lambda: to_be_reset(lab, holder) > before, 5, "its connection's mark")
         reset = []
         for echo in echoes:
             try:
@@ -243,6 +247,12 @@ def answered(client: socket.socket) -> bool:
         return client.recv(16) == b"hanat"
     except TimeoutError:
         return False
+
+
+def to_be_reset(lab: Lab, holder: str) -> int:
+    """Return how many connections the holder's rules reset at their next packet."""
+    marked = ["conntrack", "-L", "-p", "tcp", "-m", f"{RESET_MARK}/{RESET_MARK}"]
+    return lab.exec_in(holder, marked).stdout.count(" dport=7 ")
 
 
 def server_of(lab: Lab, holder: str, port: int) -> str:
