@@ -38,8 +38,15 @@ class DeviceIndexes:
         self._known, self._listed_at = {}, -LIST_S
 
     def of(self, devices: Iterable[str]) -> tuple[int, ...]:
-        """Return the indexes of those devices that are there; of a new one within a second."""
-        found = {name: self._index(name) for name in devices}
+        """Return the indexes of those devices that are there; of a new one within a second.
+
+        Without a descriptor to ask with it is none of them.
+        """
+        try:
+            opened = self._opened()
+        except OSError:
+            return ()
+        found = {name: self._index(name, opened) for name in devices}
         now = time.monotonic()
         if None in found.values() and self._listed_at + LIST_S <= now:
             self._listed_at = now
@@ -48,14 +55,17 @@ class DeviceIndexes:
             found = {name: self._known.get(name) for name in found}
         return tuple(index for index in found.values() if index is not None)
 
-    def _index(self, name: str) -> int | None:
+    def _opened(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        return self._socket
+
+    def _index(self, name: str, opened: socket.socket) -> int | None:
         index = self._known.get(name)
         if index is None:
             return None
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            answer = fcntl.ioctl(self._socket, SIOCGIFNAME, _REQUEST.pack(b"", index))
+            answer = fcntl.ioctl(opened, SIOCGIFNAME, _REQUEST.pack(b"", index))
         except OSError:
             return None
         return index if answer[:16].rstrip(b"\0") == name.encode() else None
