@@ -24,7 +24,7 @@ from chaos.observed import ServerOutage
 from chaos.safety import EXAMPLES_MAX, during
 from chaos.tenure import Spell, holder_at, tenures
 from chaos.topology import SERVERS, server_addresses
-from chaos.workloads.tcp import ANSWER_S, SILENT
+from chaos.workloads.tcp import ANSWER_S, CLOSED, SILENT
 
 BLIND = "blind-holder"
 DETECT_NS, BACK_NS, BLIND_NS = (round(ms * MS) for ms in (DETECT_MS, BACK_MS, BLIND_MS))
@@ -370,7 +370,8 @@ def excused(history: History) -> Mapping[int, str]:
 
     A reset tells a client that its server is down. It is excused for a connection to a server that
     was, from the outage's beginning on, and for any while living servers could be taken for dead.
-    So is one that waits for an answer which its server had no time to give.
+    So is one that waits for an answer which its server had no time to give, and one that the kernel
+    of a server closes whose process was killed.
     """
     hosts = {o.source: o.host for o in opened(history.admissions)}
     found = {}
@@ -382,12 +383,16 @@ def excused(history: History) -> Mapping[int, str]:
 
 
 def _excuse(history: History, connection: Connection, host: str | None) -> str | None:
-    ended_ns = connection.ended_ns
-    if SILENT in (connection.error or ""):
+    ended_ns, error = connection.ended_ns, connection.error or ""
+    if CLOSED in error:
+        killed = (o for o in history.outages if o.server == host and o.how == "killed")
+        near = any(o.t_ns - SENT_NS <= ended_ns <= o.t_ns + RESET_NS for o in killed)
+        return f"{host} was killed" if near else None
+    if SILENT in error:
         # All it had sent was acknowledged before its server fell silent: it sends no packet that a
         # router could answer, and waits.
         ended_ns -= round(ANSWER_S * 1e9)
-    elif "ConnectionReset" not in (connection.error or ""):
+    elif "ConnectionReset" not in error:
         return None
     for outage in history.outages:
         near = outage.t_ns - SENT_NS <= ended_ns <= outage.back_ns + RESET_NS

@@ -19,6 +19,7 @@ from chaos.workloads.stop import Stop
 CONNECT_S = 5.0
 ANSWER_S = 20.0  # an established connection that is silent for so long is dead
 SILENT = "no answer"  # how the error begins then
+CLOSED = "closed by the other end"
 AGAIN_S = 0.5  # until one that was ended is opened anew
 SLICE_S = 0.2  # how often a waiting client looks whether it is to stop
 PAYLOAD_BYTES = 256
@@ -99,7 +100,7 @@ def _exchange(sock: socket.socket, name: str, probes: Probes, stop: Stop) -> boo
                 raise TimeoutError(f"{SILENT} for {ANSWER_S:.0f} s") from None
             continue
         if not more:
-            raise ConnectionError("closed by the other end")
+            raise ConnectionError(CLOSED)
         got += more
     if got != data:
         return False

@@ -319,6 +319,18 @@ def test_connection_to_a_server_that_was_down_too_shortly_to_be_noticed_has_to_l
     assert survives(down(1000, 1300, how="killed"), own, reset(1001, own)) is True
 
 
+def test_connection_that_a_killed_server_s_kernel_closes_is_excused_and_no_other() -> None:
+    own, other = opens(0, "s3"), opens(0, "s1")
+    for outage, new, at_ms, good in (
+        (down(1000, 5000, how="killed"), own, 1001, True),
+        (down(1000, 5000, how="killed"), other, 1001, False),
+        (down(1000, 5000, how="killed"), own, 800, False),
+        (down(1000, 5000), own, 1001, False),
+    ):
+        closed = replace(reset(at_ms, new), error="ConnectionError('closed by the other end')")
+        assert survives(outage, new, closed) is good, (outage, at_ms)
+
+
 def test_connections_may_end_while_no_router_reaches_any_server() -> None:
     own = opens(0, "s1")
     cut = replace(fault(1000, 3000, nodes=("r1", "r2", "r3")), severs=True)
