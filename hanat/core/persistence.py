@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
 
 from hanat.core.configuration import PROTOCOL_NUMBERS, Configuration, Protocol, VirtualService
-from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain_name
+from hanat.core.notation import ADDRESS_TYPE, FAMILIES, chain_name, source
 from hanat.core.steps import CLIENTS
 from hanat.core.sticky import CLIENTS_MAX, StickyServer, StickyService
 
@@ -43,7 +42,7 @@ def persistence_sets(service: VirtualService, version: int) -> PersistenceSets:
         f"timeout {max(1, round(service.persistence.timeout_s))}s",
     ]
     # Another mask makes other clients of the same addresses.
-    said = f"{lines} {_mask(service, version)}"
+    said = f"{lines} {_client(service, version)}"
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     kind = CLIENTS.rstrip("/")
     return {
@@ -115,18 +114,9 @@ def recalling(
 
 
 def _client(service: VirtualService, version: int) -> str:
-    mask = _mask(service, version)
-    return f"{IP[version]} saddr" + (f" and {mask}" if mask else "")
-
-
-def _mask(service: VirtualService, version: int) -> str:
-    """Return what of an address tells clients apart, empty if all of it does."""
-    assert service.persistence is not None
-    if version == 4:
-        length = service.persistence.netmask
-        return "" if length == 32 else str(ip_network(f"0.0.0.0/{length}").netmask)
-    length = service.persistence.netmask6
-    return "" if length == 128 else str(ip_network(f"::/{length}").netmask)
+    kept = service.persistence
+    assert kept is not None
+    return source(version, kept.netmask if version == 4 else kept.netmask6)
 
 
 def _name(block: list[str]) -> str:

@@ -306,5 +306,6 @@ async def test_clients_whose_events_were_lost_are_found_in_the_sets(
     await until(2)
     assert worker.status().overruns
     worker.stop_capture()
+    worker.accounting.close()  # its last walk would open a socket again
     for opened in (firewall, sets, ours, stranger):
         opened.close()

@@ -190,12 +190,7 @@ def test_transit_passes_every_router_as_it_is(network: Network, plan: Plan) -> N
 def test_what_is_not_tracked_does_not_leave_untranslated(network: Network, plan: Plan) -> None:
     """Chains of NAT do not see it: it would show the inside to the outside."""
     network.r1.take_over()
-    with network.r1.entered() as router:
-        router.firewall.apply(
-            "add table inet other\n"
-            "add chain inet other early { type filter hook prerouting priority raw; }\n"
-            "add rule inet other early udp dport 8080 notrack\n"
-        )
+    leave_untracked(network, 8080)
     asked = {"outside": Target(plan.client, (22, 8080))}
 
     assert Reach(network, LISTENED).reached("server", asked) == {
@@ -276,12 +271,7 @@ def test_transit_that_is_not_tracked_passes(network: Network, plan: Plan) -> Non
     transit = Transit("vpn", (ip_network(f"{plan.strange}/{plan.width}"),))
     network.r1.prepare(replace(CONFIGURATION, transits=(transit,)))
     network.r1.take_over()
-    with network.r1.entered() as router:
-        router.firewall.apply(
-            "add table inet other\n"
-            "add chain inet other early { type filter hook prerouting priority raw; }\n"
-            "add rule inet other early udp dport 8080 notrack\n"
-        )
+    leave_untracked(network, 8080)
     targets = inside_targets(network, plan)
     route(network, "client", f"{plan.strange}/{plan.width}", plan.vip)
     name = "outside, from an address nobody masquerades"
@@ -323,3 +313,13 @@ def datagrams(network: Network, place: str, address: str) -> Iterator[socket.soc
     opened = network.open_socket(place, family_of(address), socket.SOCK_DGRAM)
     opened.bind(("::" if ":" in address else "0.0.0.0", PORTS[0]))  # noqa: S104 - a namespace
     yield opened
+
+
+def leave_untracked(network: Network, port: int) -> None:
+    """Do what another program of the holder does that tracks no datagrams to a port."""
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "add table inet other\n"
+            "add chain inet other early { type filter hook prerouting priority raw; }\n"
+            f"add rule inet other early udp dport {port} notrack\n"
+        )
