@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from subprocess import Popen, TimeoutExpired
+from subprocess import Popen
 from typing import Any
 
 from hanat.core.accounting import Place
@@ -27,6 +27,7 @@ from hanat.core.status import FlowStatus
 from hanat.core.totals import Totals
 from hanat.errors import RefusedError
 from hanat.flowsync.channel import DONE, FLAG, NUMBER, PROPOSAL, TERM, Answer, Channel, Kind
+from hanat.flowsync.children import ends_within
 from hanat.flowsync.counts import CountsReader
 from hanat.flowsync.ending_requests import Done, EndingRequests
 from hanat.flowsync.window import Propose
@@ -158,9 +159,7 @@ class FlowClient:
         if process is None:
             return
         process.terminate()
-        try:
-            process.wait(END_S_MAX)
-        except TimeoutExpired:
+        if not ends_within(process, END_S_MAX):
             process.kill()
             process.wait()
 
