@@ -29,6 +29,8 @@ WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntr
 POLL_S = 0.1
 # A supervisor waits up to 30 s before it starts a daemon that dies again and again.
 SETTLE_S_MAX = 45.0
+COUNTS_AT_LAST, COUNT_S = 4, 0.3  # by then checks that began together have ended
+COUNTS_AT_LAST, COUNT_S = 4, 0.3  # by then checks that began together have ended
 LAST_S = 3.0  # quiet time at the end, which the judges of the end look at
 SPARE_S = 90.0  # clients end by themselves after the run's time and this
 FIRST_HOLDER_S = 30.0
@@ -180,7 +182,9 @@ class Runner:
         self._rest(LAST_S)
         self._settle()
         self._campaign.facts += census.flow_tables(self._lab)
-        self._count()
+        for _ in range(COUNTS_AT_LAST):
+            self._count()
+            self._rest(COUNT_S)
 
     def _do(self, step: Step) -> None:
         draw = random.Random(step.seed)

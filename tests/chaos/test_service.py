@@ -214,6 +214,15 @@ def test_whatever_leaks_is_caught(change: dict[str, object]) -> None:
     assert upkeep.no_leak(of(before, census(9000, "r1", **change)), []).valid is False
 
 
+def test_checks_that_are_open_at_the_moment_of_one_count_are_no_leak() -> None:
+    # seed 802: all three were paused, and all checks of the holder began at once
+    one, other = census(9000, "r1", descriptors=60), census(9300, "r1", descriptors=44)
+    assert upkeep.no_leak(of(census(0, "r1"), one, other), []).valid is True
+    assert upkeep.no_leak(of(census(0, "r1"), other, one), []).valid is True
+    assert upkeep.no_leak(of(census(0, "r1"), one), []).valid is False
+    assert upkeep.no_leak(of(census(0, "r1"), census(1000, "r1"), one), []).valid is False
+
+
 def test_what_is_left_on_the_machine_is_caught() -> None:
     counted = of(census(0, "r1"), census(9000, "r1"))
     assert upkeep.no_leak(counted, ["network namespace x-r1 is left"]).valid is False
