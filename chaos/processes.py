@@ -148,14 +148,17 @@ def wait_gone(identities: Iterable[Identity], timeout_s: float) -> bool:
 def kill_all(identities: Sequence[Identity], timeout_s: float = 5.0) -> None:
     """SIGKILL them all, then wait until they are gone.
 
-    All are stopped before the first dies: none must see another die and act on it.
+    All are stopped before the first dies: none must see another die and act on it. The last of
+    the list dies first: children before parents, since the kernel wakes stopped children whose
+    parent's death leaves their process group an orphan.
 
     Raises:
         LabError: The kernel still lists one of them after `timeout_s`.
     """
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for identity in identities:
-            send_signal(identity, number)
+    for identity in identities:
+        send_signal(identity, signal.SIGSTOP)
+    for identity in reversed(identities):
+        send_signal(identity, signal.SIGKILL)
     if not wait_gone(identities, timeout_s):
         raise LabError(f"killed processes did not end within {timeout_s:.0f} s: {identities}")
 
