@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -44,6 +44,7 @@ from hanat.core.configuration import (
     PROFILES,
     Configuration,
     FloatingAddress,
+    GateKind,
     Listen,
     Protocol,
     RealServer,
@@ -52,8 +53,11 @@ from hanat.core.configuration import (
 )
 from hanat.core.conversation import Conversation
 from hanat.core.gate import render_gate
+from hanat.core.rights import MARK_MASK, Enforcement
 from hanat.core.ruleset import render_ruleset
+from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.gate import KernelGate
+from hanat.kernel.traffic_filters import DIRECTIONS, TrafficFilters
 
 PREFIX = "hanat-packets"
 UDP_SEGMENT = 103  # linux/udp.h; Python 3.11 does not have it
@@ -210,7 +214,7 @@ def bare(wire: Wire) -> None:
     nft(wire.router, BARE)
 
 
-def holder(services: int) -> Callable[[Wire], None]:
+def holder(services: int, kind: GateKind) -> Callable[[Wire], None]:
     """Return what puts all that a holder has into the router's kernel."""
     wanted = configuration(services)
     own, peers = (
@@ -218,22 +222,41 @@ def holder(services: int) -> Callable[[Wire], None]:
         for some in (OWN.values(), ("203.0.113.12", "10.11.12.12"))
     )
     conversation = Conversation(own, peers, 7411, 7412, ())
-    script = render_gate(wanted, DEVICES) + render_ruleset(wanted, DEVICES, conversation)
+    script = render_gate(wanted, DEVICES, Enforcement(kind)) + render_ruleset(
+        wanted, DEVICES, conversation
+    )
 
     def install(wire: Wire) -> None:
         _begin_anew(wire, accounting=True)
         nft(wire.router, script)
         with entered(wire.router):
-            gate = KernelGate()
-            gate.permit(RIGHTS_S)
-            gate.arm(DEVICES.values(), answers_s=RIGHTS_S, carries_s=RIGHTS_S)
-            gate.close()
+            if kind is GateKind.TIMEOUTS:
+                gate = KernelGate()
+                gate.permit(RIGHTS_S)
+                gate.arm(DEVICES.values(), answers_s=RIGHTS_S, carries_s=RIGHTS_S)
+                gate.close()
+                return
+            programs = KernelDeadlineGate(DEVICES.values(), MARK_MASK)  # open as long as we run
+            programs.attach()
+            programs.confirm()
+            until = time.clock_gettime(time.CLOCK_BOOTTIME) + RIGHTS_S
+            programs.grant(answers_until=until, carries_until=until)
+            _OPEN.append(programs)
 
     return install
 
 
+_OPEN: list[KernelDeadlineGate] = []
+
+
 def _begin_anew(wire: Wire, *, accounting: bool) -> None:
     nft(wire.router, "flush ruleset")
+    with entered(wire.router), closing(TrafficFilters()) as filters:
+        while _OPEN:
+            _OPEN.pop().close()
+        for index, device in socket.if_nameindex():
+            for direction in DIRECTIONS:
+                filters.detach(index, direction, device=device)
     # Tracking has to be there already: it begins with the first rule that asks for it.
     nft(wire.router, "table inet seen {\n chain seen {\n ct state new\n }\n}\n")
     write_sysctls(wire.router, {"net.netfilter.nf_conntrack_acct": str(int(accounting))})
@@ -320,7 +343,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 ("first packets of flows to one service", opening(1), 1),
                 (f"first packets of flows to {SERVICES:,} services", opening(SERVICES), SERVICES),
             ):
-                kernels = {"a bare DNAT rule": bare, "gate and ruleset": holder(services)}
+                kernels = {"a bare DNAT rule": bare} | {
+                    f"gate with {kind.value}": holder(services, kind) for kind in GateKind
+                }
                 each = {"count": options.rounds, "seconds": options.seconds}
                 show(what, rounds(wire, kernels, measure, **each))
         if options.running:

@@ -1,15 +1,39 @@
-"""Grant rights without a race against the clock."""
+"""Gates of both kinds, and rights granted without a race against the clock."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
-from hanat.kernel.ports import Gate
+from hanat.core.configuration import GateKind
+from hanat.core.rights import MARK_MASK, TIMEOUTS, Enforcement
+from hanat.kernel.deadline_gate import KernelDeadlineGate
+from hanat.kernel.gate import KernelGate
+from hanat.kernel.gate_ports import TimedGate
 
 VALID_S = 60.0
 
+ENFORCEMENTS = {GateKind.TIMEOUTS: TIMEOUTS, GateKind.DEADLINE: Enforcement(GateKind.DEADLINE)}
 
-def grant(gate: Gate, devices: Iterable[str], *, answers_s: float, carries_s: float) -> None:
-    """Let these devices answer and carry for so long."""
+
+def open_gate(kind: GateKind, devices: Iterable[str]) -> KernelGate | KernelDeadlineGate:
+    """Return a gate of the real kernel."""
+    if kind is GateKind.DEADLINE:
+        return KernelDeadlineGate(devices, MARK_MASK)
+    return KernelGate()
+
+
+def grant(
+    gate: TimedGate | KernelDeadlineGate,
+    devices: Iterable[str],
+    *,
+    answers_s: float,
+    carries_s: float,
+) -> None:
+    """Let these devices answer and carry for so long; a gate with a deadline: all of its own."""
+    if isinstance(gate, KernelDeadlineGate):
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        gate.grant(answers_until=now + answers_s, carries_until=now + carries_s)
+        return
     gate.permit(VALID_S)
     assert gate.arm(devices, answers_s=answers_s, carries_s=carries_s)

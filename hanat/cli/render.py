@@ -194,6 +194,8 @@ def _node_trouble(status: Mapping[str, Any]) -> list[str]:
     trouble = []
     if isinstance(late, int | float) and isinstance(lease_s, int | float) and late > lease_s / 4:
         trouble.append(f"loop late by up to {duration(late)}")
+    if status.get("gate_found"):
+        trouble.append(f"rights end by timeouts: {text(status['gate_found'])}")
     repairs = _mapping(status.get("repairs"))
     trouble += [f"{text(kind)} repaired {text(times)}" for kind, times in repairs.items() if times]
     if status.get("restored"):

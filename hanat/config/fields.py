@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
-from hanat.config.settings import TcpListen, UnixListen
+from hanat.config.settings import GateChoice, TcpListen, UnixListen
 from hanat.core.configuration import (
     PROFILES,
     Address,
@@ -28,6 +28,7 @@ from hanat.core.configuration import (
     Replicate,
     Scheduler,
 )
+from hanat.core.rights import is_mask
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # host names are welcome
@@ -238,6 +239,25 @@ def parse_forward(value: object) -> Forward:
             'or "open" for everything that the routers have a route for'
         )
     return Forward(text)
+
+
+def parse_gate_kind(value: object) -> GateChoice:
+    """Return what is to end the rights of a node."""
+    text = parse_text(value)
+    if text not in set(GateChoice):
+        raise ValueError(
+            f'{show(text)} is not known: write "auto", "deadline" for an eBPF program in the '
+            'packet path, or "timeouts" for those of nftables'
+        )
+    return GateChoice(text)
+
+
+def parse_mark(value: object) -> int:
+    """Return two neighbouring bits of a packet's mark."""
+    mask = whole_number(1, 0xFFFF_FFFF)(value)
+    if not is_mask(mask):
+        raise ValueError(f"must be two neighbouring bits, like 0x60000000, found {mask:#010x}")
+    return mask
 
 
 def parse_source(value: object) -> str:

@@ -21,6 +21,7 @@ from hanat.config.settings import (
     ANNOUNCEMENTS_PER_MS,
     SCRIPT_USER_DEFAULT,
     SCRIPTS_DEFAULT,
+    GateChoice,
     TcpListen,
     UnixListen,
 )
@@ -36,6 +37,7 @@ from hanat.core.configuration import (
     Scheduler,
     Unavailable,
 )
+from hanat.core.rights import MARK_MASK
 
 Schema = Annotated[int, PlainValidator(fields.parse_schema)]
 Name = Annotated[str, PlainValidator(fields.parse_name)]
@@ -45,6 +47,8 @@ FilePath = Annotated[Path, PlainValidator(fields.parse_path)]
 NodeId = Annotated[int, PlainValidator(fields.whole_number(1, 255))]
 Port = Annotated[int, PlainValidator(fields.whole_number(1, 65535))]
 Pace = Annotated[int, PlainValidator(fields.whole_number(1, 1000))]
+GateKindName = Annotated[GateChoice, PlainValidator(fields.parse_gate_kind)]
+MarkBits = Annotated[int, PlainValidator(fields.parse_mark)]
 Weight = Annotated[int, PlainValidator(fields.whole_number(0, 65535))]
 Duration = Annotated[float, PlainValidator(fields.parse_duration)]  # seconds
 ProfileName = Annotated[Profile, PlainValidator(fields.parse_profile)]
@@ -263,6 +267,13 @@ class PortsTable(Table):
     mesh: Port | None = 7412
 
 
+class GateTable(Table):
+    """``[gate]``."""
+
+    kind: GateKindName | None = GateChoice.AUTO
+    mark: MarkBits | None = MARK_MASK
+
+
 class CheckerTable(Table):
     """``[checker]``."""
 
@@ -290,5 +301,6 @@ class NodeFile(Table):
     announcements_per_ms: Pace | None = ANNOUNCEMENTS_PER_MS
     api: ApiTable | None = None
     ports: PortsTable | None = None
+    gate: GateTable | None = None
     checker: CheckerTable | None = None
     peer: list[PeerTable | None] | None

@@ -16,7 +16,7 @@ from hanat.config.document import (
     whole,
 )
 from hanat.config.limits import NODE_LIMITS, check_limits
-from hanat.config.models import CheckerTable, NodeFile, PortsTable
+from hanat.config.models import CheckerTable, GateTable, NodeFile, PortsTable
 from hanat.config.settings import NodeSettings, Peer, TcpListen, UnixListen
 from hanat.core.configuration import Address
 
@@ -53,6 +53,7 @@ def parse_node(text: str, *, file: str, directory: Path) -> NodeSettings:
     if document.get("interfaces") == {}:
         findings.add(("interfaces",), 'is empty: map each logical name, like public = "eth0"')
     ports, checker = model.ports or PortsTable(), model.checker or CheckerTable()
+    gate = model.gate or GateTable()
     if ports.raft is not None and ports.raft == ports.mesh:
         # One is TCP and one UDP, so both would work; a firewall's rule for one would be taken
         # for both.
@@ -71,6 +72,8 @@ def parse_node(text: str, *, file: str, directory: Path) -> NodeSettings:
         raft_port=_sound(ports.raft),
         mesh_port=_sound(ports.mesh),
         announcements_per_ms=_sound(model.announcements_per_ms),
+        gate=_sound(gate.kind),
+        gate_mark=_sound(gate.mark),
         scripts=directory / _sound(checker.scripts),
         script_user=_sound(checker.user),
     )

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
 from hanat.core.configuration import Address
 from hanat.core.conversation import Conversation
+from hanat.core.rights import MARK_MASK
 
 SCRIPTS_DEFAULT = Path("/etc/hanat/scripts")
 SCRIPT_USER_DEFAULT = "nobody"
 ANNOUNCEMENTS_PER_MS = 50  # a thousand IPv4 addresses, two frames each, take 40 ms
+
+
+class GateChoice(StrEnum):
+    """What is to end a node's rights."""
+
+    AUTO = "auto"  # a deadline if the kernel can do that
+    DEADLINE = "deadline"
+    TIMEOUTS = "timeouts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class NodeSettings:
         peers: Every node, ordered by node id; three or five (one for a lab of one).
         interfaces: Logical name to kernel device, ``{"public": "eth0"}``.
         announcements_per_ms: At most so many frames in a millisecond.
+        gate: What is to end this node's rights.
+        gate_mark: Two neighbouring bits of packets' marks, with a deadline.
         scripts: The folder with the scripts of checks; no other program is run.
         script_user: Whom they run as, never root.
     """
@@ -76,6 +88,8 @@ class NodeSettings:
     mesh_port: int = 7412
     api_hosts: tuple[str, ...] = ()
     announcements_per_ms: int = ANNOUNCEMENTS_PER_MS
+    gate: GateChoice = GateChoice.AUTO
+    gate_mark: int = MARK_MASK
     scripts: Path = SCRIPTS_DEFAULT
     script_user: str = SCRIPT_USER_DEFAULT
 

@@ -24,7 +24,7 @@ from hanat.consensus.library import LibraryNode, Transport
 from hanat.consensus.recovery import Recovery
 from hanat.core.beacon import NOBODY, NOBODY_HEARD, Beacon, Heard, Promised
 from hanat.core.clock_rate import ClockWatch
-from hanat.core.configuration import PROFILES, Profile
+from hanat.core.configuration import LEASE_S_MAX, Profile
 from hanat.core.election import Candidacy
 from hanat.core.eligibility import Fitness, Kind, Rival, Seen, electable
 from hanat.core.lease import Lease, Promise
@@ -113,8 +113,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.wire: Wire
         now = clock()
         # Before this start the node may have promised under another profile.
-        quiet_s = max(known.lease_s for known in PROFILES.values())
-        self.promise = Promise(duration_s=profile.lease_s, quiet_s=quiet_s, now=now)
+        self.promise = Promise(quiet_s=LEASE_S_MAX, now=now)
         self.lease = Lease(
             duration_s=profile.lease_s, margin_s=profile.margin_s, quorum=self.quorum
         )
@@ -286,6 +285,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             term=self.term,
             leads=self.leading,
             asks=self.asks,
+            promise_s=self.profile.lease_s,
             released_term=self.lease.given_up_term,
             successor=self.successor,
             promised=self._promised if self.promise.leader == peer else None,
@@ -379,7 +379,9 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.released(peer, beacon.released_term, successor=beacon.successor)
         asked = beacon.asks and beacon.term == self.term and not self.durability.moved
         if asked and not self.leading and self.clock_right:
-            if self.promise.heard(leader=peer, term=beacon.term, now=now):
+            if self.promise.heard(
+                leader=peer, term=beacon.term, duration_s=beacon.promise_s, now=now
+            ):
                 self._promised = Promised(beacon.term, heard.sequence)
             self._followed()
         self._settle()

@@ -52,6 +52,7 @@ class Beacon(NamedTuple):
         term: The sender's Raft term.
         leads: The sender is the leader of that term.
         asks: And it asks for a promise.
+        promise_s: How long the promises last that the sender counts on when it asks.
         released_term: In this term and all before it the sender has given its lease up
             and answers no more: promises made to it are void. 0 before the first.
         successor: Whom the sender ordered to lead after `released_term`, `NOBODY` if nobody.
@@ -74,6 +75,7 @@ class Beacon(NamedTuple):
     term: int
     leads: bool = False
     asks: bool = False
+    promise_s: float = 0.0
     released_term: int = 0
     successor: int = NOBODY
     promised: Promised | None = None

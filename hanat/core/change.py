@@ -67,7 +67,7 @@ def refusals(
             "by the name; a cluster that runs keeps it"
         )
         found.append(Problem(file, "cluster.name", text))
-    if wanted.profile != profile:
+    if wanted.profile.name != profile.name:
         text = (
             f'nodes run with "{profile.name}", and promises of two lengths do not go together; '
             f'write "{profile.name}" here, or stop all nodes, edit cluster.profile in every '

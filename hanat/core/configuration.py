@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import Enum, StrEnum
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -98,6 +98,13 @@ class Replicate:
     unassured: bool = False
 
 
+class GateKind(StrEnum):
+    """What ends a right on time."""
+
+    TIMEOUTS = "timeouts"  # of elements of nftables sets: at a tick of the kernel, every kernel can
+    DEADLINE = "deadline"  # compared with the clock for each packet, by an eBPF program
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Timing of the lease; see ``docs/lease.md`` for the arithmetic.
@@ -120,7 +127,8 @@ class Profile:
         assert self.lease_s >= 3 * self.beacon_s + self.margin_s, self
 
 
-# Margin: two kernel ticks at HZ=250 (2 x 4 ms) and 2 % of the lease for clock rates.
+# Margin, where timeouts end the rights: two kernel ticks at HZ=250 (2 x 4 ms) and 2 % of the lease
+# for clock rates.
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -129,6 +137,27 @@ PROFILES = {
         Profile("calm", beacon_s=0.100, lease_s=0.500, margin_s=0.018),
     )
 }
+# Where a deadline ends them: 0.2 ms by which a packet may be late, 0.6 ms that a slew takes before
+# it is seen (`core.clock_rate`), and 2 % of the lease.
+WITH_DEADLINE = {
+    profile.name: profile
+    for profile in (
+        Profile("fast", beacon_s=0.006, lease_s=0.024, margin_s=0.0015),
+        Profile("default", beacon_s=0.033, lease_s=0.120, margin_s=0.0035),
+        Profile("calm", beacon_s=0.100, lease_s=0.500, margin_s=0.011),
+    )
+}
+LEASE_S_MAX = max(p.lease_s for known in (PROFILES, WITH_DEADLINE) for p in known.values())
+
+
+def nominal_lease_s(profile: Profile) -> float:
+    """Return the lease that all nodes know a profile by: the longest that any of them asks for."""
+    return PROFILES[profile.name].lease_s
+
+
+def profile_with(name: str, gate: GateKind) -> Profile:
+    """Return the timing of a node: what ends its rights decides how much it gives away."""
+    return (WITH_DEADLINE if gate is GateKind.DEADLINE else PROFILES)[name]
 
 
 @dataclass(frozen=True, slots=True)

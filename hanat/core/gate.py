@@ -6,16 +6,26 @@ their sets hold the rights granted at this moment. What they mean is told in doc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from hanat.core.configuration import Configuration, Forward, Interface
+from hanat.core.configuration import Configuration, Forward, GateKind, Interface
 from hanat.core.flows import RESET_MARK
 from hanat.core.forward_policy import UNTRANSLATED, forged_rules, transit_rules
-from hanat.core.notation import CARRIES_SET, FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
+from hanat.core.notation import (
+    ATTACHED_SET,
+    CARRIES_SET,
+    FAMILIES,
+    GATE_TABLE,
+    addresses_of,
+    devices_of,
+    quoted,
+)
+from hanat.core.rights import BOTH_RIGHTS, TIMEOUTS, Enforcement, bits
 
-# Between conntrack (-200), whose state the gate asks for, and nat (-100), which
-# would hide that a packet was meant for a floating address.
-GATE_PRIORITY = -140
+# Behind conntrack (-200), whose state the gate asks for, and before all others: people set
+# the whole mark of packets in mangle (-150), and NAT (-100) would hide that a packet was meant for
+# a floating address.
+GATE_PRIORITY = -199
 
 # What the kernel takes for itself, or gives to nobody else.
 KEPT = "{ local, broadcast, multicast, anycast }"
@@ -25,12 +35,15 @@ IS_MARKED = f"ct mark & {RESET_MARK:#010x} != 0"
 SAYS_GOODBYE = "@th,104,8 & 0x05 != 0 meta l4proto tcp"
 
 
-def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str:
+def render_gate(
+    configuration: Configuration, devices: Mapping[str, str], by: Enforcement = TIMEOUTS
+) -> str:
     """Return the script that puts the gate in place or brings it up to date.
 
-    The set `answers` holds kernel names of devices, `carries_by_index` their indexes, `permit`
-    whether they may be filled (docs/lease.md); they are never emptied here. The node's own
-    addresses are reachable whatever they hold.
+    With timeouts the set `answers` holds kernel names of devices, `carries_by_index` their indexes,
+    `permit` whether they may be filled; with a deadline `attached` holds the indexes of devices
+    with the programs (docs/lease.md). None of them is ever emptied here. The node's own addresses
+    are reachable whatever they hold.
 
     Most packets are of established flows, and meet the first rule alone. It asks for the index
     of a device, since the kernel copies and compares 16 bytes for a name. A device that is made
@@ -41,8 +54,8 @@ def render_gate(configuration: Configuration, devices: Mapping[str, str]) -> str
     lines = [f"# hanat: gate of cluster {configuration.name}"]
     forged = transit_rules(configuration, "return", ends=("saddr",))
     forged += forged_rules(configuration, devices)
-    lines += _gate_inet(ports, vips, forged, _passing(configuration))
-    lines += _gate_arp(vips[4], _elsewhere(configuration, devices))
+    lines += _gate_inet(by, ports, vips, forged, _passing(configuration))
+    lines += _gate_arp(by, vips[4], _elsewhere(configuration, devices))
     return "\n".join(lines) + "\n"
 
 
@@ -68,6 +81,7 @@ def _passing(configuration: Configuration) -> list[str]:
 
 
 def _gate_inet(
+    by: Enforcement,
     ports: Sequence[str],
     vips: Mapping[int, Sequence[Interface]],
     forged: Sequence[str],
@@ -75,14 +89,13 @@ def _gate_inet(
 ) -> list[str]:
     table = f"inet {GATE_TABLE}"
     hook = f"hook prerouting priority {GATE_PRIORITY}; policy accept;"
-    chains = {"forged": forged, **_ways_in(passing), "output": _output(vips[6])}
+    chains = {"forged": forged, **_ways_in(by, passing, vips[6])}
+    chains |= {"leaving": _leaving(by), "output": _output(vips[6])}
     bases = ("prerouting", "input", "output")
     return [
         f"add table {table}",
         f"add set {table} ports {{ type ifname; }}",
-        f"add set {table} answers {{ type ifname; flags timeout; }}",
-        f"add set {table} {CARRIES_SET} {{ type iface_index; flags timeout; }}",
-        f"add set {table} permit {{ type ifname; flags timeout; }}",
+        *_rights(by, table, _SETS),
         f"add set {table} vips_v4 {{ type ipv4_addr; }}",
         f"add set {table} vips_v6 {{ type ipv6_addr; }}",
         *(f"add chain {table} {name}" for name in chains if name not in bases),
@@ -93,14 +106,47 @@ def _gate_inet(
         *_refilled_set(table, "vips_v4", ", ".join(str(a.ip) for a in vips[4])),
         *_refilled_set(table, "vips_v6", ", ".join(str(a.ip) for a in vips[6])),
         *(line for name, rules in chains.items() for line in _refilled_chain(table, name, rules)),
+        *_no_rights(by, table, _SETS),
         # Of an earlier release, where it had names.
         f"add set {table} carries {{ type ifname; flags timeout; }}",
         f"delete set {table} carries",
     ]
 
 
-def _ways_in(passing: Iterable[str]) -> dict[str, list[str]]:
+# Sets of rights with their types, by the kind of gate that has them.
+_ATTACHED = f"{ATTACHED_SET} {{ type iface_index; }}"
+_ANSWERS = "answers { type ifname; flags timeout; }"
+_CARRIES = f"{CARRIES_SET} {{ type iface_index; flags timeout; }}"
+_PERMIT = "permit { type ifname; flags timeout; }"
+_SETS = {
+    GateKind.TIMEOUTS: (_ANSWERS, _CARRIES, _PERMIT),
+    GateKind.DEADLINE: (_ATTACHED,),
+}
+_SETS_OF_ARP = {GateKind.TIMEOUTS: (_ANSWERS,), GateKind.DEADLINE: (_ATTACHED,)}
+
+
+def _rights(by: Enforcement, table: str, sets: Mapping[GateKind, Sequence[str]]) -> list[str]:
+    return [f"add set {table} {each}" for each in sets[by.kind]]
+
+
+def _no_rights(
+    by: Enforcement, table: str, sets: Mapping[GateKind, Sequence[str]]
+) -> Iterator[str]:
+    """Yield what removes the sets of the other kind, which nothing refers to any more."""
+    for kind, others in sets.items():
+        if kind is not by.kind:
+            for each in others:
+                yield f"add set {table} {each}"
+                yield f"delete set {table} {each.split()[0]}"
+
+
+def _ways_in(
+    by: Enforcement, passing: Iterable[str], vips: Sequence[Interface]
+) -> dict[str, list[str]]:
     """Return the rules of each chain that a packet from outside may meet."""
+    established, asked, delivered = (
+        _by_timeouts() if not by.has_deadline else _by_deadline(by, vips)
+    )
     return {
         # What comes from the server passes: its client may wait for just that. What the client
         # sends next is reset; so is the server, by the client, to which the connection is over.
@@ -113,45 +159,88 @@ def _ways_in(passing: Iterable[str]) -> dict[str, list[str]]:
             # The entry itself ends minutes later, and who follows the flow wants to know.
             f"{SAYS_GOODBYE} iifname @ports ct event set assured,destroy,protoinfo",
         ],
+        # Of flows that are delivered here a holder whose *answers* is over carries none on.
+        "carried": [
+            f"ip daddr @vips_v4 {UNTRANSLATED} counter drop",
+            f"ip6 daddr @vips_v6 {UNTRANSLATED} counter drop",
+            "goto passed",
+        ],
         "guarded": [
             # NAT leaves these as they are: they would show the inside to the outside.
             "ct state invalid counter drop",
-            "iifname @answers goto passed",
+            f"{by.answers} goto passed",
             "counter drop",
         ],
         "prerouting": [
-            f"ct state established,related iif @{CARRIES_SET} goto passed",
+            *established,
             "iifname != @ports accept",
             "jump forged",
+            *asked,
             "ip daddr @vips_v4 goto guarded",
             "ip6 daddr @vips_v6 goto guarded",
             *passing,
         ],
-        # After NAT: what is still meant for a floating address is meant for this node.
-        "input": [
-            "iifname != @ports accept",
-            "iifname @answers accept",
-            "ip daddr @vips_v4 counter drop",
-            "ip6 daddr @vips_v6 counter drop",
-        ],
+        "input": delivered,
     }
 
 
+_Ways = tuple[list[str], list[str], list[str]]
+"""Rules for established flows, for questions of neighbours, and for what is delivered here."""
+
+
+def _by_timeouts() -> _Ways:
+    # After NAT: what is still meant for a floating address is meant for this node.
+    delivered = [
+        "iifname != @ports accept",
+        f"{TIMEOUTS.answers} accept",
+        "ip daddr @vips_v4 counter drop",
+        "ip6 daddr @vips_v6 counter drop",
+    ]
+    return [f"ct state established,related {TIMEOUTS.carries} goto passed"], [], delivered
+
+
+def _by_deadline(by: Enforcement, vips: Sequence[Interface]) -> _Ways:
+    """Return what asks for bits of the mark: all of it before other programs may change them."""
+    established = [
+        f"ct state established,related {by.answers} goto passed",
+        f"ct state established,related {by.carries} goto carried",
+    ]
+    asked = []
+    if vips:
+        # The answer leaves at once, and its device may have lost the program that would stop it.
+        asked.append(
+            f"icmpv6 type nd-neighbor-solicit @th,64,128 {{ {_targets(vips)} }} "
+            f"meta mark & {bits(by.mask, BOTH_RIGHTS):#010x} == 0 counter drop"
+        )
+    return established, asked, []
+
+
+def _leaving(by: Enforcement) -> list[str]:
+    """Return the rules about packets that nobody may send who must not answer."""
+    return [by.leaves, "counter drop"]
+
+
 def _output(vips: Sequence[Interface]) -> list[str]:
-    targets = ", ".join(f"0x{int(a.ip):032x}" for a in vips)
     rules = [
         "oifname != @ports accept",
-        "oifname @answers accept",
         # Also what neighbour discovery answers and asks; it would carry our MAC address.
-        "ip saddr @vips_v4 counter drop",
-        "ip6 saddr @vips_v6 counter drop",
+        "ip saddr @vips_v4 goto leaving",
+        "ip6 saddr @vips_v6 goto leaving",
         # A reset in the name of an address that was floating when its connection began.
-        f"{IS_MARKED} ct status dnat meta l4proto tcp counter drop",
+        f"{IS_MARKED} ct status dnat meta l4proto tcp goto leaving",
     ]
-    if targets:
-        # nft 1.0.6 has no word for the target address: 64 bits into the message.
-        rules.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} counter drop")
+    if vips:
+        targets = _targets(vips)
+        rules.append(f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {targets} }} goto leaving")
     return rules
+
+
+def _targets(vips: Sequence[Interface]) -> str:
+    """Return addresses as neighbour discovery has them: 64 bits into the message.
+
+    nft 1.0.6 has no word for the target address.
+    """
+    return ", ".join(f"0x{int(a.ip):032x}" for a in vips)
 
 
 def _elsewhere(configuration: Configuration, devices: Mapping[str, str]) -> dict[str, list[str]]:
@@ -164,12 +253,14 @@ def _elsewhere(configuration: Configuration, devices: Mapping[str, str]) -> dict
     return {device: sorted(every - own) for device, own in sorted(found.items())}
 
 
-def _gate_arp(vips: Sequence[Interface], elsewhere: Mapping[str, Sequence[str]]) -> list[str]:
+def _gate_arp(
+    by: Enforcement, vips: Sequence[Interface], elsewhere: Mapping[str, Sequence[str]]
+) -> list[str]:
     """Return the rules for ARP, where Linux answers on any device for any address.
 
-    Requests come in: whoever gave up an address learns from them where it went. Of a holder's
-    floating addresses a device tells its own ones only; for the node's own there is
-    `arp_ignore`. (In IPv6 Linux answers for addresses of the device alone.)
+    What others say of floating addresses comes in: whoever gave one up learns from it where it
+    went. Of a holder's floating addresses a device tells its own ones only; for the node's own
+    there is `arp_ignore`. (In IPv6 Linux answers for addresses of the device alone.)
     """
     table = f"arp {GATE_TABLE}"
     output = [
@@ -179,16 +270,23 @@ def _gate_arp(vips: Sequence[Interface], elsewhere: Mapping[str, Sequence[str]])
             for device, others in elsewhere.items()
             if others
         ),
-        "oifname @answers accept",
-        "arp saddr ip @vips counter drop",
+        "arp saddr ip @vips goto leaving",
     ]
+    asked = (
+        f"iif @{ATTACHED_SET} arp operation request arp daddr ip @vips arp saddr ip != @vips "
+        f"meta mark & {bits(by.mask, BOTH_RIGHTS):#010x} == 0 counter drop"
+    )
+    chains = {"leaving": _leaving(by), "output": output, "input": [asked] * by.has_deadline}
     return [
         f"add table {table}",
-        f"add set {table} answers {{ type ifname; flags timeout; }}",
+        *_rights(by, table, _SETS_OF_ARP),
         f"add set {table} vips {{ type ipv4_addr; }}",
+        f"add chain {table} leaving",
         f"add chain {table} output {{ type filter hook output priority filter; policy accept; }}",
+        f"add chain {table} input {{ type filter hook input priority filter; policy accept; }}",
         *_refilled_set(table, "vips", ", ".join(str(a.ip) for a in vips)),
-        *_refilled_chain(table, "output", output),
+        *(line for name, rules in chains.items() for line in _refilled_chain(table, name, rules)),
+        *_no_rights(by, table, _SETS_OF_ARP),
     ]
 
 

@@ -21,8 +21,8 @@ class Identity:
     Attributes:
         key: The cluster key, 32 bytes.
         cluster: The cluster's name; nodes of another cluster are refused by it.
-        lease_s: Length of the promises this node gives; a peer that counts on another
-            length is refused, or two nodes could believe in a lease.
+        lease_s: Of the cluster's profile, whatever this node makes of it; a peer with another
+            profile is refused.
         node_id: This node.
         members: All nodes, ids ascending; a peer that counts others is refused, or there
             could be two majorities.

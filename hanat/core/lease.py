@@ -25,14 +25,13 @@ class Promise:
     having promised itself to nobody for `quiet_s`.
 
     Args:
-        duration_s: How long a promise lasts, from the receipt of a message.
-        quiet_s: How long an earlier promise, forgotten by the start, may still last.
+        quiet_s: How long an earlier promise, forgotten by the start, may still last: the
+            longest that is ever given.
         now: Seconds of this node's clock.
     """
 
-    def __init__(self, *, duration_s: float, quiet_s: float, now: float) -> None:
-        assert quiet_s >= duration_s, (quiet_s, duration_s)
-        self.duration_s = duration_s
+    def __init__(self, *, quiet_s: float, now: float) -> None:
+        self.longest_s = quiet_s
         self.leader: int | None = None
         self.term = -1
         self.until = now + quiet_s
@@ -41,12 +40,20 @@ class Promise:
         """Say whether the node must not give promises yet, because it just started."""
         return self.leader is None and now < self.until
 
-    def heard(self, *, leader: int, term: int, now: float) -> bool:
-        """Note a message of a leader; return True when it may count on a promise."""
-        if self.quiet(now):
+    def heard(self, *, leader: int, term: int, duration_s: float, now: float) -> bool:
+        """Note a message of a leader; return True when it may count on a promise.
+
+        Args:
+            leader: Who asks.
+            term: Its term.
+            duration_s: How long it asks for: what ends its right decides how little is enough. Of
+                more than a start waits for nothing is promised.
+            now: Seconds of this node's clock.
+        """
+        if self.quiet(now) or not 0 < duration_s <= self.longest_s:
             return False
         self.leader, self.term = leader, term
-        self.until = max(self.until, now + self.duration_s)
+        self.until = max(self.until, now + duration_s)
         return True
 
     def release(self, *, leader: int, term: int, now: float) -> bool:

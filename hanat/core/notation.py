@@ -10,6 +10,7 @@ from hanat.core.configuration import Configuration, Interface
 
 TABLE = "hanat"
 GATE_TABLE = "hanat_gate"
+ATTACHED_SET = "attached"  # indexes of the devices that have the programs
 CARRIES_SET = "carries_by_index"  # up to 0.1.0 "carries", of names
 
 FAMILIES = (4, 6)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from hanat.core.configuration import GateKind
+
 
 class Role(Enum):
     """What a node is right now; `core.node` holds the transitions."""
@@ -276,6 +278,8 @@ class NodeStatus:
     unannounced: int = 0
     missing: tuple[str, ...] = ()  # this node's own addresses that no device has
     restored: int = 0  # floating addresses put back after another program removed them
+    gate: str = GateKind.TIMEOUTS.value  # what ends this node's rights
+    gate_found: str = ""  # why that is no deadline
 
     def to_document(self) -> dict[str, Any]:
         """Return the status as JSON-ready values; `role` as its name."""

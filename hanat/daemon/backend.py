@@ -31,6 +31,7 @@ from hanat.core.status import (
     VipStatus,
 )
 from hanat.core.totals import Figures
+from hanat.daemon.adapters import ChosenGate
 from hanat.daemon.changes import Changes
 from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
@@ -68,6 +69,7 @@ class Parts:
     clock: Callable[[], float]
     counters: Counters
     figures: Callable[[ServerId], Figures | None]
+    gate: ChosenGate
 
 
 class DaemonBackend:
@@ -131,6 +133,8 @@ class DaemonBackend:
             restored=s.restored,
             missing=tuple(map(str, missing(p.settings.myself.addresses))),
             repairs=s.repairs,
+            gate=p.gate.by.kind.value,
+            gate_found=p.gate.found,
         )
 
     def describe(self) -> str:

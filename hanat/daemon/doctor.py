@@ -17,7 +17,7 @@ from pathlib import Path
 from pwd import getpwnam
 
 from hanat.config import advice, cross_check, load_cluster, load_node, read_key
-from hanat.config.settings import NodeSettings, TcpListen
+from hanat.config.settings import GateChoice, NodeSettings, TcpListen
 from hanat.core.clock_rate import ERROR_MAX
 from hanat.core.configuration import Address, Configuration, Forward
 from hanat.core.drift import EVENTS, IP6_FORWARD, IP_FORWARD, LIBERAL, PROMOTE
@@ -87,6 +87,7 @@ def examine(machine: Machine, site: Site) -> tuple[Finding, ...]:
     """Judge a machine; in the order in which one would repair it."""
     return (
         *_capabilities(machine),
+        *_deadline(machine, site),
         *_modules(machine),
         *_switches(machine, site),
         *_device_switches(machine, site),
@@ -220,6 +221,18 @@ def _capabilities(machine: Machine) -> Iterator[Finding]:
         else:
             fix = f"run as root, or add {name} to AmbientCapabilities= of the service"
             yield Finding(level, name, f"missing: {why}", fix)
+
+
+def _deadline(machine: Machine, site: Site) -> Iterator[Finding]:
+    choice = GateChoice.AUTO if site.settings is None else site.settings.gate
+    if choice is GateChoice.TIMEOUTS:
+        yield Finding(Level.OK, "gate", "timeouts, as the node's file has it")
+    elif machine.deadline == "":
+        yield Finding(Level.OK, "gate", "deadline: the kernel takes the eBPF programs")
+    elif machine.deadline is not None:
+        level = Level.WARN if choice is GateChoice.AUTO else Level.FAIL
+        fix = "run as root, or allow CAP_BPF and bpf(2) to the service; Linux 5.8 or newer"
+        yield Finding(level, "gate", f"timeouts, no deadline: {machine.deadline}", fix)
 
 
 def _modules(machine: Machine) -> Iterator[Finding]:

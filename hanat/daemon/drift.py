@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable
 from hanat.core.drift import REPAIR_GAP_S, Settings, settings_of
 from hanat.core.inputs import Input, RulesetDrifted, SettingsDrifted
 from hanat.daemon.rulesets import Rulesets
-from hanat.kernel.ports import KernelSettings, RulesetWatch
+from hanat.kernel.ports import Changed, KernelSettings, RulesetWatch
 
 PERIOD_S = 5.0
 GAP_S = 0.25  # between two looks, whatever the kernel tells
 # Another program may change its rules all day long. A look at a thousand services takes 20 ms of a
 # processor, so the next one waits a hundred times as long as the last one took.
 GAP_LOOKS = 100
+# Tables do not go all day long, and if it is one of ours nothing is translated meanwhile.
+GONE_GAP_S, GONE_GAP_LOOKS = 0.02, 4
 
 
 class DriftWatch:
@@ -44,8 +46,8 @@ class DriftWatch:
         self._watch, self._rulesets, self._feed = watch, rulesets, feed
         self._settings, self._paths = settings, settings_of(tuple(sorted(set(devices))))
         self._known = Settings()
-        self._looking = False
-        self._looked_at = self._took_s = 0.0
+        self._looking = self._again = False
+        self._looked_at = self._began_at = self._took_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,9 +64,14 @@ class DriftWatch:
         self._watch.close()
 
     def _changed(self) -> None:
-        if self._watch.read():
-            gap_s = min(PERIOD_S, max(GAP_S, GAP_LOOKS * self._took_s))
-            self._look_in(max(0.0, self._looked_at + gap_s - self._loop.time()))
+        changed = self._watch.read()
+        if changed is Changed.NOTHING:
+            return
+        least_s, looks = GAP_S, GAP_LOOKS
+        if changed is Changed.TABLES:
+            least_s, looks = GONE_GAP_S, GONE_GAP_LOOKS
+        gap_s = min(PERIOD_S, max(least_s, looks * self._took_s))
+        self._look_in(max(0.0, self._looked_at + gap_s - self._loop.time()))
 
     def _look_in(self, delay_s: float) -> None:
         """Look then, or earlier if that was planned."""
@@ -80,13 +87,18 @@ class DriftWatch:
         if found := self._known.look(self._settings.read(self._paths)):
             self._feed(SettingsDrifted(found))
             self._look_in(REPAIR_GAP_S)
-        if not self._looking:
-            self._looking = True
-            self._rulesets.look(self._looked)
+        if self._looking:
+            self._again = True  # what changed since that look began is not seen by it
+            return
+        self._looking, self._began_at = True, self._looked_at
+        self._rulesets.look(self._looked)
 
     def _looked(self, found: tuple[str, ...]) -> None:
         self._looking = False
-        self._took_s = self._loop.time() - self._looked_at
+        self._took_s = self._loop.time() - self._began_at
+        if self._again:
+            self._again = False
+            self._look_in(0.0)
         if found:
             self._feed(RulesetDrifted(found))
             self._look_in(REPAIR_GAP_S)

@@ -48,27 +48,23 @@ from hanat.core.inputs import (
 )
 from hanat.daemon.announcing import Announcing
 from hanat.daemon.driver import Outcome
+from hanat.daemon.granting import Granting
 from hanat.daemon.placing import Labels, Placing, placements
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
 from hanat.flowsync.client import FlowClient
 from hanat.kernel.ports import (
-    TIMEOUT_S_MIN,
     Addresses,
     Announced,
     Announcer,
-    Gate,
     KernelSettings,
     Placement,
 )
 
 log = logging.getLogger(__name__)
 
-# What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
-ARM_S_MAX, ARM_TRIES = 0.002, 6  # an installation in slices keeps it several times
 NAMED_MAX = 20  # vips in a line of the log
 COMPLAIN_S = 60.0  # of announcements, a device
-PERMIT_S = TIMEOUT_S_MIN  # how late a first grant may come to the kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,7 @@ class Kernel:
 
     addresses: Addresses
     announcer: Announcer
-    gate: Gate
+    granting: Granting
     rulesets: Rulesets
     settings: KernelSettings
 
@@ -166,8 +162,6 @@ class NodeExecutor:
         self._placed: tuple[tuple[FloatingAddress, ...], list[Placement]] = (), []
         self.frames = self.refused = 0
         self._complained: dict[str, float] = {}  # device → when
-        self._permitted_until = 0.0  # as far as we know; the kernel knows
-        self._devices = tuple(sorted(set(place.interfaces.values())))
 
     def execute(self, action: Action) -> str | Outcome | None:
         """Carry out one action, or begin to; return why it failed, None if it is done."""
@@ -181,9 +175,9 @@ class NodeExecutor:
             case ArmGate(answers_until, carries_until):
                 return self._arm(answers_until, carries_until)
             case WithdrawGate():
-                self._give_up(self._kernel.gate.withdraw)
+                self._give_up(self._kernel.granting.gate.withdraw)
             case ShutGate():
-                self._give_up(self._kernel.gate.shut)
+                self._give_up(self._kernel.granting.gate.shut)
             case AddAddresses(vips) | RestoreAddresses(vips):
                 return self._add(action, vips)
             case RestoreSettings(settings):
@@ -227,8 +221,7 @@ class NodeExecutor:
                 "vips=%s%s found=removed_by_another_program action=added_again", names, more
             )
         # No address without a gate: if its tables are gone this says so.
-        if self._permitted_until <= self._place.clock():
-            self._kernel.gate.permit(PERMIT_S)
+        self._kernel.granting.confirm()
         placed = self._placements(vips)
         return self._later(self._placing.add(placed, partial(self._ended, action)))
 
@@ -317,53 +310,16 @@ class NodeExecutor:
         self._callbacks.ended(ActionFailed(action, found, kept))
 
     def _arm(self, answers_until: float, carries_until: float) -> str | None:
-        """Grant both rights for what is left of them.
-
-        The kernel counts from the call. A process that stood still between computing the
-        rest and the call has granted too long, by as much as both took together. It grants
-        anew: less by what that call took or, if nothing would be left then, what is left.
-        If every try takes too long it takes the rights back. If it stood still until the
-        former grant was over, the kernel grants nothing.
-        """
-        took_s = 0.0
-        found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
-        granted = False
-        for _ in range(ARM_TRIES):
-            if self._permitted_until <= self._place.clock():
-                self._kernel.gate.permit(PERMIT_S)
-            now = self._place.clock()
-            left_s = answers_until - now
-            if left_s < TIMEOUT_S_MIN:
-                found = _too_late(left_s)
-                break
-            spare_s = took_s if left_s - took_s >= TIMEOUT_S_MIN else 0.0
-            answers_s, carries_s = left_s - spare_s, carries_until - now - spare_s
-            if not self._kernel.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s):
-                self._permitted_until = 0.0
-                found = "the kernel was asked too late: the former grant was over"
-                continue
-            granted = True
-            self._permitted_until = now + answers_s
-            took_s = self._place.clock() - now
-            if took_s <= spare_s + ARM_S_MAX:
-                self._announcing.extend(answers_until)
-                return None
-        if granted:
-            self._permitted_until = 0.0
-            self._kernel.gate.shut()
+        found = self._kernel.granting.grant(answers_until, carries_until)
+        if found is None:
+            self._announcing.extend(answers_until)
         return found
 
     def _give_up(self, operation: Callable[[], None]) -> None:
-        self._permitted_until = 0.0
+        self._kernel.granting.forget()
         self._announcing.stop()
         self._announced = ()
         try:
             operation()
         except AbsentObjectError:
             log.debug("gate not installed: nothing to withdraw")
-
-
-def _too_late(left_s: float) -> str:
-    if left_s > 0:
-        return f"only {left_s * 1000:.1f} ms of the lease were left"
-    return f"the lease was over for {-left_s * 1000:.1f} ms: the loop came late"

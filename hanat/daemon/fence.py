@@ -91,7 +91,7 @@ def _take_away(settings: NodeSettings, configuration: Configuration | None) -> F
     gate_found = True
     try:
         try:
-            kernel.shut()
+            kernel.shut(settings.interfaces.values())
         except AbsentObjectError:
             gate_found = False
         except KernelError as error:

@@ -12,8 +12,10 @@ import logging
 from collections.abc import Iterable
 
 from hanat.core.configuration import Configuration
+from hanat.core.rights import TIMEOUTS, Enforcement
 from hanat.errors import AbsentObjectError
-from hanat.kernel.ports import Addresses, Gate, Placement
+from hanat.kernel.gate_ports import Gate
+from hanat.kernel.ports import Addresses, Placement
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,19 @@ class GateChange:
         gate: The present one.
         addresses: Where addresses are removed.
         devices: Kernel names of this node's interfaces.
+
+    Attributes:
+        by: How the gate's rules know the rights.
     """
 
-    def __init__(self, gate: Gate, addresses: Addresses, devices: Iterable[str]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        addresses: Addresses,
+        devices: Iterable[str],
+        by: Enforcement = TIMEOUTS,
+    ) -> None:
+        self.by = by
         self._gate, self._addresses = gate, addresses
         self._devices = frozenset(devices)
 
@@ -43,6 +55,10 @@ class GateChange:
             log.warning("guarded=%r found=not_in_new_configuration action=removed", names)
             self._addresses.remove(left)
         self._gate.install(script)
+
+    def missing(self) -> tuple[str, ...]:
+        """Return what somebody took away that is no table, for people."""
+        return self._gate.missing()
 
     def _left_out(self, configuration: Configuration) -> Iterable[Placement]:
         """Yield what is on a device, guarded now, and not a part of the configuration."""

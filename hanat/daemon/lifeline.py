@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -52,6 +53,13 @@ def write_will(
     )
 
 
+def _rights(descriptor: int | None) -> list[tuple[int, int, bytes]]:
+    """Return what sends a descriptor along with a message, unix(7)."""
+    if descriptor is None:
+        return []
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", descriptor))]
+
+
 class Lifeline:
     """Leaves the will and says that the loop turns.
 
@@ -71,13 +79,19 @@ class Lifeline:
             hold(pulse)
             os.close(pulse)
 
-    def leave(self, will: Will) -> None:
-        """Leave a will in place of the last."""
+    def leave(self, will: Will, deadlines: int | None = None) -> None:
+        """Leave a will in place of the last.
+
+        Args:
+            will: What is to be done.
+            deadlines: Descriptor of the map with the rights; None: they are timeouts.
+        """
         if self._socket is None:
             log.warning("supervisor=none to_do=%r", "start the node by `hanat run`")
             return
         try:
-            self._socket.send(will.encode(), socket.MSG_DONTWAIT)
+            # Not `socket.send_fds`: in Python 3.11 it leaves the flags out.
+            self._socket.sendmsg([will.encode()], _rights(deadlines), socket.MSG_DONTWAIT)
         except BlockingIOError:
             log.warning("supervisor=frozen found=%r", "it has not read for minutes")
         except ConnectionError:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from hanat.config.settings import NodeSettings
-from hanat.core.configuration import Address, Configuration
+from hanat.core.configuration import Address, Configuration, nominal_lease_s
 from hanat.core.conversation import ClusterPath, Conversation
 from hanat.core.identity import Identity
 from hanat.core.members import members_of
@@ -30,7 +30,7 @@ NEEDED_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 def identity(settings: NodeSettings, configuration: Configuration, key: bytes) -> Identity:
     """Return who this node is to its peers, and whom it counts."""
     members = members_of(peer.node_id for peer in settings.peers)
-    lease_s = configuration.profile.lease_s
+    lease_s = nominal_lease_s(configuration.profile)
     return Identity(key, configuration.name, lease_s, settings.node_id, members)
 
 

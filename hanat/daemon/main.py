@@ -14,7 +14,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 from hanat.api.server import ApiServer, serve
@@ -29,12 +29,13 @@ from hanat.consensus.store import SnapshotStore
 from hanat.consensus.transport import RaftTransport
 from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
-from hanat.core.configuration import Address, Configuration
+from hanat.core.configuration import Address, Configuration, nominal_lease_s, profile_with
 from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
 from hanat.core.inputs import FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
 from hanat.daemon import machine, realtime
+from hanat.daemon.adapters import Adapters
 from hanat.daemon.backend import DaemonBackend, Parts
 from hanat.daemon.background import Background
 from hanat.daemon.changes import ChangeParts, Changes
@@ -58,11 +59,7 @@ from hanat.daemon.watches import Watches, WatchParts
 from hanat.daemon.wire import BothWires
 from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
-from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.counters import KernelCounters
-from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
-from hanat.kernel.links import KernelLinks
 from hanat.kernel.mesh_filter import admit_only
 from hanat.kernel.sysctls import KernelSettings
 from hanat.mesh.exchange import Exchange
@@ -108,37 +105,23 @@ def run(
     return asyncio.run(daemon.run(lifeline))
 
 
-@dataclass(frozen=True, slots=True)
-class _Adapters:
-    addresses: KernelAddresses
-    links: KernelLinks
-    announcer: KernelAnnouncer
-    firewall: KernelFirewall
-    gate: KernelGate
-
-
 class Daemon:
     """One running node."""
 
     def __init__(
         self, settings: NodeSettings, *, key: bytes, configuration: Configuration, text: str
     ) -> None:
-        self._settings, self._configuration, self._text = settings, configuration, text
+        self._settings, self._text = settings, text
         self._identity = machine.identity(settings, configuration, key)
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
-        addresses = KernelAddresses()
-        self._adapters = _Adapters(
-            addresses=addresses,
-            links=KernelLinks(),
-            announcer=KernelAnnouncer(),
-            firewall=KernelFirewall(),
-            gate=KernelGate(),
-        )
-        self._own = machine.own_addresses(self._adapters.links, addresses)
+        adapters = self._adapters = Adapters.of(settings, clock)
+        profile = profile_with(configuration.profile.name, adapters.gate.by.kind)
+        self._configuration = replace(configuration, profile=profile)
+        self._own = machine.own_addresses(adapters.links, adapters.addresses)
         self._paths = machine.check(
-            settings, configuration, links=self._adapters.links, addresses=addresses
+            settings, configuration, links=adapters.links, addresses=adapters.addresses
         )
         self._build()
 
@@ -163,7 +146,9 @@ class Daemon:
             clock=clock,
             rng=rng,
         )
-        self._guard.clock_watch = ClockWatch(lease_s=profile.lease_s, read=realtime.read_clocks)
+        # What it promised before may have been longer than what it asks for.
+        longest_s = nominal_lease_s(profile)
+        self._guard.clock_watch = ClockWatch(lease_s=longest_s, read=realtime.read_clocks)
         self._guard.interfaces = digest_of(settings.interfaces)
         self._node = Node(node_id=settings.node_id, configuration=self._configuration, now=clock())
         store = SnapshotStore(settings.data_dir, cluster=self._configuration.name)
@@ -239,7 +224,10 @@ class Daemon:
                 self._settings, links=self._adapters.links, addresses=self._adapters.addresses
             ),
             gate=GateChange(  # in a thread, so by a socket of its own
-                self._adapters.gate, KernelAddresses(), self._settings.interfaces.values()
+                self._adapters.gate.granting.gate,
+                KernelAddresses(),
+                self._settings.interfaces.values(),
+                self._adapters.gate.by,
             ),
             firewall=self._adapters.firewall,
             background=thread,
@@ -261,6 +249,7 @@ class Daemon:
         finally:
             for work in self._background:
                 work.close()
+            self._adapters.gate.granting.gate.close()
             try:
                 self._journal.close()
             except JournalError as error:
@@ -277,6 +266,7 @@ class Daemon:
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
                 self._changes, self._historian, self._reconciling, self._servers, self._lateness,
                 lambda: self._executor.refused, clock, KernelCounters(), self._replication.figures,
+                self._adapters.gate,
             )
         )  # fmt: skip
         try:
@@ -350,7 +340,7 @@ class Daemon:
         executor = self._executor = NodeExecutor(
             Place.of(self._settings, self._text, clock),
             kernel=Kernel(
-                self._adapters.addresses, self._adapters.announcer, self._adapters.gate,
+                self._adapters.addresses, self._adapters.announcer, self._adapters.gate.granting,
                 self._rulesets, KernelSettings(),
             ),
             replica=self._replica,
@@ -393,7 +383,7 @@ class Daemon:
         self._crash = crash
         self._driver.close()
         self._stopped.set()
-        self._adapters.gate.shut()
+        self._adapters.gate.granting.gate.shut()
 
     def _tick(self, due: float) -> None:
         self._lateness.observe(self._loop.time() - due)
@@ -493,7 +483,7 @@ class Daemon:
             release=seal_release(self._identity, self._incarnation),
             grace_s=self._configuration.profile.grace_s,
         )
-        self._lifeline.leave(will)
+        self._lifeline.leave(will, self._adapters.gate.map_fd)
 
     def _usable(self, device: str, usable: bool) -> None:  # noqa: FBT001 - called by the watch
         if device in self._paths:

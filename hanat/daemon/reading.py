@@ -25,6 +25,7 @@ from hanat.config import amended, parse_cluster
 from hanat.core.configuration import Configuration
 from hanat.core.conversation import Conversation
 from hanat.core.gate import render_gate
+from hanat.core.rights import TIMEOUTS, Enforcement
 from hanat.core.ruleset import Known as KnownScript
 from hanat.core.ruleset import render_ruleset
 from hanat.daemon.realtime import hurried, uncollected
@@ -57,11 +58,12 @@ def render(
     devices: Mapping[str, str],
     conversation: Conversation,
     known: Known | None = None,
+    by: Enforcement = TIMEOUTS,
 ) -> Scripts | None:
     """Return what to install for a configuration."""
     if set(configuration.interfaces) - set(devices):
         return None
-    gate = render_gate(configuration, devices)
+    gate = render_gate(configuration, devices, by)
     before = None
     if known is not None and known.scripts is not None:
         before = KnownScript(known.configuration, known.scripts[1])
@@ -75,6 +77,7 @@ def read(
     devices: Mapping[str, str],
     conversation: Conversation,
     known: Known | None = None,
+    by: Enforcement = TIMEOUTS,
 ) -> Read:
     """Return what a text says.
 
@@ -84,6 +87,7 @@ def read(
         devices: Logical name to kernel device.
         conversation: How this node and its peers reach each other.
         known: Spares what the text has in common with that.
+        by: How the gate's rules know the rights.
 
     Raises:
         ConfigError: With every problem of the text.
@@ -92,20 +96,20 @@ def read(
         with hurried():
             configuration = amended(text, known_text=known.text, known=known.configuration)
             if configuration is not None:
-                return configuration, render(configuration, devices, conversation, known)
+                return configuration, render(configuration, devices, conversation, known, by)
     if len(text) <= SMALL_BYTES_MAX:
-        return _read(text, file, devices, conversation)
+        return _read(text, file, devices, conversation, by)
     try:
         found = subprocess.run(
             python_command("hanat.daemon.reading"),
-            input=pickle.dumps((text, file, dict(devices), conversation)),
+            input=pickle.dumps((text, file, dict(devices), conversation, by)),
             stdout=subprocess.PIPE,
             timeout=READING_S_MAX,
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("reader found=%r action=read_in_thread", str(error))
-        return _read(text, file, devices, conversation)
+        return _read(text, file, devices, conversation, by)
     with hurried(), uncollected():
         answer: Read | ConfigError = pickle.loads(found.stdout)  # noqa: S301 - of our own process
     if isinstance(answer, ConfigError):
@@ -113,9 +117,15 @@ def read(
     return answer
 
 
-def _read(text: str, file: str, devices: Mapping[str, str], conversation: Conversation) -> Read:
+def _read(
+    text: str,
+    file: str,
+    devices: Mapping[str, str],
+    conversation: Conversation,
+    by: Enforcement,
+) -> Read:
     configuration = parse_cluster(text, file=file)
-    return configuration, render(configuration, devices, conversation)
+    return configuration, render(configuration, devices, conversation, by=by)
 
 
 def main() -> None:

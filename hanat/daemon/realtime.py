@@ -31,7 +31,7 @@ HURRIED = 1  # of what the loop has to wait for when it is kept from the process
 
 SWITCH_S = 0.0005  # how long another thread may keep the loop from the interpreter
 
-READ_S_MAX, READ_TRIES = 0.0001, 5  # a thousandth of the span that the rate is judged over
+READ_S_MAX, READ_TRIES = 0.00003, 5  # a thousandth of the span that the rate is judged over
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # asm-generic/mman.h; not on alpha, ppc, sparc
 
 

@@ -135,6 +135,7 @@ class Rulesets:
                 devices=self._devices,
                 conversation=self._conversation,
                 known=Known(self._text, configuration, scripts),
+                by=self._gate.by,
             )
             self._text = text
         return self._read[0]
@@ -273,7 +274,7 @@ class Rulesets:
             return self._in_force.scripts
         known, scripts = self._read
         if known is not configuration or scripts is None:
-            scripts = render(configuration, self._devices, self._conversation)
+            scripts = render(configuration, self._devices, self._conversation, by=self._gate.by)
         assert scripts is not None, f"no device for one of {configuration.interfaces}"
         return scripts
 
@@ -295,6 +296,8 @@ class Rulesets:
         """Return what was in force, and forget what somebody changed of it."""
         before = self._in_force.configuration, self._in_force.scripts
         self._forget(self._changed())
+        if self._gate.missing():
+            self._in_force.gate = ""
         return before
 
     def _bring(self, was: _Before, configuration: Configuration, scripts: Scripts) -> None:
@@ -438,10 +441,11 @@ class Rulesets:
         there = self._in_force
         if not there.gate or not there.ruleset:
             return []  # it was refused, and is tried again
-        return [
+        tables = [
             f"table {family} {name} {'changed' if self._is_there(family, name) else 'gone'}"
             for family, name in self._changed()
         ]
+        return [*tables, *self._gate.missing()]
 
     def _is_there(self, family: str, name: str) -> bool:
         return self._firewall.fingerprint(family, name) is not None

@@ -32,6 +32,7 @@ import select
 import selectors
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterable, Sequence
@@ -65,6 +66,8 @@ SILENCES_MAX = 5
 
 SUPERVISOR, DAEMON = "hanat.daemon.supervisor", "hanat.daemon"  # what a node runs
 
+_DESCRIPTOR = struct.Struct("=i")
+
 PRIORITY = 2  # the daemon's: what it does not do any more must not wait for others
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
@@ -72,7 +75,7 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT)
 class Fence(Protocol):
     """What takes rights and addresses away; see `kernel.fence`."""
 
-    def withdraw(self) -> None:
+    def withdraw(self, deadlines: int | None) -> None:
         """End *answers*; return when the kernel has confirmed it."""
         ...
 
@@ -90,6 +93,7 @@ class Child:
         pulse: Held by its main thread.
         dying: Its first becomes readable, by the end of the second, when that thread ends.
         will: What it left last.
+        deadlines: Descriptor of the map with its rights, left with the will; None: there is none.
         silences: How often in a row no beat came in time; None before the first beat.
         said: What the newest beat says of the daemon, None if that was told on already.
         outcome: What its death led to, once that is done.
@@ -101,6 +105,7 @@ class Child:
     pulse: Pulse
     dying: tuple[socket.socket, socket.socket] = field(default_factory=socket.socketpair)
     will: Will | None = None
+    deadlines: int | None = None
     silences: int | None = None
     said: str | None = None
     outcome: str | None = None
@@ -109,7 +114,9 @@ class Child:
         """Take what the daemon has said; return False at the end of the stream."""
         while True:
             try:
-                message = self.line.recv(MESSAGE_BYTES_MAX)
+                message, ancillary, _, _ = self.line.recvmsg(
+                    MESSAGE_BYTES_MAX, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+                )
             except BlockingIOError:
                 return True
             if not message:
@@ -121,6 +128,14 @@ class Child:
             if self.will is None:
                 threading.Thread(target=self._feel, daemon=True).start()
             self.will = Will.decode(message)
+            self._forget_deadlines()
+            for _, _, data in ancillary:
+                (self.deadlines,) = _DESCRIPTOR.unpack(data)
+
+    def _forget_deadlines(self) -> None:
+        if self.deadlines is not None:
+            os.close(self.deadlines)
+            self.deadlines = None
 
     def _feel(self) -> None:
         prefer()
@@ -140,6 +155,7 @@ class Child:
     def close(self) -> None:
         """Release the descriptors."""
         os.close(self.pidfd)
+        self._forget_deadlines()
         for each in (self.line, self.pulse, *self.dying):
             each.close()
 
@@ -286,7 +302,7 @@ class Supervisor:
         if child.will is None or child.outcome is not None:
             return
         try:
-            self._fence.withdraw()
+            self._fence.withdraw(child.deadlines)
         except KernelError as error:
             log.error("answers=unknown found=%r", str(error))  # noqa: TRY400 - the text says it all
             child.outcome = "released=false"

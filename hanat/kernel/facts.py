@@ -28,8 +28,10 @@ from typing import Any
 import nftables
 
 from hanat.core.configuration import Address, Interface
+from hanat.core.rights import MARK_MASK
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.addresses import KernelAddresses
+from hanat.kernel.deadline import Programs
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 
@@ -39,6 +41,7 @@ CAPABILITIES = {
     "CAP_NET_RAW": 13,
     "CAP_IPC_LOCK": 14,
     "CAP_SYS_NICE": 23,
+    "CAP_BPF": 39,
 }
 TCP_LISTEN = "0A"  # include/net/tcp_states.h
 ETH_P_ARP = 0x0806
@@ -80,6 +83,7 @@ class Machine:
         ports: Bound ones, ``("tcp", 7411)``.
         way_out: Devices with an IPv4 default route.
         chrony: What is in chrony's configuration, all files together.
+        deadline: Why the gate's programs cannot be loaded; empty: they can. None: not tried.
     """
 
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +95,7 @@ class Machine:
     ports: frozenset[tuple[str, int]] = frozenset()
     way_out: frozenset[str] = frozenset()
     chrony: str = ""
+    deadline: str | None = None
 
 
 def gather(
@@ -113,6 +118,7 @@ def gather(
         processes=_processes(proc),
         ports=_ports(proc / "net"),
         way_out=way_out(proc / "net"),
+        deadline=_deadline(),
         chrony="\n".join(_read(path) for pattern in CHRONY for path in sorted(etc.glob(pattern))),
     )
 
@@ -128,6 +134,17 @@ def _read(path: Path) -> str:
 def _sysctls(root: Path, names: Iterable[str]) -> dict[str, str]:
     found = {name: _read(root / name).strip() for name in names}
     return {name: value for name, value in found.items() if value}
+
+
+def _deadline() -> str | None:
+    """Load the gate's programs, and let them go again."""
+    if "CAP_NET_ADMIN" not in capabilities():
+        return None
+    try:
+        Programs(MARK_MASK).close()
+    except (KernelError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def capabilities(proc: Path = Path("/proc")) -> frozenset[str]:

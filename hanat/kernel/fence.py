@@ -15,18 +15,22 @@ Source: ``include/uapi/linux/if_addr.h``, ``if_link.h``, ``ip.h``; rtnetlink(7).
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import IPv4Interface, IPv6Interface
 
-from hanat.core.notation import CARRIES_SET, GATE_TABLE
+from hanat.core.notation import ATTACHED_SET, CARRIES_SET, GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
+from hanat.kernel.deadlines import Deadlines
 from hanat.kernel.netlink import NetlinkClient, attribute, nested
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.refusals import index_of, refused
+from hanat.kernel.traffic_filters import INGRESS, TrafficFilters
 
+ATTACHED = (SetName("inet", GATE_TABLE, ATTACHED_SET), SetName("arp", GATE_TABLE, ATTACHED_SET))
 ANSWERS = (SetName("inet", GATE_TABLE, "answers"), SetName("arp", GATE_TABLE, "answers"))
 CARRIES = SetName("inet", GATE_TABLE, CARRIES_SET)
 # Without its one member nothing can be granted; see `ports.Gate.permit`.
@@ -57,18 +61,48 @@ class KernelFence:
         self._sets.close()
         self._routing.close()
 
-    def withdraw(self) -> None:
+    def withdraw(self, deadlines: int | None = None) -> None:
         """End *answers* everywhere at once; *carries* runs out by itself.
+
+        Args:
+            deadlines: Descriptor of the map with the rights; None: they are timeouts.
 
         Raises:
             AbsentObjectError: The gate is not installed, so nothing keeps this machine silent.
             KernelError: What else the kernel said; the rights are as they were.
         """
-        take_away(self._sets, NO_ANSWERS, operation="withdraw answers")
+        if deadlines is None:
+            take_away(self._sets, NO_ANSWERS, operation="withdraw answers")
+            return
+        try:
+            mapped = Deadlines(deadlines)
+        except OSError as error:
+            raise refused(
+                error.errno or errno.EIO, operation="withdraw answers", target="all interfaces"
+            ) from error
+        mapped.withdraw()
+        mapped.close()
 
-    def shut(self) -> None:
-        """End both rights everywhere at once; raises as `withdraw` does."""
-        take_away(self._sets, NO_RIGHTS, operation="shut the gate")
+    def shut(self, devices: Iterable[str]) -> None:
+        """End both rights at once; raises as `withdraw` does.
+
+        Where rights are deadlines the program goes that tells them, from each of the devices.
+        """
+        try:
+            self._sets.refill(
+                [Refill(name) for name in ATTACHED], operation="shut the gate", target="interfaces"
+            )
+        except AbsentObjectError:
+            take_away(self._sets, NO_RIGHTS, operation="shut the gate")
+            return
+        filters = TrafficFilters()
+        try:
+            for device in sorted(set(devices)):
+                with suppress(AbsentObjectError):
+                    index = index_of(device, operation="shut the gate")
+                    filters.detach(index, INGRESS, device=device)
+        finally:
+            filters.close()
 
     def remove(
         self, addresses: Iterable[tuple[str, IPv4Interface | IPv6Interface]]

@@ -27,9 +27,9 @@ from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError
 from hanat.kernel.device_indexes import DeviceIndexes
 from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS, PERMIT, take_away
+from hanat.kernel.gate_ports import TIMEOUT_S_MIN, Rights
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
-from hanat.kernel.ports import TIMEOUT_S_MIN, Rights
 
 VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
 PORTS = SetName("inet", GATE_TABLE, "ports")
@@ -43,23 +43,59 @@ _PART = re.compile(r"(\d+)(ms|s|m|h|d)")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-class KernelGate:
-    """Implements `ports.Gate`: rights by netlink, the rest by libnftables."""
+class InstalledGate:
+    """The gate's tables, whatever ends the rights: what is done by libnftables."""
 
     def __init__(self) -> None:
         self._nft = NftLibrary()
-        self._sets = NfNetlink()
-        self._indexes = DeviceIndexes()
 
     def close(self) -> None:
-        """Release the library's context and the socket; the next call opens others."""
+        """Release the library's context; the next call opens another."""
         self._nft.close()
-        self._sets.close()
-        self._indexes.close()
 
     def install(self, script: str) -> None:
         """See `ports.Gate.install`."""
         self._nft.run(script, operation="install the gate", target="nftables")
+
+    def missing(self) -> tuple[str, ...]:
+        """See `ports.Gate.missing`."""
+        return ()
+
+    def guarded(self) -> frozenset[Address]:
+        """See `ports.Gate.guarded`."""
+        found: set[Address] = set()
+        for name in VIPS:
+            listing = self._list(name, operation="list floating addresses")
+            for elements in _ELEMENTS.findall(listing):
+                found.update(ip_address(word.strip()) for word in elements.split(","))
+        return frozenset(found)
+
+    def ports(self) -> frozenset[str]:
+        """See `ports.Gate.ports`."""
+        listing = self._list(PORTS, operation="list interfaces")
+        return frozenset(_NAME.findall("".join(_ELEMENTS.findall(listing))))
+
+    def _list(self, name: SetName, *, operation: str) -> str:
+        words = f"{name.family} {name.table} {name.name}"
+        try:
+            return self._nft.run(f"list set {words}", operation=operation, target=words)
+        except AbsentObjectError as error:
+            raise not_installed(operation, words) from error
+
+
+class KernelGate(InstalledGate):
+    """Implements `ports.TimedGate`: rights by netlink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sets = NfNetlink()
+        self._indexes = DeviceIndexes()
+
+    def close(self) -> None:
+        """Release what is open; the next call opens it anew."""
+        super().close()
+        self._sets.close()
+        self._indexes.close()
 
     def permit(self, valid_s: float) -> None:
         """See `ports.Gate.permit`."""
@@ -102,20 +138,6 @@ class KernelGate:
             for device in sorted(inet.keys() | carries.keys())
         }
 
-    def guarded(self) -> frozenset[Address]:
-        """See `ports.Gate.guarded`."""
-        found: set[Address] = set()
-        for name in VIPS:
-            listing = self._list(name, operation="list floating addresses")
-            for elements in _ELEMENTS.findall(listing):
-                found.update(ip_address(word.strip()) for word in elements.split(","))
-        return frozenset(found)
-
-    def ports(self) -> frozenset[str]:
-        """See `ports.Gate.ports`."""
-        listing = self._list(PORTS, operation="list interfaces")
-        return frozenset(_NAME.findall("".join(_ELEMENTS.findall(listing))))
-
     def _members(self, name: SetName) -> dict[str, float]:
         """Return how many seconds are left to each member of a set."""
         listing = self._list(name, operation="list rights")
@@ -127,27 +149,21 @@ class KernelGate:
             for member in _MEMBER.finditer(listing)
         }
 
-    def _list(self, name: SetName, *, operation: str) -> str:
-        words = f"{name.family} {name.table} {name.name}"
-        try:
-            return self._nft.run(f"list set {words}", operation=operation, target=words)
-        except AbsentObjectError as error:
-            raise _not_installed(operation, words) from error
-
     def _refill(self, refills: Sequence[Refill], *, operation: str, target: str) -> bool:
         try:
             return self._sets.refill(refills, operation=operation, target=target)
         except AbsentObjectError as error:
-            raise _not_installed(operation, target) from error
+            raise not_installed(operation, target) from error
 
     def _take_away(self, rights: tuple[Refill, ...], *, operation: str) -> None:
         try:
             take_away(self._sets, rights, operation=operation)
         except AbsentObjectError as error:
-            raise _not_installed(operation, "all interfaces") from error
+            raise not_installed(operation, "all interfaces") from error
 
 
-def _not_installed(operation: str, target: str) -> AbsentObjectError:
+def not_installed(operation: str, target: str) -> AbsentObjectError:
+    """Return the error of whoever needs a gate."""
     return AbsentObjectError(
         operation=operation,
         target=target,

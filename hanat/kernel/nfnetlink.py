@@ -75,6 +75,7 @@ class Refill:
 
     Attributes:
         members: Their names, or their indexes, as the set's type has it.
+        timeout_ms: How long they stay; 0: in a set without timeouts.
         demanded: Whether they have to be there before; else nothing of the transaction is done.
             Only the last of a transaction may demand, one member.
     """
@@ -205,7 +206,9 @@ def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
             emptied += _elements(refill.members)
         yield DELETE_ELEMENTS, 0, emptied
         if refill.members:
-            timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
+            timeout = b""
+            if refill.timeout_ms:
+                timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
             filled = _set(refill.name) + _elements(refill.members, timeout)
             yield NEW_ELEMENTS, NLM_F_CREATE, filled
 

@@ -11,8 +11,9 @@ event loop and a `read` that never blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from hanat.core.accounting import Accounts
@@ -22,9 +23,6 @@ from hanat.core.table_pressure import TableStatistics
 from hanat.errors import KernelError
 
 LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
-# A kernel without commit e0c47281723f (netfilter, September 2024) takes a timeout of less than a
-# tick for none at all: the right would never end. A tick is 10 ms at most (HZ=100).
-TIMEOUT_S_MIN = 0.010
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -149,6 +147,14 @@ class Firewall(Protocol):
         ...
 
 
+class Changed(IntEnum):
+    """What of nftables changed, by whomever."""
+
+    NOTHING = 0
+    RULES = 1
+    TABLES = 2  # a table was removed, perhaps with others
+
+
 class RulesetWatch(Protocol):
     """An open stream of changes of nftables; not of the gate's rights."""
 
@@ -156,8 +162,8 @@ class RulesetWatch(Protocol):
         """Return the descriptor that becomes readable when something changed."""
         ...
 
-    def read(self) -> bool:
-        """Say whether something changed since the last call, by whomever."""
+    def read(self) -> Changed:
+        """Say what changed since the last call; the gravest of it."""
         ...
 
     def close(self) -> None:
@@ -202,83 +208,6 @@ class KernelSettings(Protocol):
 
     def write(self, path: str, value: str) -> None:
         """Change one. Raises KernelError: the kernel refuses."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """What is left of both rights on one device, in seconds; 0 when withdrawn."""
-
-    answers_s: float
-    carries_s: float
-
-
-class Gate(Protocol):
-    """The kernel switch that enforces the lease; see `core.gate.render_gate`.
-
-    A device that is in neither set neither answers nor forwards. Rights end by
-    themselves: the kernel drops a member when its timeout is over.
-    """
-
-    def install(self, script: str) -> None:
-        """Put the gate's tables in place (idempotent); rights granted before stay."""
-        ...
-
-    def permit(self, valid_s: float) -> None:
-        """Let the next grant be made within `valid_s` seconds from now, rounded down to ms.
-
-        Args:
-            valid_s: At least `TIMEOUT_S_MIN`.
-
-        Raises:
-            AbsentObjectError: The gate is not installed.
-        """
-        ...
-
-    def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
-        """Grant both rights anew, in one transaction for all devices and families.
-
-        Rights of devices that are not named end. A device that is missing carries nothing, nor
-        does one that is made anew under its name, until the next grant. Who makes a grant must
-        have a permit, which only the kernel's clock ends: `permit` gives one, and each grant
-        gives one for as long as its *answers* last. So a caller that stood still between
-        reading the clock and this call, until the former grant was over, grants nothing.
-
-        Args:
-            devices: Kernel names.
-            answers_s: From now; at least `TIMEOUT_S_MIN`, millisecond resolution, rounded down.
-            carries_s: From now; at least answers_s.
-
-        Returns:
-            Whether it was granted; False: there was no permit (any more), nothing was changed.
-
-        Raises:
-            AbsentObjectError: The gate is not installed.
-        """
-        ...
-
-    def withdraw(self) -> None:
-        """End *answers* and the permit at once, everywhere; *carries* runs out by itself."""
-        ...
-
-    def shut(self) -> None:
-        """End both rights and the permit at once, everywhere."""
-        ...
-
-    def guarded(self) -> frozenset[Address]:
-        """Return the floating addresses of the gate that is installed.
-
-        Raises:
-            AbsentObjectError: None is.
-        """
-        ...
-
-    def ports(self) -> frozenset[str]:
-        """Return the devices of the gate that is installed; raises as `guarded` does."""
-        ...
-
-    def rights(self) -> Mapping[str, Rights]:
-        """Return what is granted now, by device; devices without a right are absent."""
         ...
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import sys
 
 from hanat.kernel.bpf import Step, attach
@@ -22,14 +23,17 @@ from hanat.kernel.netlink import (
     RECEIVE_BYTES,
     SOL_NETLINK,
 )
+from hanat.kernel.nfnetlink import SUBSYSTEM
+from hanat.kernel.ports import Changed
 from hanat.kernel.refusals import refused
 
 READS_MAX = 256  # of one turn: other programs may change rules without end
 
 NFNLGRP_NFTABLES = 7
-NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN = 12, 14, 15
+NFT_MSG_DELTABLE, NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN = 2, 12, 14, 15
 # The type of the first message: its low byte names the kind, the other nftables.
 _KIND_AT = 4 if sys.byteorder == "little" else 5
+_GONE = struct.pack("=H", SUBSYSTEM << 8 | NFT_MSG_DELTABLE)
 _FILTER: tuple[Step, ...] = (
     ("", "ldb", _KIND_AT),
     ("", "jeq", NFT_MSG_NEWSETELEM, "drop", ""),
@@ -59,12 +63,15 @@ class KernelRulesetWatch:
         """See `ports.RulesetWatch.fileno`."""
         return self._socket.fileno()
 
-    def read(self) -> bool:
+    def read(self) -> Changed:
         """See `ports.RulesetWatch.read`."""
-        heard = False
+        heard = Changed.NOTHING
         for _ in range(READS_MAX):  # what is left keeps the descriptor readable
+            found = Changed.RULES
             try:
-                self._socket.recv(RECEIVE_BYTES)
+                # Other bytes may look like that; then somebody looks once more than needed.
+                if _GONE in self._socket.recv(RECEIVE_BYTES):
+                    found = Changed.TABLES
             except BlockingIOError:
                 return heard
             except OSError as error:
@@ -72,7 +79,7 @@ class KernelRulesetWatch:
                     raise refused(
                         error.errno or errno.EIO, operation="read changes", target="nftables"
                     ) from error
-            heard = True
+            heard = max(heard, found)
         return heard
 
     def close(self) -> None:

@@ -27,13 +27,13 @@ from hanat.core.beacon import Beacon, Promised
 from hanat.core.identity import Identity, code
 from hanat.errors import WireError
 
-MAGIC = b"hnt5"
+MAGIC = b"hnt6"
 DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 
 _HEADER = Struct("!4s8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
-_BODY = Struct(f"!QQI{members.BYTES}sQBQBQQQH4BBBQ")
+_BODY = Struct(f"!QQII{members.BYTES}sQBQBQQQH4BBBQ")
 _LEADS, _ASKS, _PROMISED, _FIT, _COMPLETE, _REFUSES, _UNSAFE = 1, 2, 4, 8, 16, 32, 64
 _SHUT = 128
 _TAG_BYTES = 16
@@ -91,7 +91,8 @@ class Wire:
         flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
         flags |= b.refuses * _REFUSES | b.unsafe * _UNSAFE | b.shut * _SHUT
         body = _BODY.pack(
-            d.echo.incarnation, d.echo.sequence, self._lease_us, self._members, b.term, flags,
+            d.echo.incarnation, d.echo.sequence, self._lease_us, round(b.promise_s * 1e6),
+            self._members, b.term, flags,
             b.released_term, b.successor, promised.term, promised.sequence,
             b.revision, b.handicap, *b.hears, b.lively, b.answered, b.interfaces,
         )  # fmt: skip
@@ -148,13 +149,14 @@ class Wire:
 
 
 def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:
-    echo_incarnation, echo_sequence, lease_us, listed, *view = _BODY.unpack_from(body)
+    echo_incarnation, echo_sequence, lease_us, promise_us, listed, *view = _BODY.unpack_from(body)
     term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
     *hears, lively, answered, interfaces = rest
     beacon = Beacon(
         term=term,
         leads=bool(flags & _LEADS),
         asks=bool(flags & _ASKS),
+        promise_s=promise_us / 1e6,
         released_term=released,
         successor=successor,
         promised=Promised(promised_term, promised) if flags & _PROMISED else None,

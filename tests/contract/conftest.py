@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import pytest
 
 from chaos.netns import entered
+from hanat.core.configuration import GateKind
+from hanat.core.gate import render_gate
+from hanat.kernel.deadline_gate import KernelDeadlineGate
+from hanat.kernel.gate_ports import TimedGate
 from tests.contract.subjects import DEVICES, Adapters, FakeOutside, KernelOutside, Outside
+from tests.core.examples import DEVICES as EXAMPLE_DEVICES
+from tests.core.examples import EDGE
+from tests.gates import ENFORCEMENTS
 from tests.kernel.namespaces import cable, namespaces
 
 
@@ -20,9 +27,24 @@ class Subject:
 
     adapters: Adapters
     outside: Outside
+    kind: GateKind = GateKind.TIMEOUTS
+
+    @property
+    def gate(self) -> TimedGate | KernelDeadlineGate:
+        """The gate that is judged."""
+        return self.adapters.gate if self.kind is GateKind.TIMEOUTS else self.adapters.deadlines
+
+    @property
+    def script(self) -> str:
+        """Its tables."""
+        return render_gate(EDGE, EXAMPLE_DEVICES, ENFORCEMENTS[self.kind])
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.kernel)])
+REAL = pytest.param("real", marks=pytest.mark.kernel)
+WITH_DEADLINE = pytest.param("deadline", marks=pytest.mark.kernel)  # has no fake
+
+
+@pytest.fixture(params=["fake", REAL])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if request.param == "fake":
         outside = FakeOutside()
@@ -35,6 +57,8 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             cable((made["here"], device), (made["far"], f"far-{device}"))
         real = KernelOutside(made["here"], made["far"])
         try:
-            yield Subject(real.adapters(), real)
+            has_deadline = request.param == "deadline"
+            kind = GateKind.DEADLINE if has_deadline else GateKind.TIMEOUTS
+            yield Subject(real.adapters(), real, kind)
         finally:
             real.close()

@@ -11,23 +11,26 @@ from typing import Protocol
 
 from hanat.core.configuration import Interface
 from hanat.core.flows import Flow
+from hanat.core.rights import MARK_MASK
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.fake import (
     FakeAddresses,
     FakeAnnouncer,
     FakeConntrack,
     FakeFirewall,
-    FakeGate,
     FakeKernel,
     FakeLinks,
     FakeRoutes,
 )
+from hanat.kernel.fake_gate import FakeGate
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
+from hanat.kernel.gate_ports import TimedGate
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Gate, Links, Routes
+from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Links, Routes
 from hanat.kernel.routes import KernelRoutes
 from tests.kernel.namespaces import run, until
 
@@ -36,15 +39,26 @@ DEVICES = ("eth0", "eth1")
 
 @dataclass(frozen=True)
 class Adapters:
-    """All seven, by the names of their Protocols."""
+    """All seven, by the names of their Protocols.
+
+    Attributes:
+        make_deadlines: Makes the gate with deadlines, which has no fake.
+    """
 
     addresses: Addresses
     announcer: Announcer
     firewall: Firewall
-    gate: Gate
+    gate: TimedGate
     conntrack: Conntrack
     links: Links
     routes: Routes
+    make_deadlines: Callable[[], KernelDeadlineGate] | None = None
+
+    @property
+    def deadlines(self) -> KernelDeadlineGate:
+        """The gate with deadlines."""
+        assert self.make_deadlines is not None
+        return self.make_deadlines()
 
 
 TCP_STATES = {"FIN_WAIT": 4, "TIME_WAIT": 7, "CLOSE": 8}
@@ -157,6 +171,7 @@ class KernelOutside:
         self._announcer = KernelAnnouncer()
         self._firewall = KernelFirewall()
         self._gate = KernelGate()
+        self._deadline_gate: KernelDeadlineGate | None = None
         self._conntrack = KernelConntrack()
         self._links = KernelLinks()
         self._routes = KernelRoutes()
@@ -172,13 +187,21 @@ class KernelOutside:
             conntrack=self._conntrack,
             links=self._links,
             routes=self._routes,
+            make_deadlines=self._deadlines,
         )
+
+    def _deadlines(self) -> KernelDeadlineGate:
+        if self._deadline_gate is None:
+            self._deadline_gate = KernelDeadlineGate(DEVICES, MARK_MASK)
+        return self._deadline_gate
 
     def close(self) -> None:
         """Release all descriptors."""
         for adapter in (self._addresses, self._announcer, self._firewall, self._gate,
                         self._conntrack, self._links, self._routes, self._stranger):  # fmt: skip
             adapter.close()
+        if self._deadline_gate is not None:
+            self._deadline_gate.close()
 
     def set_carrier(self, device: str, *, carrier: bool) -> None:
         """See `Outside`."""

@@ -8,9 +8,17 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from hanat.core.configuration import Configuration, FloatingAddress, Forward, Masquerade, Transit
+from hanat.core.configuration import (
+    Configuration,
+    FloatingAddress,
+    Forward,
+    GateKind,
+    Masquerade,
+    Transit,
+)
 from hanat.core.forward_policy import entry_devices, forged_rules, policy_blocks
 from hanat.core.gate import IS_MARKED, render_gate
+from hanat.core.rights import Enforcement
 from hanat.core.ruleset import render_ruleset
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC, WEB
 
@@ -94,10 +102,15 @@ def test_neighbours_may_ask_for_an_address_that_is_answered_for() -> None:
 
 
 def test_gate_lets_no_reset_out_without_answers() -> None:
-    rules = [line for line in render_gate(EDGE, DEVICES).splitlines() if " output " in line]
+    for kind, condition in ((GateKind.TIMEOUTS, "oifname @answers"), (GateKind.DEADLINE, "oif @")):
+        rules = render_gate(EDGE, DEVICES, Enforcement(kind)).splitlines()
+        output = [rule for rule in rules if rule.startswith("add rule inet hanat_gate output")]
+        leaving = [rule for rule in rules if rule.startswith("add rule inet hanat_gate leaving")]
 
-    granted = next(i for i, line in enumerate(rules) if "oifname @answers accept" in line)
-    assert any(IS_MARKED in line and "drop" in line for line in rules[granted:])
+        assert any(IS_MARKED in rule and rule.endswith("goto leaving") for rule in output)
+        assert condition in leaving[0]
+        assert leaving[0].endswith("accept")
+        assert leaving[1].endswith("counter drop")
 
 
 def test_transit_is_left_alone_by_ruleset_and_gate() -> None:

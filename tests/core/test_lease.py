@@ -53,23 +53,38 @@ def test_given_up_lease_is_never_renewed_in_its_term() -> None:
 
 
 def test_started_node_helps_nobody_for_one_duration() -> None:
-    promise = Promise(duration_s=DURATION_S, quiet_s=DURATION_S, now=50.0)
-    assert not promise.heard(leader=1, term=3, now=50.05)
+    promise = Promise(quiet_s=DURATION_S, now=50.0)
+    assert not promise.heard(leader=1, term=3, duration_s=DURATION_S, now=50.05)
     assert promise.binds(candidate=1, now=50.09)
     assert not promise.binds(candidate=1, now=50.11)
 
 
 def test_promise_binds_to_the_leader_that_was_heard() -> None:
-    promise = Promise(duration_s=DURATION_S, quiet_s=DURATION_S, now=0.0)
-    assert promise.heard(leader=1, term=3, now=50.0)
+    promise = Promise(quiet_s=DURATION_S, now=0.0)
+    assert promise.heard(leader=1, term=3, duration_s=DURATION_S, now=50.0)
     assert promise.binds(candidate=2, now=50.099)
     assert not promise.binds(candidate=1, now=50.099)
     assert not promise.binds(candidate=2, now=50.101)
 
 
+def test_a_leader_is_promised_what_it_asks_for_and_the_longest_counts() -> None:
+    promise = Promise(quiet_s=DURATION_S, now=0.0)
+    assert promise.heard(leader=1, term=3, duration_s=DURATION_S, now=50.0)
+    assert promise.heard(leader=1, term=3, duration_s=DURATION_S / 4, now=50.001)
+    assert promise.binds(candidate=2, now=50.099)
+    assert not promise.binds(candidate=2, now=50.101)
+
+
+@pytest.mark.parametrize("asked_s", [0.0, DURATION_S + 0.001])
+def test_nothing_is_promised_to_who_asks_for_more_than_a_start_waits_for(asked_s: float) -> None:
+    promise = Promise(quiet_s=DURATION_S, now=0.0)
+    assert not promise.heard(leader=1, term=3, duration_s=asked_s, now=50.0)
+    assert not promise.binds(candidate=2, now=50.0)
+
+
 def test_promise_is_released_only_for_the_very_next_term() -> None:
-    promise = Promise(duration_s=DURATION_S, quiet_s=DURATION_S, now=0.0)
-    promise.heard(leader=1, term=3, now=50.0)
+    promise = Promise(quiet_s=DURATION_S, now=0.0)
+    promise.heard(leader=1, term=3, duration_s=DURATION_S, now=50.0)
     assert promise.released_for(4)
     assert not promise.released_for(3)
     assert not promise.released_for(5)
@@ -90,7 +105,7 @@ def test_lease_ends_before_the_promise_it_rests_on(
     holder.acknowledged(peer=2, term=1, sent_at=sent_at, now=acknowledged_at)
     lease_end = holder.until / rate_leader - 1000.0
     heard_at = (1000.0 + delay_s) * rate_follower
-    promise = Promise(duration_s=DURATION_S, quiet_s=DURATION_S, now=0.0)
-    promise.heard(leader=1, term=1, now=heard_at)
+    promise = Promise(quiet_s=DURATION_S, now=0.0)
+    promise.heard(leader=1, term=1, duration_s=DURATION_S, now=heard_at)
     promise_end = promise.until / rate_follower - 1000.0
     assert lease_end < promise_end

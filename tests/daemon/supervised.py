@@ -52,8 +52,9 @@ class Recorder:
             assert (datagram, sender) == (RELEASE, "127.0.0.1")
             count += 1
 
-    def withdraw(self) -> None:
+    def withdraw(self, deadlines: int | None) -> None:
         """Say it, with the number of releases before."""
+        assert deadlines is None
         tell(f"withdraw after={self._received()}")
         if self._refuses:
             raise KernelError(operation="withdraw", target="test", found="EPERM")

@@ -20,7 +20,8 @@ from hanat.core.inputs import (
 from hanat.daemon.configurations import Configurations
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
-from hanat.kernel.fake import FakeAddresses, FakeFirewall, FakeGate, FakeKernel
+from hanat.kernel.fake import FakeAddresses, FakeFirewall, FakeKernel
+from hanat.kernel.fake_gate import FakeGate
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.daemon.test_executor import Held
 

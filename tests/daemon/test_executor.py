@@ -28,10 +28,12 @@ from hanat.core.inputs import ActionDone, ActionFailed, Input
 from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.gate_change import GateChange
+from hanat.daemon.granting import TimedGranting
 from hanat.daemon.rulesets import TABLES, Rulesets
 from hanat.errors import HanatError, KernelError
 from hanat.flowsync.client import FlowClient
-from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeGate, FakeKernel
+from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeKernel
+from hanat.kernel.fake_gate import FakeGate
 from hanat.kernel.ports import Placement
 from hanat.kernel.sysctls import KernelSettings
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
@@ -91,7 +93,7 @@ class Executed:
             kernel=Kernel(
                 FakeAddresses(self.kernel),
                 FakeAnnouncer(self.kernel),
-                self.gate,
+                TimedGranting(self.gate, DEVICES.values(), self.clock),
                 self.rulesets,
                 self.settings,
             ),

@@ -13,7 +13,8 @@ from hanat.daemon import reading
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.rulesets import Rulesets
 from hanat.errors import ConfigError
-from hanat.kernel.fake import FakeAddresses, FakeFirewall, FakeGate, FakeKernel
+from hanat.kernel.fake import FakeAddresses, FakeFirewall, FakeKernel
+from hanat.kernel.fake_gate import FakeGate
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 
 LARGE = CLUSTER_TOML + "\n".join(

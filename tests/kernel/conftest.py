@@ -9,8 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.netns import entered
+from hanat.core.configuration import GateKind
 from tests.kernel.namespaces import namespaces
 from tests.kernel.network import Network
+
+gates_of_both_kinds = pytest.mark.parametrize("network", list(GateKind), indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +30,13 @@ def inside() -> Iterator[str]:
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    """A client and a server with two routers between them, none of which has a right."""
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A client and a server with two routers between them, none of which has a right.
+
+    Their gates have a deadline, unless the test says another kind, see `gates_of_both_kinds`.
+    """
     with namespaces("client", "server", "r1", "r2", "switch") as made:
-        network = Network(made)
+        network = Network(made, getattr(request, "param", GateKind.DEADLINE))
         try:
             network.build()
             yield network

@@ -17,6 +17,7 @@ from pathlib import Path
 from chaos.netns import entered
 from hanat.core.configuration import (
     Configuration,
+    GateKind,
     Listen,
     Protocol,
     RealServer,
@@ -25,16 +26,18 @@ from hanat.core.configuration import (
 )
 from hanat.core.conversation import ClusterPath, Conversation
 from hanat.core.gate import render_gate
+from hanat.core.rights import Enforcement
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.conntrack import KernelConntrack
+from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.ports import Placement
 from hanat.mesh.sockets import prefer_ttl
 from tests.core.examples import DEVICES, EDGE
-from tests.gates import grant
+from tests.gates import ENFORCEMENTS, grant, open_gate
 from tests.kernel.namespaces import cable, run
 
 CLIENT, CLIENT_V6 = "203.0.113.2", "2001:db8:1::2"
@@ -104,7 +107,8 @@ class Router:
     addresses: KernelAddresses
     announcer: KernelAnnouncer
     firewall: KernelFirewall
-    gate: KernelGate
+    gate: KernelGate | KernelDeadlineGate
+    by: Enforcement
     conntrack: KernelConntrack
 
     @contextmanager
@@ -116,7 +120,7 @@ class Router:
     def prepare(self, configuration: Configuration = CONFIGURATION) -> None:
         """Install gate and ruleset, as at the start of a node."""
         with self.entered():
-            self.gate.install(render_gate(configuration, DEVICES))
+            self.gate.install(render_gate(configuration, DEVICES, self.by))
             self.firewall.apply(render_ruleset(configuration, DEVICES, self.conversation))
 
     def take_over(self, *, answers_s: float = 60.0, carries_s: float = 60.0) -> None:
@@ -138,9 +142,10 @@ class Network:
     Args:
         made: Names as the system knows them, by ``client``, ``server``, ``r1``,
             ``r2`` and ``switch``.
+        kind: Of both routers' gates.
     """
 
-    def __init__(self, made: Mapping[str, str]) -> None:
+    def __init__(self, made: Mapping[str, str], kind: GateKind = GateKind.DEADLINE) -> None:
         self.made = made
         self.r1, self.r2 = (
             Router(
@@ -149,7 +154,8 @@ class Network:
                 addresses=KernelAddresses(),
                 announcer=KernelAnnouncer(),
                 firewall=KernelFirewall(),
-                gate=KernelGate(),
+                gate=open_gate(kind, DEVICES.values()),
+                by=ENFORCEMENTS[kind],
                 conntrack=KernelConntrack(),
             )
             for name, peer in (("r1", "r2"), ("r2", "r1"))
@@ -253,7 +259,7 @@ class Probe:
     """
 
     def __init__(self, network: Network, echo: socket.socket, vip: str = VIP) -> None:
-        self._echo = echo
+        self.network, self.echo, self.vip = network, echo, vip
         self._socket = network.open_socket("client", family_of(vip), socket.SOCK_DGRAM)
         self._to = (vip, SERVICE_PORT)
         self._asked = 0
@@ -264,8 +270,8 @@ class Probe:
         question = f"{id(self)} {self._asked}".encode()
         try:
             self._socket.sendto(question, self._to)
-            peer = self._await(self._echo, question)
-            self._echo.sendto(question, peer)
+            peer = self._await(self.echo, question)
+            self.echo.sendto(question, peer)
             self._await(self._socket, question)
         except (TimeoutError, OSError):
             return False

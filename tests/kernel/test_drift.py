@@ -19,6 +19,7 @@ from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
+from hanat.kernel.ports import Changed
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC
@@ -51,11 +52,16 @@ def test_renewals_wake_nobody_and_other_changes_do(
     gate.withdraw()
     assert not select.select([watch], [], [], 0)[0]
 
-    for script in ("add table ip other", "delete table ip other", "flush table inet hanat_gate"):
+    for script, changed in (
+        ("add table ip other", Changed.RULES),
+        ("delete table ip other", Changed.TABLES),
+        ("flush table inet hanat_gate", Changed.RULES),
+        ("flush ruleset", Changed.TABLES),
+    ):
         firewall.apply(script)
         assert select.select([watch], [], [], 0)[0], script
-        assert watch.read()
-        assert not watch.read()
+        assert watch.read() is changed, script
+        assert watch.read() is Changed.NOTHING
     watch.close()
 
 

@@ -13,13 +13,13 @@ from hanat.core.configuration import FloatingAddress
 from hanat.core.gate import render_gate
 from hanat.daemon.gate_change import GateChange
 from hanat.kernel.addresses import KernelAddresses
-from hanat.kernel.gate import KernelGate
 from tests.core.examples import DEVICES
 from tests.gates import grant
+from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import CONFIGURATION, Network
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
 
 ADDED = ip_interface("203.0.113.77/24")
 
@@ -31,8 +31,8 @@ def test_address_that_only_the_present_gate_guards_never_answers_without_a_right
         CONFIGURATION, vips=(*CONFIGURATION.vips, FloatingAddress("added", "public", (ADDED,)))
     )
     with network.r1.entered():
-        gate, addresses = KernelGate(), KernelAddresses()
-        gate.install(render_gate(newer, DEVICES))
+        gate, addresses = network.r1.gate, KernelAddresses()
+        gate.install(render_gate(newer, DEVICES, network.r1.by))
         run(f"ip addr add {ADDED} dev eth0", network.r1.namespace)
         grant(gate, DEVICES.values(), answers_s=20.0, carries_s=30.0)
         assert _answers(network)
@@ -40,11 +40,10 @@ def test_address_that_only_the_present_gate_guards_never_answers_without_a_right
         assert not _answers(network)
 
         change = GateChange(gate, addresses, DEVICES.values())
-        change.install(render_gate(CONFIGURATION, DEVICES), CONFIGURATION)
+        change.install(render_gate(CONFIGURATION, DEVICES, network.r1.by), CONFIGURATION)
 
         assert ADDED.ip not in gate.guarded()
         assert not _answers(network)
-        gate.close()
         addresses.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hanat.core.gate import render_gate
 from tests.core.examples import DEVICES
 from tests.gates import grant
+from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import (
     CLIENT,
@@ -25,7 +26,7 @@ from tests.kernel.network import (
     echo_socket,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
 
 VERSIONS = pytest.mark.parametrize(("vip", "server"), [(VIP, SERVER), (VIP_V6, SERVER_V6)])
 
@@ -149,7 +150,7 @@ def test_installing_again_loses_no_packet(network: Network) -> None:
 
     for _ in range(20):
         with network.r1.entered() as router:
-            router.gate.install(render_gate(CONFIGURATION, DEVICES))
+            router.gate.install(render_gate(CONFIGURATION, DEVICES, router.by))
         assert Probe(network, echo).answers()
 
 

@@ -18,11 +18,12 @@ from ipaddress import ip_network
 import pytest
 
 from hanat.core.configuration import Forward, Transit
+from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.namespaces import run, until
 from tests.kernel.network import CONFIGURATION, MESH_PORT, Network, family_of
 from tests.kernel.reach import Reach, Target, give, route
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
 
 PORTS = (22, 80, 90, 8080)
 LISTENED = (*PORTS, 8090)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from hanat.mesh.sockets import prefer_ttl
+from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
     ANSWER_S_MAX,
@@ -31,7 +32,7 @@ from tests.kernel.network import (
     talk,
 )
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
 
 OTHER_PORT = 7413
 PATHS = pytest.mark.parametrize("path", range(4))  # public and private, both families

@@ -18,6 +18,7 @@ beacons = st.builds(
     term=numbers,
     leads=st.booleans(),
     asks=st.booleans(),
+    promise_s=st.integers(0, 500_000).map(lambda us: us / 1e6),
     released_term=numbers,
     successor=nodes,
     promised=st.none() | st.builds(Promised, numbers, numbers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hanat.core.clock_rate import ClockWatch
+from hanat.core.configuration import nominal_lease_s
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
@@ -16,7 +17,7 @@ def clock_watch(process: Process) -> ClockWatch:
     def read() -> tuple[float, float]:
         return process.clock(), process.world.now * process.raw_rate
 
-    return ClockWatch(lease_s=process.configuration.profile.lease_s, read=read)
+    return ClockWatch(lease_s=nominal_lease_s(process.configuration.profile), read=read)
 
 
 def slew(process: Process, rate: float) -> None:

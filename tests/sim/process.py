@@ -21,6 +21,7 @@ from hanat.consensus.state import Barrier, Command, Flows, Holder, NewConfigurat
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.beacon import Beacon, Died, Heard
+from hanat.core.configuration import nominal_lease_s
 from hanat.core.identity import Identity
 from hanat.core.members import drops_majority, members_of
 from hanat.core.node import Node
@@ -143,11 +144,13 @@ class Process:
             rng=Random(self.world.rng.random()),
         )
 
+    def _identity(self, members: tuple[int, ...]) -> Identity:
+        lease_s = nominal_lease_s(self.configuration.profile)
+        return Identity(bytes(32), self.configuration.name, lease_s, self.node_id, members)
+
     def _make_exchange(self) -> Exchange:
-        name, lease_s = self.configuration.name, self.configuration.profile.lease_s
-        told = self.members if self.members_told else ()
         return self.exchange_class(
-            Identity(bytes(32), name, lease_s, self.node_id, told),
+            self._identity(self.members if self.members_told else ()),
             incarnation=self.world.rng.getrandbits(63) + 1,
             peer_ids=[i for i in self.members if i != self.node_id],
             clock=self.clock,
@@ -195,9 +198,7 @@ class Process:
 
         Only if it could: else the others wait for the end of their promises.
         """
-        profile = self.configuration.profile
-        identity = Identity(bytes(32), self.configuration.name, profile.lease_s, self.node_id)
-        release = seal_release(identity, self.exchange.incarnation)
+        release = seal_release(self._identity(()), self.exchange.incarnation)
         self.kill()
 
         def release_lease() -> None:

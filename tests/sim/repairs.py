@@ -317,7 +317,7 @@ class WithoutNextTermOnly(Guard):
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
         old, now = self.promise, self.clock()
-        self.promise = _LoosePromise(duration_s=old.duration_s, quiet_s=old.until - now, now=now)
+        self.promise = _LoosePromise(quiet_s=old.until - now, now=now)
 
     def _released_for(self, term: int) -> bool:
         return term > self.term if self.leading else super()._released_for(term)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
 from chaos.history import Fact
 from hanat.consensus.guard import Guard
 from hanat.core import inputs as told
+from hanat.core.configuration import GateKind
 from hanat.core.status import Role
+from tests.sim.examples import configuration
 from tests.sim.liveness import Liveness
 from tests.sim.process import Process
 from tests.sim.storage import SLOW_S, WORK_S
@@ -60,12 +62,24 @@ def cluster(
     guard: type[Guard] = Guard,
     nodes: int = 3,
     process: type[Process] = Process,
+    gates: Iterable[GateKind] = (),
 ) -> World:
-    """Return a started cluster of nodes whose clocks differ in rate."""
+    """Return a started cluster of nodes whose clocks differ in rate.
+
+    Args:
+        seed: Of what is random.
+        profile: Its name.
+        guard: What decides about promises and votes.
+        nodes: How many.
+        process: What a node is.
+        gates: Of the first nodes; those of the others have timeouts.
+    """
     world = World(seed=seed, node_ids=tuple(range(1, 1 + nodes)))
     for node_id in world.node_ids:
         rate = 1 + world.rng.uniform(-CLOCK_RATE_ERROR, CLOCK_RATE_ERROR) / 2
         process(world, node_id, profile=profile, rate=rate, guard=guard)
+    for node, kind in zip(world.processes.values(), gates, strict=False):
+        node.configuration = configuration(profile, kind)
     for node in world.processes.values():
         node.start()
     return world
@@ -115,15 +129,25 @@ def run_seed(
         nodes: How many; None: as the seed says.
         process: What they are; some record what they apply.
     """
+    count = nodes or nodes_of(seed)
     world = cluster(
-        seed=seed, profile=profile, guard=guard, nodes=nodes or nodes_of(seed), process=process
-    )
+        seed=seed, profile=profile, guard=guard, nodes=count, process=process,
+        gates=gates_of(seed, count),
+    )  # fmt: skip
     return _run(world, compact=compact)
+
+
+def gates_of(seed: int, nodes: int) -> list[GateKind]:
+    """Return what ends the rights of each node: all the same in half of the seeds, or mixed."""
+    draw = Random(f"gates of {seed}")
+    if draw.random() < 0.5:
+        return [draw.choice(list(GateKind))] * nodes
+    return draw.choices(list(GateKind), k=nodes)
 
 
 def run_without_one(seed: int, *, profile: str = "default", compact: bool = False) -> Result:
     """Run one seed of three nodes of which one leaves early, and never comes back."""
-    world = cluster(seed=seed, profile=profile)
+    world = cluster(seed=seed, profile=profile, gates=gates_of(seed, 3))
     world.at(world.now + 0.9, _leave, world.processes[1 + seed % 3])
     return _run(world, compact=compact)
 

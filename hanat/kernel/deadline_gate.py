@@ -1,0 +1,192 @@
+"""The gate whose rights end at a deadline: programs at the devices, rules that ask them.
+
+Granting is a store into memory; everything else is done when the gate is installed, or when a
+device was made anew.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+
+from hanat.errors import AbsentObjectError, KernelError
+from hanat.kernel.deadline import Programs
+from hanat.kernel.deadlines import NS
+from hanat.kernel.device_indexes import DeviceIndexes
+from hanat.kernel.ebpf import program_id
+from hanat.kernel.fence import ATTACHED
+from hanat.kernel.gate import InstalledGate, not_installed
+from hanat.kernel.gate_ports import Rights
+from hanat.kernel.nfnetlink import NfNetlink, Refill
+from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
+
+
+class KernelDeadlineGate(InstalledGate):
+    """Implements `ports.DeadlineGate`.
+
+    Args:
+        devices: Kernel names of this node's interfaces.
+        mask: Two neighbouring bits of packets' marks.
+
+    Raises:
+        KernelError: The kernel refused a program.
+        OSError: The map cannot be mapped into memory.
+    """
+
+    def __init__(self, devices: Iterable[str], mask: int) -> None:
+        super().__init__()
+        self._devices = tuple(sorted(set(devices)))
+        self._sets, self._indexes = NfNetlink(), DeviceIndexes()
+        self._filters = TrafficFilters()
+        # What changes an attachment is the thread that installs, or the loop if a device is new.
+        self._changing = threading.Lock()
+        self._attached: frozenset[int] = frozenset()
+        self._programs = Programs(mask)
+        self._wanted = {
+            INGRESS: program_id(self._programs.ingress_fd),
+            EGRESS: program_id(self._programs.egress_fd),
+        }
+
+    @property
+    def map_fd(self) -> int:
+        """Descriptor of the map with the deadlines; whoever has it can withdraw them."""
+        return self._programs.map_fd
+
+    def close(self) -> None:
+        """End both rights and release what is open; the programs stay.
+
+        An earlier release that comes after must not meet a rule that asks for bits of a mark.
+        """
+        self._programs.deadlines.shut()
+        with suppress(KernelError):  # the tables are gone
+            self._sets.refill(
+                [Refill(name) for name in ATTACHED], operation="shut the gate", target="nftables"
+            )
+        super().close()
+        self._sets.close()
+        self._indexes.close()
+        self._filters.close()
+        self._programs.close()
+
+    def attach(self) -> None:
+        """Put the programs on those devices that are there.
+
+        Raises:
+            KernelError: The kernel refused it.
+        """
+        with self._changing:
+            self._attach()
+
+    def install(self, script: str) -> None:
+        """See `ports.Gate.install`."""
+        super().install(script)
+        with self._changing:
+            self._attach()
+            self._tell()
+
+    def confirm(self) -> None:
+        """See `ports.DeadlineGate.confirm`."""
+        with self._changing:
+            self._tell()
+
+    def grant(self, *, answers_until: float, carries_until: float) -> None:
+        """See `ports.DeadlineGate.grant`."""
+        assert answers_until <= carries_until, (answers_until, carries_until)
+        indexes = self._indexes.of(self._devices)
+        if not self._attached.issuperset(indexes) and self._changing.acquire(blocking=False):
+            try:
+                self._attach()
+                self._tell()
+            finally:
+                self._changing.release()
+        self._programs.deadlines.grant(int(answers_until * NS), int(carries_until * NS))
+
+    def withdraw(self) -> None:
+        """See `ports.Gate.withdraw`."""
+        self._programs.deadlines.withdraw()
+
+    def shut(self) -> None:
+        """See `ports.Gate.shut`."""
+        self._programs.deadlines.shut()
+
+    def rights(self) -> Mapping[str, Rights]:
+        """See `ports.Gate.rights`."""
+        self.ports()  # says so if there is no gate
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        answers, carries = (max(until - now, 0) / NS for until in self.deadlines())
+        if not carries:
+            return {}
+        there = {name for _, name in socket.if_nameindex()}
+        return {
+            device: Rights(answers_s=answers, carries_s=carries)
+            for device in self._devices
+            if device in there and not any(self._missing(device))
+        }
+
+    def deadlines(self) -> tuple[int, int]:
+        """Return when *answers* and *carries* end, nanoseconds of CLOCK_BOOTTIME."""
+        return self._programs.deadlines.read()
+
+    def missing(self) -> tuple[str, ...]:
+        """See `ports.Gate.missing`."""
+        return tuple(word for device in self._devices for word in self._missing(device))
+
+    def _missing(self, device: str) -> Iterator[str]:
+        index = {name: index for index, name in socket.if_nameindex()}.get(device)
+        if index is None:
+            return
+        with closing(TrafficFilters()) as filters:
+            for direction, wanted in self._wanted.items():
+                found = filters.program_at(index, direction, device=device)
+                if found != wanted:
+                    what = "gone" if found is None else f"replaced by {found}"
+                    yield f"program at the {DIRECTIONS[direction]} of {device} {what}"
+        if index not in self._attached:
+            yield f"{device} not told to the rules"
+
+    def _attach(self) -> None:
+        """Put both programs on all devices; who has not both is none of `_attached`."""
+        self._attached = frozenset()
+        done = set()
+        there = {name: index for index, name in socket.if_nameindex()}
+        for device in self._devices:
+            if device not in there:
+                continue
+            for direction, program in (
+                (EGRESS, self._programs.egress_fd),
+                (INGRESS, self._programs.ingress_fd),  # the last: it gives rights
+            ):
+                self._filters.attach(there[device], direction, program, device=device)
+            self._demand_both(there[device], device)
+            done.add(there[device])
+        self._attached = frozenset(done)
+
+    def _demand_both(self, index: int, device: str) -> None:
+        """Make sure that each program is where it belongs.
+
+        The qdisc *ingress*, which others may have put there, takes what is meant for its egress.
+        """
+        for direction, wanted in self._wanted.items():
+            if self._filters.program_at(index, direction, device=device) != wanted:
+                self._filters.detach(index, INGRESS, device=device)
+                raise KernelError(
+                    operation=f"attach a program at the {DIRECTIONS[direction]}",
+                    target=device,
+                    found="the qdisc that is there has no such place",
+                    to_do=f'look at "tc qdisc show dev {device}": another program has an ingress '
+                    'qdisc there; or write kind = "timeouts" under [gate] in node.toml',
+                )
+
+    def _tell(self) -> None:
+        """Tell the rules which devices have the programs."""
+        members = tuple(sorted(self._attached))
+        try:
+            self._sets.refill(
+                [Refill(name, members) for name in ATTACHED],
+                operation="say which interfaces have the programs", target=", ".join(self._devices),
+            )  # fmt: skip
+        except AbsentObjectError as error:
+            raise not_installed("grant rights", ", ".join(self._devices)) from error

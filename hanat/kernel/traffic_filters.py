@@ -1,0 +1,137 @@
+"""Put programs at the two ends of a device, and see whether they are there.
+
+Classifiers of clsact, in direct action: every kernel since 4.5 has them, netlink replaces one in
+place and needs no descriptor of the old one for it, and they outlive every process. tcx (6.6) was
+considered: a program there can be replaced only by who has its descriptor, or CAP_SYS_ADMIN, so a
+node that starts anew after a crash could not get rid of its predecessor's.
+
+Source: tc-bpf(8), ``include/uapi/linux/pkt_cls.h``, ``net/sched/cls_bpf.c``.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+
+from hanat.errors import AbsentObjectError, AlreadyPresentError, KernelError
+from hanat.kernel.netlink import (
+    HEADER,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NetlinkClient,
+    attribute,
+    attributes,
+    nested,
+)
+
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS, ..EGRESS)
+DIRECTIONS = {INGRESS: "ingress", EGRESS: "egress"}
+PREFERENCE = 1  # before what anybody else has, which might end the search
+HANDLE = 0x6861_6E61
+
+_RTM_NEWQDISC, _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 36, 44, 45, 46
+_TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
+_CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
+_KIND, _OPTIONS = 1, 2
+_FD, _NAME, _FLAGS, _ID = 6, 7, 8, 11
+_DIRECT_ACTION = 1
+_ALL_PROTOCOLS = socket.htons(0x0003)
+_INFO = PREFERENCE << 16 | _ALL_PROTOCOLS
+
+
+class TrafficFilters:
+    """A socket for rtnetlink, opened in the network namespace of its first use."""
+
+    def __init__(self) -> None:
+        self._netlink = NetlinkClient(socket.NETLINK_ROUTE)
+
+    def close(self) -> None:
+        """Release the descriptor; the next call opens another."""
+        self._netlink.close()
+
+    def attach(self, index: int, direction: int, program_fd: int, *, device: str) -> None:
+        """Put a program there, in place of one that was attached like this before.
+
+        Args:
+            index: Of the device.
+            direction: `INGRESS` or `EGRESS`.
+            program_fd: Descriptor of a classifier.
+            device: Its name, for errors.
+
+        Raises:
+            KernelError: The kernel refused it: another program has a filter of another kind at
+                preference 1.
+        """
+        with suppress(AlreadyPresentError):
+            self._netlink.request(
+                _RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL,
+                _TCMSG.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + attribute(_KIND, b"clsact\0"),
+                operation="add the qdisc clsact", target=device,
+            )  # fmt: skip
+        options = attribute(_FD, struct.pack("=I", program_fd))
+        options += attribute(_NAME, b"hanat\0")
+        options += attribute(_FLAGS, struct.pack("=I", _DIRECT_ACTION))
+        try:
+            self._netlink.request(
+                _RTM_NEWTFILTER, NLM_F_CREATE,
+                _where(index, direction) + attribute(_KIND, b"bpf\0") + nested(_OPTIONS, options),
+                operation=f"attach a program at the {DIRECTIONS[direction]}", target=device,
+            )  # fmt: skip
+        except KernelError as error:
+            error.to_do = error.to_do or (
+                f'look at "tc filter show dev {device} {DIRECTIONS[direction]}": another program '
+                f"has a filter of another kind at preference {PREFERENCE}; "
+                'or write kind = "timeouts" under [gate] in node.toml'
+            )
+            raise
+
+    def detach(self, index: int, direction: int, *, device: str) -> None:
+        """Take a program away that was attached like this; if there is none it is no error.
+
+        Raises:
+            KernelError: What the kernel said.
+        """
+        with suppress(AbsentObjectError):
+            try:
+                self._netlink.request(
+                    _RTM_DELTFILTER, 0, _where(index, direction),
+                    operation=f"take a program from the {DIRECTIONS[direction]}", target=device,
+                )  # fmt: skip
+            except KernelError as error:
+                if not _no_qdisc(error):
+                    raise
+
+    def program_at(self, index: int, direction: int, *, device: str) -> int | None:
+        """Return the number of the program that is attached like this; None: there is none.
+
+        Raises:
+            KernelError: What the kernel said.
+        """
+        try:
+            answer = self._netlink.get(
+                _RTM_GETTFILTER, _where(index, direction) + attribute(_KIND, b"bpf\0"),
+                operation=f"look at the {DIRECTIONS[direction]}", target=device,
+            )  # fmt: skip
+        except AbsentObjectError:
+            return None
+        except KernelError as error:
+            if _no_qdisc(error):
+                return None
+            raise
+        for kind, start, end in attributes(answer, HEADER.size + _TCMSG.size, len(answer)):
+            if kind == _OPTIONS:
+                for inner, first, _ in attributes(answer, start, end):
+                    if inner == _ID:
+                        (number,) = struct.unpack_from("=I", answer, first)
+                        return int(number)
+        return None
+
+
+def _where(index: int, direction: int) -> bytes:
+    return _TCMSG.pack(0, index, HANDLE, direction, _INFO)
+
+
+def _no_qdisc(error: KernelError) -> bool:
+    """Say whether the kernel meant that there is no clsact: it calls that an invalid argument."""
+    return error.found.startswith("EINVAL")

@@ -1,0 +1,295 @@
+"""The programs at the devices: who takes one away takes the right away, and others' marks stay."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from hanat.core.rights import MARK_MASK, bits, is_mask
+from hanat.errors import KernelError
+from hanat.kernel import ebpf, traffic_filters
+from hanat.kernel.deadline import Programs, egress, ingress
+from hanat.kernel.deadline_gate import KernelDeadlineGate
+from hanat.kernel.ebpf import CODES, assembled
+from hanat.kernel.fence import KernelFence
+from hanat.kernel.traffic_filters import EGRESS, INGRESS, TrafficFilters
+from tests.core.examples import DEVICES
+from tests.kernel.namespaces import cable, run, until
+from tests.kernel.network import (
+    OWN,
+    SERVER,
+    SERVER_V6,
+    VIP,
+    VIP_V6,
+    Network,
+    Probe,
+    Router,
+    echo_socket,
+)
+
+pytestmark = pytest.mark.kernel
+
+BOTH = pytest.mark.parametrize(("vip", "server"), [(VIP, SERVER), (VIP_V6, SERVER_V6)])
+FILTER = "pref 1 handle 0x68616e61 bpf"
+
+
+def gate_of(router: Router) -> KernelDeadlineGate:
+    """Return the router's gate."""
+    assert isinstance(router.gate, KernelDeadlineGate)
+    return router.gate
+
+
+def holding(network: Network, vip: str, server: str) -> Probe:
+    """Let the first router hold; return a flow that it carries."""
+    echo = echo_socket(network, server)
+    network.r1.take_over()
+    probe = Probe(network, echo, vip)
+    until(probe.answers, "the first answer")
+    return probe
+
+
+def other(probe: Probe) -> Probe:
+    """Return a flow that is new, to the same server."""
+    return Probe(probe.network, probe.echo, probe.vip)
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        (f"tc filter del dev eth0 ingress {FILTER}", "program at the ingress of eth0 gone"),
+        (f"tc filter del dev eth0 egress {FILTER}", "program at the egress of eth0 gone"),
+        ("tc qdisc del dev eth0 clsact", "program at the ingress of eth0 gone"),
+    ],
+)
+@BOTH
+def test_what_somebody_takes_away_is_no_right_and_is_put_back(
+    network: Network, vip: str, server: str, *, command: str, found: str
+) -> None:
+    probe = holding(network, vip, server)
+    with network.r1.entered() as router:
+        gate = gate_of(router)
+        assert gate.missing() == ()
+        run(command, router.namespace)
+        assert gate.missing()[0] == found
+        if "egress" not in command:  # a holder may answer: that program only ends its right
+            assert not any(probe.answers() for _ in range(3))
+        router.prepare()
+        assert gate.missing() == ()
+    until(probe.answers, "the next answer")
+
+
+def test_another_program_in_the_place_of_ours_is_told(network: Network) -> None:
+    network.r1.take_over()
+    with network.r1.entered() as router, closing(Programs(MARK_MASK)) as others:
+        gate = gate_of(router)
+        index = socket.if_nametoindex("eth1")
+        gate._filters.attach(index, INGRESS, others.ingress_fd, device="eth1")
+        assert re.fullmatch(r"program at the ingress of eth1 replaced by \d+", gate.missing()[0])
+        assert "eth1" not in gate.rights()
+
+
+@BOTH
+def test_a_device_that_is_made_anew_gets_the_programs_with_the_next_grant(
+    network: Network, vip: str, server: str
+) -> None:
+    probe = holding(network, vip, server)
+    with network.r1.entered() as router:
+        gate = gate_of(router)
+        namespace = router.namespace
+        run("ip link del eth0", namespace)
+        cable((namespace, "eth0"), (network.made["switch"], "again"))
+        run("ip link set again master public", network.made["switch"])
+        for address in OWN["r1"][:2]:
+            nodad = "nodad" if ":" in address else ""
+            length = 64 if ":" in address else 24
+            run(f"ip addr add {address}/{length} dev eth0 {nodad}".strip(), namespace)
+        assert gate.missing() != ()
+
+        def granted() -> bool:
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            gate.grant(answers_until=now + 60, carries_until=now + 60)
+            return gate.missing() == ()
+
+        until(granted, "the programs at the new device")  # devices are listed once a second
+        router.take_over()
+    until(other(probe).answers, "an answer")
+
+
+def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    run("tc qdisc add dev eth0 ingress", inside)
+    with closing(KernelDeadlineGate(["eth0"], MARK_MASK)) as gate:
+        with pytest.raises(KernelError, match=r'tc qdisc show dev eth0.*kind = "timeouts"'):
+            gate.attach()
+        assert gate.deadlines() == (0, 0)
+    assert "ingress" in run("tc qdisc show dev eth0", inside)
+
+
+HOLDER = f"""
+import os, signal, time
+from hanat.kernel.deadline_gate import KernelDeadlineGate
+gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK})
+gate.attach()
+gate.confirm()
+now = time.clock_gettime(time.CLOCK_BOOTTIME)
+gate.grant(answers_until=now + 2, carries_until=now + 2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@BOTH
+def test_rights_outlive_every_process_and_end_by_themselves(
+    network: Network, vip: str, server: str
+) -> None:
+    probe = holding(network, vip, server)
+    with network.r1.entered():
+        done = subprocess.run([sys.executable, "-c", HOLDER], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    until(lambda: not probe.answers(), "the end of the right")
+    assert not any(other(probe).answers() for _ in range(2))
+
+
+@BOTH
+def test_who_has_the_map_withdraws_with_the_standard_library(
+    network: Network, vip: str, server: str
+) -> None:
+    """As a supervisor does, whose daemon is dead."""
+    probe = holding(network, vip, server)
+    with network.r1.entered() as router, closing(KernelFence()) as fence:
+        fence.withdraw(os.dup(gate_of(router).map_fd))
+        assert probe.answers()  # established
+        assert not any(other(probe).answers() for _ in range(2))
+        fence.shut(DEVICES.values())
+        assert not any(probe.answers() for _ in range(2))
+        assert gate_of(router).missing() != ()
+
+
+# What sets all bits before connection tracking does open the gate; docs/lease.md says so.
+MARKS = {
+    "set in mangle": "chain m { type filter hook prerouting priority mangle; meta mark set 0x1; }",
+    "saved and restored": (
+        "chain m { type filter hook prerouting priority mangle; meta mark set ct mark; }\n"
+        "chain p { type filter hook postrouting priority mangle; ct mark set meta mark; }"
+    ),
+}
+
+
+@pytest.mark.parametrize("of", MARKS)
+@BOTH
+def test_marks_of_others_neither_close_the_gate_nor_hold_it_open(
+    network: Network, vip: str, server: str, *, of: str
+) -> None:
+    with network.r1.entered() as router:
+        router.firewall.apply(f"table inet others {{\n{MARKS[of]}\n}}")
+    probe = holding(network, vip, server)
+    assert probe.answers()
+
+    with network.r1.entered() as router:
+        router.gate.shut()
+    assert not any(probe.answers() for _ in range(3))
+    assert not any(other(probe).answers() for _ in range(2))
+
+
+ONLY_0X21 = (
+    ("", "d = u32[s + o]", 2, 1, 8, ""),
+    ("", "if d != i", 2, 0, 0x21, "drop"),
+    ("", "d = i", 0, 0, 0xFFFFFFFF, ""),
+    ("", "exit", 0, 0, 0, ""),
+    ("drop", "d = i", 0, 0, 2, ""),
+    ("", "exit", 0, 0, 0, ""),
+)
+
+
+@BOTH
+def test_a_packet_leaves_without_our_bits_and_with_those_of_others(
+    network: Network, vip: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "table inet others {\nchain m { type filter hook prerouting priority mangle; "
+            "meta mark set meta mark | 0x21; }\n}"
+        )
+    probe = holding(network, vip, server)
+    only = ebpf.load(ONLY_0X21, 0, name="only")
+    monkeypatch.setattr(traffic_filters, "_INFO", 2 << 16 | socket.htons(3))  # behind ours
+    with network.r1.entered():
+        for device in DEVICES.values():
+            index = socket.if_nametoindex(device)
+            with closing(TrafficFilters()) as filters:
+                filters.attach(index, EGRESS, only, device=device)
+        os.close(only)
+        assert probe.answers()
+        run("nft delete table inet others", network.r1.namespace)
+        assert not probe.answers()
+
+
+def test_a_gate_that_is_closed_leaves_nothing_that_an_earlier_release_stumbles_over(
+    network: Network,
+) -> None:
+    network.r1.take_over()
+    with network.r1.entered() as router:
+        gate_of(router).close()
+        for family in ("inet", "arp"):
+            listing = run(f"nft list set {family} hanat_gate attached", router.namespace)
+            assert "elements" not in listing
+        object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
+
+
+def test_programs_of_a_predecessor_are_replaced(network: Network) -> None:
+    network.r1.take_over()
+    with network.r1.entered() as router:
+        with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK)) as successor:
+            successor.attach()
+            assert successor.missing() == ()
+            assert "replaced by" in gate_of(router).missing()[0]
+        shown = run("tc filter show dev eth0 ingress", router.namespace)
+        assert shown.count("hanat_in") == 1
+
+
+# ------------------------------------------------------------------------ programs
+
+
+def test_the_mask_is_two_neighbouring_bits() -> None:
+    good = [3 << n for n in range(31)]
+    assert all(map(is_mask, good))
+    assert not any(map(is_mask, (0, 1, 5, 7, 0xFFFFFFFF, 3 << 32, -3)))
+    assert bits(0x60000000, 3) == 0x60000000
+    assert bits(0x60000000, 1) == 0x20000000
+
+
+@pytest.mark.parametrize("program", [ingress, egress])
+def test_a_program_is_as_long_as_its_steps_and_ends(
+    program: Callable[[int], tuple[tuple[str, str, int, int, int, str], ...]],
+) -> None:
+    steps = program(MARK_MASK)
+    code = assembled(steps, 7)
+    wide = sum(step[1] == "d = map" for step in steps)
+    assert len(code) == 8 * (len(steps) + wide)
+    assert code[-8] == CODES["exit"]
+
+
+@pytest.mark.parametrize("mask", [0x3, 0x60000000, 0xC0000000])
+def test_the_kernel_takes_the_programs_with_any_mask(mask: int) -> None:
+    with closing(Programs(mask)) as programs:
+        assert programs.deadlines.read() == (0, 0)
+
+
+def test_withdrawing_needs_neither_ctypes_nor_a_library() -> None:
+    """The supervisor stays small."""
+    code = (
+        "import sys, hanat.kernel.fence; "
+        "print([m for m in ('ctypes', 'nftables', 'asyncio', 'pyroute2') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
