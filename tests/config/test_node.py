@@ -9,7 +9,7 @@ import pytest
 
 from hanat.config import check_advice, load_node
 from hanat.config.fields import parse_device
-from hanat.config.settings import NodeSettings, Peer, TcpListen, UnixListen
+from hanat.config.settings import GateChoice, NodeSettings, Peer, TcpListen, UnixListen
 from hanat.errors import ConfigError
 from tests.config.helpers import EXAMPLES, NODE, changed
 
@@ -215,3 +215,26 @@ def test_listening_everywhere_is_advised_against(listen: str, count: int, tmp_pa
 
     assert len(found) == count
     assert all("every address of the machine" in str(problem) for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('kind = "never"', 'gate.kind: "never" is not known: write "auto", "deadline"'),
+        ("mark = 0x50000000", "gate.mark: must be two neighbouring bits, like 0x60000000, found"),
+        ("mark = 0", "gate.mark: must be from 1 to 4294967295, found 0"),
+    ],
+)
+def test_a_gate_that_is_none_is_refused(tmp_path: Path, line: str, found: str) -> None:
+    (problem,) = problems_of(tmp_path, changed(NODE, "[api]", f"[gate]\n{line}\n[api]"))
+    assert problem.startswith(found)
+
+
+def test_a_gate_is_the_best_that_the_kernel_can_do_unless_the_file_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    plain = load(tmp_path, NODE)
+    assert (plain.gate, plain.gate_mark) == (GateChoice.AUTO, 0x60000000)
+    text = changed(NODE, "[api]", '[gate]\nkind = "timeouts"\nmark = 0x3\n[api]')
+    found = load(tmp_path, text)
+    assert (found.gate, found.gate_mark) == (GateChoice.TIMEOUTS, 3)

@@ -145,8 +145,8 @@ class Process:
         )
 
     def _identity(self, members: tuple[int, ...]) -> Identity:
-        lease_s = nominal_lease_s(self.configuration.profile)
-        return Identity(bytes(32), self.configuration.name, lease_s, self.node_id, members)
+        profile, name = self.configuration.profile, self.configuration.name
+        return Identity(bytes(32), name, nominal_lease_s(profile), self.node_id, members)
 
     def _make_exchange(self) -> Exchange:
         return self.exchange_class(
@@ -496,6 +496,5 @@ class Process:
                 self.world.checks.elected(self.node_id, self.journal, term=self.replica.term)
             first = self.world.leaders.setdefault(self.replica.term, self.node_id)
             if first != self.node_id:
-                self.world.violate(
-                    f"two leaders in term {self.replica.term}: {first} and {self.node_id}"
-                )
+                both = f"{first} and {self.node_id}"
+                self.world.violate(f"two leaders in term {self.replica.term}: {both}")

@@ -1,0 +1,84 @@
+"""Rights with a deadline, and which gate a node gets."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from hanat.config.settings import GateChoice, NodeSettings, UnixListen
+from hanat.core.configuration import GateKind
+from hanat.daemon.adapters import choose_gate
+from hanat.daemon.granting import DeadlineGranting
+from hanat.errors import StartupError
+from tests.kernel.namespaces import cable, run
+
+if TYPE_CHECKING:
+    from hanat.kernel.gate_ports import DeadlineGate
+
+
+pytestmark = pytest.mark.kernel
+
+
+class Stores:
+    """A gate that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.granted: list[tuple[float, float]] = []
+
+    def grant(self, *, answers_until: float, carries_until: float) -> None:
+        self.granted.append((answers_until, carries_until))
+
+
+def test_a_deadline_is_granted_as_it_is() -> None:
+    stores = Stores()
+    granting = DeadlineGranting(cast("DeadlineGate", stores), lambda: 100.0)
+    assert granting.grant(100.001, 100.201) is None
+    assert stores.granted == [(100.001, 100.201)]
+
+
+def test_a_deadline_that_is_over_is_not_granted_and_says_for_how_long() -> None:
+    stores = Stores()
+    granting = DeadlineGranting(cast("DeadlineGate", stores), lambda: 100.0)
+    assert granting.grant(99.9985, 100.2) == ("the lease was over for 1.5 ms: the loop came late")
+    assert stores.granted == []
+
+
+def settings(choice: GateChoice) -> NodeSettings:
+    path = Path("/nonexistent")
+    return NodeSettings(
+        "r1", 1, path, path, path, {"public": "eth0"}, (UnixListen(path),), (), gate=choice
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind"),
+    [
+        (GateChoice.AUTO, GateKind.DEADLINE),
+        (GateChoice.DEADLINE, GateKind.DEADLINE),
+        (GateChoice.TIMEOUTS, GateKind.TIMEOUTS),
+    ],
+)
+def test_a_node_has_the_gate_that_its_file_wants(
+    inside: str, choice: GateChoice, kind: GateKind
+) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    chosen = choose_gate(settings(choice), lambda: 0.0)
+    with closing(chosen.granting.gate):
+        assert chosen.by.kind is kind
+        assert (chosen.map_fd is not None) == (kind is GateKind.DEADLINE)
+        assert chosen.found == ""
+
+
+def test_a_node_whose_device_has_no_place_has_timeouts_and_says_why(inside: str) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    run("tc qdisc add dev eth0 ingress", inside)
+    chosen = choose_gate(settings(GateChoice.AUTO), lambda: 0.0)
+    with closing(chosen.granting.gate):
+        assert chosen.by.kind is GateKind.TIMEOUTS
+        assert "another program has an ingress qdisc" in chosen.found
+    with pytest.raises(StartupError, match=r'kind = "auto"'):
+        choose_gate(settings(GateChoice.DEADLINE), lambda: 0.0)
+    assert run("tc filter show dev eth0 ingress", inside) == ""
