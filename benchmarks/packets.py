@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -57,7 +57,6 @@ from hanat.core.rights import MARK_MASK, Enforcement
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.gate import KernelGate
-from hanat.kernel.traffic_filters import DIRECTIONS, TrafficFilters
 
 PREFIX = "hanat-packets"
 UDP_SEGMENT = 103  # linux/udp.h; Python 3.11 does not have it
@@ -251,12 +250,9 @@ _OPEN: list[KernelDeadlineGate] = []
 
 def _begin_anew(wire: Wire, *, accounting: bool) -> None:
     nft(wire.router, "flush ruleset")
-    with entered(wire.router), closing(TrafficFilters()) as filters:
+    with entered(wire.router):
         while _OPEN:
             _OPEN.pop().close()
-        for index, device in socket.if_nameindex():
-            for direction in DIRECTIONS:
-                filters.detach(index, direction, device=device)
     # Tracking has to be there already: it begins with the first rule that asks for it.
     nft(wire.router, "table inet seen {\n chain seen {\n ct state new\n }\n}\n")
     write_sysctls(wire.router, {"net.netfilter.nf_conntrack_acct": str(int(accounting))})

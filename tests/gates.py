@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from enum import StrEnum
 
 from hanat.core.configuration import GateKind
 from hanat.core.rights import MARK_MASK, TIMEOUTS, Enforcement
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.gate_ports import TimedGate
+from hanat.kernel.traffic_filters import TrafficFilters
 
 VALID_S = 60.0
 
-ENFORCEMENTS = {GateKind.TIMEOUTS: TIMEOUTS, GateKind.DEADLINE: Enforcement(GateKind.DEADLINE)}
+DEADLINES = Enforcement(GateKind.DEADLINE)
 
 
-def open_gate(kind: GateKind, devices: Iterable[str]) -> KernelGate | KernelDeadlineGate:
+class Kind(StrEnum):
+    """A gate of the real kernel; that with a deadline in both ways to attach its programs."""
+
+    TIMEOUTS = "timeouts"
+    DEADLINE = "deadline"  # the shortest way that the kernel has
+    CLASSIFIERS = "classifiers"  # that of older kernels
+
+    @property
+    def by(self) -> Enforcement:
+        """How its rules know the rights."""
+        return TIMEOUTS if self is Kind.TIMEOUTS else DEADLINES
+
+
+def open_gate(kind: Kind, devices: Iterable[str]) -> KernelGate | KernelDeadlineGate:
     """Return a gate of the real kernel."""
-    if kind is GateKind.DEADLINE:
-        return KernelDeadlineGate(devices, MARK_MASK)
-    return KernelGate()
+    if kind is Kind.TIMEOUTS:
+        return KernelGate()
+    places = TrafficFilters if kind is Kind.CLASSIFIERS else None
+    return KernelDeadlineGate(devices, MARK_MASK, places=places)
 
 
 def grant(

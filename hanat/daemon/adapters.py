@@ -70,7 +70,7 @@ def choose_gate(settings: NodeSettings, clock: Callable[[], float]) -> ChosenGat
     found = ""
     if settings.gate is not GateChoice.TIMEOUTS:
         try:
-            gate = KernelDeadlineGate(devices, settings.gate_mark)
+            gate = KernelDeadlineGate(devices, settings.gate_mark, notes=settings.gate_notes)
             try:
                 gate.attach()
             except BaseException:

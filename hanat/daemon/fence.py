@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from hanat.daemon.placing import placements
 from hanat.errors import AbsentObjectError, KernelError, RefusedError, StartupError
 from hanat.kernel.facts import guarded_addresses
 from hanat.kernel.fence import KernelFence
+from hanat.kernel.tcx import detach_noted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,14 @@ def _take_away(settings: NodeSettings, configuration: Configuration | None) -> F
     try:
         try:
             kernel.shut(settings.interfaces.values())
+            detach_noted(
+                settings.gate_notes,
+                [
+                    (name, index)
+                    for index, name in socket.if_nameindex()
+                    if name in settings.interfaces.values()
+                ],
+            )
         except AbsentObjectError:
             gate_found = False
         except KernelError as error:

@@ -9,19 +9,47 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.deadline import Programs
 from hanat.kernel.deadlines import NS
 from hanat.kernel.device_indexes import DeviceIndexes
-from hanat.kernel.ebpf import program_id
+from hanat.kernel.ebpf import Program, numbered
 from hanat.kernel.fence import ATTACHED
 from hanat.kernel.gate import InstalledGate, not_installed
 from hanat.kernel.gate_ports import Rights
 from hanat.kernel.nfnetlink import NfNetlink, Refill
+from hanat.kernel.tcx import Tcx, is_supported
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
+
+
+class Places(Protocol):
+    """Where programs are attached; see `tcx.Tcx`, `traffic_filters.TrafficFilters`."""
+
+    def attach(self, index: int, direction: int, program: Program, *, device: str) -> None:
+        """Put a program there; raises KernelError."""
+        ...
+
+    def detach(self, index: int, direction: int, program: Program, *, device: str) -> None:
+        """Take it away; raises KernelError."""
+        ...
+
+    def found(self, index: int, direction: int, program: Program, *, device: str) -> str:
+        """Return what is wrong with it, for people; nothing if it is there."""
+        ...
+
+    def close(self) -> None:
+        """Release what is open."""
+        ...
+
+
+def _best_places(notes: Path | None) -> Callable[[], Places]:
+    return partial(Tcx, notes) if is_supported() else TrafficFilters
 
 
 class KernelDeadlineGate(InstalledGate):
@@ -30,24 +58,34 @@ class KernelDeadlineGate(InstalledGate):
     Args:
         devices: Kernel names of this node's interfaces.
         mask: Two neighbouring bits of packets' marks.
+        notes: A file for the numbers of programs, see `tcx`.
+        places: Makes what attaches them; None: the shortest way that this kernel has.
 
     Raises:
         KernelError: The kernel refused a program.
         OSError: The map cannot be mapped into memory.
     """
 
-    def __init__(self, devices: Iterable[str], mask: int) -> None:
+    def __init__(
+        self,
+        devices: Iterable[str],
+        mask: int,
+        *,
+        notes: Path | None = None,
+        places: Callable[[], Places] | None = None,
+    ) -> None:
         super().__init__()
         self._devices = tuple(sorted(set(devices)))
         self._sets, self._indexes = NfNetlink(), DeviceIndexes()
-        self._filters = TrafficFilters()
+        self._make_places = places or _best_places(notes)
+        self._places = self._make_places()
         # What changes an attachment is the thread that installs, or the loop if a device is new.
         self._changing = threading.Lock()
         self._attached: frozenset[int] = frozenset()
         self._programs = Programs(mask)
-        self._wanted = {
-            INGRESS: program_id(self._programs.ingress_fd),
-            EGRESS: program_id(self._programs.egress_fd),
+        self._wanted = {  # that at the ingress is attached last: it gives rights
+            EGRESS: numbered(self._programs.egress_fd),
+            INGRESS: numbered(self._programs.ingress_fd),
         }
 
     @property
@@ -56,7 +94,7 @@ class KernelDeadlineGate(InstalledGate):
         return self._programs.map_fd
 
     def close(self) -> None:
-        """End both rights and release what is open; the programs stay.
+        """End both rights, take the programs away and release what is open.
 
         An earlier release that comes after must not meet a rule that asks for bits of a mark.
         """
@@ -65,10 +103,15 @@ class KernelDeadlineGate(InstalledGate):
             self._sets.refill(
                 [Refill(name) for name in ATTACHED], operation="shut the gate", target="nftables"
             )
+        for index, device in socket.if_nameindex():
+            if device in self._devices:
+                for direction, program in self._wanted.items():
+                    with suppress(KernelError):  # the device went
+                        self._places.detach(index, direction, program, device=device)
         super().close()
         self._sets.close()
         self._indexes.close()
-        self._filters.close()
+        self._places.close()
         self._programs.close()
 
     def attach(self) -> None:
@@ -138,11 +181,9 @@ class KernelDeadlineGate(InstalledGate):
         index = {name: index for index, name in socket.if_nameindex()}.get(device)
         if index is None:
             return
-        with closing(TrafficFilters()) as filters:
-            for direction, wanted in self._wanted.items():
-                found = filters.program_at(index, direction, device=device)
-                if found != wanted:
-                    what = "gone" if found is None else f"replaced by {found}"
+        with closing(self._make_places()) as places:
+            for direction, program in self._wanted.items():
+                if what := places.found(index, direction, program, device=device):
                     yield f"program at the {DIRECTIONS[direction]} of {device} {what}"
         if index not in self._attached:
             yield f"{device} not told to the rules"
@@ -153,32 +194,11 @@ class KernelDeadlineGate(InstalledGate):
         done = set()
         there = {name: index for index, name in socket.if_nameindex()}
         for device in self._devices:
-            if device not in there:
-                continue
-            for direction, program in (
-                (EGRESS, self._programs.egress_fd),
-                (INGRESS, self._programs.ingress_fd),  # the last: it gives rights
-            ):
-                self._filters.attach(there[device], direction, program, device=device)
-            self._demand_both(there[device], device)
-            done.add(there[device])
+            if device in there:
+                for direction, program in self._wanted.items():
+                    self._places.attach(there[device], direction, program, device=device)
+                done.add(there[device])
         self._attached = frozenset(done)
-
-    def _demand_both(self, index: int, device: str) -> None:
-        """Make sure that each program is where it belongs.
-
-        The qdisc *ingress*, which others may have put there, takes what is meant for its egress.
-        """
-        for direction, wanted in self._wanted.items():
-            if self._filters.program_at(index, direction, device=device) != wanted:
-                self._filters.detach(index, INGRESS, device=device)
-                raise KernelError(
-                    operation=f"attach a program at the {DIRECTIONS[direction]}",
-                    target=device,
-                    found="the qdisc that is there has no such place",
-                    to_do=f'look at "tc qdisc show dev {device}": another program has an ingress '
-                    'qdisc there; or write kind = "timeouts" under [gate] in node.toml',
-                )
 
     def _tell(self) -> None:
         """Tell the rules which devices have the programs."""

@@ -13,6 +13,7 @@ import errno
 import platform
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hanat.errors import KernelError
 from hanat.kernel.refusals import refused
@@ -81,7 +82,7 @@ def create_array(value_bytes: int, *, name: str) -> int:
     """
     # Type, bytes of key and value, elements, flags, inner map, node of memory.
     shape = struct.pack("=7I", _ARRAY, 4, value_bytes, 1, _MMAPABLE, 0, 0)
-    return _call(_MAP_CREATE, shape + _named(name), operation="create a map", target=name)
+    return call(_MAP_CREATE, shape + _named(name), operation="create a map", target=name)
 
 
 def load(steps: Sequence[Step], map_fd: int, *, name: str) -> int:
@@ -102,10 +103,10 @@ def load(steps: Sequence[Step], map_fd: int, *, name: str) -> int:
         ) + _named(name)  # fmt: skip
 
     try:
-        return _call(_PROG_LOAD, attributes(0), operation="load a program", target=name)
+        return call(_PROG_LOAD, attributes(0), operation="load a program", target=name)
     except KernelError as error:
         try:
-            return _call(_PROG_LOAD, attributes(1), operation="load a program", target=name)
+            return call(_PROG_LOAD, attributes(1), operation="load a program", target=name)
         except KernelError:
             lines = text.value.decode(errors="replace").strip().splitlines()
             if lines:
@@ -113,26 +114,48 @@ def load(steps: Sequence[Step], map_fd: int, *, name: str) -> int:
             raise error from None
 
 
-def program_id(descriptor: int) -> int:
-    """Return the number that the kernel calls a program by."""
+class Program(NamedTuple):
+    """A program that is loaded: its descriptor, and the number that the kernel calls it by."""
+
+    fd: int
+    number: int
+
+
+def numbered(descriptor: int) -> Program:
+    """Return a program with its number."""
     info = ctypes.create_string_buffer(64)
     attributes = struct.pack("=IIQ", descriptor, len(info), ctypes.addressof(info))
-    _call(_OBJ_GET_INFO_BY_FD, attributes, operation="ask for a program", target="its number")
+    call(_OBJ_GET_INFO_BY_FD, attributes, operation="ask for a program", target="its number")
     (number,) = struct.unpack_from("=I", info.raw, 4)
-    return int(number)
+    return Program(descriptor, int(number))
 
 
 def _named(name: str) -> bytes:
     return name.encode()[: _NAME_BYTES - 1].ljust(_NAME_BYTES, b"\0")
 
 
-def _call(command: int, attributes: bytes, *, operation: str, target: str) -> int:
+def call(
+    command: int, attributes: bytes | ctypes.Array[ctypes.c_char], *, operation: str, target: str
+) -> int:
+    """Return what bpf(2) returns.
+
+    Args:
+        command: BPF_PROG_LOAD and so on.
+        attributes: The command's part of union bpf_attr; a buffer if the kernel answers in it.
+        operation: For the error: verb and object.
+        target: For the error: what it is done to.
+
+    Raises:
+        KernelError: What the kernel said.
+    """
     number = _CALLS.get(platform.machine())
     if number is None:
         raise refused(errno.ENOSYS, operation=operation, target=target, to_do=_REFUSED)
     library = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(attributes, _ATTRIBUTE_BYTES)
-    found = library.syscall(number, command, buffer, _ATTRIBUTE_BYTES)
+    buffer = attributes
+    if isinstance(buffer, bytes):
+        buffer = ctypes.create_string_buffer(buffer, _ATTRIBUTE_BYTES)
+    found = library.syscall(number, command, buffer, len(buffer))
     if found < 0:
         raise refused(ctypes.get_errno(), operation=operation, target=target, to_do=_REFUSED)
     return int(found)  # a descriptor is closed on exec, the kernel sees to that

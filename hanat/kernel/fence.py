@@ -100,7 +100,7 @@ class KernelFence:
             for device in sorted(set(devices)):
                 with suppress(AbsentObjectError):
                     index = index_of(device, operation="shut the gate")
-                    filters.detach(index, INGRESS, device=device)
+                    filters.detach(index, INGRESS, None, device=device)
         finally:
             filters.close()
 

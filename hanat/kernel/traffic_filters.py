@@ -1,9 +1,7 @@
-"""Put programs at the two ends of a device, and see whether they are there.
+"""Programs at the two ends of a device, as classifiers of its qdisc clsact in direct action.
 
-Classifiers of clsact, in direct action: every kernel since 4.5 has them, netlink replaces one in
-place and needs no descriptor of the old one for it, and they outlive every process. tcx (6.6) was
-considered: a program there can be replaced only by who has its descriptor, or CAP_SYS_ADMIN, so a
-node that starts anew after a crash could not get rid of its predecessor's.
+Every kernel since 4.5 has that, netlink replaces a program in place and needs no descriptor of the
+old one for it, and they outlive every process. Newer kernels have `tcx`, a shorter way to them.
 
 Source: tc-bpf(8), ``include/uapi/linux/pkt_cls.h``, ``net/sched/cls_bpf.c``.
 """
@@ -12,7 +10,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from hanat.errors import AbsentObjectError, AlreadyPresentError, KernelError
 from hanat.kernel.netlink import (
@@ -25,12 +25,16 @@ from hanat.kernel.netlink import (
     nested,
 )
 
+if TYPE_CHECKING:  # a supervisor does not load ctypes for it
+    from hanat.kernel.ebpf import Program
+
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS, ..EGRESS)
 DIRECTIONS = {INGRESS: "ingress", EGRESS: "egress"}
 PREFERENCE = 1  # before what anybody else has, which might end the search
 HANDLE = 0x6861_6E61
 
-_RTM_NEWQDISC, _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 36, 44, 45, 46
+_RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
+_RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _KIND, _OPTIONS = 1, 2
@@ -41,7 +45,10 @@ _INFO = PREFERENCE << 16 | _ALL_PROTOCOLS
 
 
 class TrafficFilters:
-    """A socket for rtnetlink, opened in the network namespace of its first use."""
+    """Implements `deadline_gate.Places`.
+
+    Its socket is opened in the network namespace of its first use.
+    """
 
     def __init__(self) -> None:
         self._netlink = NetlinkClient(socket.NETLINK_ROUTE)
@@ -50,26 +57,21 @@ class TrafficFilters:
         """Release the descriptor; the next call opens another."""
         self._netlink.close()
 
-    def attach(self, index: int, direction: int, program_fd: int, *, device: str) -> None:
+    def attach(self, index: int, direction: int, program: Program, *, device: str) -> None:
         """Put a program there, in place of one that was attached like this before.
 
         Args:
             index: Of the device.
             direction: `INGRESS` or `EGRESS`.
-            program_fd: Descriptor of a classifier.
+            program: A classifier.
             device: Its name, for errors.
 
         Raises:
             KernelError: The kernel refused it: another program has a filter of another kind at
                 preference 1.
         """
-        with suppress(AlreadyPresentError):
-            self._netlink.request(
-                _RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL,
-                _TCMSG.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + attribute(_KIND, b"clsact\0"),
-                operation="add the qdisc clsact", target=device,
-            )  # fmt: skip
-        options = attribute(_FD, struct.pack("=I", program_fd))
+        self._demand_qdisc(index, device)
+        options = attribute(_FD, struct.pack("=I", program.fd))
         options += attribute(_NAME, b"hanat\0")
         options += attribute(_FLAGS, struct.pack("=I", _DIRECT_ACTION))
         try:
@@ -86,7 +88,41 @@ class TrafficFilters:
             )
             raise
 
-    def detach(self, index: int, direction: int, *, device: str) -> None:
+    def _demand_qdisc(self, index: int, device: str) -> None:
+        """Make sure that there is clsact.
+
+        The qdisc *ingress*, which others may have put there, would take what is for the egress.
+        """
+        where = _TCMSG.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0)
+        with suppress(AlreadyPresentError):
+            self._netlink.request(
+                _RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, where + attribute(_KIND, b"clsact\0"),
+                operation="add the qdisc clsact", target=device,
+            )  # fmt: skip
+            return
+        for kind in self._kinds(index, device):
+            if kind != "clsact":
+                raise KernelError(
+                    operation="add the qdisc clsact",
+                    target=device,
+                    found=f'the qdisc "{kind}" is in its place',
+                    to_do=f'look at "tc qdisc show dev {device}": another program has an ingress '
+                    'qdisc there; or write kind = "timeouts" under [gate] in node.toml',
+                )
+
+    def _kinds(self, index: int, device: str) -> Iterator[str]:
+        """Yield the kind of the qdisc in the place of clsact, if there is one."""
+        asked = _TCMSG.pack(0, index, 0, 0, 0)
+        for answer in self._netlink.dump(
+            _RTM_GETQDISC, asked, operation="look at the qdiscs", target=device
+        ):
+            _, of, _, parent, _ = _TCMSG.unpack_from(answer, HEADER.size)
+            if of == index and parent == _CLSACT:
+                for kind, start, end in attributes(answer, HEADER.size + _TCMSG.size, len(answer)):
+                    if kind == _KIND:
+                        yield answer[start:end].rstrip(b"\0").decode()
+
+    def detach(self, index: int, direction: int, _program: Program | None, *, device: str) -> None:
         """Take a program away that was attached like this; if there is none it is no error.
 
         Raises:
@@ -101,6 +137,17 @@ class TrafficFilters:
             except KernelError as error:
                 if not _no_qdisc(error):
                     raise
+
+    def found(self, index: int, direction: int, program: Program, *, device: str) -> str:
+        """Return what is wrong with a program that was attached; nothing if it is there.
+
+        Raises:
+            KernelError: What the kernel said.
+        """
+        number = self.program_at(index, direction, device=device)
+        if number == program.number:
+            return ""
+        return "gone" if number is None else f"replaced by {number}"
 
     def program_at(self, index: int, direction: int, *, device: str) -> int | None:
         """Return the number of the program that is attached like this; None: there is none.

@@ -12,12 +12,13 @@ import pytest
 from chaos.netns import entered
 from hanat.core.configuration import GateKind
 from hanat.core.gate import render_gate
+from hanat.core.rights import TIMEOUTS
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.gate_ports import TimedGate
 from tests.contract.subjects import DEVICES, Adapters, FakeOutside, KernelOutside, Outside
 from tests.core.examples import DEVICES as EXAMPLE_DEVICES
 from tests.core.examples import EDGE
-from tests.gates import ENFORCEMENTS
+from tests.gates import DEADLINES
 from tests.kernel.namespaces import cable, namespaces
 
 
@@ -37,7 +38,8 @@ class Subject:
     @property
     def script(self) -> str:
         """Its tables."""
-        return render_gate(EDGE, EXAMPLE_DEVICES, ENFORCEMENTS[self.kind])
+        by = DEADLINES if self.kind is GateKind.DEADLINE else TIMEOUTS
+        return render_gate(EDGE, EXAMPLE_DEVICES, by)
 
 
 REAL = pytest.param("real", marks=pytest.mark.kernel)

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.netns import entered
-from hanat.core.configuration import GateKind
+from tests.gates import Kind
 from tests.kernel.namespaces import namespaces
 from tests.kernel.network import Network
 
-gates_of_both_kinds = pytest.mark.parametrize("network", list(GateKind), indirect=True)
+gates_of_both_kinds = pytest.mark.parametrize(
+    "network", [Kind.TIMEOUTS, Kind.DEADLINE], indirect=True
+)
+gates_of_all_kinds = pytest.mark.parametrize("network", list(Kind), indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     Their gates have a deadline, unless the test says another kind, see `gates_of_both_kinds`.
     """
     with namespaces("client", "server", "r1", "r2", "switch") as made:
-        network = Network(made, getattr(request, "param", GateKind.DEADLINE))
+        network = Network(made, getattr(request, "param", Kind.DEADLINE))
         try:
             network.build()
             yield network

@@ -17,7 +17,6 @@ from pathlib import Path
 from chaos.netns import entered
 from hanat.core.configuration import (
     Configuration,
-    GateKind,
     Listen,
     Protocol,
     RealServer,
@@ -37,7 +36,7 @@ from hanat.kernel.gate import KernelGate
 from hanat.kernel.ports import Placement
 from hanat.mesh.sockets import prefer_ttl
 from tests.core.examples import DEVICES, EDGE
-from tests.gates import ENFORCEMENTS, grant, open_gate
+from tests.gates import Kind, grant, open_gate
 from tests.kernel.namespaces import cable, run
 
 CLIENT, CLIENT_V6 = "203.0.113.2", "2001:db8:1::2"
@@ -145,7 +144,7 @@ class Network:
         kind: Of both routers' gates.
     """
 
-    def __init__(self, made: Mapping[str, str], kind: GateKind = GateKind.DEADLINE) -> None:
+    def __init__(self, made: Mapping[str, str], kind: Kind = Kind.DEADLINE) -> None:
         self.made = made
         self.r1, self.r2 = (
             Router(
@@ -155,7 +154,7 @@ class Network:
                 announcer=KernelAnnouncer(),
                 firewall=KernelFirewall(),
                 gate=open_gate(kind, DEVICES.values()),
-                by=ENFORCEMENTS[kind],
+                by=kind.by,
                 conntrack=KernelConntrack(),
             )
             for name, peer in (("r1", "r2"), ("r2", "r1"))

@@ -11,18 +11,20 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from hanat.core.rights import MARK_MASK, bits, is_mask
 from hanat.errors import KernelError
-from hanat.kernel import ebpf, traffic_filters
+from hanat.kernel import ebpf, tcx, traffic_filters
 from hanat.kernel.deadline import Programs, egress, ingress
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-from hanat.kernel.ebpf import CODES, assembled
+from hanat.kernel.ebpf import CODES, assembled, numbered
 from hanat.kernel.fence import KernelFence
-from hanat.kernel.traffic_filters import EGRESS, INGRESS, TrafficFilters
+from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 from tests.core.examples import DEVICES
+from tests.gates import Kind, open_gate
 from tests.kernel.namespaces import cable, run, until
 from tests.kernel.network import (
     OWN,
@@ -39,7 +41,6 @@ from tests.kernel.network import (
 pytestmark = pytest.mark.kernel
 
 BOTH = pytest.mark.parametrize(("vip", "server"), [(VIP, SERVER), (VIP_V6, SERVER_V6)])
-FILTER = "pref 1 handle 0x68616e61 bpf"
 
 
 def gate_of(router: Router) -> KernelDeadlineGate:
@@ -62,37 +63,52 @@ def other(probe: Probe) -> Probe:
     return Probe(probe.network, probe.echo, probe.vip)
 
 
-@pytest.mark.parametrize(
-    ("command", "found"),
-    [
-        (f"tc filter del dev eth0 ingress {FILTER}", "program at the ingress of eth0 gone"),
-        (f"tc filter del dev eth0 egress {FILTER}", "program at the egress of eth0 gone"),
-        ("tc qdisc del dev eth0 clsact", "program at the ingress of eth0 gone"),
-    ],
-)
+both_ways = pytest.mark.parametrize("network", [Kind.DEADLINE, Kind.CLASSIFIERS], indirect=True)
+
+
+@pytest.mark.parametrize("direction", [INGRESS, EGRESS])
+@both_ways
 @BOTH
 def test_what_somebody_takes_away_is_no_right_and_is_put_back(
-    network: Network, vip: str, server: str, *, command: str, found: str
+    network: Network, vip: str, server: str, *, direction: int
 ) -> None:
     probe = holding(network, vip, server)
     with network.r1.entered() as router:
         gate = gate_of(router)
         assert gate.missing() == ()
-        run(command, router.namespace)
-        assert gate.missing()[0] == found
-        if "egress" not in command:  # a holder may answer: that program only ends its right
+        index = socket.if_nametoindex("eth0")
+        gate._places.detach(index, direction, gate._wanted[direction], device="eth0")
+        assert gate.missing() == (f"program at the {DIRECTIONS[direction]} of eth0 gone",)
+        if direction == INGRESS:  # a holder may answer: the other only ends its right
             assert not any(probe.answers() for _ in range(3))
         router.prepare()
         assert gate.missing() == ()
     until(probe.answers, "the next answer")
 
 
+@pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
+@pytest.mark.parametrize(
+    "command",
+    ["tc filter del dev eth0 ingress pref 1 handle 0x68616e61 bpf", "tc qdisc del dev eth0 clsact"],
+)
+def test_tc_takes_the_right_away(network: Network, command: str) -> None:
+    probe = holding(network, VIP, SERVER)
+    with network.r1.entered() as router:
+        run(command, router.namespace)
+        assert not any(probe.answers() for _ in range(3))
+        assert gate_of(router).missing()[-1] == "program at the ingress of eth0 gone"
+        router.prepare()
+    until(probe.answers, "the next answer")
+
+
+@pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
 def test_another_program_in_the_place_of_ours_is_told(network: Network) -> None:
     network.r1.take_over()
     with network.r1.entered() as router, closing(Programs(MARK_MASK)) as others:
         gate = gate_of(router)
         index = socket.if_nametoindex("eth1")
-        gate._filters.attach(index, INGRESS, others.ingress_fd, device="eth1")
+        others_fd = numbered(others.ingress_fd)
+        gate._places.attach(index, INGRESS, others_fd, device="eth1")
         assert re.fullmatch(r"program at the ingress of eth1 replaced by \d+", gate.missing()[0])
         assert "eth1" not in gate.rights()
 
@@ -127,7 +143,8 @@ def test_a_device_that_is_made_anew_gets_the_programs_with_the_next_grant(
 def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str) -> None:
     cable((inside, "eth0"), (inside, "far"))
     run("tc qdisc add dev eth0 ingress", inside)
-    with closing(KernelDeadlineGate(["eth0"], MARK_MASK)) as gate:
+    with closing(open_gate(Kind.CLASSIFIERS, ["eth0"])) as gate:
+        assert isinstance(gate, KernelDeadlineGate)
         with pytest.raises(KernelError, match=r'tc qdisc show dev eth0.*kind = "timeouts"'):
             gate.attach()
         assert gate.deadlines() == (0, 0)
@@ -135,9 +152,11 @@ def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str
 
 
 HOLDER = f"""
-import os, signal, time
+import os, signal, sys, time
+from pathlib import Path
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK})
+notes = Path(sys.argv[1]) if sys.argv[1:] else None
+gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK}, notes=notes)
 gate.attach()
 gate.confirm()
 now = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -146,6 +165,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
 @BOTH
 def test_rights_outlive_every_process_and_end_by_themselves(
     network: Network, vip: str, server: str
@@ -158,6 +178,7 @@ def test_rights_outlive_every_process_and_end_by_themselves(
     assert not any(other(probe).answers() for _ in range(2))
 
 
+@both_ways
 @BOTH
 def test_who_has_the_map_withdraws_with_the_standard_library(
     network: Network, vip: str, server: str
@@ -168,9 +189,6 @@ def test_who_has_the_map_withdraws_with_the_standard_library(
         fence.withdraw(os.dup(gate_of(router).map_fd))
         assert probe.answers()  # established
         assert not any(other(probe).answers() for _ in range(2))
-        fence.shut(DEVICES.values())
-        assert not any(probe.answers() for _ in range(2))
-        assert gate_of(router).missing() != ()
 
 
 # What sets all bits before connection tracking does open the gate; docs/lease.md says so.
@@ -219,17 +237,43 @@ def test_a_packet_leaves_without_our_bits_and_with_those_of_others(
             "meta mark set meta mark | 0x21; }\n}"
         )
     probe = holding(network, vip, server)
-    only = ebpf.load(ONLY_0X21, 0, name="only")
+    only = numbered(ebpf.load(ONLY_0X21, 0, name="only"))
     monkeypatch.setattr(traffic_filters, "_INFO", 2 << 16 | socket.htons(3))  # behind ours
     with network.r1.entered():
         for device in DEVICES.values():
             index = socket.if_nametoindex(device)
             with closing(TrafficFilters()) as filters:
                 filters.attach(index, EGRESS, only, device=device)
-        os.close(only)
+        os.close(only.fd)
         assert probe.answers()
         run("nft delete table inet others", network.r1.namespace)
         assert not probe.answers()
+
+
+@pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
+def test_a_fence_takes_the_programs_away(network: Network) -> None:
+    probe = holding(network, VIP, SERVER)
+    with network.r1.entered() as router, closing(KernelFence()) as fence:
+        fence.shut(DEVICES.values())
+        assert not any(probe.answers() for _ in range(2))
+        assert gate_of(router).missing() != ()
+
+
+@both_ways
+def test_a_gate_that_is_closed_takes_its_programs_away_also_without_tables(
+    network: Network,
+) -> None:
+    network.r1.take_over()
+    with network.r1.entered() as router:
+        gate = gate_of(router)
+        router.firewall.apply("flush ruleset")
+        gate.close()
+        for places in (tcx.Tcx(), TrafficFilters()):
+            with closing(places):
+                for direction, program in gate._wanted.items():
+                    index = socket.if_nametoindex("eth1")
+                    assert places.found(index, direction, program, device="eth1") == "gone"
+        object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
 
 
 def test_a_gate_that_is_closed_leaves_nothing_that_an_earlier_release_stumbles_over(
@@ -244,15 +288,32 @@ def test_a_gate_that_is_closed_leaves_nothing_that_an_earlier_release_stumbles_o
         object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
 
 
-def test_programs_of_a_predecessor_are_replaced(network: Network) -> None:
-    network.r1.take_over()
-    with network.r1.entered() as router:
-        with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK)) as successor:
+def test_programs_of_a_predecessor_that_was_killed_go(network: Network, tmp_path: Path) -> None:
+    notes = tmp_path / "data" / "gate.json"
+    with network.r1.entered():
+        for _ in range(3):
+            done = subprocess.run(
+                [sys.executable, "-c", HOLDER, str(notes)], check=False, timeout=60
+            )
+            assert done.returncode == -signal.SIGKILL
+        with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK, notes=notes)) as successor:
             successor.attach()
             assert successor.missing() == ()
-            assert "replaced by" in gate_of(router).missing()[0]
-        shown = run("tc filter show dev eth0 ingress", router.namespace)
-        assert shown.count("hanat_in") == 1
+            for direction, program in successor._wanted.items():
+                numbers, _ = tcx._numbers(socket.if_nametoindex("eth0"), direction, device="eth0")
+                assert numbers[0] == program.number
+                assert len(numbers) == 2  # and the router's own, which it did not note
+
+
+def test_what_was_noted_before_the_machine_started_is_nothing(tmp_path: Path) -> None:
+    notes = tmp_path / "gate.json"
+    tcx.write_notes(notes, {7, 3})
+    assert tcx.read_notes(notes) == {3, 7}
+    notes.write_text(notes.read_text().replace("-", "+"))
+    assert tcx.read_notes(notes) == set()
+    for torn in ("", "{", "[]", '{"boot": 1}'):
+        notes.write_text(torn)
+        assert tcx.read_notes(notes) == set()
 
 
 # ------------------------------------------------------------------------ programs

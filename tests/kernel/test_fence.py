@@ -19,8 +19,11 @@ from chaos.netns import entered
 from hanat.config import load_cluster
 from hanat.core.configuration import FloatingAddress
 from hanat.core.gate import render_gate
+from hanat.core.rights import MARK_MASK
+from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.gate import KernelGate
-from tests.gates import grant
+from hanat.kernel.traffic_filters import TrafficFilters
+from tests.gates import Kind, grant
 from tests.kernel.namespaces import cable, run
 
 pytestmark = pytest.mark.kernel
@@ -153,6 +156,26 @@ def test_dead_holder_loses_both_rights_and_its_floating_addresses_only(machine: 
     }
     assert machine.rights() == set()
     assert machine.addresses() == {"203.0.113.11/24", "203.0.113.10/32"}
+
+
+@pytest.mark.parametrize("kind", [Kind.DEADLINE, Kind.CLASSIFIERS])
+def test_programs_of_a_dead_holder_go(machine: Machine, kind: Kind) -> None:
+    script = render_gate(load_cluster(EXAMPLES / "cluster.toml"), DEVICES, kind.by)
+    notes = machine.folder / "data" / "gate.json"
+    places = TrafficFilters if kind is Kind.CLASSIFIERS else None
+    gate = KernelDeadlineGate(DEVICES.values(), MARK_MASK, notes=notes, places=places)
+    gate.install(script)
+    grant(gate, DEVICES.values(), answers_s=60.0, carries_s=90.0)
+    run("ip addr add 203.0.113.10/24 dev eth0", machine.namespace)
+    assert sorted(gate.rights()) == ["eth0", "eth1"]
+
+    done = machine.fence()
+
+    assert "both rights withdrawn, removed 203.0.113.10/24 from eth0" in done.stdout, done.stderr
+    assert gate.rights() == {}
+    assert "program at the ingress of eth0 gone" in gate.missing()
+    assert "elements" not in run("nft list set inet hanat_gate attached", machine.namespace)
+    gate.close()
 
 
 def test_addresses_of_the_configuration_in_force_go_too(machine: Machine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel.conftest import gates_of_both_kinds
+from tests.kernel.conftest import gates_of_all_kinds
 from tests.kernel.gate_cells import Addresses, Cells
 from tests.kernel.network import (
     CLIENT,
@@ -18,7 +18,7 @@ from tests.kernel.network import (
     Network,
 )
 
-pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
+pytestmark = [pytest.mark.kernel, gates_of_all_kinds]
 
 V4 = Addresses(CLIENT, SERVER, VIP, INSIDE_VIP, own="203.0.113.11")
 V6 = Addresses(CLIENT_V6, SERVER_V6, VIP_V6, INSIDE_VIP_V6, own="2001:db8:1::11")
