@@ -27,6 +27,8 @@ from hanat.kernel.nfnetlink import NfNetlink, Refill
 from hanat.kernel.tcx import Tcx, is_supported
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 
+LOOK_S = 1.0  # how often a holder looks whether the programs are still there
+
 
 class Places(Protocol):
     """Where programs are attached; see `tcx.Tcx`, `traffic_filters.TrafficFilters`."""
@@ -46,6 +48,10 @@ class Places(Protocol):
     def close(self) -> None:
         """Release what is open."""
         ...
+
+
+def _indexes() -> dict[str, int]:
+    return {name: index for index, name in socket.if_nameindex()}
 
 
 def _best_places(notes: Path | None) -> Callable[[], Places]:
@@ -82,6 +88,7 @@ class KernelDeadlineGate(InstalledGate):
         # What changes an attachment is the thread that installs, or the loop if a device is new.
         self._changing = threading.Lock()
         self._attached: frozenset[int] = frozenset()
+        self._looked_at = 0.0
         self._programs = Programs(mask)
         self._wanted = {  # that at the ingress is attached last: it gives rights
             EGRESS: numbered(self._programs.egress_fd),
@@ -138,11 +145,9 @@ class KernelDeadlineGate(InstalledGate):
     def grant(self, *, answers_until: float, carries_until: float) -> None:
         """See `ports.DeadlineGate.grant`."""
         assert answers_until <= carries_until, (answers_until, carries_until)
-        indexes = self._indexes.of(self._devices)
-        if not self._attached.issuperset(indexes) and self._changing.acquire(blocking=False):
+        if self._changing.acquire(blocking=False):
             try:
-                self._attach()
-                self._tell()
+                self._look()
             finally:
                 self._changing.release()
         self._programs.deadlines.grant(int(answers_until * NS), int(carries_until * NS))
@@ -177,22 +182,39 @@ class KernelDeadlineGate(InstalledGate):
         """See `ports.Gate.missing`."""
         return tuple(word for device in self._devices for word in self._missing(device))
 
+    def _look(self) -> None:
+        """Attach what is not attached: to a device that is new, or where somebody took it away."""
+        whole = self._attached.issuperset(self._indexes.of(self._devices))
+        now = time.monotonic()
+        if whole and now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            whole = not any(what for name in self._devices for what in self._wrong(name))
+        if not whole:
+            self._attach()
+            self._tell()
+
     def _missing(self, device: str) -> Iterator[str]:
-        index = {name: index for index, name in socket.if_nameindex()}.get(device)
+        with closing(self._make_places()) as places:
+            yield from self._wrong(device, places)
+        index = _indexes().get(device)
+        if index is not None and index not in self._attached:
+            yield f"{device} not told to the rules"
+
+    def _wrong(self, device: str, places: Places | None = None) -> Iterator[str]:
+        """Yield what is wrong with a device's programs."""
+        index = _indexes().get(device)
         if index is None:
             return
-        with closing(self._make_places()) as places:
-            for direction, program in self._wanted.items():
-                if what := places.found(index, direction, program, device=device):
-                    yield f"program at the {DIRECTIONS[direction]} of {device} {what}"
-        if index not in self._attached:
-            yield f"{device} not told to the rules"
+        for direction, program in self._wanted.items():
+            found = (places or self._places).found(index, direction, program, device=device)
+            if found:
+                yield f"program at the {DIRECTIONS[direction]} of {device} {found}"
 
     def _attach(self) -> None:
         """Put both programs on all devices; who has not both is none of `_attached`."""
         self._attached = frozenset()
         done = set()
-        there = {name: index for index, name in socket.if_nameindex()}
+        there = _indexes()
         for device in self._devices:
             if device in there:
                 for direction, program in self._wanted.items():

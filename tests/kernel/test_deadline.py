@@ -17,7 +17,7 @@ import pytest
 
 from hanat.core.rights import MARK_MASK, bits, is_mask
 from hanat.errors import KernelError
-from hanat.kernel import ebpf, tcx, traffic_filters
+from hanat.kernel import deadline_gate, ebpf, tcx, traffic_filters
 from hanat.kernel.deadline import Programs, egress, ingress
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.ebpf import CODES, assembled, numbered
@@ -82,6 +82,23 @@ def test_what_somebody_takes_away_is_no_right_and_is_put_back(
         if direction == INGRESS:  # a holder may answer: the other only ends its right
             assert not any(probe.answers() for _ in range(3))
         router.prepare()
+        assert gate.missing() == ()
+    until(probe.answers, "the next answer")
+
+
+@both_ways
+def test_a_holder_puts_back_itself_what_somebody_takes_away(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline_gate, "LOOK_S", 0.0)
+    probe = holding(network, VIP, SERVER)
+    with network.r1.entered():
+        gate = gate_of(network.r1)
+        index = socket.if_nametoindex("eth0")
+        gate._places.detach(index, INGRESS, gate._wanted[INGRESS], device="eth0")
+        assert not probe.answers()
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        gate.grant(answers_until=now + 60, carries_until=now + 60)
         assert gate.missing() == ()
     until(probe.answers, "the next answer")
 
