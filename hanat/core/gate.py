@@ -12,6 +12,7 @@ from hanat.core.configuration import Configuration, Forward, Interface
 from hanat.core.flows import RESET_MARK
 from hanat.core.forward_policy import UNTRANSLATED, forged_rules, transit_rules
 from hanat.core.notation import CARRIES_SET, FAMILIES, GATE_TABLE, addresses_of, devices_of, quoted
+from hanat.core.one_packet import passing_rules
 
 # Between conntrack (-200), whose state the gate asks for, and nat (-100), which
 # would hide that a packet was meant for a floating address.
@@ -62,6 +63,10 @@ def _passing(configuration: Configuration) -> list[str]:
             f"{older} {elsewhere}",
             # Neighbour discovery is not tracked; it may be for an address that we answer for.
             f"ct state untracked icmpv6 type {NEIGHBOURS} accept",
+            *(
+                f"{match} fib daddr type != {KEPT} goto guarded"
+                for match in passing_rules(configuration)
+            ),
             f"ct state untracked fib daddr type != {KEPT} counter drop",
         ]
     return [*rules, f"fib daddr type != {KEPT} goto guarded"]

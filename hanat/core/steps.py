@@ -30,7 +30,9 @@ CLIENTS = "persist/"
 LIMITS = "limits/"  # of the clients of services: chains, sets, counters and buckets
 OWN_ELEMENTS = ("slots/", CLIENTS, LIMITS)  # maps and sets whose elements nobody else looks at
 COUNTING = frozenset({"counter", "quota", "limit"})
-LOOSE = ("service/", "server/", *OWN_ELEMENTS)  # what only elements and each other lead to
+DATAGRAMS = ("one_packet/", "one_packet_to/", "one_packet_from/")
+# What only elements and each other lead to.
+LOOSE = ("service/", "server/", *DATAGRAMS, *OWN_ELEMENTS)
 
 Lines = tuple[str, ...]
 Blocks = Mapping[tuple[str, str], Lines]
