@@ -39,6 +39,7 @@ the connection tracking's work, at priority -400.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from itertools import groupby
 from typing import NamedTuple
 
@@ -47,35 +48,31 @@ from hanat.core.configuration import (
     Configuration,
     Forward,
     Listen,
+    Network,
     Protocol,
     RealServer,
     Sorry,
-    Unavailable,
     VirtualService,
 )
-from hanat.core.forward_policy import elsewhere, own_networks, transit_rules
-from hanat.core.notation import ADDRESS_TYPE, FAMILIES, IP, chain, chain_name, devices_of, quoted
-from hanat.core.schedulers import key_of
-from hanat.core.service_limits import limit_blocks
-from hanat.core.services import (
-    Rotation,
-    asked_of,
-    block_of,
-    choice_of,
-    elements_of,
-    match_of,
-    members_of,
-    name_of,
-    shares_of,
-    slots_of,
-    sorry_of,
+from hanat.core.forward_policy import elsewhere, networks_of, own_networks, transit_rules
+from hanat.core.notation import FAMILIES, IP, chain, devices_of, quoted
+from hanat.core.one_packet_turns import (
+    FROM,
+    block_of_ports,
+    counter_name,
+    datagram_listens,
+    datagram_services,
+    place_name,
+    places_of,
+    rewriting,
 )
+from hanat.core.services import asked_of, block_of, name_of
+from hanat.core.steps import GROWING
 
 AFTER_GATE = -130  # which is at -140; the policy of flows is at -110
 AFTER_ROUTING = 100  # where sources of flows are translated
 
-_TURN, _TO, _FROM = "one_packet", "one_packet_to", "one_packet_from"
-TURNS = f"{_TURN}/"  # chains that maps lead to
+_SERVERS, _ANSWERS = GROWING
 _UNTRACKED = "meta l4proto udp ct state untracked"
 _DPORT, _SPORT = "daddr . meta l4proto . th dport", "saddr . meta l4proto . th sport"
 
@@ -92,111 +89,7 @@ def passing_rules(configuration: Configuration) -> list[str]:
 
     It leaves to ``one_packet_in``, behind it, which of these are datagrams of a service.
     """
-    return [_UNTRACKED] if _services(configuration) else []
-
-
-# ------------------------------------------------------------------- which server gets it
-
-
-def turn_blocks(service: VirtualService, version: int, rotation: Rotation) -> list[list[str]]:
-    """Return the blocks that send a datagram to a server of the rotation.
-
-    Slots and limits are those of `services.service_chains`; the chain of limits is there, too.
-
-    Returns:
-        Lines of each block, the chain that maps lead to last; none if the service has no such
-        datagrams of that IP version.
-    """
-    if not _listens(service, version):
-        return []
-    table = slots_of(service, tuple(members_of(service, version, rotation)))
-    first = [f"# {service.scheduler.value}: {shares_of(table) or 'no server'}"]
-    first += [f"jump {name_of(block)}" for block in limit_blocks(service, version)[-1:]]
-    blocks = [[f"counter {name} {{", "}"] for name in _counters(service, version)]
-    if not table:
-        blocks += (to := _without_servers(service, version))[:-1]
-        first += to[-1]
-        return [*blocks, block_of(_TURN, service.name, version=version, lines=first)]
-    servers = {s.name: s for s in service.servers if s.address.version == version}
-    targets = {}
-    for name in sorted(set(table)):
-        blocks.append(_block_to(service, servers[name]))
-        targets[name] = f"goto {name_of(blocks[-1])}"
-    if len(targets) == 1:
-        first += targets.values()
-    else:
-        key = key_of(service.scheduler, Protocol.UDP, source_port=service.hash_port, in_turn=True)
-        choice = choice_of(service.scheduler, key, len(table), version)
-        elements = elements_of(table, tuple(targets.items()))
-        first.append(f"{match_of([Protocol.UDP])} {choice} vmap {{ {elements} }}")
-    return [*blocks, block_of(_TURN, service.name, version=version, lines=first)]
-
-
-def _without_servers(service: VirtualService, version: int) -> list[list[str]]:
-    """Return the blocks that are needed, and behind them the rules of the service."""
-    sorry = sorry_of(service, version)
-    if sorry is not None:
-        block = _block_to(service, sorry)
-        return [block, [f"goto {name_of(block)}"]]
-    # It is refused where it is delivered, as what asks for other services without servers.
-    rejects = service.unavailable is Unavailable.REJECT
-    return [["counter accept" if rejects else "counter drop"]]
-
-
-def _block_to(service: VirtualService, place: RealServer | Sorry) -> list[str]:
-    """Return the block of the chain that sends a datagram to a server."""
-    version = place.address.version
-    counted = f"counter name {_counter(_TO, service.name, place)}"
-    lines = [counted, *_rewriting("d", place.address, place.port)]
-    return block_of(_TO, service.name, _name(place), version=version, lines=lines)
-
-
-# ---------------------------------------------------------------------- what was counted
-
-
-def counters_of(service: VirtualService, server: RealServer) -> tuple[str, str]:
-    """Return the names of what counts the datagrams to a server, and its answers."""
-    to, back = (_counter(kind, service.name, server) for kind in (_TO, _FROM))
-    return to, back
-
-
-def is_counted(service: VirtualService, server: RealServer) -> bool:
-    """Say whether a service sends single datagrams to a server."""
-    return service.ops and bool(_listens(service, server.address.version))
-
-
-def _counters(service: VirtualService, version: int) -> list[str]:
-    places = _places(service, version)
-    return [_counter(kind, service.name, place) for place in places for kind in (_TO, _FROM)]
-
-
-def _counter(kind: str, service: str, place: RealServer | Sorry) -> str:
-    return chain_name(kind, service, _name(place), version=place.address.version)
-
-
-def _name(place: RealServer | Sorry) -> str:
-    return place.name if isinstance(place, RealServer) else ".sorry"  # which no server is named
-
-
-def turn_maps(
-    configuration: Configuration, targets: Mapping[tuple[str, int], str]
-) -> list[list[str]]:
-    """Return the maps from what a datagram asks for to the chain of its service.
-
-    Args:
-        configuration: With the services of `targets`.
-        targets: The chain of each service and IP version, the last of `turn_blocks`.
-    """
-    blocks = []
-    for version in FAMILIES:
-        elements = [
-            f"{asked_of(listen)} : goto {targets[service.name, version]}"
-            for service in _services(configuration)
-            for listen in _listens(service, version)
-        ]
-        if elements:
-            blocks.append(_block_of_ports(f"map one_packet_turns_v{version}", version, elements))
-    return blocks
+    return [_UNTRACKED] if datagram_services(configuration) else []
 
 
 # ----------------------------------------------------------------- the way there and back
@@ -209,20 +102,22 @@ def one_packet_blocks(configuration: Configuration, devices: Mapping[str, str]) 
         configuration: What is published.
         devices: Kernel name of each logical interface of the configuration.
     """
-    if not _services(configuration):
+    if not datagram_services(configuration):
         return []
     asked = _asked(configuration, devices)
     answers = _answers(configuration)
     blocks = [
-        _block_of_ports(f"set one_packet_asked_{name}_v{version}", version, elements)
+        block_of_ports(f"set one_packet_asked_{name}_v{version}", version, elements)
         for (name, version), elements in asked.items()
     ]
-    for version, found in answers.items():
+    for place, found in answers.items():
         blocks += {tuple(one.block): one.block for one in found}.values()
+        version, ranged = place
         keys = [one.key for one in found]
-        blocks.append(_block_of_ports(f"set one_packet_servers_v{version}", version, keys))
+        servers, back = f"set {place.name(_SERVERS)}", f"map {place.name(_ANSWERS)}"
+        blocks.append(block_of_ports(servers, version, keys, ranged=ranged))
         elements = [f"{one.key} : goto {name_of(one.block)}" for one in found]
-        blocks.append(_block_of_ports(f"map one_packet_answers_v{version}", version, elements))
+        blocks.append(block_of_ports(back, version, elements, ranged=ranged))
     ours = f"iifname != {{ {quoted(devices_of(configuration, devices))} }} accept"
     for name in sorted({name for name, _ in asked}):
         # What is forged is left to the policy of flows, which drops it.
@@ -255,8 +150,18 @@ class _Answer(NamedTuple):
         return asked_of(Listen(self.address, Protocol.UDP, self.first, self.last))
 
 
+class _Place(NamedTuple):
+    """Of answers: IP version, and whether they come from ranges of ports; most do not."""
+
+    version: int
+    ranged: bool
+
+    def name(self, what: str) -> str:
+        return f"{what}{'_ranges' if self.ranged else ''}_v{self.version}"
+
+
 _Asked = Mapping[tuple[str, int], Sequence[str]]
-_Answers = Mapping[int, Sequence[_Answer]]
+_Answers = Mapping[_Place, Sequence[_Answer]]
 
 
 class _Request(NamedTuple):
@@ -323,8 +228,8 @@ def _policy(
 
 
 def _from_servers(answers: _Answers) -> Iterator[str]:
-    for version in answers:
-        yield f"{IP[version]} {_SPORT} @one_packet_servers_v{version}"
+    for place in answers:
+        yield f"{IP[place.version]} {_SPORT} @{place.name(_SERVERS)}"
 
 
 def _out(answers: _Answers, before: Iterable[str]) -> list[str]:
@@ -333,7 +238,7 @@ def _out(answers: _Answers, before: Iterable[str]) -> list[str]:
         "ct state != untracked accept",
         *before,
     ]
-    lines += [f"{IP[version]} {_SPORT} vmap @one_packet_answers_v{version}" for version in answers]
+    lines += [f"{IP[one.version]} {_SPORT} vmap @{one.name(_ANSWERS)}" for one in answers]
     return chain("one_packet_out", lines)
 
 
@@ -342,30 +247,37 @@ def _errors(configuration: Configuration, devices: Mapping[str, str]) -> Iterato
     lines = ["type filter hook output priority filter; policy accept;"]
     ports = quoted(devices_of(configuration, devices))
     for version in FAMILIES:
-        places = sorted({
-            place.address
-            for service in _services(configuration)
-            if _listens(service, version)
-            for place in _places(service, version)
-        })  # fmt: skip
-        width = {4: 8, 6: 32}[version]
-        if places:
-            quotes = ", ".join(f"0x{int(address):0{width}x}" for address in places)
+        # Whole networks, so that the rules do not grow with the servers.
+        places = {
+            network
+            for service in datagram_services(configuration)
+            if datagram_listens(service, version)
+            for place in places_of(service, version)
+            for network in _near(configuration, place.address)
+        }
+        for network in map(ip_network, networks_of(places, version)):
+            quoted_in = f"{int(network.netmask):#x} == {int(network.network_address):#x}"
             lines.append(
                 f"oifname {{ {ports} }} ct state invalid {_ERRORS[version]} "
-                f"{_QUOTED_DADDR[version]} {{ {quotes} }} counter drop"
+                f"{_QUOTED_DADDR[version]} & {quoted_in} counter drop"
             )
     if len(lines) > 1:
         yield chain("one_packet_errors", lines)
+
+
+def _near(configuration: Configuration, address: Address) -> list[Network]:
+    """Return the networks of vips that an address is in, or itself."""
+    own = (own_networks(configuration, name) for name in configuration.interfaces)
+    return [n for some in own for n in some if address in n] or [ip_network(address)]
 
 
 def _asked(configuration: Configuration, devices: Mapping[str, str]) -> _Asked:
     """Return what is asked without a flow, by interface and IP version."""
     found: dict[tuple[str, int], list[str]] = {}
     shared = [devices[name] for name in configuration.interfaces]
-    for service in _services(configuration):
+    for service in datagram_services(configuration):
         for version in FAMILIES:
-            for listen in _listens(service, version):
+            for listen in datagram_listens(service, version):
                 for name in _ways(configuration, service, listen):
                     # With two interfaces on a device clients may be beside the servers there.
                     if shared.count(devices[name]) == 1:
@@ -382,7 +294,7 @@ def _ways(configuration: Configuration, service: VirtualService, listen: Listen)
         for vip in configuration.vips
         if any(address.ip == listen.address for address in vip.addresses)
     ]
-    places = [place.address for place in _places(service, listen.address.version)]
+    places = [place.address for place in places_of(service, listen.address.version)]
     beside: set[str] = set()
     for address in places:
         near = {
@@ -396,15 +308,18 @@ def _ways(configuration: Configuration, service: VirtualService, listen: Listen)
 
 
 def _answers(configuration: Configuration) -> _Answers:
-    """Return where servers answer from, by IP version; of two that overlap the first."""
-    found: dict[int, list[_Answer]] = {}
-    for service in _services(configuration):
-        for version in FAMILIES:
-            for listen in _listens(service, version):
-                for place in _places(service, version):
-                    answer = _answer(service, listen, place)
-                    found.setdefault(version, []).append(answer)
-    return {version: list(_apart(answers)) for version, answers in sorted(found.items())}
+    """Return where servers answer from; of two that overlap the first."""
+    found = [
+        _answer(service, listen, place)
+        for service in datagram_services(configuration)
+        for version in FAMILIES
+        for listen in datagram_listens(service, version)
+        for place in places_of(service, version)
+    ]
+    answers: dict[_Place, list[_Answer]] = {}
+    for one in _apart(found):
+        answers.setdefault(_Place(one.address.version, one.first != one.last), []).append(one)
+    return dict(sorted(answers.items()))
 
 
 def _answer(service: VirtualService, listen: Listen, place: RealServer | Sorry) -> _Answer:
@@ -413,70 +328,17 @@ def _answer(service: VirtualService, listen: Listen, place: RealServer | Sorry) 
         first, last, port = listen.first_port, listen.last_port, None
     else:
         first, last, port = place.port, place.port, listen.first_port
-    counted = f"counter name {_counter(_FROM, service.name, place)}"
-    lines = [counted, *_rewriting("s", listen.address, port)]
-    block = block_of(_FROM, service.name, _name(place), version=version, lines=lines)
+    counted = f"counter name {counter_name(FROM, service.name, place)}"
+    lines = [counted, *rewriting("s", listen.address, port)]
+    block = block_of(FROM, service.name, place_name(place), version=version, lines=lines)
     return _Answer(place.address, first, last, block)
 
 
 def _apart(answers: Iterable[_Answer]) -> Iterator[_Answer]:
-    by_place = sorted(answers, key=lambda one: (one.address, one.first, one.last))
+    by_place = sorted(answers, key=lambda one: (one.address.packed, one.first, one.last))
     for _, some in groupby(by_place, key=lambda one: one.address):
         taken = 0
         for one in some:
             if one.first > taken:
                 taken = one.last
                 yield one
-
-
-def _rewriting(end: str, address: Address, port: int | None) -> list[str]:
-    """Return the rules that make an address and a port the source or destination of a datagram.
-
-    Args:
-        end: ``s`` or ``d``.
-        address: The new one.
-        port: None: it stays as it is.
-    """
-    family = IP[address.version]
-    if port is None:
-        return [f"{family} {end}addr set {address} accept"]
-    lines = [f"{family} {end}addr set {address}"]
-    if address.version == FAMILIES[0]:
-        # No checksum (RFC 768). The kernel knows that of addresses, and would mend it for ports.
-        lines.append(f"udp checksum 0 @th,{16 if end == 'd' else 0},16 set {port} accept")
-    return [*lines, f"udp {end}port set {port} accept"]
-
-
-def _services(configuration: Configuration) -> list[VirtualService]:
-    return [
-        service
-        for service in configuration.services
-        if service.ops and any(_listens(service, version) for version in FAMILIES)
-    ]
-
-
-def _listens(service: VirtualService, version: int) -> list[Listen]:
-    return [
-        listen
-        for listen in service.listens
-        if listen.protocol is Protocol.UDP and listen.address.version == version
-    ]
-
-
-def _places(service: VirtualService, version: int) -> list[RealServer | Sorry]:
-    places: list[RealServer | Sorry] = [*service.servers, *service.sorry]
-    return [place for place in places if place.address.version == version]
-
-
-def _block_of_ports(head: str, version: int, elements: Iterable[str]) -> list[str]:
-    """Return the block of a set or map by address, protocol and range of ports."""
-    target = " : verdict" if head.startswith("map ") else ""
-    return [
-        f"{head} {{",
-        f"    type {ADDRESS_TYPE[version]} . inet_proto . inet_service{target}",
-        "    flags interval",
-        "    elements = {",
-        *(f"        {element}," for element in elements),
-        "    }",
-        "}",
-    ]

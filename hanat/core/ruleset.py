@@ -39,7 +39,8 @@ from hanat.core.notation import (
     devices_of,
     quoted,
 )
-from hanat.core.one_packet import TURNS, one_packet_blocks, turn_blocks, turn_maps
+from hanat.core.one_packet import one_packet_blocks
+from hanat.core.one_packet_turns import TURNS, turn_blocks, turn_maps
 from hanat.core.services import (
     REFUSED,
     Levels,

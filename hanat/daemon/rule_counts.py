@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 from hanat.core.configuration import Configuration
 from hanat.core.notation import TABLE
-from hanat.core.one_packet import counters_of, is_counted
+from hanat.core.one_packet_turns import counters_of, is_counted
 from hanat.core.server_facts import ServerId
 from hanat.core.service_limits import counter_of, reasons_of
 from hanat.core.service_view import Datagrams

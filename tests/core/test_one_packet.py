@@ -21,7 +21,8 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.gate import render_gate
-from hanat.core.one_packet import one_packet_blocks, turn_blocks
+from hanat.core.one_packet import one_packet_blocks
+from hanat.core.one_packet_turns import turn_blocks
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.services import Turns, rotation_of, service_chains
@@ -49,6 +50,10 @@ def text(configuration: Configuration = WITH_DNS, **others: object) -> str:
 def blocks(configuration: Configuration = WITH_DNS) -> dict[str, list[str]]:
     found = one_packet_blocks(configuration, DEVICES)
     return {block[0].split()[1]: [line.strip() for line in block[1:-1]] for block in found}
+
+
+def elements_of(name: str, configuration: Configuration = WITH_DNS) -> list[str]:
+    return [line for line in blocks(configuration)[name] if line.endswith(",")]
 
 
 def with_dns(**others: object) -> Configuration:
@@ -119,10 +124,9 @@ def test_answers_of_servers_do_not_depend_on_the_rotation() -> None:
     lines = text(rotations={"dns": ()})
 
     assert all("\n".join(f"    {line}" for line in block) in lines for block in static)
-    assert blocks()["one_packet_servers_v4"][3:] == [
+    assert elements_of("one_packet_servers_v4") == [
         "10.11.12.101 . udp . 5353,",
         "10.11.12.102 . udp . 53,",
-        "}",
     ]
 
 
@@ -173,9 +177,9 @@ def test_service_without_servers(others: dict[str, object], last: str) -> None:
 
 
 def test_sorry_server_answers_as_the_others() -> None:
-    found = blocks(with_dns(sorry=(Sorry(ip_address("10.11.12.200"), 99),)))
+    found = with_dns(sorry=(Sorry(ip_address("10.11.12.200"), 99),))
 
-    assert "10.11.12.200 . udp . 99," in found["one_packet_servers_v4"]
+    assert "10.11.12.200 . udp . 99," in elements_of("one_packet_servers_v4", found)
 
 
 def test_limits_are_met_before_anything_is_chosen() -> None:
@@ -200,7 +204,8 @@ def test_range_of_ports_comes_back_from_the_same_ports() -> None:
     servers = (RealServer("a", ip_address("10.11.12.101"), None, weight=1),)
     found = blocks(with_dns(listens=listens, servers=servers))
 
-    assert "10.11.12.101 . udp . 5000-5099," in found["one_packet_servers_v4"]
+    assert "10.11.12.101 . udp . 5000-5099," in found["one_packet_servers_ranges_v4"]
+    assert "one_packet_servers_v4" not in found
     (back,) = (lines for name, lines in found.items() if name.startswith("one_packet_from/"))
     assert back == ["counter name one_packet_from/dns/a/v4", f"ip saddr set {PUBLIC} accept"]
 
@@ -212,9 +217,11 @@ def test_places_that_overlap_are_those_of_the_first() -> None:
         RealServer("a", ip_address("10.11.12.101"), None, weight=1),
         RealServer("b", ip_address("10.11.12.101"), 5050, weight=1),
     )
-    found = blocks(with_dns(listens=listens, servers=servers))["one_packet_servers_v4"]
+    found = with_dns(listens=listens, servers=servers)
 
-    assert found[3:-1] == ["10.11.12.101 . udp . 60,", "10.11.12.101 . udp . 5000-5099,"]
+    assert elements_of("one_packet_servers_v4", found) == ["10.11.12.101 . udp . 60,"]
+    ranges = elements_of("one_packet_servers_ranges_v4", found)
+    assert ranges == ["10.11.12.101 . udp . 5000-5099,"]
 
 
 # -------------------------------------------------------------------- which clients, and which not
