@@ -58,12 +58,15 @@ from hanat.core.forward_policy import elsewhere, networks_of, own_networks, tran
 from hanat.core.notation import FAMILIES, IP, chain, devices_of, quoted
 from hanat.core.one_packet_turns import (
     FROM,
+    MAP,
+    Ports,
     block_of_ports,
     counter_name,
     datagram_listens,
     datagram_services,
     place_name,
     places_of,
+    ports_of,
     rewriting,
 )
 from hanat.core.services import asked_of, block_of, name_of
@@ -107,25 +110,23 @@ def one_packet_blocks(configuration: Configuration, devices: Mapping[str, str]) 
     asked = _asked(configuration, devices)
     answers = _answers(configuration)
     blocks = [
-        block_of_ports(f"set one_packet_asked_{name}_v{version}", version, elements)
-        for (name, version), elements in asked.items()
+        block_of_ports("set", f"one_packet_asked_{name}", ports, elements)
+        for (name, ports), elements in asked.items()
     ]
-    for place, found in answers.items():
+    for ports, found in answers.items():
         blocks += {tuple(one.block): one.block for one in found}.values()
-        version, ranged = place
-        keys = [one.key for one in found]
-        servers, back = f"set {place.name(_SERVERS)}", f"map {place.name(_ANSWERS)}"
-        blocks.append(block_of_ports(servers, version, keys, ranged=ranged))
+        # In this order: an answer that is left untracked is to be translated.
         elements = [f"{one.key} : goto {name_of(one.block)}" for one in found]
-        blocks.append(block_of_ports(back, version, elements, ranged=ranged))
+        blocks.append(block_of_ports("map", _ANSWERS, ports, elements))
+        blocks.append(block_of_ports("set", _SERVERS, ports, [one.key for one in found]))
     ours = f"iifname != {{ {quoted(devices_of(configuration, devices))} }} accept"
     for name in sorted({name for name, _ in asked}):
         # What is forged is left to the policy of flows, which drops it.
         forged = [f"{m} accept" for m in elsewhere(configuration, devices, devices[name])]
         blocks.append(chain(f"one_packet_asked_{name}", [*forged, "notrack"]))
-    for version in sorted({version for _, version in asked}):
-        rule = f"{IP[version]} {_DPORT} vmap @one_packet_turns_v{version}"
-        blocks.append(chain(f"one_packet_turn_v{version}", [rule]))
+    for ports in sorted({ports for _, ports in asked}):
+        rule = f"{IP[ports.version]} {_DPORT} vmap @{ports.name(MAP)}"
+        blocks.append(chain(ports.name("one_packet_turn"), [rule]))
     transit = transit_rules(configuration, "accept")
     requests = list(_requests(devices, asked))
     return [
@@ -140,28 +141,16 @@ def one_packet_blocks(configuration: Configuration, devices: Mapping[str, str]) 
 class _Answer(NamedTuple):
     """Where servers answer from, and the chain that makes that the floating address."""
 
-    address: Address
-    first: int
-    last: int
+    place: Listen
     block: list[str]
 
     @property
     def key(self) -> str:
-        return asked_of(Listen(self.address, Protocol.UDP, self.first, self.last))
+        return asked_of(self.place)
 
 
-class _Place(NamedTuple):
-    """Of answers: IP version, and whether they come from ranges of ports; most do not."""
-
-    version: int
-    ranged: bool
-
-    def name(self, what: str) -> str:
-        return f"{what}{'_ranges' if self.ranged else ''}_v{self.version}"
-
-
-_Asked = Mapping[tuple[str, int], Sequence[str]]
-_Answers = Mapping[_Place, Sequence[_Answer]]
+_Asked = Mapping[tuple[str, Ports], Sequence[str]]
+_Answers = Mapping[Ports, Sequence[_Answer]]
 
 
 class _Request(NamedTuple):
@@ -169,15 +158,14 @@ class _Request(NamedTuple):
 
     match: str
     name: str
-    version: int
+    ports: Ports
 
 
 def _requests(devices: Mapping[str, str], asked: _Asked) -> Iterator[_Request]:
-    for name, version in asked:
-        match = (
-            f'iifname "{devices[name]}" {IP[version]} {_DPORT} @one_packet_asked_{name}_v{version}'
-        )
-        yield _Request(match, name, version)
+    for name, ports in asked:
+        known = ports.name(f"one_packet_asked_{name}")
+        match = f'iifname "{devices[name]}" {IP[ports.version]} {_DPORT} @{known}'
+        yield _Request(match, name, ports)
 
 
 def _raw(requests: Iterable[_Request], answers: _Answers, before: Iterable[str]) -> list[str]:
@@ -202,7 +190,7 @@ def _in(requests: Iterable[_Request], before: Iterable[str], policy: Iterable[st
             "ct state != untracked accept",
             "meta l4proto != udp accept",
             *before,
-            *(f"{one.match} goto one_packet_turn_v{one.version}" for one in requests),
+            *(f"{one.match} goto {one.ports.name('one_packet_turn')}" for one in requests),
             *policy,
         ],
     )
@@ -228,8 +216,8 @@ def _policy(
 
 
 def _from_servers(answers: _Answers) -> Iterator[str]:
-    for place in answers:
-        yield f"{IP[place.version]} {_SPORT} @{place.name(_SERVERS)}"
+    for ports in answers:
+        yield f"{IP[ports.version]} {_SPORT} @{ports.name(_SERVERS)}"
 
 
 def _out(answers: _Answers, before: Iterable[str]) -> list[str]:
@@ -272,8 +260,8 @@ def _near(configuration: Configuration, address: Address) -> list[Network]:
 
 
 def _asked(configuration: Configuration, devices: Mapping[str, str]) -> _Asked:
-    """Return what is asked without a flow, by interface and IP version."""
-    found: dict[tuple[str, int], list[str]] = {}
+    """Return what is asked without a flow, by interface and kind of ports."""
+    found: dict[tuple[str, Ports], list[str]] = {}
     shared = [devices[name] for name in configuration.interfaces]
     for service in datagram_services(configuration):
         for version in FAMILIES:
@@ -281,7 +269,7 @@ def _asked(configuration: Configuration, devices: Mapping[str, str]) -> _Asked:
                 for name in _ways(configuration, service, listen):
                     # With two interfaces on a device clients may be beside the servers there.
                     if shared.count(devices[name]) == 1:
-                        found.setdefault((name, version), []).append(asked_of(listen))
+                        found.setdefault((name, ports_of(listen)), []).append(asked_of(listen))
     return dict(sorted(found.items()))
 
 
@@ -316,9 +304,9 @@ def _answers(configuration: Configuration) -> _Answers:
         for listen in datagram_listens(service, version)
         for place in places_of(service, version)
     ]
-    answers: dict[_Place, list[_Answer]] = {}
+    answers: dict[Ports, list[_Answer]] = {}
     for one in _apart(found):
-        answers.setdefault(_Place(one.address.version, one.first != one.last), []).append(one)
+        answers.setdefault(ports_of(one.place), []).append(one)
     return dict(sorted(answers.items()))
 
 
@@ -331,14 +319,16 @@ def _answer(service: VirtualService, listen: Listen, place: RealServer | Sorry) 
     counted = f"counter name {counter_name(FROM, service.name, place)}"
     lines = [counted, *rewriting("s", listen.address, port)]
     block = block_of(FROM, service.name, place_name(place), version=version, lines=lines)
-    return _Answer(place.address, first, last, block)
+    return _Answer(Listen(place.address, Protocol.UDP, first, last), block)
 
 
 def _apart(answers: Iterable[_Answer]) -> Iterator[_Answer]:
-    by_place = sorted(answers, key=lambda one: (one.address.packed, one.first, one.last))
-    for _, some in groupby(by_place, key=lambda one: one.address):
+    def place(one: _Answer) -> tuple[bytes, int, int]:
+        return one.place.address.packed, one.place.first_port, one.place.last_port
+
+    for _, some in groupby(sorted(answers, key=place), key=lambda one: one.place.address):
         taken = 0
         for one in some:
-            if one.first > taken:
-                taken = one.last
+            if one.place.first_port > taken:
+                taken = one.place.last_port
                 yield one

@@ -7,6 +7,7 @@ service and its rotation, as the chains of flows do (`core.services`), and have 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from hanat.core.configuration import (
     Address,
@@ -36,6 +37,7 @@ from hanat.core.services import (
 )
 
 TURNS = "one_packet/"  # chains that maps lead to
+MAP = "one_packet_turns"
 _TURN, _TO, FROM = TURNS.rstrip("/"), "one_packet_to", "one_packet_from"
 
 
@@ -130,16 +132,15 @@ def turn_maps(
         configuration: With the services of `targets`.
         targets: The chain of each service and IP version, the last of `turn_blocks`.
     """
-    blocks = []
-    for version in FAMILIES:
-        elements = [
-            f"{asked_of(listen)} : goto {targets[service.name, version]}"
-            for service in datagram_services(configuration)
-            for listen in datagram_listens(service, version)
-        ]
-        if elements:
-            blocks.append(block_of_ports(f"map one_packet_turns_v{version}", version, elements))
-    return blocks
+    found: dict[Ports, list[str]] = {}
+    for service in datagram_services(configuration):
+        for version in FAMILIES:
+            for listen in datagram_listens(service, version):
+                element = f"{asked_of(listen)} : goto {targets[service.name, version]}"
+                found.setdefault(ports_of(listen), []).append(element)
+    return [
+        block_of_ports("map", MAP, ports, elements) for ports, elements in sorted(found.items())
+    ]
 
 
 def rewriting(end: str, address: Address, port: int | None) -> list[str]:
@@ -184,15 +185,33 @@ def places_of(service: VirtualService, version: int) -> list[RealServer | Sorry]
     return [place for place in places if place.address.version == version]
 
 
-def block_of_ports(
-    head: str, version: int, elements: Iterable[str], *, ranged: bool = True
-) -> list[str]:
-    """Return the block of a set or map by address, protocol and port, or range of ports."""
-    target = " : verdict" if head.startswith("map ") else ""
+class Ports(NamedTuple):
+    """What sets and maps are of: an IP version, and single ports or ranges.
+
+    The kernel finds a single port by its hash; among ranges it compares bit by bit, and copies all
+    of them for a change.
+    """
+
+    version: int
+    ranged: bool
+
+    def name(self, what: str) -> str:
+        """Return the name of such a set, map or chain."""
+        return f"{what}{'_ranges' if self.ranged else ''}_v{self.version}"
+
+
+def ports_of(listen: Listen) -> Ports:
+    """Return where a listen belongs."""
+    return Ports(listen.address.version, listen.first_port != listen.last_port)
+
+
+def block_of_ports(kind: str, what: str, ports: Ports, elements: Iterable[str]) -> list[str]:
+    """Return the block of a ``set`` or ``map`` by address, protocol and ports."""
+    target = " : verdict" if kind == "map" else ""
     return [
-        f"{head} {{",
-        f"    type {ADDRESS_TYPE[version]} . inet_proto . inet_service{target}",
-        *(["    flags interval"] if ranged else []),
+        f"{kind} {ports.name(what)} {{",
+        f"    type {ADDRESS_TYPE[ports.version]} . inet_proto . inet_service{target}",
+        *(["    flags interval"] if ports.ranged else []),
         "    elements = {",
         *(f"        {element}," for element in elements),
         "    }",

@@ -144,7 +144,7 @@ def steps(old: str, new: str) -> Steps | None:
     grown, shrunk = _growth(was, will), _growth(will, was)
     builds = [_table(part) for part in _slices(_pieces((key, will[key]) for key in built))]
     builds += _told("add", grown)
-    clears = [*_told("delete", shrunk)]
+    clears = [*_told("delete", dict(reversed(shrunk.items())))]
     clears += [_deleted(key for key, _ in part) for part in _slices((key, ()) for key in gone)]
     switch = _switch(was, will)
     if len(built) + len(gone) <= AT_ONCE_CHAINS and sum(map(len, builds + clears)) <= SLICE_BYTES:

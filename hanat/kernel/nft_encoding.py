@@ -106,7 +106,8 @@ _FIELDS = {  # base (1: of the network, 2: of the transport), offset, bytes
 }
 
 
-_SINGLE = re.compile(r"listens_v|one_packet_(servers|answers)_v")  # without ranges
+# Without ranges; no name of an interface has an underscore.
+_SINGLE = re.compile(r"(listens|one_packet_(servers|answers|turns|asked_[a-z0-9-]+))_v")
 
 
 _NOTHING_COUNTED = attribute(1, bytes(8)) + attribute(2, bytes(8))  # bytes, packets
