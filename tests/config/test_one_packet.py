@@ -87,5 +87,6 @@ def test_services_by_flows_share_what_they_like() -> None:
     text = SMALL
     for port in (53, 54):
         text += service(f"vip:public udp/{port}", "10.11.12.101:53", name=f"s{port}")
+    text += with_ops(service("vip:public udp/55", "10.11.12.101:55"))
 
-    assert len(parse_cluster(text, file="it").services) == 2
+    assert len(parse_cluster(text, file="it").services) == 3
