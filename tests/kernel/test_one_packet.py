@@ -320,9 +320,15 @@ def test_service_that_drops_is_silent_without_servers(network: Network, plan: Pl
         r"chain (one_packet/\S+)", run("nft list table inet hanat", lab.router.namespace)
     )
 
+    near = lab.udp("client", plan.client)
+    near.connect((plan.vip, PORT))
     with dropped(lab.router, "hanat", name):
-        lab.client.sendto(b"?", (plan.vip, PORT))
-    lab.assert_silent()
+        near.send(b"?")
+    lab.follow({})
+    lab.answered()  # later than an error would have come
+    near.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        near.recv(10)
 
 
 @PLANS
