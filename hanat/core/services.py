@@ -157,10 +157,8 @@ def service_chains(
         # not compare the port of a map with a name to that of a rule of TCP or UDP.
         for server in used:
             remembered = remembering(service, version, sets, server.name)
-            lines = [*remembered, _dnat(server, version, protocols)]
-            blocks.append(
-                block_of("server", service.name, server.name, version=version, lines=lines)
-            )
+            to = [*remembered, _dnat(server, version, protocols)]
+            blocks.append(block_of("server", service.name, server.name, version=version, lines=to))
             chains[server.name] = name_of(blocks[-1])
         verb, targets = "{} vmap", {name: f"goto {chain}" for name, chain in chains.items()}
     else:

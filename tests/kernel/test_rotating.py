@@ -134,6 +134,7 @@ def test_rotations_of_single_datagrams_are_no_drift(
     configuration = replace(EDGE, services=(*services(2 * SLICE_CHAINS), DNS))
     install(rulesets, MANY)
     install(rulesets, configuration)
+    rotations: Rotations = {}
     for names in (("a",), (), ("a", "b", "six")):
         firewall.scripts.clear()
         rotations = {"dns": tuple(map(InRotation, names))}
