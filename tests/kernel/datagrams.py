@@ -146,9 +146,11 @@ class Lab:
         some = (one for one in rotation_of(self.service) if one.name not in names)
         self.follow({"dns": tuple(some)})
 
-    def asked(self, text: bytes = b"?", near: socket.socket | None = None) -> Asked:
+    def asked(
+        self, text: bytes = b"?", near: socket.socket | None = None, port: int = PORT
+    ) -> Asked:
         """Send a datagram, and return where it came to."""
-        (near or self.client).sendto(text, (self.plan.vip, PORT))
+        (near or self.client).sendto(text, (self.plan.vip, port))
         return self.arrived(text)
 
     def arrived(self, text: bytes) -> Asked:
@@ -161,13 +163,15 @@ class Lab:
         place = far.getsockname()[:2]
         return Asked(far, (place[0], place[1]), peer)
 
-    def answered(self, text: bytes = b"?", near: socket.socket | None = None) -> tuple[str, int]:
+    def answered(
+        self, text: bytes = b"?", near: socket.socket | None = None, port: int = PORT
+    ) -> tuple[str, int]:
         """Send a datagram that is sent back; return the server that had it."""
         near = near or self.client
-        asked = self.asked(text, near)
+        asked = self.asked(text, near, port)
         asked.far.sendto(text[::-1], asked.peer)
         found, peer = near.recvfrom(65_535)
-        assert (found, peer[:2]) == (text[::-1], (self.plan.vip, PORT))
+        assert (found, peer[:2]) == (text[::-1], (self.plan.vip, port))
         return asked.place
 
     def datagrams(self) -> Mapping[ServerId, Datagrams]:

@@ -13,6 +13,8 @@ import pytest
 from hanat.core.configuration import (
     Forward,
     Limits,
+    Listen,
+    Protocol,
     RealServer,
     Scheduler,
     Sorry,
@@ -100,6 +102,35 @@ def test_hash_of_the_port_sends_clients_to_different_servers(network: Network, p
 
     assert len(set(first)) > 1
     assert [lab.answered(near=client) for client in clients] == first
+
+
+@PLANS
+def test_servers_without_a_port_are_asked_on_the_client_s_and_answer_from_it(
+    network: Network, plan: Plan
+) -> None:
+    """Of a single port and of a range, beside servers that have one."""
+    vip = ip_address(plan.vip)
+    listens = (
+        Listen(vip, Protocol.UDP, 5000, 5099),
+        Listen(vip, Protocol.UDP, PORT, PORT),
+    )
+    servers = tuple(
+        RealServer(f"s{n}", ip_address(address), None, weight=1)
+        for n, address in enumerate(plan.servers)
+    )
+    lab = Lab(network, plan, listens=listens, servers=servers)
+    ports = (PORT, 5000, 5042, 5099)
+    lab.servers = {
+        (address, port): lab.udp("server", address, port)
+        for address in plan.servers
+        for port in ports
+    }
+
+    for port in ports:
+        got = Counter(lab.answered(port=port) for _ in range(8))
+        assert got.keys() <= {(address, port) for address in plan.servers}
+        assert set(got.values()) == {2}
+    assert lab.entries() == set()
 
 
 @PLANS
