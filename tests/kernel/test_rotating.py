@@ -302,7 +302,7 @@ def test_clients_stay_with_their_servers_when_the_table_is_replaced(
     happens: str,
     many: bool,  # noqa: FBT001 - drawn
 ) -> None:
-    others = MANY.services if many else ()
+    others = (DNS, *(MANY.services if many else ()))
     web = replace(WEB, persistence=Persistence(600.0), scheduler=Scheduler.LC)
     configuration = replace(EDGE, services=(web, *others))
     rulesets = made(gate, firewall, at_once)
