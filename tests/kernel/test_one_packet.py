@@ -395,6 +395,9 @@ def test_client_beside_a_server_is_answered_by_a_flow(network: Network, plan: Pl
 def test_program_of_the_holder_is_answered(network: Network, plan: Plan) -> None:
     lab = Lab(network, plan)
     near = network.open_socket("r1", family_of(plan.vip), socket.SOCK_DGRAM)
+    # The kernel makes the route of an IPv6 address a moment after the address.
+    listing = f"ip {'-6' if ':' in plan.vip else '-4'} route show table local"
+    until(lambda: f"local {plan.vip} " in run(listing, network.made["r1"]), "the local route")
 
     assert lab.answered(near=near)
 
