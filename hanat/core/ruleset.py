@@ -3,7 +3,7 @@
 The *ruleset* is table ``inet hanat``. The script replaces it as a whole; what to do when a part of
 it changed is in `core.steps`. Established flows do not notice: their translation lives in the
 connection-tracking table. Only the first packet of a flow meets these rules. Its services are in
-`core.services`; the gate before it is in `core.gate`.
+`core.services`, those without flows in `core.one_packet`; the gate before it is in `core.gate`.
 
 The same configuration always gives the same text, so comparing two texts tells
 whether there is anything to apply.
