@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from prometheus_client.core import Metric
@@ -41,7 +42,9 @@ def service_families(services: Sequence[ServiceView]) -> Iterator[Metric]:
     for family in (_up, _states, _connections, _refused):
         for part in parts:
             yield family(part)
-    for family in (_weights, _in_rotation, _server_connections, _full, _server_up, _latencies):
+    for family in (
+        _weights, _in_rotation, _server_connections, _datagrams, _full, _server_up, _latencies,
+    ):  # fmt: skip
         for part in parts:
             yield family(part)
     for what, text in _SUMS.items():
@@ -151,6 +154,20 @@ def _full(services: Sequence[ServiceView]) -> Metric:
             if server.max_conn
         ],
         labels=("service", "server"),
+    )
+
+
+def _datagrams(services: Sequence[ServiceView]) -> Metric:
+    return counter(
+        "hanat_server_datagrams",
+        "Datagrams that this node sent by themselves: to the server, and its answers to clients.",
+        [
+            ((name, server.name, way), count)
+            for name, server in _servers(services)
+            if server.datagrams is not None
+            for way, count in asdict(server.datagrams).items()
+        ],
+        labels=("service", "server", "way"),
     )
 
 

@@ -113,6 +113,7 @@ def _sums_facts(shown: Document) -> list[tuple[str, str]]:
 
 def service_lines(service: Document) -> list[str]:
     """Return one service with its servers."""
+    servers = servers_of(service)
     facts = [
         ("state", text(service.get("state"))),
         ("why", text(service.get("why"))),
@@ -126,8 +127,8 @@ def service_lines(service: Document) -> list[str]:
         ("connections", text(service.get("connections"))),
         ("refused", _refused(service)),
         *_sums_facts(service),
+        ("datagrams", _datagrams(servers)),
     ]
-    servers = servers_of(service)
     return [
         text(service.get("name")),
         *(f"{name:<11} {value}" for name, value in facts if value != "-"),
@@ -142,6 +143,18 @@ def _refused(service: Document) -> str:
     counts = _part(service, "refused")
     found = ", ".join(f"{text(count)} {limit}" for limit, count in counts.items())
     return f"{found} (by this node)" if found else "-"
+
+
+def _datagrams(servers: Iterable[Document]) -> str:
+    """Say how many datagrams passed without a flow; a dash if the service has flows."""
+    found = [one for server in servers if (one := _part(server, "datagrams"))]
+    if not found:
+        return "-"
+    there, back = (
+        sum(count for one in found if isinstance(count := one.get(way), int))
+        for way in ("to_server", "to_clients")
+    )
+    return f"{there} to servers, {back} to clients (by this node)"
 
 
 def _sentences(servers: Iterable[Document]) -> list[str]:
@@ -195,13 +208,14 @@ def server_lines(server: Document) -> list[str]:
         ("weight", f"{weight}, {_percent(server.get('share_percent'))} of the new clients"),
         ("connections", _connections(server)),
         *_sums_facts(server),
+        ("datagrams", _datagrams([server])),
         ("checks", text(_part(server, "operational").get("state"))),
     ]
     checks = _part(server, "operational").get("checks")
     found = [c for c in checks if isinstance(c, Mapping)] if isinstance(checks, list) else []
     return [
         sentence(server),
-        *(f"{name:<11} {value}" for name, value in facts),
+        *(f"{name:<11} {value}" for name, value in facts if (name, value) != ("datagrams", "-")),
         *(line for check in found for line in _check_lines(check)),
     ]
 

@@ -20,8 +20,16 @@ from pydantic import ValidationError
 
 from hanat.config.cluster import read_services
 from hanat.config.document import TEXT_BYTES_MAX, Findings, parse_toml
-from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, EACH, TARGETS_MAX, check_limits
+from hanat.config.limits import (
+    CLUSTER_LIMITS,
+    CLUSTER_TOTALS,
+    EACH,
+    OPS_SERVERS_MAX,
+    TARGETS_MAX,
+    check_limits,
+)
 from hanat.config.models import ServiceTable
+from hanat.config.one_packet import ambiguities
 from hanat.core.configuration import Address, Configuration, Listen, Protocol, VirtualService
 from hanat.errors import ConfigError
 
@@ -132,6 +140,7 @@ def _fits(
         # What is written once may be published for two families.
         and sum(len(s.listens) for s in services) <= totals["service", EACH, "listen"]
         and sum(len(s.checks) * len(s.servers) for s in services) <= TARGETS_MAX
+        and sum(len(s.servers) for s in services if s.ops) <= OPS_SERVERS_MAX
         and sources_more <= 0  # of those before only the different ones are known
     )
 
@@ -151,6 +160,8 @@ def _goes_with(
         return False
     if any(address in network for network in networks for address in addresses):
         return False
+    if not _tells_answers_apart(made, kept, addresses):
+        return False
     free = {listen for service in gone for listen in service.listens}
     asked: dict[tuple[Address, Protocol], list[Listen]] = {}
     for listen in (one for service in made for one in service.listens if one not in free):
@@ -163,3 +174,18 @@ def _goes_with(
         for other in service.listens
         for listen in asked.get((other.address, other.protocol), ())
     )
+
+
+def _tells_answers_apart(
+    made: Sequence[VirtualService], kept: Sequence[VirtualService], addresses: set[Address]
+) -> bool:
+    """Say whether no answer to a single datagram may be of a new service or of another one."""
+    if not any(service.ops for services in (made, kept) for service in services):
+        return True
+    near = [
+        service
+        for service in kept
+        if any(server.address in addresses for server in service.servers)
+        or any(sorry.address in addresses for sorry in service.sorry)
+    ]
+    return not any(ambiguities(list(enumerate((*made, *near)))))

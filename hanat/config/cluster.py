@@ -17,7 +17,7 @@ from hanat.config.document import (
     whole,
 )
 from hanat.config.floating import FloatingAddresses
-from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, check_limits, check_targets
+from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, check_limits, check_services
 from hanat.config.models import ClusterFile, MasqueradeTable, ServiceTable, TransitTable
 from hanat.config.services import Services
 from hanat.core.configuration import (
@@ -50,7 +50,7 @@ def parse_cluster(text: str, *, file: str) -> Configuration:
     document = parse_toml(text, file=file)
     findings = Findings(file, document)
     check_limits(document, findings, lists=CLUSTER_LIMITS, totals=CLUSTER_TOTALS)
-    check_targets(document, findings)
+    check_services(document, findings)
     model = validate(ClusterFile, document, findings)
     if model is None:
         findings.raise_if_any()

@@ -15,6 +15,7 @@ from hanat.config.document import Findings, Location, kept, nearest, whole
 from hanat.config.fields import ListenText, ServerAddress
 from hanat.config.floating import FloatingAddresses
 from hanat.config.models import ServerTable, ServiceTable
+from hanat.config.one_packet import ambiguities
 from hanat.config.service_clients import read_limits, read_networks
 from hanat.config.service_conflicts import conflicts
 from hanat.core.configuration import (
@@ -61,6 +62,10 @@ class Services:
             values = tuple(listen for _, listen in listens)
             services.append(self._service(i, table, values, servers))
         self._refuse_overlaps(published)
+        for where, text in ambiguities(
+            [(i, s) for (i, _), s in zip(tables, services, strict=True)]
+        ):
+            self._findings.add(where, text)
         return tuple(services)
 
     def _service(

@@ -114,7 +114,7 @@ def entry_devices(
 
 
 def _is_near(configuration: Configuration, masquerade: Masquerade, interface: str) -> bool:
-    own = _own_networks(configuration, interface)
+    own = own_networks(configuration, interface)
     return any(_overlap(network, wanted) for network in own for wanted in masquerade.networks)
 
 
@@ -122,7 +122,8 @@ def _overlap(one: Network, other: Network) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-def _own_networks(configuration: Configuration, interface: str) -> list[Network]:
+def own_networks(configuration: Configuration, interface: str) -> list[Network]:
+    """Return the networks of the floating addresses of an interface."""
     return [
         address.network
         for vip in configuration.vips
@@ -208,10 +209,7 @@ def _arrival_of(
 ) -> list[str]:
     """Return what is looked at where a packet comes in by one device."""
     lines = ["ct state related accept"]
-    outside = {devices[masquerade.interface] for masquerade in configuration.masquerades}
-    if others := sorted({devices[n] for n in configuration.interfaces} - {device} - outside):
-        elsewhere_by_route = f"fib saddr oifname {{ {quoted(others)} }} counter drop"
-        lines += [f"{placed} {elsewhere_by_route}" for placed in PLACED]
+    lines += [f"{match} counter drop" for match in elsewhere(configuration, devices, device)]
     lines += _asked(configuration, devices, name)
     # Most ask for these, which are here by definition: two questions about routes are spared.
     lines += [
@@ -221,6 +219,15 @@ def _arrival_of(
     ]
     lines.append(f"fib daddr type {DELIVERED} fib daddr . iif type != {DELIVERED} counter drop")
     return chain(f"arrival/{name}", lines)
+
+
+def elsewhere(configuration: Configuration, devices: Mapping[str, str], device: str) -> list[str]:
+    """Return what matches a source that the routing table has behind another device."""
+    outside = {devices[masquerade.interface] for masquerade in configuration.masquerades}
+    others = sorted({devices[n] for n in configuration.interfaces} - {device} - outside)
+    if not others:
+        return []
+    return [f"{placed} fib saddr oifname {{ {quoted(others)} }}" for placed in PLACED]
 
 
 def _addresses_by(
@@ -242,12 +249,12 @@ def forged_rules(configuration: Configuration, devices: Mapping[str, str]) -> li
     rules = []
     for device in _places(configuration, devices):
         here = [name for name in configuration.interfaces if devices[name] == device]
-        own = [network for name in here for network in _own_networks(configuration, name)]
+        own = [network for name in here for network in own_networks(configuration, name)]
         forged = [
             network
             for name in configuration.interfaces
             if name not in here
-            for network in _own_networks(configuration, name)
+            for network in own_networks(configuration, name)
             if not any(_overlap(network, mine) for mine in own)
         ]
         rules += [

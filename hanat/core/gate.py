@@ -20,6 +20,7 @@ from hanat.core.notation import (
     devices_of,
     quoted,
 )
+from hanat.core.one_packet import passing_rules
 from hanat.core.rights import BOTH_RIGHTS, TIMEOUTS, Enforcement, bits
 
 # Behind conntrack (-200), whose state the gate asks for, and before all others: people set
@@ -75,6 +76,10 @@ def _passing(configuration: Configuration) -> list[str]:
             f"{older} {elsewhere}",
             # Neighbour discovery is not tracked; it may be for an address that we answer for.
             f"ct state untracked icmpv6 type {NEIGHBOURS} accept",
+            *(
+                f"{match} fib daddr type != {KEPT} goto guarded"
+                for match in passing_rules(configuration)
+            ),
             f"ct state untracked fib daddr type != {KEPT} counter drop",
         ]
     return [*rules, f"fib daddr type != {KEPT} goto guarded"]

@@ -3,7 +3,7 @@
 The *ruleset* is table ``inet hanat``. The script replaces it as a whole; what to do when a part of
 it changed is in `core.steps`. Established flows do not notice: their translation lives in the
 connection-tracking table. Only the first packet of a flow meets these rules. Its services are in
-`core.services`; the gate before it is in `core.gate`.
+`core.services`, those without flows in `core.one_packet`; the gate before it is in `core.gate`.
 
 The same configuration always gives the same text, so comparing two texts tells
 whether there is anything to apply.
@@ -27,7 +27,7 @@ from itertools import chain as chained
 from typing import NamedTuple
 
 from hanat.core.cluster_chains import cluster_chains
-from hanat.core.configuration import Address, Configuration
+from hanat.core.configuration import Address, Configuration, VirtualService
 from hanat.core.conversation import Conversation
 from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
 from hanat.core.notation import (
@@ -39,6 +39,8 @@ from hanat.core.notation import (
     devices_of,
     quoted,
 )
+from hanat.core.one_packet import one_packet_blocks
+from hanat.core.one_packet_turns import TURNS, turn_blocks, turn_maps
 from hanat.core.services import (
     REFUSED,
     Levels,
@@ -74,6 +76,7 @@ class Known(NamedTuple):
 
 _OPENING = "table inet {} {{\n"
 _ENTRY = "    chain service/"
+_TURN_ENTRY = f"    chain {TURNS}"
 BETWEEN = "\n\n"
 
 
@@ -106,6 +109,7 @@ def render_ruleset(
         _postrouting_chain(configuration, devices, ports),
         *_input_chains(configuration),
         *policy_blocks(configuration, devices),
+        *one_packet_blocks(configuration, devices),
         *cluster_chains(configuration, conversation),
     ]
     body = [
@@ -134,21 +138,33 @@ def _services(configuration: Configuration, turns: Turns, known: Known | None) -
     """Yield the blocks of the services, then those that lead to them."""
     had = _services_in(known) if known is not None else {}
     targets: dict[tuple[str, int], str] = {}
+    turned: dict[tuple[str, int], str] = {}
     for service in configuration.services:
         found = had.get(id(service))
         if found is None or (known and known.turns.differ(turns, service)):
-            rotation = turns.rotation(service)
-            tables = {version: turns.levelled(service, version) for version in FAMILIES}
             found = {
                 version: _texts(chains)
                 for version in FAMILIES
-                if (chains := service_chains(service, version, rotation, tables[version]))
+                if (chains := _chains_of(service, version, turns))
             }
         for version, made in found.items():
             yield from made
             targets[service.name, version] = made[-1].split(maxsplit=2)[1]
+            for text in made if service.ops else ():
+                if text.startswith(_TURN_ENTRY):
+                    turned[service.name, version] = text.split(maxsplit=2)[1]
     yield from _texts(dispatch_maps(configuration, targets))
+    yield from _texts(turn_maps(configuration, turned))
     yield from _texts(refused_sets(configuration, turns.rotations))
+
+
+def _chains_of(service: VirtualService, version: int, turns: Turns) -> list[list[str]]:
+    """Return the blocks of a service; those of datagrams refer to its limits, which come first."""
+    rotation = turns.rotation(service)
+    chains = service_chains(service, version, rotation, turns.levelled(service, version))
+    if service.ops:
+        chains[-1:-1] = turn_blocks(service, version, rotation)
+    return chains
 
 
 def _table(texts: Iterable[str]) -> str:

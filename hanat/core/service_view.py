@@ -16,7 +16,7 @@ connections last equally long everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -50,6 +50,14 @@ class Condition(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Datagrams:
+    """How many datagrams this node sent by themselves, without a flow, and how many answers."""
+
+    to_server: int = 0
+    to_clients: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerView:
     """A server of a service.
 
@@ -65,6 +73,7 @@ class ServerView:
         times_full: How often it had so many, while this node held.
         connections: Established now, as far as this node knows.
         figures: What it carried; None: not known.
+        datagrams: Of a service with ``ops``; None of others.
     """
 
     name: str
@@ -82,6 +91,7 @@ class ServerView:
     max_conn: int = 0
     times_full: int = 0
     figures: Figures | None = None
+    datagrams: Datagrams | None = None
 
     @property
     def gets_clients(self) -> bool:
@@ -108,6 +118,7 @@ class ServerView:
             "share_percent": round(self.share_percent, 2),
             "connections": self.connections,
             "totals": _document(self.figures),
+            "datagrams": None if self.datagrams is None else asdict(self.datagrams),
             "why": self.why,
             "configured": {"weight": self.weight, "max_conn": self.max_conn or None},
             "runtime": {
@@ -204,6 +215,7 @@ class Knowledge:
             while this node held.
         refused: Of each service with limits, what `ServiceView.refused` is.
         figures: Returns what a server carried, or a service.
+        datagrams: Of each server of a service with ``ops``.
     """
 
     rotations: Rotations
@@ -217,6 +229,7 @@ class Knowledge:
     filled: Mapping[ServerId, int] = field(default_factory=dict)
     refused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     figures: Callable[[ServerId], Figures | None] = nobody_counts
+    datagrams: Mapping[ServerId, Datagrams] = field(default_factory=dict)
 
     def name_of(self, node_id: int) -> str:
         """Return the name of a node."""
@@ -294,6 +307,7 @@ def _server_view(
         max_conn=server.max_conn,
         times_full=known.filled.get(me, 0),
         figures=known.figures(me),
+        datagrams=known.datagrams.get(me),
     )
 
 

@@ -91,7 +91,7 @@ class Turns:
         table = self.levels.get((service.name, version))
         if table is None or not service.scheduler.by_counts:
             return None
-        able = {s.name for s in _of_version(service, version, self.rotation(service)) if s.weight}
+        able = {s.name for s in members_of(service, version, self.rotation(service)) if s.weight}
         return table if able.issuperset(table) and len(table) == level_size(len(able)) else None
 
     def differ(self, other: Turns, service: VirtualService) -> bool:
@@ -135,10 +135,10 @@ def service_chains(
     if not protocols:
         return []
     servers = {s.name: s for s in service.servers if s.address.version == version}
-    members = tuple(_of_version(service, version, rotation))
-    table = _slots(service, members) if table is None else table
-    own = partial(_block, "service", service.name, version=version)
-    about = f"# {service.scheduler.value}: {_shares(table) or 'no server'}"
+    members = tuple(members_of(service, version, rotation))
+    table = slots_of(service, members) if table is None else table
+    own = partial(block_of, "service", service.name, version=version)
+    about = f"# {service.scheduler.value}: {shares_of(table) or 'no server'}"
     limits = limit_blocks(service, version)
     first = [f"jump {name_of(block)}" for block in limits[-1:]]
     blocks = [*limits, *(sets := persistence_sets(service, version)).values()]
@@ -157,8 +157,8 @@ def service_chains(
         # not compare the port of a map with a name to that of a rule of TCP or UDP.
         for server in used:
             remembered = remembering(service, version, sets, server.name)
-            lines = [*remembered, _dnat(server, version, protocols)]
-            blocks.append(_block("server", service.name, server.name, version=version, lines=lines))
+            to = [*remembered, _dnat(server, version, protocols)]
+            blocks.append(block_of("server", service.name, server.name, version=version, lines=to))
             chains[server.name] = name_of(blocks[-1])
         verb, targets = "{} vmap", {name: f"goto {chain}" for name, chain in chains.items()}
     else:
@@ -169,15 +169,16 @@ def service_chains(
         blocks.append(_slots_map(service, version, (targets[name] for name in table)))
         where = f"@{name_of(blocks[-1])}"
     else:
-        where = f"{{ {_elements(table, tuple(targets.items()))} }}"
+        where = f"{{ {elements_of(table, tuple(targets.items()))} }}"
     rules = [*first, *recalling(service, version, sets, chains)]
     for key, some in _by_key(service, protocols):
-        choice = _choice(service.scheduler, key, len(table), version)
-        rules.append(f"{_match(some)} {verb.format(choice)} {where}")
+        choice = choice_of(service.scheduler, key, len(table), version)
+        rules.append(f"{match_of(some)} {verb.format(choice)} {where}")
     return [*blocks, own(lines=[about, *rules])]
 
 
-def _slots(service: VirtualService, rotation: Rotation) -> Slots:
+def slots_of(service: VirtualService, rotation: Rotation) -> Slots:
+    """Return the table of a service by weights alone."""
     if service.scheduler.by_source:
         return _slots_of(service.scheduler, rotation, SLOTS_MAX)
     many = len(service.servers) > TABLE_SERVERS  # configured: not another table with each failure
@@ -189,12 +190,14 @@ def _slots_of(scheduler: Scheduler, rotation: Rotation, slots_max: int) -> Slots
     return slots(scheduler, rotation, slots_max=slots_max)
 
 
-def _of_version(service: VirtualService, version: int, rotation: Rotation) -> list[InRotation]:
+def members_of(service: VirtualService, version: int, rotation: Rotation) -> list[InRotation]:
+    """Return the part of a rotation that has addresses of an IP version."""
     names = {s.name for s in service.servers if s.address.version == version}
     return [server for server in rotation if server.name in names]
 
 
-def _shares(table: Slots) -> str:
+def shares_of(table: Slots) -> str:
+    """Return for people how many slots each server has."""
     counts = sorted(Counter(table).items())
     return ", ".join(f"{name} {count}/{len(table)}" for name, count in counts)
 
@@ -205,17 +208,18 @@ def _protocols_of(service: VirtualService, version: int) -> list[Protocol]:
 
 
 def _without_servers(service: VirtualService, version: int, protocols: list[Protocol]) -> str:
-    sorry = _sorry(service, version)
+    sorry = sorry_of(service, version)
     if sorry is not None:
         return _dnat(sorry, version, protocols)
     return "counter accept" if service.unavailable is Unavailable.REJECT else "counter drop"
 
 
-def _sorry(service: VirtualService, version: int) -> Sorry | None:
+def sorry_of(service: VirtualService, version: int) -> Sorry | None:
+    """Return where clients of an IP version go when no server can take them."""
     return next((sorry for sorry in service.sorry if sorry.address.version == version), None)
 
 
-def _block(kind: str, *names: str, version: int, lines: list[str]) -> list[str]:
+def block_of(kind: str, *names: str, version: int, lines: list[str]) -> list[str]:
     """Return the block of a chain whose name says what is in it, ``service/web/v4/3f2a9c01``.
 
     So one that changed has another name: it can be built beside the one that is in use.
@@ -243,7 +247,7 @@ def _slots_map(service: VirtualService, version: int, targets: Iterable[str]) ->
 
 
 @lru_cache(maxsize=TABLES_KEPT)
-def _elements(table: Slots, targets: tuple[tuple[str, str], ...]) -> str:
+def elements_of(table: Slots, targets: tuple[tuple[str, str], ...]) -> str:
     """Return the elements of a map; of few and long runs as ranges, which cost two each."""
     of = dict(targets)
     runs = [(of[name], len(list(run))) for name, run in groupby(table)]
@@ -260,7 +264,7 @@ def _ranges(runs: Iterable[tuple[str, int]]) -> Iterator[str]:
         first += length
 
 
-def _match(protocols: Iterable[Protocol]) -> str:
+def match_of(protocols: Iterable[Protocol]) -> str:
     """Return the match nft demands before it accepts a port to translate to."""
     names = [protocol.value for protocol in protocols]
     return f"meta l4proto {names[0]}" if len(names) == 1 else "meta l4proto { tcp, udp }"
@@ -279,7 +283,7 @@ def _by_key(
     yield from found.items()
 
 
-def _choice(scheduler: Scheduler, key: Key, count: int, version: int) -> str:
+def choice_of(scheduler: Scheduler, key: Key, count: int, version: int) -> str:
     """Return the expression that chooses one of so many slots."""
     if key is Key.NONE:
         return f"numgen {'random' if scheduler is Scheduler.RANDOM else 'inc'} mod {count}"
@@ -299,7 +303,7 @@ def _dnat(server: RealServer | Sorry, version: int, protocols: Iterable[Protocol
     target = str(server.address)
     if server.port is not None:
         target = f"[{target}]:{server.port}" if version == 6 else f"{target}:{server.port}"
-    return f"{_match(protocols)} dnat {IP[version]} to {target}"
+    return f"{match_of(protocols)} dnat {IP[version]} to {target}"
 
 
 # ---------------------------------------------------------------- the way to a service
@@ -348,10 +352,11 @@ def _listens(
 
 
 def _element(listen: Listen, target: str) -> str:
-    return f"{_asked(listen)} : goto {target}"
+    return f"{asked_of(listen)} : goto {target}"
 
 
-def _asked(listen: Listen) -> str:
+def asked_of(listen: Listen) -> str:
+    """Return the key of maps and sets of what packets ask for."""
     port = f"{listen.first_port}"
     if listen.last_port != listen.first_port:
         port += f"-{listen.last_port}"
@@ -368,7 +373,7 @@ def refused_sets(configuration: Configuration, rotations: Rotations) -> list[lis
         if not listens_of(configuration, version):
             continue
         elements = [
-            _asked(listen)
+            asked_of(listen)
             for service in configuration.services
             if _is_refused(service, version, rotations)
             for listen in service.listens
@@ -386,7 +391,7 @@ def refused_sets(configuration: Configuration, rotations: Rotations) -> list[lis
 
 
 def _is_refused(service: VirtualService, version: int, rotations: Rotations) -> bool:
-    if service.unavailable is not Unavailable.REJECT or _sorry(service, version) is not None:
+    if service.unavailable is not Unavailable.REJECT or sorry_of(service, version) is not None:
         return False
     names = {s.name for s in service.servers if s.address.version == version}
     rotation = Turns(rotations).rotation(service)

@@ -9,6 +9,9 @@ the lease. So a change is a few short transactions:
    the new chains. It has all or nothing.
 3. Chains that nothing leads to any more are deleted in slices.
 
+Where servers of single datagrams answer from is added with 1 and deleted with 3: what answers may
+be recognised before anything is asked, and after.
+
 A small change is one transaction. If nothing is known of what is in force, everything but the
 services is put in place first, so that no address answers with a reset and no flow leaves
 untranslated; then it is as above.
@@ -30,7 +33,12 @@ CLIENTS = "persist/"
 LIMITS = "limits/"  # of the clients of services: chains, sets, counters and buckets
 OWN_ELEMENTS = ("slots/", CLIENTS, LIMITS)  # maps and sets whose elements nobody else looks at
 COUNTING = frozenset({"counter", "quota", "limit"})
-LOOSE = ("service/", "server/", *OWN_ELEMENTS)  # what only elements and each other lead to
+DATAGRAMS = ("one_packet/", "one_packet_to/", "one_packet_from/")
+# Sets and maps that may have more elements before the switch, and until after it, than either
+# ruleset: where servers answer from. So thousands of them come and go in slices.
+GROWING = ("one_packet_servers", "one_packet_answers")
+# What only elements and each other lead to.
+LOOSE = ("service/", "server/", *DATAGRAMS, *OWN_ELEMENTS)
 
 Lines = tuple[str, ...]
 Blocks = Mapping[tuple[str, str], Lines]
@@ -131,15 +139,38 @@ def steps(old: str, new: str) -> Steps | None:
         found = was.get((kind, name))
         if kind != "chain" and found and _without_elements(found) != _without_elements(lines):
             return None
-    built = [key for key in will if _is_loose(key[1]) and key not in was]
+    built = [key for key in will if _is_built(key[1]) and key not in was]
     gone = [key for key in reversed(list(was)) if _is_loose(key[1]) and key not in will]
+    grown, shrunk = _growth(was, will), _growth(will, was)
     builds = [_table(part) for part in _slices(_pieces((key, will[key]) for key in built))]
-    clears = [_deleted(key for key, _ in part) for part in _slices((key, ()) for key in gone)]
+    builds += _told("add", grown)
+    clears = [*_told("delete", dict(reversed(shrunk.items())))]
+    clears += [_deleted(key for key, _ in part) for part in _slices((key, ()) for key in gone)]
     switch = _switch(was, will)
-    if len(built) + len(gone) <= AT_ONCE_CHAINS and sum(map(len, builds)) <= SLICE_BYTES:
+    if len(built) + len(gone) <= AT_ONCE_CHAINS and sum(map(len, builds + clears)) <= SLICE_BYTES:
         return Steps((), "".join([*builds, switch, *clears]), (), ())
-    undo = tuple(_deleted([key]) for key in reversed(built))
-    return Steps(tuple(builds), switch, tuple(clears), undo)
+    undo = [*_told("delete", grown), *(_deleted([key]) for key in reversed(built))]
+    return Steps(tuple(builds), switch, tuple(clears), tuple(undo))
+
+
+def _growth(was: Blocks, will: Blocks) -> dict[str, list[str]]:
+    """Return what is new in sets and maps that may have it early: elements, by name."""
+    found = {}
+    for key, wanted in will.items():
+        if key in was and key[1].startswith(GROWING):
+            were = _elements(was[key])
+            if new := [e + to for e, to in _elements(wanted).items() if e not in were]:
+                found[key[1]] = new
+    return found
+
+
+def _told(verb: str, elements: Mapping[str, list[str]]) -> Iterator[str]:
+    """Yield what adds or deletes elements, in slices."""
+    for name, every in elements.items():
+        some = [e.partition(" : ")[0] for e in every] if verb == "delete" else every
+        for first in range(0, len(some), SLICE_ELEMENTS):
+            part = ", ".join(some[first : first + SLICE_ELEMENTS])
+            yield f"{verb} element inet {TABLE} {name} {{ {part} }}\n"
 
 
 def _pieces(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -174,6 +205,11 @@ def _is_loose(name: str) -> bool:
     return name.startswith(LOOSE)
 
 
+def _is_built(name: str) -> bool:
+    """Say whether something new is there before the switch."""
+    return name.startswith((*LOOSE, *GROWING))
+
+
 def _table(blocks: list[Block]) -> str:
     """Return the text that adds these to the table; what is there already gets more lines."""
     if not blocks:
@@ -198,7 +234,7 @@ def _switch(was: Blocks, will: Blocks) -> str:
         kind, name = key
         found = was.get(key)
         if found is None:
-            if not _is_loose(key[1]):
+            if not _is_built(key[1]):
                 added[key] = wanted
         elif found != wanted and kind == "chain":
             lines.append(f"flush chain inet {TABLE} {name}")
@@ -206,7 +242,7 @@ def _switch(was: Blocks, will: Blocks) -> str:
                 lines.append(f"delete chain inet {TABLE} {name}")
             added[key] = wanted
         elif found != wanted:
-            moved += _moved(name, found, wanted)
+            moved += _moved(name, found, wanted, stays=name.startswith(GROWING))
     gone = [key for key in reversed(list(was)) if key not in will and not _is_loose(key[1])]
     lines += [f"flush {kind} inet {TABLE} {name}" for kind, name in gone]
     deletions = sorted(gone, key=lambda key: key[0] != "chain")  # before what they refer to
@@ -218,9 +254,15 @@ def _hook(lines: Lines) -> str:
     return lines[0] if lines and lines[0].startswith("type ") else ""
 
 
-def _moved(name: str, found: Lines, wanted: Lines) -> Iterator[str]:
-    """Return how the elements of a map or set become others; its type stays."""
+def _moved(name: str, found: Lines, wanted: Lines, *, stays: bool) -> Iterator[str]:
+    """Return how the elements of a map or set become others; its type stays.
+
+    With `stays` those that come or go are not looked at, only those that lead elsewhere.
+    """
     were, will = _elements(found), _elements(wanted)
+    if stays:
+        both = were.keys() & will.keys()
+        were, will = ({e: some[e] for e in some if e in both} for some in (were, will))
     gone = [key for key, target in were.items() if will.get(key) != target]
     new = [key + will[key] for key in will if were.get(key) != will[key]]
     if gone:

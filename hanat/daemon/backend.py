@@ -37,7 +37,7 @@ from hanat.daemon.connections import describe, selection_of
 from hanat.daemon.driver import Driver
 from hanat.daemon.historian import Historian
 from hanat.daemon.reconciling import Reconciling
-from hanat.daemon.refusals import Counters, Refusals
+from hanat.daemon.rule_counts import Counters, RuleCounts
 from hanat.daemon.servers import Servers
 from hanat.daemon.service_views import ServiceViews
 from hanat.daemon.shown_services import ShownServices
@@ -81,8 +81,8 @@ class DaemonBackend:
         self._changed = asyncio.Event()
         self._switching = False
         self._services = ShownServices()
-        self._refusals = Refusals(parts.counters)
-        self._views = ServiceViews(parts.servers.health, self._names, self._refusals, parts.figures)
+        self._counts = RuleCounts(parts.counters)
+        self._views = ServiceViews(parts.servers.health, self._names, self._counts, parts.figures)
         parts.driver.watch(self.wake)
 
     def wake(self) -> None:
@@ -151,7 +151,7 @@ class DaemonBackend:
     async def refresh(self) -> None:
         """Ask the flow worker and the kernel for the figures of now."""
         await self._parts.worker.refresh()
-        await self._refusals.refresh(self._parts.driver.snapshot.configuration)
+        await self._counts.refresh(self._parts.driver.snapshot.configuration)
         await self._services.prepare(self._parts.driver.snapshot.configuration)
 
     def _name(self, node_id: int | None) -> str | None:

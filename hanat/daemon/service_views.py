@@ -15,7 +15,7 @@ from hanat.core.server_facts import ServerId
 from hanat.core.service_health import ServiceHealth
 from hanat.core.service_view import Knowledge, ServiceView, view_of
 from hanat.core.totals import Figures, nobody_counts
-from hanat.daemon.refusals import Refusals
+from hanat.daemon.rule_counts import RuleCounts
 from hanat.daemon.shown_services import count_flows
 from hanat.errors import RefusedError
 
@@ -26,7 +26,7 @@ class ServiceViews:
     Args:
         health: Of the servers.
         names: Of all nodes.
-        refusals: What services with limits refused.
+        counts: What the rules of services counted.
         figures: Returns the sums of a server, or of a service.
     """
 
@@ -34,10 +34,10 @@ class ServiceViews:
         self,
         health: ServiceHealth,
         names: Mapping[int, str],
-        refusals: Refusals,
+        counts: RuleCounts,
         figures: Callable[[ServerId], Figures | None] = nobody_counts,
     ) -> None:
-        self._health, self._names, self._refusals = health, names, refusals
+        self._health, self._names, self._counts = health, names, counts
         self._figures = figures
 
     def all(
@@ -67,4 +67,9 @@ class ServiceViews:
     ) -> Knowledge:
         connections = {ServerId(*key): n for key, n in count_flows(services, counts).items()}
         known = self._health.knowledge(self._names, connections, now)
-        return replace(known, refused=self._refusals.counts, figures=self._figures)
+        return replace(
+            known,
+            refused=self._counts.refused,
+            datagrams=self._counts.datagrams,
+            figures=self._figures,
+        )

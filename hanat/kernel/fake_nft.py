@@ -16,7 +16,8 @@ Tables = dict[tuple[str, str], str]
 
 _BLOCK = re.compile(r"table (?P<family>\w+) (?P<name>\w+) \{")
 _COMMAND = re.compile(
-    r"(?P<verb>add|create|delete|flush|insert) (?P<kind>table|chain|set|map|rule|element) "
+    r"(?P<verb>add|create|delete|flush|insert) "
+    r"(?P<kind>table|chain|set|map|rule|element|counter|quota|limit) "
     r"(?P<family>\w+) (?P<name>\w+)(?P<rest>.*)"
 )
 

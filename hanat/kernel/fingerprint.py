@@ -35,7 +35,8 @@ from hanat.kernel.ports import FIXED_BYTES
 
 RIGHTS = frozenset({"answers", CARRIES_SET, "permit"})  # sets of the gate that change all the time
 _OF_SERVICES = tuple(start.encode() for start in LOOSE)
-_LEADING = (b"listens_", b"ranges_", b"refused_")  # maps and sets whose elements rotations change
+# Maps and sets whose elements rotations change.
+_LEADING = (b"listens_", b"ranges_", b"refused_", b"one_packet_turns_")
 _NOT_LOOKED_AT = tuple(start.encode() for start in OWN_ELEMENTS)
 _GET_TABLE, _GET_CHAIN, _GET_RULE, _GET_SET, _GET_ELEMENTS = 1, 4, 7, 10, 13
 _GET_OBJECT = 19

@@ -31,6 +31,7 @@ from hanat.kernel.nfnetlink import (
 )
 
 _NEW_CHAIN, _DELETE_CHAIN, _NEW_RULE, _NEW_SET = (SUBSYSTEM << 8 | n for n in (3, 5, 6, 9))
+_NEW_OBJECT, _DELETE_OBJECT = (SUBSYSTEM << 8 | n for n in (18, 20))
 _NLM_F_APPEND = 0x800
 _SLOT = struct.Struct("=HHHHHHI")  # element, key, value: length and type of each; the slot
 _NESTED = ATTRIBUTE_NESTED | 1
@@ -48,6 +49,10 @@ _GOTO, _JUMP, _DROP, _ACCEPT = -4, -3, 0, 1
 _VERDICT_REGISTER, _VERDICT_TYPE = 0, 0xFFFFFF00
 _UPDATE = 1  # NFT_DYNSET_OP_UPDATE
 _META_L4PROTO, _META_NFPROTO = 16, 15
+_COUNTER = 1  # NFT_OBJECT_COUNTER
+# How the kernel mends checksums: that of the header itself, its offset, and that of what follows.
+_MENDED = {"ip": (1, 10, 1), "ip6": (0, 0, 1), "udp": (1, 6, 0), "@th": (0, 0, 0)}
+_UDP_CHECKSUM = (2, 6, 2)
 _NAT_PORT_GIVEN = 2
 # How nft is to show a set: the order of bytes of keys and data; of protocols, what they are.
 _SHOWN = {
@@ -58,9 +63,12 @@ _SHOWN = {
 }
 
 _SERVICE = r"(?P<name>[A-Za-z0-9._/-]+)"
-_BEGINNINGS = (f"table inet {TABLE} {{\n", "add element", "delete element", "delete chain")
+_BEGINNINGS = (
+    f"table inet {TABLE} {{\n", "add element", "delete element", "delete chain", "delete counter",
+)  # fmt: skip
 _CHAIN = re.compile(rf"    chain {_SERVICE} \{{")
-_DELETE = re.compile(rf"delete chain inet {TABLE} {_SERVICE}")
+_COUNTER_BLOCK = re.compile(rf"    counter {_SERVICE} \{{")
+_DELETE = re.compile(rf"delete (?P<kind>chain|counter) inet {TABLE} {_SERVICE}")
 _CHANGE = re.compile(rf"(?P<verb>add|delete) element inet {TABLE} {_SERVICE} \{{ (?P<some>.*) \}}")
 _PROTOCOL = r"meta l4proto (?P<protocols>tcp|udp|\{ tcp, udp \})"
 _CHOSEN = r"(?P<choice>(?:numgen|jhash) [^{}@]*)"
@@ -74,6 +82,12 @@ _RECALL = re.compile(rf"{_CLIENT} @(?P<set>\S+) goto (?P<chain>\S+)")
 _REMEMBER = re.compile(rf"update @(?P<set>\S+) \{{ {_CLIENT} \}}")
 _VERDICT = re.compile(r"counter (?P<verdict>accept|drop)")
 _LIMITED = re.compile(r"jump (?P<chain>limits/\S+)")
+_GO = re.compile(r"goto (?P<chain>\S+)")
+_COUNTED = re.compile(rf"counter name {_SERVICE}")
+_WRITTEN = re.compile(
+    r"(?P<unchecked>udp checksum 0 )?(?P<head>ip6?|udp|@th),?(?P<field> [sd]addr| [sd]port|\d+,16)"
+    r" set (?P<value>\S+)(?P<accept> accept)?"
+)
 _CHOICE = re.compile(
     r"(?:numgen (?P<kind>inc|random)|jhash (?P<fields>.*)) mod (?P<mod>\d+)"
     r"(?: seed (?P<seed>0x[0-9a-f]+))?"
@@ -85,7 +99,18 @@ _FIELDS = {  # base (1: of the network, 2: of the transport), offset, bytes
     "ip6 daddr": (1, 24, 16),
     "th sport": (2, 0, 2),
     "th dport": (2, 2, 2),
+    "udp sport": (2, 0, 2),
+    "udp dport": (2, 2, 2),
+    "@th0,16": (2, 0, 2),
+    "@th16,16": (2, 2, 2),
 }
+
+
+# Without ranges; no name of an interface has an underscore.
+_SINGLE = re.compile(r"(listens|one_packet_(servers|answers|turns|asked_[a-z0-9-]+))_v")
+
+
+_NOTHING_COUNTED = attribute(1, bytes(8)) + attribute(2, bytes(8))  # bytes, packets
 
 
 class _UnknownError(Exception):
@@ -112,10 +137,16 @@ def _messages(lines: Sequence[str]) -> Iterator[Message]:
         if found := _CHAIN.fullmatch(line):
             chain = found["name"]
             yield _NEW_CHAIN, NLM_F_CREATE, _named(1, 3, chain)
+        elif found := _COUNTER_BLOCK.fullmatch(line):
+            named = _named(1, 2, found["name"]) + _number(3, _COUNTER)
+            yield _NEW_OBJECT, NLM_F_CREATE, named + nested(4, _NOTHING_COUNTED)
         elif line.startswith("        "):
             yield from _rule(chain, text, numbers)
         elif found := _DELETE.fullmatch(line):
-            yield _DELETE_CHAIN, 0, _named(1, 3, found["name"])
+            if found["kind"] == "chain":
+                yield _DELETE_CHAIN, 0, _named(1, 3, found["name"])
+            else:
+                yield _DELETE_OBJECT, 0, _named(1, 2, found["name"]) + _number(3, _COUNTER)
         elif found := _CHANGE.fullmatch(line):
             yield from _change(found["verb"], found["name"], found["some"].split(", "))
         else:
@@ -141,11 +172,9 @@ def _number(kind: int, value: int) -> bytes:
 def _rule(chain: str, text: str, numbers: Iterator[int]) -> Iterator[Message]:
     """Yield the sets of a rule, and the rule."""
     sets: list[Message] = []
-    if found := _VERDICT.fullmatch(text):
-        verdict = _ACCEPT if found["verdict"] == "accept" else _DROP
-        expressions = [_counter(), _immediate(_VERDICT_REGISTER, _verdict(verdict))]
-    elif found := _LIMITED.fullmatch(text):
-        expressions = [_immediate(_VERDICT_REGISTER, _verdict(_JUMP, found["chain"]))]
+    expressions = [*_plain(text)]
+    if expressions:
+        pass
     elif found := _ONE.fullmatch(text):
         expressions = [*_match(found["protocols"], sets, numbers), *_to_one(found["target"])]
     elif found := _SOME.fullmatch(text):
@@ -176,12 +205,64 @@ def _rule(chain: str, text: str, numbers: Iterator[int]) -> Iterator[Message]:
     yield _NEW_RULE, NLM_F_CREATE | _NLM_F_APPEND, _named(1, 2, chain) + nested(4, listed)
 
 
+def _plain(text: str) -> Iterator[bytes]:
+    """Yield the expressions of a rule that looks nothing up; none if it is another one."""
+    if found := _VERDICT.fullmatch(text):
+        yield _counter()
+        verdict = _ACCEPT if found["verdict"] == "accept" else _DROP
+        yield _immediate(_VERDICT_REGISTER, _verdict(verdict))
+    elif found := _LIMITED.fullmatch(text):
+        yield _immediate(_VERDICT_REGISTER, _verdict(_JUMP, found["chain"]))
+    elif found := _COUNTED.fullmatch(text):
+        yield _expression(
+            "objref", _number(1, _COUNTER), attribute(2, found["name"].encode() + b"\0")
+        )
+    elif found := _WRITTEN.fullmatch(text):
+        yield from _written(found)
+    elif found := _GO.fullmatch(text):
+        yield _immediate(_VERDICT_REGISTER, _verdict(_GOTO, found["chain"]))
+
+
 def _expression(name: str, *parts: bytes) -> bytes:
     return attribute(1, name.encode() + b"\0") + nested(2, b"".join(parts))
 
 
 def _counter() -> bytes:
-    return _expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+    return _expression("counter", _NOTHING_COUNTED)
+
+
+def _written(found: re.Match[str]) -> Iterator[bytes]:
+    """Write an address or a port into the packet; what demands no checksum stays without."""
+    head, field = found["head"], found["field"]
+    base, offset, size = _FIELDS[head + field]
+    if head in {"ip", "ip6"}:
+        yield from _of_family(6 if head == "ip6" else 4)
+        value = ip_address(found["value"]).packed
+    else:
+        yield _meta(_META_L4PROTO)
+        yield _equals(_PROTOCOLS["udp"])
+        value = struct.pack(">H", int(found["value"]))
+    if found["unchecked"]:
+        yield _loaded(*_UDP_CHECKSUM)
+        yield _expression(
+            "cmp", _number(1, _REGISTER), _number(2, 0), nested(3, attribute(1, bytes(2)))
+        )
+    yield _immediate(_REGISTER, attribute(1, value))
+    kind, where, flags = _MENDED[head]
+    yield _expression(
+        "payload",
+        *(_number(5, _REGISTER), _number(2, base), _number(3, offset), _number(4, size)),
+        *(_number(6, kind), _number(7, where)),
+        *([_number(8, flags)] if flags else []),
+    )
+    if found["accept"]:
+        yield _immediate(_VERDICT_REGISTER, _verdict(_ACCEPT))
+
+
+def _loaded(base: int, offset: int, size: int) -> bytes:
+    return _expression(
+        "payload", _number(1, _REGISTER), _number(2, base), _number(3, offset), _number(4, size)
+    )
 
 
 def _immediate(register: int, data: bytes) -> bytes:
@@ -365,7 +446,7 @@ def _change(verb: str, name: str, elements: Sequence[str]) -> Iterator[Message]:
         if name.startswith("slots/"):
             listed.append(_slot(asked, data))
         else:
-            listed.append(nested(1, _asked(asked, ranged=not name.startswith("listens")) + data))
+            listed.append(nested(1, _asked(asked, ranged=not _SINGLE.match(name)) + data))
     kind, flags = (NEW_ELEMENTS, NLM_F_CREATE) if verb == "add" else (DELETE_ELEMENTS, 0)
     yield from _listed(kind, flags, _named(1, 2, name), listed)
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hanat.core.probing import Operational
 from hanat.core.rotation import ServiceState
-from hanat.core.service_view import Condition
+from hanat.core.service_view import Condition, Datagrams
 from hanat.core.status import Role, VipStatus
 from tests.api.conftest import Served
 from tests.api.helpers import BACKUP, HOLDER, WEB, WEB1, WEB2, ask
@@ -196,6 +196,17 @@ async def test_metrics_say_what_limits_refused(served: Served) -> None:
     }
     assert found['hanat_service_refused_total{limit="deny",service="web"}'] == 7
     assert found['hanat_service_refused_total{limit="new_per_second",service="web"}'] == 120
+
+
+async def test_metrics_say_how_many_datagrams_had_no_flow(served: Served) -> None:
+    counted = replace(WEB1, datagrams=Datagrams(7, 5))
+    served.backend.shown = (replace(WEB, servers=(counted, WEB2)),)
+    found = await scrape(served)
+
+    assert {name: value for name, value in found.items() if "datagrams" in name} == {
+        'hanat_server_datagrams_total{server="web1",service="web",way="to_server"}': 7,
+        'hanat_server_datagrams_total{server="web1",service="web",way="to_clients"}': 5,
+    }
 
 
 async def test_metrics_say_nothing_of_checks_that_say_nothing(served: Served) -> None:

@@ -87,6 +87,7 @@ def test_metrics_of_a_thousand_services_are_made_in_slices() -> None:
         "hanat_server_weight": 10_000,
         "hanat_server_in_rotation": 10_000,
         "hanat_server_connections": 10_000,
+        "hanat_server_datagrams": 0,
         "hanat_server_full": 0,
         "hanat_server_up": 10_000,
         "hanat_server_check_latency_seconds": 9000,

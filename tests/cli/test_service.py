@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from hanat.core.service_view import Datagrams
 from hanat.errors import EXIT_FAILED, EXIT_REFUSED
 from tests.api.helpers import WEB
 from tests.cli.helpers import Node, call
@@ -134,6 +135,23 @@ def test_control_characters_do_not_reach_the_terminal(node: Node) -> None:
 
     assert "\x1b" not in result.stdout
     assert "\x07" not in result.stdout
+
+
+def test_service_of_datagrams_says_how_many(node: Node) -> None:
+    servers = tuple(
+        replace(server, datagrams=Datagrams(n, n - 1)) for n, server in enumerate(WEB.servers, 7)
+    )
+    node.answers(replace(WEB, servers=servers).to_document())
+
+    page = call("service", "show", "web", "--api", node.api).stdout
+    assert "datagrams   15 to servers, 13 to clients (by this node)\n" in page
+
+    node.answers(servers[0].to_document())
+    page = call("server", "show", "web/web1", "--api", node.api).stdout
+    assert "datagrams   7 to servers, 6 to clients (by this node)\n" in page
+
+    node.answers(WEB.servers[0].to_document())
+    assert "datagrams" not in call("server", "show", "web/web1", "--api", node.api).stdout
 
 
 def test_service_without_limits_says_nothing_of_them(node: Node) -> None:

@@ -143,6 +143,57 @@ def test_a_sorry_server_is_not_put_into_a_transit() -> None:
     assert found(text, before) is None
 
 
+@pytest.mark.parametrize("first", ["ops = true", "unavailable = 'drop'"])
+@pytest.mark.parametrize("port", [8053, 53])
+def test_answers_of_datagrams_are_told_apart_from_those_of_services_that_stay(
+    first: str, port: int
+) -> None:
+    one, two = (
+        f"""
+[[service]]
+name = "dns{n}"
+listen = ["vip:public udp/{n}"]
+{keys}
+  [[service.server]]
+  name = "one"
+  address = "10.11.12.9:{at}"
+"""
+        for n, keys, at in ((50, first, 53), (51, "ops = true", port))
+    )
+    before = BEFORE + one
+
+    made = found(before + two, before)
+
+    if port == 53:
+        assert made is None
+        with pytest.raises(ConfigError):
+            parse_cluster(before + two, file="it")
+    else:
+        assert made == parse_cluster(before + two, file="it")
+
+
+def test_servers_of_datagrams_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = (
+        BEFORE
+        + """
+[[service]]
+name = "dns"
+listen = ["vip:public udp/53"]
+ops = true
+  [[service.server]]
+  name = "one"
+  address = "10.11.12.8"
+  [[service.server]]
+  name = "two"
+  address = "10.11.12.9"
+"""
+    )
+    monkeypatch.setattr(amendment, "OPS_SERVERS_MAX", 2)
+    assert found(two, BEFORE) is not None
+    monkeypatch.setattr(amendment, "OPS_SERVERS_MAX", 1)
+    assert found(two, BEFORE) is None
+
+
 def test_every_key_is_read_in_what_changed() -> None:
     for old, new in (
         ("/health?full=1", "/health?full=0"),

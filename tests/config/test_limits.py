@@ -9,12 +9,12 @@ import pytest
 
 from hanat.config import parse_cluster
 from hanat.config.document import PROBLEMS_MAX, TEXT_BYTES_MAX
-from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, TARGETS_MAX
+from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, OPS_SERVERS_MAX, TARGETS_MAX
 from hanat.consensus.replica import ENTRY_BYTES_MAX
 from hanat.consensus.state import NewConfiguration, encode
 from hanat.daemon.will import MESSAGE_BYTES_MAX, Route, Will
 from hanat.errors import ConfigError, Problem
-from tests.config.helpers import SMALL, checked
+from tests.config.helpers import SMALL, changed, checked
 
 
 def problems(text: str) -> tuple[Problem, ...]:
@@ -74,6 +74,21 @@ def test_what_was_tried_in_service_is_allowed() -> None:
     assert sum(len(vip.addresses) for vip in configuration.vips) >= 1_000
     found = parse_cluster(services(1_000, 10, 1), file="it").services
     assert sum(len(s.checks) * len(s.servers) for s in found) == TARGETS_MAX
+
+
+def test_servers_of_services_with_ops_have_a_limit() -> None:
+    text = services(OPS_SERVERS_MAX // 10, 10).replace("tcp/", "udp/").replace(':80"', '"')
+    with_ops = text.replace("listen =", "ops = true\nlisten =")
+
+    assert len(parse_cluster(with_ops, file="it").services) == OPS_SERVERS_MAX // 10
+    more = changed(with_ops, "[[service.server]]", '[[service.server]]\nname = "more"\n'
+                   'address = "10.99.0.1"\n[[service.server]]')  # fmt: skip
+    (problem,) = problems(more)
+    assert str(problem).endswith(
+        "servers of services with ops are 2001 in all, at most 2000 are possible; leave ops out "
+        "of some"
+    )
+    assert len(parse_cluster(more.replace("ops = true\n", ""), file="it").services) == 200
 
 
 def test_each_list_of_the_file_has_a_limit() -> None:

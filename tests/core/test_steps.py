@@ -25,7 +25,7 @@ from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, PUBLIC, WEB
 
 
-def services(count: int, *, weight: int = 1) -> tuple[VirtualService, ...]:
+def services(count: int, *, weight: int = 1, port: int | None = 8080) -> tuple[VirtualService, ...]:
     """Return services of ten servers each; of the first one, a server has that weight."""
     return tuple(
         VirtualService(
@@ -34,7 +34,7 @@ def services(count: int, *, weight: int = 1) -> tuple[VirtualService, ...]:
             Scheduler.WRR,
             tuple(
                 RealServer(
-                    f"w{k}", ip_address(f"10.11.{12 + n // 250}.{k + 1}"), 8080,
+                    f"w{k}", ip_address(f"10.11.{12 + n // 250}.{k + 1}"), port,
                     weight if n == k == 0 else 1,
                 )
                 for k in range(10)

@@ -14,7 +14,7 @@ from hanat.core.rotation import ServiceState
 from hanat.core.service_health import ServiceHealth
 from hanat.core.service_view import Knowledge, ServiceView, view_of
 from hanat.daemon import service_views
-from hanat.daemon.refusals import Refusals
+from hanat.daemon.rule_counts import RuleCounts
 from hanat.daemon.service_views import ServiceViews
 from hanat.errors import NoSuchError, RefusedError
 from hanat.kernel.counters import KernelCounters
@@ -28,7 +28,7 @@ def views_of(configuration: Configuration) -> ServiceViews:
     health.configure(configuration, 0.0, 0.0)
     while health.due() is not None:
         health.tick(0.0, 0.0)
-    return ServiceViews(health, {1: "r1"}, Refusals(KernelCounters()))
+    return ServiceViews(health, {1: "r1"}, RuleCounts(KernelCounters()))
 
 
 VIEWS = views_of(EDGE)
@@ -75,7 +75,7 @@ def test_server_with_a_check_is_unknown_until_somebody_probed_it() -> None:
 
 
 def test_service_that_is_just_coming_into_force_is_not_shown_yet() -> None:
-    views = ServiceViews(ServiceHealth(1), {1: "r1"}, Refusals(KernelCounters()))
+    views = ServiceViews(ServiceHealth(1), {1: "r1"}, RuleCounts(KernelCounters()))
     assert [*views.all(EDGE, {}, 0.0)] == []
     with pytest.raises(RefusedError, match="service web is just coming into force; ask again"):
         views.one("web", EDGE, {}, 0.0)

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hanat.core.configuration import Configuration, Persistence, RealServer, Scheduler
+from hanat.core.configuration import (
+    Configuration,
+    Listen,
+    Persistence,
+    Protocol,
+    RealServer,
+    Scheduler,
+    Sorry,
+)
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.services import Rotations, Turns
@@ -20,7 +28,8 @@ from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.nft import NftLibrary
 from hanat.kernel.nft_encoding import encoded
 from tests.core.configurations import configurations, rotations
-from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, WEB
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC, WEB
+from tests.core.test_one_packet import DNS
 from tests.core.test_steps import services
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
@@ -105,6 +114,46 @@ def test_usual_rotations_are_encoded(
     assert all(found)
     assert len(found) == (3 if configuration.services[0].scheduler.by_source and names else 1)
     compared(firewall, configuration, {name: rotation}, {})
+
+
+@pytest.mark.parametrize("scheduler", [s for s in Scheduler if not s.by_counts])
+def test_rotation_of_single_datagrams_is_encoded(
+    firewall: KernelFirewall, scheduler: Scheduler
+) -> None:
+    for sorry in (DNS.sorry, (Sorry(ip_address("10.11.12.200"), 99),)):
+        dns = replace(DNS, scheduler=scheduler, sorry=sorry)
+        configuration = replace(EDGE, services=(WEB, dns))
+        for names in (("a", "b"), ("a",), ("six",)):
+            rotation = {"dns": tuple(map(InRotation, names))}
+            for before, after in (({}, rotation), (rotation, {})):
+                found = compared(firewall, configuration, before, after)
+                # A table by source of two servers is one of ranges, see `services.elements_of`.
+                assert all(found) or scheduler.by_source or scheduler is Scheduler.RANDOM
+
+
+def test_many_services_of_datagrams_come_and_go_in_slices(firewall: KernelFirewall) -> None:
+    many = tuple(
+        replace(s, listens=(Listen(PUBLIC, Protocol.UDP, 1000 + n, 1000 + n),), ops=True)
+        for n, s in enumerate(services(200, port=None))
+    )
+    library = NftLibrary()
+    few, all_ = (
+        render_ruleset(replace(EDGE, services=some), DEVICES, CONVERSATION)
+        for some in (many[:10], many)
+    )
+    listings = []
+    for start, end in ((few, all_), (all_, few)):
+        library.run(start, operation="a", target="b")
+        plan = steps(start, end)
+        assert plan is not None
+        for script in (*plan.builds, plan.switch, *plan.clears):
+            assert encoded(script) is not None
+            assert len(script) < 150_000
+            firewall.apply(script)
+        listings.append(library.run("list table inet hanat", operation="a", target="b"))
+        library.run(end, operation="a", target="b")
+        wanted = library.run("list table inet hanat", operation="a", target="b")
+        assert sorted(listings[-1].splitlines()) == sorted(wanted.splitlines())
 
 
 @pytest.mark.parametrize("scheduler", Scheduler)

@@ -15,7 +15,9 @@ from hanat.consensus.background import at_once
 from hanat.core.configuration import (
     Configuration,
     Limits,
+    Listen,
     Persistence,
+    Protocol,
     Scheduler,
     VirtualService,
 )
@@ -32,7 +34,8 @@ from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
-from tests.core.examples import CONVERSATION, DEVICES, EDGE, WEB
+from tests.core.examples import CONVERSATION, DEVICES, EDGE, PUBLIC, WEB
+from tests.core.test_one_packet import DNS
 from tests.core.test_steps import services
 from tests.kernel.test_drift import look, words
 
@@ -123,6 +126,54 @@ def test_rotation_is_one_small_transaction(rulesets: Rulesets, firewall: ToldFir
     assert len(script) < 1_000
     assert look(rulesets) == ()
     assert has(firewall, MANY, rotations)
+
+
+def test_rotations_of_single_datagrams_are_no_drift(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    configuration = replace(EDGE, services=(*services(2 * SLICE_CHAINS), DNS))
+    install(rulesets, MANY)
+    install(rulesets, configuration)
+    rotations: Rotations = {}
+    for names in (("a",), (), ("a", "b", "six")):
+        firewall.scripts.clear()
+        rotations = {"dns": tuple(map(InRotation, names))}
+
+        assert rotate(rulesets, rotations) is None
+
+        (script,) = firewall.scripts
+        assert len(script) < 3_000
+        assert look(rulesets) == ()
+    for script in (
+        "flush chain inet hanat one_packet_in",
+        "delete element inet hanat one_packet_servers_v4 { 10.11.12.101 . udp . 5353 }",
+    ):
+        firewall.apply(script)
+        assert "table inet hanat changed" in look(rulesets), script
+        install(rulesets, configuration)
+        assert look(rulesets) == ()
+    assert has(firewall, configuration, rotations)
+
+    install(rulesets, EDGE)
+    assert "one_packet" not in (firewall.table("inet", "hanat") or "")
+
+
+def test_refused_servers_of_datagrams_are_not_left_behind(
+    rulesets: Rulesets, firewall: ToldFirewall
+) -> None:
+    many = tuple(
+        replace(s, listens=(Listen(PUBLIC, Protocol.UDP, 1000 + n, 1000 + n),), ops=True)
+        for n, s in enumerate(services(SLICE_CHAINS, port=None))
+    )
+    install(rulesets, replace(EDGE, services=many[:2]))
+    there = words(firewall, "hanat")
+    told: list[str | None] = []
+
+    firewall.refuses = "add element inet hanat one_packet_turns_v4"
+    rulesets.install(replace(EDGE, services=many), lambda error, _: told.append(error))
+
+    assert told == ["cannot apply on nftables: refused"]
+    assert words(firewall, "hanat") == there
 
 
 def test_same_rotations_are_no_transaction(rulesets: Rulesets, firewall: ToldFirewall) -> None:
@@ -251,7 +302,7 @@ def test_clients_stay_with_their_servers_when_the_table_is_replaced(
     happens: str,
     many: bool,  # noqa: FBT001 - drawn
 ) -> None:
-    others = MANY.services if many else ()
+    others = (DNS, *(MANY.services if many else ()))
     web = replace(WEB, persistence=Persistence(600.0), scheduler=Scheduler.LC)
     configuration = replace(EDGE, services=(web, *others))
     rulesets = made(gate, firewall, at_once)

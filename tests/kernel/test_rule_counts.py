@@ -11,7 +11,7 @@ import pytest
 
 from hanat.core.configuration import Configuration, Limits
 from hanat.core.ruleset import render_ruleset
-from hanat.daemon.refusals import Refusals
+from hanat.daemon.rule_counts import RuleCounts
 from hanat.kernel.counters import KernelCounters
 from hanat.kernel.firewall import KernelFirewall
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
@@ -55,19 +55,19 @@ def test_each_limit_of_each_service_has_its_count(
     firewall.apply(
         text.replace("counter limits/s7/deny {\n", "counter limits/s7/deny {\npackets 3 bytes 9\n")
     )
-    refusals = Refusals(counters)
+    counted = RuleCounts(counters)
 
-    asyncio.run(refusals.refresh(configuration))
+    asyncio.run(counted.refresh(configuration))
 
-    assert len(refusals.counts) == 199
-    assert list(refusals.counts["s7"].items()) == [
+    assert len(counted.refused) == 199
+    assert list(counted.refused["s7"].items()) == [
         ("deny", 3),
         ("allow", 0),
         ("new_per_second_per_client", 0),
         ("connections_per_client", 0),
         ("new_per_second", 0),
     ]
-    assert sum(sum(counts.values()) for counts in refusals.counts.values()) == 3
+    assert sum(sum(counts.values()) for counts in counted.refused.values()) == 3
 
 
 def test_loop_turns_while_many_counters_are_read_and_two_may_ask_at_once(
@@ -75,11 +75,11 @@ def test_loop_turns_while_many_counters_are_read_and_two_may_ask_at_once(
 ) -> None:
     configuration = limited(1000)
     firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION))
-    refusals, turns = Refusals(counters), 0
+    counted, turns = RuleCounts(counters), 0
 
     async def read() -> None:
         nonlocal turns
-        asked = asyncio.gather(*(refusals.refresh(configuration) for _ in range(2)))
+        asked = asyncio.gather(*(counted.refresh(configuration) for _ in range(2)))
         while not asked.done():
             turns += 1
             await asyncio.sleep(0)
@@ -87,7 +87,7 @@ def test_loop_turns_while_many_counters_are_read_and_two_may_ask_at_once(
 
     asyncio.run(read())
     assert turns > 2 * 999 * 5 / 500
-    assert len(refusals.counts) == 999
+    assert len(counted.refused) == 999
 
 
 def test_reading_that_is_cancelled_leaves_nothing_for_the_next(
@@ -95,19 +95,19 @@ def test_reading_that_is_cancelled_leaves_nothing_for_the_next(
 ) -> None:
     configuration = limited(300)
     firewall.apply(render_ruleset(configuration, DEVICES, CONVERSATION))
-    refusals = Refusals(counters)
+    counted = RuleCounts(counters)
 
     async def cancel() -> None:
-        task = asyncio.ensure_future(refusals.refresh(configuration))
+        task = asyncio.ensure_future(counted.refresh(configuration))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert task.cancelled()
-        await refusals.refresh(configuration)
+        await counted.refresh(configuration)
 
     asyncio.run(cancel())
-    assert len(refusals.counts) == 299
+    assert len(counted.refused) == 299
 
 
 def test_without_rules_what_was_counted_stays_and_a_limit_that_goes_is_forgotten(
@@ -118,15 +118,15 @@ def test_without_rules_what_was_counted_stays_and_a_limit_that_goes_is_forgotten
     firewall.apply(
         text.replace("counter limits/s1/deny {\n", "counter limits/s1/deny {\npackets 3 bytes 9\n")
     )
-    refusals = Refusals(counters)
-    asyncio.run(refusals.refresh(configuration))
+    counted = RuleCounts(counters)
+    asyncio.run(counted.refresh(configuration))
 
     firewall.apply("delete table inet hanat\n")
-    asyncio.run(refusals.refresh(configuration))
-    assert refusals.counts["s1"]["deny"] == 3
+    asyncio.run(counted.refresh(configuration))
+    assert counted.refused["s1"]["deny"] == 3
 
     fewer = replace(configuration, services=configuration.services[:1])
-    asyncio.run(refusals.refresh(fewer))
-    assert refusals.counts.keys() == {"s0"}
-    asyncio.run(refusals.refresh(replace(fewer, services=())))
-    assert refusals.counts == {}
+    asyncio.run(counted.refresh(fewer))
+    assert counted.refused.keys() == {"s0"}
+    asyncio.run(counted.refresh(replace(fewer, services=())))
+    assert counted.refused == {}
