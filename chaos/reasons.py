@@ -162,7 +162,8 @@ def contradictions(taken: EventTold, before: EventTold, given: EventTold | None)
         found.append(f"{taken.node} says it was the first, after {before.node}")
     if given is None:
         return found
-    if taken.why == HANDED_OVER and given.why not in GIVEN_FOR_SOMEBODY:
+    # A leader whose lease was over may get another one in its term, and hand on before it holds.
+    if taken.why == HANDED_OVER and given.why not in GIVEN_FOR_SOMEBODY | {LEASE_EXPIRED}:
         found.append(f"{before.node} handed over to {taken.node} and gave up for {given.why}")
     if taken.why == DAEMON_DIED:
         found.append(f"the daemon of {before.node} died and tells that it gave up: {given.why}")
