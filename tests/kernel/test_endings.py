@@ -44,7 +44,7 @@ from tests.kernel.network import (
     talk,
 )
 
-pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
+pytestmark = pytest.mark.kernel
 
 OTHER_PORT = 8082
 ABSENT = "10.11.12.199"
@@ -406,6 +406,7 @@ async def test_end_of_a_connection_that_was_to_be_reset_is_replicated(network: N
 # ------------------------------------------------------------------------- the gate
 
 
+@gates_of_both_kinds
 @pytest.mark.parametrize(
     ("right", "who"), [("carries", "client"), ("neither", "client"), ("neither", "server")]
 )
