@@ -72,7 +72,7 @@ def choose_gate(settings: NodeSettings, clock: Callable[[], float]) -> ChosenGat
         try:
             gate = KernelDeadlineGate(devices, settings.gate_mark, notes=settings.gate_notes)
             try:
-                gate.attach()
+                gate.probe()
             except BaseException:
                 gate.close()
                 raise

@@ -33,6 +33,10 @@ LOOK_S = 1.0  # how often a holder looks whether the programs are still there
 class Places(Protocol):
     """Where programs are attached; see `tcx.Tcx`, `traffic_filters.TrafficFilters`."""
 
+    def probe(self, index: int, *, device: str) -> None:
+        """Find out whether there are such places; raises KernelError."""
+        ...
+
     def attach(self, index: int, direction: int, program: Program, *, device: str) -> None:
         """Put a program there; raises KernelError."""
         ...
@@ -120,6 +124,19 @@ class KernelDeadlineGate(InstalledGate):
         self._indexes.close()
         self._places.close()
         self._programs.close()
+
+    def probe(self) -> None:
+        """Find out whether the devices that are there have places for the programs.
+
+        Nothing is attached: another daemon of this node may run.
+
+        Raises:
+            KernelError: One has not.
+        """
+        there = _indexes()
+        for device in self._devices:
+            if device in there:
+                self._places.probe(there[device], device=device)
 
     def attach(self) -> None:
         """Put the programs on those devices that are there.

@@ -57,6 +57,14 @@ class Tcx:
         """Release the descriptor; the next call opens another."""
         self._others.close()
 
+    def probe(self, index: int, *, device: str) -> None:
+        """Find out whether programs can be attached to a device.
+
+        Raises:
+            KernelError: They cannot.
+        """
+        _numbers(index, INGRESS, device=device)
+
     def attach(self, index: int, direction: int, program: Program, *, device: str) -> None:
         """Put a program there before all others, and take away what a predecessor left.
 

@@ -57,6 +57,14 @@ class TrafficFilters:
         """Release the descriptor; the next call opens another."""
         self._netlink.close()
 
+    def probe(self, index: int, *, device: str) -> None:
+        """Find out whether a device can have clsact, by adding it.
+
+        Raises:
+            KernelError: It has another qdisc in that place.
+        """
+        self._demand_qdisc(index, device)
+
     def attach(self, index: int, direction: int, program: Program, *, device: str) -> None:
         """Put a program there, in place of one that was attached like this before.
 

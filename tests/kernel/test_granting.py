@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +15,7 @@ from hanat.daemon.adapters import choose_gate
 from hanat.daemon.granting import DeadlineGranting
 from hanat.errors import StartupError
 from hanat.kernel import deadline_gate
+from hanat.kernel.deadline_gate import KernelDeadlineGate
 from tests.kernel.namespaces import cable, run
 
 if TYPE_CHECKING:
@@ -86,3 +88,16 @@ def test_a_node_whose_device_has_no_place_has_timeouts_and_says_why(
     with pytest.raises(StartupError, match=r'kind = "auto"'):
         choose_gate(settings(GateChoice.DEADLINE), lambda: 0.0)
     assert run("tc filter show dev eth0 ingress", inside) == ""
+
+
+def test_what_a_second_daemon_chooses_disturbs_no_first_one(inside: str, tmp_path: Path) -> None:
+    cable((inside, "eth0"), (inside, "far"))
+    node = replace(settings(GateChoice.AUTO), data_dir=tmp_path)
+    first = choose_gate(node, lambda: 0.0).granting.gate
+    assert isinstance(first, KernelDeadlineGate)
+    with closing(first):
+        first.attach()
+        second = choose_gate(node, lambda: 0.0)
+        assert first.missing() == ()
+        second.granting.gate.close()
+        assert first.missing() == ()
