@@ -62,7 +62,6 @@ class Gate:
                     DEVICES.values(), MARK_MASK
                 )
                 self._gate.attach()
-                self._gate.confirm()
             else:
                 self._gate = KernelGate()
 

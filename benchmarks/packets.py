@@ -237,7 +237,6 @@ def holder(services: int, kind: GateKind) -> Callable[[Wire], None]:
                 return
             programs = KernelDeadlineGate(DEVICES.values(), MARK_MASK)  # open as long as we run
             programs.attach()
-            programs.confirm()
             until = time.clock_gettime(time.CLOCK_BOOTTIME) + RIGHTS_S
             programs.grant(answers_until=until, carries_until=until)
             _OPEN.append(programs)

@@ -137,14 +137,14 @@ PROFILES = {
         Profile("calm", beacon_s=0.100, lease_s=0.500, margin_s=0.018),
     )
 }
-# Where a deadline ends them: 0.2 ms by which a packet may be late, 0.6 ms that a slew takes before
-# it is seen (`core.clock_rate`), and 2 % of the lease.
+# Where a deadline ends them: 0.2 ms by which a packet may be late, 2 % of the lease, and what a
+# slewed clock takes before somebody looks; a holder looks at each beacon (docs/lease.md).
 WITH_DEADLINE = {
     profile.name: profile
     for profile in (
         Profile("fast", beacon_s=0.006, lease_s=0.024, margin_s=0.0015),
-        Profile("default", beacon_s=0.033, lease_s=0.120, margin_s=0.0035),
-        Profile("calm", beacon_s=0.100, lease_s=0.500, margin_s=0.011),
+        Profile("default", beacon_s=0.033, lease_s=0.120, margin_s=0.005),
+        Profile("calm", beacon_s=0.100, lease_s=0.500, margin_s=0.018),
     )
 }
 LEASE_S_MAX = max(p.lease_s for known in (PROFILES, WITH_DEADLINE) for p in known.values())

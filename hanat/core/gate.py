@@ -173,7 +173,7 @@ def _ways_in(
         "guarded": [
             # NAT leaves these as they are: they would show the inside to the outside.
             "ct state invalid counter drop",
-            f"{by.answers} goto passed",
+            f"{by.answers} {by.judged_again}goto passed",
             "counter drop",
         ],
         "prerouting": [

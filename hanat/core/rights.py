@@ -80,6 +80,16 @@ class Enforcement:
         return "oifname @answers accept"
 
     @property
+    def judged_again(self) -> str:
+        """What lets a packet that needs *answers* be judged once more when it leaves.
+
+        It may have waited: shaped at its ingress, or for its other fragments.
+        """
+        if not self.has_deadline:
+            return ""
+        return f"meta mark set meta mark | {bits(self.mask, ANSWERS_NEEDED):#010x} "
+
+    @property
     def has_deadline(self) -> bool:
         """Whether it is the gate with a deadline."""
         return self.kind is GateKind.DEADLINE

@@ -15,6 +15,7 @@ from hanat.daemon.rulesets import Rulesets
 from hanat.kernel.ports import Changed, KernelSettings, RulesetWatch
 
 PERIOD_S = 5.0
+GATE_PERIOD_S = 1.0  # the kernel tells nobody of programs that go
 GAP_S = 0.25  # between two looks, whatever the kernel tells
 # Another program may change its rules all day long. A look at a thousand services takes 20 ms of a
 # processor, so the next one waits a hundred times as long as the last one took.
@@ -49,17 +50,20 @@ class DriftWatch:
         self._looking = self._again = False
         self._looked_at = self._began_at = self._took_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._gate_timer: asyncio.TimerHandle | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look from now on."""
         self._loop = loop
         loop.add_reader(self._watch.fileno(), self._changed)
         self._look()
+        self._look_at_gate_later()
 
     def close(self) -> None:
         """Stop."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._gate_timer):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._watch.fileno())
         self._watch.close()
 
@@ -72,6 +76,18 @@ class DriftWatch:
             least_s, looks = GONE_GAP_S, GONE_GAP_LOOKS
         gap_s = min(PERIOD_S, max(least_s, looks * self._took_s))
         self._look_in(max(0.0, self._looked_at + gap_s - self._loop.time()))
+
+    def _look_at_gate_later(self) -> None:
+        self._gate_timer = self._loop.call_at(self._loop.time() + GATE_PERIOD_S, self._look_at_gate)
+
+    def _look_at_gate(self) -> None:
+        self._gate_timer = None
+        self._rulesets.look_at_gate(self._gate_looked)
+
+    def _gate_looked(self, found: tuple[str, ...]) -> None:
+        if found:
+            self._feed(RulesetDrifted(found))
+        self._look_at_gate_later()
 
     def _look_in(self, delay_s: float) -> None:
         """Look then, or earlier if that was planned."""

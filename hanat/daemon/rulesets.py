@@ -296,7 +296,7 @@ class Rulesets:
         """Return what was in force, and forget what somebody changed of it."""
         before = self._in_force.configuration, self._in_force.scripts
         self._forget(self._changed())
-        if self._gate.missing():
+        if self._missing_now():
             self._in_force.gate = ""
         return before
 
@@ -437,6 +437,19 @@ class Rulesets:
 
         self._background(lambda: found.extend(self._look_now()), ended)
 
+    def look_at_gate(self, done: Callable[[tuple[str, ...]], None]) -> None:
+        """Tell what somebody took away of the gate that is no table."""
+        found: list[str] = []
+
+        def ended(error: BaseException | None) -> None:
+            _raise_unforeseen(error)
+            done(tuple(found))
+
+        self._background(lambda: found.extend(self._missing_now()), ended)
+
+    def _missing_now(self) -> tuple[str, ...]:
+        return self._gate.missing() if self._in_force.gate else ()
+
     def _look_now(self) -> list[str]:
         there = self._in_force
         if not there.gate or not there.ruleset:
@@ -445,7 +458,7 @@ class Rulesets:
             f"table {family} {name} {'changed' if self._is_there(family, name) else 'gone'}"
             for family, name in self._changed()
         ]
-        return [*tables, *self._gate.missing()]
+        return [*tables, *self._missing_now()]
 
     def _is_there(self, family: str, name: str) -> bool:
         return self._firewall.fingerprint(family, name) is not None

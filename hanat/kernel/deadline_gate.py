@@ -7,7 +7,6 @@ device was made anew.
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -15,19 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from hanat.core.notation import ATTACHED_SET, GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.deadline import Programs
 from hanat.kernel.deadlines import NS
-from hanat.kernel.device_indexes import DeviceIndexes
 from hanat.kernel.ebpf import Program, numbered
 from hanat.kernel.fence import ATTACHED
 from hanat.kernel.gate import InstalledGate, not_installed
 from hanat.kernel.gate_ports import Rights
-from hanat.kernel.nfnetlink import NfNetlink, Refill
+from hanat.kernel.netlink import NETLINK_NETFILTER, NetlinkClient, attribute
+from hanat.kernel.nfnetlink import FAMILIES, GENERIC, SUBSYSTEM, NfNetlink, Refill
 from hanat.kernel.tcx import Tcx, is_supported
-from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
+from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters, kind_of
 
-LOOK_S = 1.0  # how often a holder looks whether the programs are still there
+_GET_TABLE = 1
+_TABLE = GENERIC.pack(FAMILIES["inet"], 0, 0) + attribute(1, GATE_TABLE.encode() + bytes(1))
 
 
 class Places(Protocol):
@@ -54,6 +55,23 @@ class Places(Protocol):
         ...
 
 
+def demand_no_bridge(index: int, device: str) -> None:
+    """Refuse a bridge.
+
+    Where br_netfilter is loaded (Docker, Kubernetes) the rules see a packet at its port, before the
+    bridge's own ingress where the program is: no packet would have a right.
+
+    Raises:
+        KernelError: It is one.
+    """
+    if kind_of(index, device=device) == "bridge":
+        raise KernelError(
+            operation="attach a program at the ingress", target=device,
+            found="it is a bridge, and rules may see packets before its ingress",
+            to_do='write kind = "timeouts" under [gate] in node.toml',
+        )  # fmt: skip
+
+
 def _indexes() -> dict[str, int]:
     return {name: index for index, name in socket.if_nameindex()}
 
@@ -63,7 +81,7 @@ def _best_places(notes: Path | None) -> Callable[[], Places]:
 
 
 class KernelDeadlineGate(InstalledGate):
-    """Implements `ports.DeadlineGate`.
+    """Implements `gate_ports.DeadlineGate`.
 
     Args:
         devices: Kernel names of this node's interfaces.
@@ -86,13 +104,10 @@ class KernelDeadlineGate(InstalledGate):
     ) -> None:
         super().__init__()
         self._devices = tuple(sorted(set(devices)))
-        self._sets, self._indexes = NfNetlink(), DeviceIndexes()
+        self._sets, self._netlink = NfNetlink(), NetlinkClient(NETLINK_NETFILTER)
         self._make_places = places or _best_places(notes)
         self._places = self._make_places()
-        # What changes an attachment is the thread that installs, or the loop if a device is new.
-        self._changing = threading.Lock()
         self._attached: frozenset[int] = frozenset()
-        self._looked_at = 0.0
         self._programs = Programs(mask)
         self._wanted = {  # that at the ingress is attached last: it gives rights
             EGRESS: numbered(self._programs.egress_fd),
@@ -110,6 +125,15 @@ class KernelDeadlineGate(InstalledGate):
         An earlier release that comes after must not meet a rule that asks for bits of a mark.
         """
         self._programs.deadlines.shut()
+        if self._attached:  # else the tables may be of another daemon that runs
+            self._take_away()
+        super().close()
+        self._sets.close()
+        self._netlink.close()
+        self._places.close()
+        self._programs.close()
+
+    def _take_away(self) -> None:
         with suppress(KernelError):  # the tables are gone
             self._sets.refill(
                 [Refill(name) for name in ATTACHED], operation="shut the gate", target="nftables"
@@ -119,11 +143,6 @@ class KernelDeadlineGate(InstalledGate):
                 for direction, program in self._wanted.items():
                     with suppress(KernelError):  # the device went
                         self._places.detach(index, direction, program, device=device)
-        super().close()
-        self._sets.close()
-        self._indexes.close()
-        self._places.close()
-        self._programs.close()
 
     def probe(self) -> None:
         """Find out whether the devices that are there have places for the programs.
@@ -136,108 +155,101 @@ class KernelDeadlineGate(InstalledGate):
         there = _indexes()
         for device in self._devices:
             if device in there:
+                demand_no_bridge(there[device], device)
                 self._places.probe(there[device], device=device)
 
     def attach(self) -> None:
-        """Put the programs on those devices that are there.
+        """Put the programs on those devices that are there, and tell the rules if there are any.
 
         Raises:
             KernelError: The kernel refused it.
         """
-        with self._changing:
-            self._attach()
+        self._attach()
+        with suppress(AbsentObjectError):
+            self._tell()
 
     def install(self, script: str) -> None:
-        """See `ports.Gate.install`."""
+        """See `gate_ports.Gate.install`."""
         super().install(script)
-        with self._changing:
-            self._attach()
-            self._tell()
+        self._attach()
+        self._tell()
 
     def confirm(self) -> None:
-        """See `ports.DeadlineGate.confirm`."""
-        with self._changing:
-            self._tell()
+        """See `gate_ports.DeadlineGate.confirm`."""
+        try:
+            self._netlink.get(
+                SUBSYSTEM << 8 | _GET_TABLE, _TABLE, operation="grant rights", target=GATE_TABLE
+            )
+        except AbsentObjectError as error:
+            raise not_installed("grant rights", ", ".join(self._devices)) from error
 
     def grant(self, *, answers_until: float, carries_until: float) -> None:
-        """See `ports.DeadlineGate.grant`."""
+        """See `gate_ports.DeadlineGate.grant`."""
         assert answers_until <= carries_until, (answers_until, carries_until)
-        if self._changing.acquire(blocking=False):
-            try:
-                self._look()
-            finally:
-                self._changing.release()
         self._programs.deadlines.grant(int(answers_until * NS), int(carries_until * NS))
 
     def withdraw(self) -> None:
-        """See `ports.Gate.withdraw`."""
+        """See `gate_ports.Gate.withdraw`."""
         self._programs.deadlines.withdraw()
 
     def shut(self) -> None:
-        """See `ports.Gate.shut`."""
+        """See `gate_ports.Gate.shut`."""
         self._programs.deadlines.shut()
 
     def rights(self) -> Mapping[str, Rights]:
-        """See `ports.Gate.rights`."""
+        """See `gate_ports.Gate.rights`."""
         self.ports()  # says so if there is no gate
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         answers, carries = (max(until - now, 0) / NS for until in self.deadlines())
         if not carries:
             return {}
-        there = {name for _, name in socket.if_nameindex()}
-        return {
-            device: Rights(answers_s=answers, carries_s=carries)
-            for device in self._devices
-            if device in there and not any(self._missing(device))
-        }
+        with closing(self._make_places()) as places:
+            return {
+                device: Rights(answers_s=answers, carries_s=carries)
+                for device, index in _indexes().items()
+                if index in self._attached and not any(self._wrong(places, device))
+            }
 
     def deadlines(self) -> tuple[int, int]:
         """Return when *answers* and *carries* end, nanoseconds of CLOCK_BOOTTIME."""
         return self._programs.deadlines.read()
 
     def missing(self) -> tuple[str, ...]:
-        """See `ports.Gate.missing`."""
-        return tuple(word for device in self._devices for word in self._missing(device))
-
-    def _look(self) -> None:
-        """Attach what is not attached: to a device that is new, or where somebody took it away."""
-        whole = self._attached.issuperset(self._indexes.of(self._devices))
-        now = time.monotonic()
-        if whole and now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            whole = not any(what for name in self._devices for what in self._wrong(name))
-        if not whole:
-            self._attach()
-            self._tell()
-
-    def _missing(self, device: str) -> Iterator[str]:
+        """See `gate_ports.Gate.missing`."""
         with closing(self._make_places()) as places:
-            yield from self._wrong(device, places)
-        index = _indexes().get(device)
-        if index is not None and index not in self._attached:
-            yield f"{device} not told to the rules"
+            found = [word for device in self._devices for word in self._wrong(places, device)]
+        told, there = self._attached, _indexes()
+        new = [name for name in self._devices if there.get(name, 0) not in {0, *told}]
+        found += [f"{name} not told to the rules" for name in new]
+        with suppress(AbsentObjectError):  # somebody else looks for the tables
+            if self._names(ATTACHED[0]) != {n for n in self._devices if there.get(n) in told}:
+                found.append(f"set {ATTACHED_SET} changed")
+        return tuple(found)
 
-    def _wrong(self, device: str, places: Places | None = None) -> Iterator[str]:
+    def _wrong(self, places: Places, device: str) -> Iterator[str]:
         """Yield what is wrong with a device's programs."""
         index = _indexes().get(device)
         if index is None:
             return
         for direction, program in self._wanted.items():
-            found = (places or self._places).found(index, direction, program, device=device)
-            if found:
+            if found := places.found(index, direction, program, device=device):
                 yield f"program at the {DIRECTIONS[direction]} of {device} {found}"
 
     def _attach(self) -> None:
         """Put both programs on all devices; who has not both is none of `_attached`."""
-        self._attached = frozenset()
         done = set()
         there = _indexes()
-        for device in self._devices:
-            if device in there:
-                for direction, program in self._wanted.items():
-                    self._places.attach(there[device], direction, program, device=device)
-                done.add(there[device])
-        self._attached = frozenset(done)
+        try:
+            for device in self._devices:
+                if device not in there:
+                    continue
+                demand_no_bridge(there[device], device)
+                with suppress(AbsentObjectError):  # it went meanwhile
+                    for direction, program in self._wanted.items():
+                        self._places.attach(there[device], direction, program, device=device)
+                    done.add(there[device])
+        finally:
+            self._attached = frozenset(done)
 
     def _tell(self) -> None:
         """Tell the rules which devices have the programs."""

@@ -18,7 +18,7 @@ import hashlib
 import struct
 from collections.abc import Iterator
 
-from hanat.core.notation import CARRIES_SET, GATE_TABLE, TABLE
+from hanat.core.notation import ATTACHED_SET, CARRIES_SET, GATE_TABLE, TABLE
 from hanat.core.steps import LOOSE, OWN_ELEMENTS
 from hanat.errors import AbsentObjectError
 from hanat.kernel.netlink import (
@@ -33,7 +33,8 @@ from hanat.kernel.netlink import (
 from hanat.kernel.nfnetlink import FAMILIES, SUBSYSTEM
 from hanat.kernel.ports import FIXED_BYTES
 
-RIGHTS = frozenset({"answers", CARRIES_SET, "permit"})  # sets of the gate that change all the time
+# Sets of the gate that change all the time, or that the gate itself looks at.
+RIGHTS = frozenset({"answers", CARRIES_SET, "permit", ATTACHED_SET})
 _OF_SERVICES = tuple(start.encode() for start in LOOSE)
 # Maps and sets whose elements rotations change.
 _LEADING = (b"listens_", b"ranges_", b"refused_", b"one_packet_turns_")

@@ -54,15 +54,15 @@ class InstalledGate:
         self._nft.close()
 
     def install(self, script: str) -> None:
-        """See `ports.Gate.install`."""
+        """See `gate_ports.Gate.install`."""
         self._nft.run(script, operation="install the gate", target="nftables")
 
     def missing(self) -> tuple[str, ...]:
-        """See `ports.Gate.missing`."""
+        """See `gate_ports.Gate.missing`."""
         return ()
 
     def guarded(self) -> frozenset[Address]:
-        """See `ports.Gate.guarded`."""
+        """See `gate_ports.Gate.guarded`."""
         found: set[Address] = set()
         for name in VIPS:
             listing = self._list(name, operation="list floating addresses")
@@ -71,8 +71,11 @@ class InstalledGate:
         return frozenset(found)
 
     def ports(self) -> frozenset[str]:
-        """See `ports.Gate.ports`."""
-        listing = self._list(PORTS, operation="list interfaces")
+        """See `gate_ports.Gate.ports`."""
+        return self._names(PORTS)
+
+    def _names(self, name: SetName) -> frozenset[str]:
+        listing = self._list(name, operation="list interfaces")
         return frozenset(_NAME.findall("".join(_ELEMENTS.findall(listing))))
 
     def _list(self, name: SetName, *, operation: str) -> str:
@@ -84,7 +87,7 @@ class InstalledGate:
 
 
 class KernelGate(InstalledGate):
-    """Implements `ports.TimedGate`: rights by netlink."""
+    """Implements `gate_ports.TimedGate`: rights by netlink."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,13 +101,13 @@ class KernelGate(InstalledGate):
         self._indexes.close()
 
     def permit(self, valid_s: float) -> None:
-        """See `ports.Gate.permit`."""
+        """See `gate_ports.Gate.permit`."""
         assert valid_s >= TIMEOUT_S_MIN, valid_s
         refill = Refill(PERMIT, PERMITTED, int(valid_s * 1000))
         self._refill([refill], operation="permit a grant", target="all interfaces")
 
     def arm(self, devices: Iterable[str], *, answers_s: float, carries_s: float) -> bool:
-        """See `ports.Gate.arm`."""
+        """See `gate_ports.Gate.arm`."""
         answers_ms, carries_ms = int(answers_s * 1000), int(carries_s * 1000)
         assert TIMEOUT_S_MIN <= answers_s <= carries_s, (answers_s, carries_s)
         named = tuple(sorted(set(devices)))
@@ -118,15 +121,15 @@ class KernelGate(InstalledGate):
         return self._refill(refills, operation="grant rights", target=", ".join(named))
 
     def withdraw(self) -> None:
-        """See `ports.Gate.withdraw`."""
+        """See `gate_ports.Gate.withdraw`."""
         self._take_away(NO_ANSWERS, operation="withdraw answers")
 
     def shut(self) -> None:
-        """See `ports.Gate.shut`."""
+        """See `gate_ports.Gate.shut`."""
         self._take_away(NO_RIGHTS, operation="shut the gate")
 
     def rights(self) -> Mapping[str, Rights]:
-        """See `ports.Gate.rights`."""
+        """See `gate_ports.Gate.rights`."""
         inet, arp = (self._members(name) for name in ANSWERS)
         carries = self._members(CARRIES)
         return {

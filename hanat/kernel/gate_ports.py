@@ -109,24 +109,21 @@ class DeadlineGate(Gate, Protocol):
     """One whose rights are deadlines, with which a program compares each packet."""
 
     def confirm(self) -> None:
-        """Tell the rules which devices have the program.
+        """Make sure that the gate is installed.
 
         Raises:
-            AbsentObjectError: The gate is not installed.
+            AbsentObjectError: It is not.
         """
         ...
 
     def grant(self, *, answers_until: float, carries_until: float) -> None:
         """Let both rights end then, on all devices of this node; what is over is no right.
 
-        A device that was made anew gets the program before, within a second.
+        It asks nothing of the kernel. A device that is made anew has no right before the next
+        installation, which `missing` asks for.
 
         Args:
             answers_until: Seconds of CLOCK_BOOTTIME, resolution 1 ns, rounded down.
             carries_until: Likewise, not before.
-
-        Raises:
-            KernelError: A device that was made anew cannot have the program. Nothing is granted
-                anew.
         """
         ...

@@ -79,8 +79,10 @@ class Tcx:
             OSError: Its number cannot be written down.
         """
         numbers, _ = _numbers(index, direction, device=device)
-        if program.number in numbers:
+        if program.number in numbers[:1]:
             return
+        if program.number in numbers:  # who came before it may end the search
+            _detach(index, direction, program.number, device=device)
         noted = set() if self._notes is None else read_notes(self._notes)
         if self._notes is not None and program.number not in noted:
             write_notes(self._notes, noted | {program.number})
@@ -111,7 +113,9 @@ class Tcx:
             numbers, _ = _numbers(index, direction, device=device)
         except AbsentObjectError:
             return ""  # the device went meanwhile
-        return "" if program.number in numbers else "gone"
+        if program.number in numbers:
+            return "" if numbers[0] == program.number else f"behind {numbers[0]}"
+        return "gone"
 
 
 def detach_noted(notes: Path, devices: Iterable[tuple[str, int]]) -> None:

@@ -36,6 +36,8 @@ HANDLE = 0x6861_6E61
 _RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
 _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
+_RTM_GETLINK, _LINKINFO = 18, 18
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _KIND, _OPTIONS = 1, 2
 _FD, _NAME, _FLAGS, _ID = 6, 7, 8, 11
@@ -181,6 +183,28 @@ class TrafficFilters:
                         (number,) = struct.unpack_from("=I", answer, first)
                         return int(number)
         return None
+
+
+def kind_of(index: int, *, device: str) -> str:
+    """Return what a device is, as ``ip -d link`` calls it; empty for a plain one.
+
+    Raises:
+        AbsentObjectError: There is none of this index.
+    """
+    netlink = NetlinkClient(socket.NETLINK_ROUTE)
+    try:
+        answer = netlink.get(
+            _RTM_GETLINK, _IFINFOMSG.pack(0, 0, index, 0, 0),
+            operation="look at a device", target=device,
+        )  # fmt: skip
+    finally:
+        netlink.close()
+    for kind, start, end in attributes(answer, HEADER.size + _IFINFOMSG.size, len(answer)):
+        if kind == _LINKINFO:
+            for inner, first, last in attributes(answer, start, end):
+                if inner == _KIND:
+                    return answer[first:last].rstrip(b"\0").decode()
+    return ""
 
 
 def _where(index: int, direction: int) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+from hanat.core.inputs import RulesetDrifted
 from hanat.daemon.drift import GAP_S, GONE_GAP_S, PERIOD_S, DriftWatch
 from hanat.kernel.ports import Changed
 
@@ -19,6 +20,9 @@ class Clockwork:
         self.now, self.timers = 100.0, list[tuple[float, Callable[[], None]]]()
         self.heard = Changed.NOTHING
         self.looks: list[float] = []
+        self.gate_looks: list[float] = []
+        self.gate_lacks: tuple[str, ...] = ()
+        self.fed: list[object] = []
         self.done: Callable[[tuple[str, ...]], None] | None = None
 
     def time(self) -> float:
@@ -41,6 +45,10 @@ class Clockwork:
     def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
         self.looks.append(self.now)
         self.done = done
+
+    def look_at_gate(self, done: Callable[[tuple[str, ...]], None]) -> None:
+        self.gate_looks.append(self.now)
+        done(self.gate_lacks)
 
     def change(self, what: Changed) -> None:
         self.heard = what
@@ -66,7 +74,7 @@ class Clockwork:
 def begun() -> Clockwork:
     works = Clockwork()
     both = cast("Any", works)
-    DriftWatch(both, both, both, devices=(), feed=lambda _: None).begin(both)
+    DriftWatch(both, both, both, devices=(), feed=works.fed.append).begin(both)
     works.end()
     return works
 
@@ -90,3 +98,13 @@ def test_what_changes_while_a_look_is_under_way_is_looked_at_after_it() -> None:
     works.end()
     works.go(0.0)
     assert len(works.looks) == 3
+
+
+def test_the_gate_is_looked_at_each_second_and_what_it_lacks_is_told() -> None:
+    works = begun()
+    works.go(3.5)
+    assert len(works.gate_looks) == 3
+    assert works.fed == []
+    works.gate_lacks = ("program at the ingress of eth0 gone",)
+    works.go(1.0)
+    assert works.fed == [RulesetDrifted(works.gate_lacks)]

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from hanat.core.rights import MARK_MASK, bits, is_mask
 from hanat.errors import KernelError
-from hanat.kernel import deadline_gate, ebpf, tcx, traffic_filters
+from hanat.kernel import ebpf, tcx, traffic_filters
 from hanat.kernel.deadline import Programs, egress, ingress
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.ebpf import CODES, assembled, numbered
@@ -86,23 +85,6 @@ def test_what_somebody_takes_away_is_no_right_and_is_put_back(
     until(probe.answers, "the next answer")
 
 
-@both_ways
-def test_a_holder_puts_back_itself_what_somebody_takes_away(
-    network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadline_gate, "LOOK_S", 0.0)
-    probe = holding(network, VIP, SERVER)
-    with network.r1.entered():
-        gate = gate_of(network.r1)
-        index = socket.if_nametoindex("eth0")
-        gate._places.detach(index, INGRESS, gate._wanted[INGRESS], device="eth0")
-        assert not probe.answers()
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        gate.grant(answers_until=now + 60, carries_until=now + 60)
-        assert gate.missing() == ()
-    until(probe.answers, "the next answer")
-
-
 @pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
 @pytest.mark.parametrize(
     "command",
@@ -131,7 +113,7 @@ def test_another_program_in_the_place_of_ours_is_told(network: Network) -> None:
 
 
 @BOTH
-def test_a_device_that_is_made_anew_gets_the_programs_with_the_next_grant(
+def test_a_device_that_is_made_anew_gets_the_programs_with_the_next_installation(
     network: Network, vip: str, server: str
 ) -> None:
     probe = holding(network, vip, server)
@@ -146,13 +128,8 @@ def test_a_device_that_is_made_anew_gets_the_programs_with_the_next_grant(
             length = 64 if ":" in address else 24
             run(f"ip addr add {address}/{length} dev eth0 {nodad}".strip(), namespace)
         assert gate.missing() != ()
-
-        def granted() -> bool:
-            now = time.clock_gettime(time.CLOCK_BOOTTIME)
-            gate.grant(answers_until=now + 60, carries_until=now + 60)
-            return gate.missing() == ()
-
-        until(granted, "the programs at the new device")  # devices are listed once a second
+        router.prepare()
+        assert gate.missing() == ()
         router.take_over()
     until(other(probe).answers, "an answer")
 
@@ -175,7 +152,6 @@ from hanat.kernel.deadline_gate import KernelDeadlineGate
 notes = Path(sys.argv[1]) if sys.argv[1:] else None
 gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK}, notes=notes)
 gate.attach()
-gate.confirm()
 now = time.clock_gettime(time.CLOCK_BOOTTIME)
 gate.grant(answers_until=now + 2, carries_until=now + 2)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -291,6 +267,40 @@ def test_a_gate_that_is_closed_takes_its_programs_away_also_without_tables(
                     index = socket.if_nametoindex("eth1")
                     assert places.found(index, direction, program, device="eth1") == "gone"
         object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
+
+
+def test_an_emptied_set_of_devices_is_told_and_put_back(network: Network) -> None:
+    network.r1.take_over()
+    with network.r1.entered() as router:
+        run("nft flush set inet hanat_gate attached", router.namespace)
+        assert gate_of(router).missing() == ("set attached changed",)
+        router.prepare()
+        assert gate_of(router).missing() == ()
+
+
+def test_a_program_that_another_one_came_before_takes_its_place_again(network: Network) -> None:
+    network.r1.take_over()
+    with network.r1.entered() as router, closing(Programs(MARK_MASK)) as others:
+        gate, index = gate_of(router), socket.if_nametoindex("eth1")
+        foreign = numbered(others.ingress_fd)
+        gate._places.attach(index, INGRESS, foreign, device="eth1")
+        assert gate.missing() == (f"program at the ingress of eth1 behind {foreign.number}",)
+        router.prepare()
+        assert gate.missing() == ()
+        gate._places.detach(index, INGRESS, foreign, device="eth1")
+
+
+def test_a_packet_that_waited_between_ingress_and_rules_is_judged_again(network: Network) -> None:
+    """As one does that its operator shapes by an IFB device: its mark says what was."""
+    probe = holding(network, VIP, SERVER)
+    with network.r1.entered() as router:
+        router.firewall.apply(
+            "table inet late {\nchain late { type filter hook prerouting priority -200; "
+            f"meta mark set {bits(MARK_MASK, 2):#x}; }}\n}}"
+        )
+        router.gate.shut()
+    assert probe.answers()  # of a flow that is established nothing is judged again
+    assert not any(other(probe).answers() for _ in range(3))
 
 
 def test_a_gate_that_is_closed_leaves_nothing_that_an_earlier_release_stumbles_over(

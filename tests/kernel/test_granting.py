@@ -101,3 +101,12 @@ def test_what_a_second_daemon_chooses_disturbs_no_first_one(inside: str, tmp_pat
         assert first.missing() == ()
         second.granting.gate.close()
         assert first.missing() == ()
+
+
+def test_a_bridge_has_timeouts(inside: str) -> None:
+    """Where br_netfilter is loaded its packets meet the rules before its ingress."""
+    run("ip link add eth0 type bridge", inside)
+    chosen = choose_gate(settings(GateChoice.AUTO), lambda: 0.0)
+    with closing(chosen.granting.gate):
+        assert chosen.by.kind is GateKind.TIMEOUTS
+        assert "it is a bridge" in chosen.found

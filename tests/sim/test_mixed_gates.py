@@ -76,8 +76,11 @@ def test_a_margin_of_zero_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_margins_cover_clocks_and_slews() -> None:
     for name, profile in WITH_DEADLINE.items():
-        clocks_s, packet_s, slew_s = 0.02 * profile.lease_s, 0.0002, 0.0006
-        assert profile.margin_s >= clocks_s + packet_s + slew_s, name
+        # The holder's right is not looked at after its last beacon: what a slew of 8.3 % may take.
+        looks_s = (profile.lease_s - profile.margin_s) % profile.beacon_s
+        holder_s = 0.01 * 2 * profile.beacon_s + 0.083 * looks_s
+        promise_s = 0.01 * profile.lease_s + 0.0006
+        assert profile.margin_s >= holder_s + promise_s - 0.0006 + 0.0002, name
         assert profile.lease_s <= PROFILES[name].lease_s, "others know a profile by the longest"
 
 
