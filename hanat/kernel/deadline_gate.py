@@ -23,7 +23,7 @@ from hanat.kernel.fence import ATTACHED
 from hanat.kernel.gate import InstalledGate, not_installed
 from hanat.kernel.gate_ports import Rights
 from hanat.kernel.netlink import NETLINK_NETFILTER, NetlinkClient, attribute
-from hanat.kernel.nfnetlink import FAMILIES, GENERIC, SUBSYSTEM, NfNetlink, Refill
+from hanat.kernel.nfnetlink import FAMILIES, GENERIC, SUBSYSTEM, NfNetlink, Refill, indexes_in
 from hanat.kernel.tcx import Tcx, is_supported
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters, kind_of
 
@@ -222,7 +222,7 @@ class KernelDeadlineGate(InstalledGate):
         new = [name for name in self._devices if there.get(name, 0) not in {0, *told}]
         found += [f"{name} not told to the rules" for name in new]
         with suppress(AbsentObjectError):  # somebody else looks for the tables
-            if self._names(ATTACHED[0]) != {n for n in self._devices if there.get(n) in told}:
+            if any(indexes_in(name) != told for name in ATTACHED):
                 found.append(f"set {ATTACHED_SET} changed")
         return tuple(found)
 

@@ -72,10 +72,7 @@ class InstalledGate:
 
     def ports(self) -> frozenset[str]:
         """See `gate_ports.Gate.ports`."""
-        return self._names(PORTS)
-
-    def _names(self, name: SetName) -> frozenset[str]:
-        listing = self._list(name, operation="list interfaces")
+        listing = self._list(PORTS, operation="list interfaces")
         return frozenset(_NAME.findall("".join(_ELEMENTS.findall(listing))))
 
     def _list(self, name: SetName, *, operation: str) -> str:

@@ -28,7 +28,9 @@ from hanat.kernel.netlink import (
     NLMSG_ERROR,
     RECEIVE_BYTES,
     SO_SNDBUFFORCE,
+    NetlinkClient,
     attribute,
+    attributes,
     error_of,
     messages,
     nested,
@@ -41,6 +43,7 @@ FAMILIES = {"inet": 1, "arp": 3}  # NFPROTO_INET, NFPROTO_ARP
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 NEW_ELEMENTS = SUBSYSTEM << 8 | 12
+_GET_ELEMENTS = SUBSYSTEM << 8 | 13
 DELETE_ELEMENTS = SUBSYSTEM << 8 | 14
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEMENT = 1
@@ -211,6 +214,35 @@ def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
                 timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
             filled = _set(refill.name) + _elements(refill.members, timeout)
             yield NEW_ELEMENTS, NLM_F_CREATE, filled
+
+
+def indexes_in(name: SetName) -> frozenset[int]:
+    """Return the devices in a set of indexes.
+
+    By netlink: with a thousand services libnftables takes long to list anything.
+
+    Raises:
+        AbsentObjectError: There is no such set.
+        KernelError: What else the kernel said.
+    """
+    netlink = NetlinkClient(NETLINK_NETFILTER)
+    target = f"{name.family} {name.table} {name.name}"
+    try:
+        answers = netlink.dump(_GET_ELEMENTS, _set(name), operation="look at a set", target=target)
+    finally:
+        netlink.close()
+    found: set[int] = set()
+    for answer in answers:
+        spans = [(HEADER.size + GENERIC.size, len(answer))]
+        for kind in (_LIST_ELEMENTS, _LIST_ELEMENT, _ELEMENT_KEY, _DATA_VALUE):
+            spans = [
+                (start, end)
+                for outer in spans
+                for of, start, end in attributes(answer, *outer)
+                if of == kind
+            ]
+        found.update(int(_INDEX.unpack_from(answer, start)[0]) for start, _ in spans)
+    return frozenset(found)
 
 
 def _elements(members: Iterable[str | int], timeout: bytes = b"") -> bytes:
