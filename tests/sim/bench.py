@@ -183,8 +183,14 @@ class Bench:
         return self
 
     def hear(self, peer: int, beacon: Beacon, sent_at: float | None = None) -> Bench:
-        """Let the node hear a peer's beacon; it answers one of the node's of that time."""
+        """Let the node hear a peer's beacon; it answers one of the node's of that time.
+
+        Who asks for a promise asks for one as long as the node's own profile has it.
+        """
         self.heard += 1
+        if beacon.asks and not beacon.promise_s:
+            lease_s = self.node.configuration.profile.lease_s
+            beacon = beacon._replace(promise_s=lease_s)
         heard = Heard(peer, self.heard, beacon, b"", sent_at, sent_at, introduced=False)
         self.world.on(self.node, self.node.guard.hear, heard)
         return self
