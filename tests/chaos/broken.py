@@ -21,16 +21,21 @@ BEACONS_EARLY = 4
 
 def gate_not_enforced() -> None:
     """Let the kernel grant rights for so long that only the daemon can end them."""
+    from hanat.kernel.deadline_gate import KernelDeadlineGate
     from hanat.kernel.gate import KernelGate
 
-    arm = KernelGate.arm
+    arm, grant = KernelGate.arm, KernelDeadlineGate.grant
 
     def armed(
         self: KernelGate, devices: Iterable[str], *, answers_s: float, carries_s: float
     ) -> bool:
         return arm(self, devices, answers_s=answers_s + LONG_S, carries_s=carries_s + LONG_S)
 
+    def granted(self: KernelDeadlineGate, *, answers_until: float, carries_until: float) -> None:
+        grant(self, answers_until=answers_until + LONG_S, carries_until=carries_until + LONG_S)
+
     KernelGate.arm = armed  # type: ignore[method-assign]
+    KernelDeadlineGate.grant = granted  # type: ignore[method-assign]
 
 
 def lease_longer_than_promise() -> None:

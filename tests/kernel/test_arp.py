@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernel.conftest import gates_of_all_kinds
+from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.gate_cells import is_neighbour
 from tests.kernel.namespaces import run
 from tests.kernel.network import INSIDE_VIP, OWN, VIP, Network
 
-pytestmark = [pytest.mark.kernel, gates_of_all_kinds]
+pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
 
 PUBLIC_OWN, _, INSIDE_OWN, _ = OWN["r1"]
 

@@ -13,7 +13,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import ICMPv6ND_NA, IPv6
 
 from chaos.netns import entered
-from tests.kernel.conftest import gates_of_all_kinds
+from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.gate_cells import Ping, holds, link_local
 from tests.kernel.namespaces import cable, run, until
 from tests.kernel.network import (
@@ -29,7 +29,7 @@ from tests.kernel.network import (
     family_of,
 )
 
-pytestmark = [pytest.mark.kernel, gates_of_all_kinds]
+pytestmark = [pytest.mark.kernel, gates_of_both_kinds]
 
 ARP, IPV4, IPV6, EVERYTHING = 0x0806, 0x0800, 0x86DD, 0x0003
 OWN, OWN_V6 = "203.0.113.11", "2001:db8:1::11"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -49,8 +48,7 @@ def test_a_deadline_that_is_over_is_not_granted_and_says_for_how_long() -> None:
     assert stores.granted == []
 
 
-def settings(choice: GateChoice) -> NodeSettings:
-    path = Path("/nonexistent")
+def settings(choice: GateChoice, path: Path) -> NodeSettings:
     return NodeSettings(
         "r1", 1, path, path, path, {"public": "eth0"}, (UnixListen(path),), (), gate=choice
     )
@@ -65,10 +63,10 @@ def settings(choice: GateChoice) -> NodeSettings:
     ],
 )
 def test_a_node_has_the_gate_that_its_file_wants(
-    inside: str, choice: GateChoice, kind: GateKind
+    inside: str, tmp_path: Path, choice: GateChoice, kind: GateKind
 ) -> None:
     cable((inside, "eth0"), (inside, "far"))
-    chosen = choose_gate(settings(choice), lambda: 0.0)
+    chosen = choose_gate(settings(choice, tmp_path), lambda: 0.0)
     with closing(chosen.granting.gate):
         assert chosen.by.kind is kind
         assert (chosen.map_fd is not None) == (kind is GateKind.DEADLINE)
@@ -76,23 +74,23 @@ def test_a_node_has_the_gate_that_its_file_wants(
 
 
 def test_a_node_whose_device_has_no_place_has_timeouts_and_says_why(
-    inside: str, monkeypatch: pytest.MonkeyPatch
+    inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadline_gate, "is_supported", lambda: False)  # as on Linux 6.1
     cable((inside, "eth0"), (inside, "far"))
     run("tc qdisc add dev eth0 ingress", inside)
-    chosen = choose_gate(settings(GateChoice.AUTO), lambda: 0.0)
+    chosen = choose_gate(settings(GateChoice.AUTO, tmp_path), lambda: 0.0)
     with closing(chosen.granting.gate):
         assert chosen.by.kind is GateKind.TIMEOUTS
         assert "another program has an ingress qdisc" in chosen.found
     with pytest.raises(StartupError, match=r'kind = "auto"'):
-        choose_gate(settings(GateChoice.DEADLINE), lambda: 0.0)
+        choose_gate(settings(GateChoice.DEADLINE, tmp_path), lambda: 0.0)
     assert run("tc filter show dev eth0 ingress", inside) == ""
 
 
 def test_what_a_second_daemon_chooses_disturbs_no_first_one(inside: str, tmp_path: Path) -> None:
     cable((inside, "eth0"), (inside, "far"))
-    node = replace(settings(GateChoice.AUTO), data_dir=tmp_path)
+    node = settings(GateChoice.AUTO, tmp_path)
     first = choose_gate(node, lambda: 0.0).granting.gate
     assert isinstance(first, KernelDeadlineGate)
     with closing(first):
@@ -103,10 +101,10 @@ def test_what_a_second_daemon_chooses_disturbs_no_first_one(inside: str, tmp_pat
         assert first.missing() == ()
 
 
-def test_a_bridge_has_timeouts(inside: str) -> None:
+def test_a_bridge_has_timeouts(inside: str, tmp_path: Path) -> None:
     """Where br_netfilter is loaded its packets meet the rules before its ingress."""
     run("ip link add eth0 type bridge", inside)
-    chosen = choose_gate(settings(GateChoice.AUTO), lambda: 0.0)
+    chosen = choose_gate(settings(GateChoice.AUTO, tmp_path), lambda: 0.0)
     with closing(chosen.granting.gate):
         assert chosen.by.kind is GateKind.TIMEOUTS
         assert "it is a bridge" in chosen.found
