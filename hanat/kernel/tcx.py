@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import os
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
@@ -30,6 +31,7 @@ _BEFORE, _AFTER, _ID = 1 << 3, 1 << 4, 1 << 5
 _PROGRAMS_MAX = 64  # that the kernel has at one place
 _LOOPBACK = 1  # the index of lo in every network namespace
 _ATTACHMENT = struct.Struct("=6IQ")  # device, program, place, flags, replaced, relative, revision
+_NOTES_BYTES, _NOTED_MAX = 4096, 256  # numbers have at most ten digits
 _TRIES = 5  # others may attach programs meanwhile
 
 
@@ -147,15 +149,20 @@ def read_notes(file: Path) -> set[int]:
 
 
 def write_notes(file: Path, numbers: set[int]) -> None:
-    """Write numbers down; what is read is the old or the new.
+    """Write numbers down, the newest if they are many.
+
+    In the place of what was there, of the same length, by one call: a full disk has room for that.
 
     Raises:
         OSError: That failed.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps({"boot": _boot(), "programs": sorted(numbers)}))
-    new.replace(file)
+    text = json.dumps({"boot": _boot(), "programs": sorted(numbers)[-_NOTED_MAX:]})
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(descriptor, text.encode().ljust(_NOTES_BYTES), 0)
+    finally:
+        os.close(descriptor)
 
 
 def _boot() -> str:

@@ -336,6 +336,10 @@ def test_what_was_noted_before_the_machine_started_is_nothing(tmp_path: Path) ->
     notes = tmp_path / "gate.json"
     tcx.write_notes(notes, {7, 3})
     assert tcx.read_notes(notes) == {3, 7}
+    size, inode = notes.stat().st_size, notes.stat().st_ino
+    tcx.write_notes(notes, {2**32 - n for n in range(1000)})
+    assert tcx.read_notes(notes) == {2**32 - n for n in range(256)}
+    assert (notes.stat().st_size, notes.stat().st_ino) == (size, inode), "a full disk has no more"
     notes.write_text(notes.read_text().replace("-", "+"))
     assert tcx.read_notes(notes) == set()
     for torn in ("", "{", "[]", '{"boot": 1}'):
