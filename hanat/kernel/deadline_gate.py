@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from hanat.core.notation import ATTACHED_SET, GATE_TABLE
+from hanat.core.notation import ATTACHED_SET
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.deadline import Programs
 from hanat.kernel.deadlines import NS
@@ -22,13 +22,9 @@ from hanat.kernel.ebpf import Program, numbered
 from hanat.kernel.fence import ATTACHED
 from hanat.kernel.gate import InstalledGate, not_installed
 from hanat.kernel.gate_ports import Rights
-from hanat.kernel.netlink import NETLINK_NETFILTER, NetlinkClient, attribute
-from hanat.kernel.nfnetlink import FAMILIES, GENERIC, SUBSYSTEM, NfNetlink, Refill, indexes_in
+from hanat.kernel.nfnetlink import NfNetlink, Refill, indexes_in
 from hanat.kernel.tcx import Tcx, is_supported
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters, kind_of
-
-_GET_TABLE = 1
-_TABLE = GENERIC.pack(FAMILIES["inet"], 0, 0) + attribute(1, GATE_TABLE.encode() + bytes(1))
 
 
 class Places(Protocol):
@@ -72,10 +68,6 @@ def demand_no_bridge(index: int, device: str) -> None:
         )  # fmt: skip
 
 
-def _indexes() -> dict[str, int]:
-    return {name: index for index, name in socket.if_nameindex()}
-
-
 def _best_places(notes: Path | None) -> Callable[[], Places]:
     return partial(Tcx, notes) if is_supported() else TrafficFilters
 
@@ -104,7 +96,7 @@ class KernelDeadlineGate(InstalledGate):
     ) -> None:
         super().__init__()
         self._devices = tuple(sorted(set(devices)))
-        self._sets, self._netlink = NfNetlink(), NetlinkClient(NETLINK_NETFILTER)
+        self._sets = NfNetlink()
         self._make_places = places or _best_places(notes)
         self._places = self._make_places()
         self._attached: frozenset[int] = frozenset()
@@ -129,7 +121,6 @@ class KernelDeadlineGate(InstalledGate):
             self._take_away()
         super().close()
         self._sets.close()
-        self._netlink.close()
         self._places.close()
         self._programs.close()
 
@@ -138,11 +129,14 @@ class KernelDeadlineGate(InstalledGate):
             self._sets.refill(
                 [Refill(name) for name in ATTACHED], operation="shut the gate", target="nftables"
             )
-        for index, device in socket.if_nameindex():
-            if device in self._devices:
-                for direction, program in self._wanted.items():
-                    with suppress(KernelError):  # the device went
-                        self._places.detach(index, direction, program, device=device)
+        for device, index in self._there().items():
+            for direction, program in self._wanted.items():
+                with suppress(KernelError):  # the device went
+                    self._places.detach(index, direction, program, device=device)
+
+    def _there(self) -> dict[str, int]:
+        """Return the indexes of those devices that are there, by their names."""
+        return {name: index for index, name in socket.if_nameindex() if name in self._devices}
 
     def probe(self) -> None:
         """Find out whether the devices that are there have places for the programs.
@@ -152,11 +146,9 @@ class KernelDeadlineGate(InstalledGate):
         Raises:
             KernelError: One has not.
         """
-        there = _indexes()
-        for device in self._devices:
-            if device in there:
-                demand_no_bridge(there[device], device)
-                self._places.probe(there[device], device=device)
+        for device, index in self._there().items():
+            demand_no_bridge(index, device)
+            self._places.probe(index, device=device)
 
     def attach(self) -> None:
         """Put the programs on those devices that are there, and tell the rules if there are any.
@@ -177,9 +169,7 @@ class KernelDeadlineGate(InstalledGate):
     def confirm(self) -> None:
         """See `gate_ports.DeadlineGate.confirm`."""
         try:
-            self._netlink.get(
-                SUBSYSTEM << 8 | _GET_TABLE, _TABLE, operation="grant rights", target=GATE_TABLE
-            )
+            indexes_in(ATTACHED[0])
         except AbsentObjectError as error:
             raise not_installed("grant rights", ", ".join(self._devices)) from error
 
@@ -206,8 +196,8 @@ class KernelDeadlineGate(InstalledGate):
         with closing(self._make_places()) as places:
             return {
                 device: Rights(answers_s=answers, carries_s=carries)
-                for device, index in _indexes().items()
-                if index in self._attached and not any(self._wrong(places, device))
+                for device, index in self._there().items()
+                if index in self._attached and not any(self._wrong(places, device, index))
             }
 
     def deadlines(self) -> tuple[int, int]:
@@ -216,21 +206,17 @@ class KernelDeadlineGate(InstalledGate):
 
     def missing(self) -> tuple[str, ...]:
         """See `gate_ports.Gate.missing`."""
+        told, there = self._attached, self._there()
         with closing(self._make_places()) as places:
-            found = [word for device in self._devices for word in self._wrong(places, device)]
-        told, there = self._attached, _indexes()
-        new = [name for name in self._devices if there.get(name, 0) not in {0, *told}]
-        found += [f"{name} not told to the rules" for name in new]
+            found = [word for at in there.items() for word in self._wrong(places, *at)]
+        found += [f"{name} not told to the rules" for name, i in there.items() if i not in told]
         with suppress(AbsentObjectError):  # somebody else looks for the tables
             if any(indexes_in(name) != told for name in ATTACHED):
                 found.append(f"set {ATTACHED_SET} changed")
         return tuple(found)
 
-    def _wrong(self, places: Places, device: str) -> Iterator[str]:
+    def _wrong(self, places: Places, device: str, index: int) -> Iterator[str]:
         """Yield what is wrong with a device's programs."""
-        index = _indexes().get(device)
-        if index is None:
-            return
         for direction, program in self._wanted.items():
             if found := places.found(index, direction, program, device=device):
                 yield f"program at the {DIRECTIONS[direction]} of {device} {found}"
@@ -238,16 +224,13 @@ class KernelDeadlineGate(InstalledGate):
     def _attach(self) -> None:
         """Put both programs on all devices; who has not both is none of `_attached`."""
         done = set()
-        there = _indexes()
         try:
-            for device in self._devices:
-                if device not in there:
-                    continue
-                demand_no_bridge(there[device], device)
+            for device, index in self._there().items():
                 with suppress(AbsentObjectError):  # it went meanwhile
+                    demand_no_bridge(index, device)
                     for direction, program in self._wanted.items():
-                        self._places.attach(there[device], direction, program, device=device)
-                    done.add(there[device])
+                        self._places.attach(index, direction, program, device=device)
+                    done.add(index)
         finally:
             self._attached = frozenset(done)
 
