@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import time
@@ -19,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.failover import machine
+from benchmarks.saturated import given_up
 from chaos.configs import PROFILES, cluster_toml
 from chaos.errors import LabError, UsageError
 from chaos.lab import Lab, require_machine
 
 PREFIX = "hanat-busy"
-_GIVEN_UP = re.compile(r" role=\S+ was=ACTIVE ")
 
 
 @contextmanager
@@ -49,16 +48,12 @@ def measure(lab: Lab, seconds: float) -> tuple[int, float]:
     """
     lab.start()
     lab.wait_for_holder()
-    before = _moves(lab)
+    before = given_up(lab)
     time.sleep(seconds)
     late = [
         float(status["late"]["max_s"]) for status in lab.statuses().values() if status is not None
     ]
-    return _moves(lab) - before, max(late, default=0.0)
-
-
-def _moves(lab: Lab) -> int:
-    return sum(len(_GIVEN_UP.findall(lab.log(n))) for n in lab.nodes)
+    return given_up(lab) - before, max(late, default=0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

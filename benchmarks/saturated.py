@@ -29,6 +29,11 @@ _ROLE = re.compile(r" role=\S+ was=ACTIVE ")
 _DROPPED = re.compile(r"dropped (\d+)")
 
 
+def given_up(lab: Lab) -> int:
+    """Return how often a holder gave up, by the logs of all nodes."""
+    return sum(len(_ROLE.findall(lab.log(name))) for name in lab.nodes)
+
+
 def measure(lab: Lab, seconds: float) -> tuple[int, int]:
     """Return how many packets the holder's queue dropped, and how often a holder gave up.
 
@@ -50,7 +55,7 @@ def measure(lab: Lab, seconds: float) -> tuple[int, int]:
     shown = lab.exec_in(holder, ["tc", "-s", "qdisc", "show", "dev", DEVICES["public"]], 10).stdout
     if lab.wait_for_holder() != holder:
         raise LabError(f"{holder} held at the beginning, another node at the end")
-    moves = sum(len(_ROLE.findall(lab.log(name))) for name in lab.nodes)
+    moves = given_up(lab)
     return max(map(int, _DROPPED.findall(shown)), default=0), moves
 
 

@@ -25,7 +25,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from hanat.core.notation import ATTACHED_SET, CARRIES_SET, GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.deadlines import Deadlines
-from hanat.kernel.netlink import NetlinkClient, attribute, nested
+from hanat.kernel.netlink import IFINFOMSG, NetlinkClient, attribute, nested
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.refusals import index_of, refused
 from hanat.kernel.traffic_filters import INGRESS, TrafficFilters
@@ -43,7 +43,6 @@ CARRIED = SetName("inet", GATE_TABLE, "carries")
 _RTM_DELADDR = 21
 _IFA_LOCAL = 2
 _RTM_SETLINK = 19
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
 _IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
 _PROMOTE_SECONDARIES = 20  # IPV4_DEVCONF_PROMOTE_SECONDARIES
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -172,7 +171,7 @@ def take_away(sets: NfNetlink, rights: tuple[Refill, ...], *, operation: str) ->
 def _promotion(index: int) -> bytes:
     promote = attribute(_PROMOTE_SECONDARIES, struct.pack("=I", 1))
     configuration = nested(socket.AF_INET, nested(_IFLA_INET_CONF, promote))
-    return _IFINFOMSG.pack(0, 0, index, 0, 0) + nested(_IFLA_AF_SPEC, configuration)
+    return IFINFOMSG.pack(0, 0, index, 0, 0) + nested(_IFLA_AF_SPEC, configuration)
 
 
 def _removal(address: IPv4Interface | IPv6Interface, index: int) -> bytes:

@@ -20,6 +20,7 @@ from hanat.kernel.refusals import refused
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 ATTRIBUTE = struct.Struct("=HH")  # length, type
+IFINFOMSG = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hanat.errors import AbsentObjectError, AlreadyPresentError, KernelError
 from hanat.kernel.netlink import (
     HEADER,
+    IFINFOMSG,
     NLM_F_CREATE,
     NLM_F_EXCL,
     NetlinkClient,
@@ -37,7 +38,6 @@ _RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
 _RTM_NEWTFILTER, _RTM_DELTFILTER, _RTM_GETTFILTER = 44, 45, 46
 _TCMSG = struct.Struct("=BxxxiIII")  # family, index, handle, parent, info
 _RTM_GETLINK, _LINKINFO = 18, 18
-_IFINFOMSG = struct.Struct("=BxHiII")  # family, hardware type, index, flags, change mask
 _CLSACT, _CLSACT_HANDLE = 0xFFFFFFF1, 0xFFFF0000
 _KIND, _OPTIONS = 1, 2
 _FD, _NAME, _FLAGS, _ID = 6, 7, 8, 11
@@ -194,12 +194,12 @@ def kind_of(index: int, *, device: str) -> str:
     netlink = NetlinkClient(socket.NETLINK_ROUTE)
     try:
         answer = netlink.get(
-            _RTM_GETLINK, _IFINFOMSG.pack(0, 0, index, 0, 0),
+            _RTM_GETLINK, IFINFOMSG.pack(0, 0, index, 0, 0),
             operation="look at a device", target=device,
         )  # fmt: skip
     finally:
         netlink.close()
-    for kind, start, end in attributes(answer, HEADER.size + _IFINFOMSG.size, len(answer)):
+    for kind, start, end in attributes(answer, HEADER.size + IFINFOMSG.size, len(answer)):
         if kind == _LINKINFO:
             for inner, first, last in attributes(answer, start, end):
                 if inner == _KIND:
