@@ -24,6 +24,7 @@ from hanat.kernel.fence import KernelFence
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 from tests.core.examples import DEVICES
 from tests.gates import Kind, open_gate
+from tests.kernel.gate_cells import Ping
 from tests.kernel.namespaces import cable, run, until
 from tests.kernel.network import (
     OWN,
@@ -35,6 +36,7 @@ from tests.kernel.network import (
     Probe,
     Router,
     echo_socket,
+    family_of,
 )
 
 pytestmark = pytest.mark.kernel
@@ -288,6 +290,38 @@ def test_a_program_that_another_one_came_before_takes_its_place_again(network: N
         router.prepare()
         assert gate.missing() == ()
         gate._places.detach(index, INGRESS, foreign, device="eth1")
+
+
+@BOTH
+def test_nothing_is_delivered_to_a_floating_address_without_answers(
+    network: Network, vip: str, server: str
+) -> None:
+    """Whether this node's answer could leave or not: a program would act on what it hears."""
+    assert server
+    network.r1.take_over()
+    ping = Ping(network, "client", vip)
+    assert ping.answered()  # now it is established, and carried
+    family = family_of(vip)
+    protocol = socket.IPPROTO_ICMP if family == socket.AF_INET else socket.IPPROTO_ICMPV6
+    heard = network.open_socket("r1", family, socket.SOCK_RAW, protocol)
+    asked = 20 if family == socket.AF_INET else 0, (8, 128)  # behind the header; echo requests
+    assert ping.answered()
+    assert _questions(heard, *asked)
+    with network.r1.entered() as router:
+        router.gate.withdraw()
+    assert not ping.answered()
+    assert not _questions(heard, *asked)
+
+
+def _questions(heard: socket.socket, at: int, kinds: tuple[int, ...]) -> int:
+    """Return how many of these kinds of message came."""
+    heard.setblocking(False)  # noqa: FBT003 - the library's signature
+    count = 0
+    while True:
+        try:
+            count += heard.recv(2048)[at] in kinds
+        except BlockingIOError:
+            return count
 
 
 def test_a_packet_that_waited_between_ingress_and_rules_is_judged_again(network: Network) -> None:
