@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from hanat.consensus.library import LibraryNode
 from hanat.consensus.promises import STEPPED_DOWN_LEASES, Promises
+from hanat.core.beacon import NOBODY
 from hanat.core.configuration import Profile
 from hanat.core.eligibility import Rival, outdone, rank
 
@@ -128,6 +129,15 @@ class Elections(Promises):
             self._raise_term(LibraryNode(0), self.term + 1)  # nobody's id: the vote is invented
             self._settle()
             self.tell_all()
+
+    @property
+    def handed_on(self) -> bool:
+        """Whether this leader ordered a peer to lead: then it appends nothing more in its term.
+
+        The peer stands with the log it has; with one more entry the others refuse it their
+        votes. Source: Ongaro 2014, section 3.10.
+        """
+        return self.leading and self.successor != NOBODY
 
     def send_about_votes(self, peer: int, message: Message) -> None:
         """Send a message of the library that is about who leads."""

@@ -173,13 +173,13 @@ class Replica:
                 the caller keeps a deadline.
 
         Returns:
-            False if this node does not lead, or its log is too long, or too much waits for a
-            commit; then `done` is not called.
+            False if this node does not lead, or has handed leadership on, or its log is too
+            long, or too much waits for a commit; then `done` is not called.
 
         Raises:
             ConsensusError: The command is too large for an entry.
         """
-        if not self.leading or self._guard.durability.crowded:
+        if not self.leading or self._guard.handed_on or self._guard.durability.crowded:
             return False
         if not self._room and not isinstance(command, Barrier | Holder):
             return False  # those two are once a term, and end the waiting
@@ -225,7 +225,8 @@ class Replica:
         if not blocked and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
-            if self.snapshots.spoiled and self.leading and self._room:
+            appends = self.leading and self._room and not self._guard.handed_on
+            if appends and self.snapshots.spoiled:
                 # The library makes no second snapshot up to the same entry.
                 self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
             self._machine.forceLogCompaction()
@@ -327,6 +328,8 @@ class Replica:
         Returns:
             False if nobody suitable has the whole log; then the lease goes on.
         """
+        if self._proposed:  # it is not in the log yet, and no peer has it
+            self._do_tick()
         fit = self.fit_peers
         best = sorted(fit, key=lambda peer: (fit[peer], peer))
         return any(self._transfer_to(peer) for peer in to or best or self._guard.connected)

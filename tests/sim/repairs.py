@@ -296,6 +296,15 @@ class _KeptLease(Lease):
 
 
 @broken
+class WithoutLastEntry(Guard):
+    """A leader that ordered a peer to lead still takes entries."""
+
+    @property
+    def handed_on(self) -> bool:
+        return False
+
+
+@broken
 class WithoutGivingUp(Guard):
     """A leader that has sent its successor goes on renewing its lease."""
 

@@ -215,6 +215,22 @@ def test_lease_ends_with_the_order_to_campaign_and_is_not_renewed(guard: type[Gu
     assert (bench.guard.lease.until == 0.0) is (guard is Guard)
 
 
+@with_and_without(repairs.WithoutLastEntry)
+def test_leader_takes_no_entry_behind_the_order_to_campaign(guard: type[Guard]) -> None:
+    # The peer stands without that entry, and all who have it refuse their votes.
+    bench = leader(guard, acks=(2, 3))
+    assert bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+    assert bench.node.propose(1) is (guard is not Guard)
+
+
+def test_leader_waits_with_the_order_until_its_peer_has_what_was_proposed_just_before() -> None:
+    bench = leader(Guard, acks=(2, 3))
+    assert bench.node.propose(1)
+    assert not bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+    bench.run(0.05)
+    assert bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+
+
 @with_and_without(repairs.WithoutNextTermOnly)
 def test_candidate_sent_by_the_leader_may_stand_in_the_next_term_only(guard: type[Guard]) -> None:
     bench = follower(guard)

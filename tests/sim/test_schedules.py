@@ -30,6 +30,20 @@ def test_switchover_reaches_its_target_within_two_leases(seed: int) -> None:
     assert world.violations == []
 
 
+@pytest.mark.parametrize("seed", SEEDS_BURST)
+def test_switchover_reaches_its_target_although_entries_never_stop(seed: int) -> None:
+    # One more behind the order to campaign, and the target's log is not long enough for a vote.
+    world, holder = settled(seed=seed)
+    process = world.processes[holder]
+    target = next(i for i in world.node_ids if i != holder)
+    world.on(process, process.feed, told.SwitchoverRequested(target))
+    for uid in range(400):
+        world.after(uid * 0.0002, process.propose, uid)
+    lease_s = process.configuration.profile.lease_s
+    assert world.run_until(lambda: holders(world) == [target], within_s=2 * lease_s), tell(world)
+    assert world.violations == []
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_late_order_to_campaign_does_not_break_a_promise(seed: int) -> None:
     # The order of term 1 reaches its target in term 2, whose holder is alive.
