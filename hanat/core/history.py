@@ -196,15 +196,15 @@ class Witness:
             return Why.FIRST, None
         if taking.previous == self._node_id:
             return Why.RESUMED, self._lost_at
-        if sign.died_at is not None:
-            return Why.DAEMON_DIED, sign.died_at
-        if sign.word_at is None:
-            return Why.SILENCE, None
         # Of the very term: it may have led once more since, and never held.
         if sign.released_term and sign.released_term == taking.previous_term:
             # One that had lost its lease, and made room when it was heard again, had held no more.
             handed = sign.successor == self._node_id and not self._shut_long(sign)
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
+        if sign.died_at is not None:
+            return Why.DAEMON_DIED, sign.died_at
+        if sign.word_at is None:
+            return Why.SILENCE, None
         if self._elected_at - sign.word_at > silence_s(self._profile):
             return Why.SILENCE, _first(self._lease_over(sign.word_at), sign.shut_at)
         if sign.shut_at is None:

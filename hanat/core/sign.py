@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hanat.core.beacon import Beacon, Heard
 from hanat.core.configuration import Profile
@@ -63,6 +63,7 @@ class Watch:
         self._silence_s = silence_s
         self._died_at: float | None = None
         self._word: tuple[Beacon, float] | None = None
+        self._last_word: Beacon | None = None  # of one that died
         self._resumed_at: float | None = None  # heard again after its last silence
         self._led_at: float | None = None
         self._led_term = 0
@@ -72,6 +73,7 @@ class Watch:
 
     def died(self, now: float) -> None:
         """The peer's supervisor said that its daemon is dead."""
+        self._last_word = self._last_word if self._word is None else self._word[0]
         self._died_at, self._word = now, None
 
     def hear(self, said: Heard, now: float, heard_at: tuple[float | None, ...]) -> None:
@@ -113,7 +115,7 @@ class Watch:
 
     def _sign(self, heard_at: tuple[float | None, ...]) -> Sign:
         if self._word is None:
-            return Sign((None,) * len(heard_at), died_at=self._died_at)
+            return self._sign_of_dead(len(heard_at))
         beacon, at = self._word
         # A beacon that introduces a new incarnation came over one path already.
         return Sign(
@@ -125,4 +127,19 @@ class Watch:
             released_term=beacon.released_term,
             released_at=self._released[1],
             successor=beacon.successor,
+        )
+
+    def _sign_of_dead(self, paths: int) -> Sign:
+        """Return what one that was not heard since it died had given up before."""
+        sign = Sign((None,) * paths, died_at=self._died_at)
+        if self._last_word is None or self._released[1] is None:
+            return sign
+        return replace(
+            sign,
+            led_at=self._led_at,
+            led_term=self._led_term,
+            shut_at=self._shut_at,
+            released_term=self._last_word.released_term,
+            released_at=self._released[1],
+            successor=self._last_word.successor,
         )

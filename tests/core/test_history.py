@@ -69,6 +69,13 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
     ("sign", "why", "without_s"),
     [
         (Sign(died_at=9.99), Why.DAEMON_DIED, 0.03),
+        # It handed over, and its daemon ended before this node had a majority to hold by.
+        (
+            Sign(died_at=9.99, released_term=6, released_at=9.5, successor=ME),
+            Why.HANDED_OVER,
+            0.52,
+        ),
+        (Sign(died_at=9.99, released_term=5, released_at=9.5), Why.DAEMON_DIED, 0.03),
         (Sign(word_at=9.99, released_term=6, successor=ME), Why.HANDED_OVER, 0.03),
         (Sign(word_at=9.99, released_term=6), Why.STEPPED_DOWN, 0.03),
         (Sign(word_at=9.99, released_term=6, released_at=9.95), Why.STEPPED_DOWN, 0.07),

@@ -96,6 +96,16 @@ def test_new_incarnation_leaves_the_sign_until_it_leads(watch: Watch) -> None:
     assert watch.sign((9.52, 9.52)) == Sign((9.52, 9.52), word_at=9.52, led_at=9.52, led_term=7)
 
 
+def test_daemon_that_gave_up_before_it_died_is_remembered_for_both(watch: Watch) -> None:
+    said = Beacon(7, released_term=6, successor=3)
+    watch.hear(heard(said, echoed_at=9.0), 9.004, (9.004, 9.004))
+    for at in (9.005, 9.006):  # told on each path
+        watch.died(at)
+    sign = watch.sign(BOTH)
+    assert (sign.died_at, sign.word_at, sign.heard_at) == (9.006, None, (None, None))
+    assert (sign.released_term, sign.released_at, sign.successor) == (6, 9.004, 3)
+
+
 def test_daemon_that_died_is_remembered_as_that_until_it_leads_again(watch: Watch) -> None:
     watch.died(9.005)
     assert watch.sign(BOTH) == Sign((None, None), died_at=9.005)
