@@ -99,11 +99,6 @@ class NodeSettings:
         return next(p for p in self.peers if p.node_id == self.node_id)
 
     @property
-    def gate_notes(self) -> Path:
-        """Where the gate writes down what it attached to devices."""
-        return self.data_dir / "gate.json"
-
-    @property
     def api_names(self) -> tuple[str, ...]:
         """Names by which the API is asked over TCP."""
         listens = (one.host for one in self.api_listen if isinstance(one, TcpListen))

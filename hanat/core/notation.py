@@ -10,6 +10,7 @@ from hanat.core.configuration import Configuration, Interface
 
 TABLE = "hanat"
 GATE_TABLE = "hanat_gate"
+NOTES_TABLE = "hanat_notes"  # what is at the devices, for whoever comes after a killed node
 ATTACHED_SET = "attached"  # indexes of the devices that have the programs
 CARRIES_SET = "carries_by_index"  # up to 0.1.0 "carries", of names
 

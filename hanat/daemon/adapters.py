@@ -6,7 +6,7 @@ The gate has a deadline in the packet path if the kernel takes the programs, els
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from hanat.config.settings import GateChoice, NodeSettings
@@ -20,6 +20,7 @@ from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
+from hanat.kernel.tcx import remove_programs
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,18 @@ class ChosenGate:
     by: Enforcement
     map_fd: int | None = None
     found: str = ""
+
+    def take_over(self, devices: Collection[str]) -> None:
+        """Take away what a killed daemon left that had a deadline, if this one has timeouts.
+
+        Its programs would drop what passes here by right. To be called when it is certain that no
+        other daemon of this node runs.
+        """
+        if self.by.kind is GateKind.TIMEOUTS:
+            try:
+                remove_programs(devices)
+            except KernelError as error:
+                log.error("gate found=%r", str(error))  # noqa: TRY400 - the text says it all
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +83,7 @@ def choose_gate(settings: NodeSettings, clock: Callable[[], float]) -> ChosenGat
     found = ""
     if settings.gate is not GateChoice.TIMEOUTS:
         try:
-            gate = KernelDeadlineGate(devices, settings.gate_mark, notes=settings.gate_notes)
+            gate = KernelDeadlineGate(devices, settings.gate_mark)
             try:
                 gate.probe()
             except BaseException:

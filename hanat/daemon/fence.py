@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from hanat.daemon.placing import placements
 from hanat.errors import AbsentObjectError, KernelError, RefusedError, StartupError
 from hanat.kernel.facts import guarded_addresses
 from hanat.kernel.fence import KernelFence
-from hanat.kernel.tcx import detach_noted
+from hanat.kernel.tcx import remove_programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +90,24 @@ def _take_away(settings: NodeSettings, configuration: Configuration | None) -> F
     kernel = KernelFence()
     first: KernelError | None = None
     gate_found = True
+    devices = sorted(set(settings.interfaces.values()))
     try:
         try:
-            kernel.shut(settings.interfaces.values())
-            detach_noted(
-                settings.gate_notes,
-                [
-                    (name, index)
-                    for index, name in socket.if_nameindex()
-                    if name in settings.interfaces.values()
-                ],
-            )
+            kernel.shut(devices)
         except AbsentObjectError:
             gate_found = False
         except KernelError as error:
             first = error
+        try:
+            remove_programs(devices)
+        except KernelError as error:
+            first = first or error
         vips = () if configuration is None else configuration.vips
         where = placements(vips, settings.interfaces)
         named = [(placement.device, placement.address) for placement in where]
         if gate_found:
             # It has no prefix lengths: where the file names an address, the file decides.
             known = {address.ip for _, address in named}
-            devices = sorted(set(settings.interfaces.values()))
             try:
                 named += [(d, a) for d, a in guarded_addresses(devices) if a.ip not in known]
             except KernelError as error:

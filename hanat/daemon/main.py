@@ -216,6 +216,7 @@ class Daemon:
 
     def _make_rulesets(self) -> Background:
         """Make what reads and installs configurations; return its thread."""
+        self._adapters.gate.take_over(self._settings.interfaces.values())
         # None of the loop's priority: it takes long and nobody's lease depends on it.
         thread = Background("rulesets", after=lambda: None, begin=realtime.step_back)
         self._rulesets = Rulesets(

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from hanat.core.notation import ATTACHED_SET
@@ -22,7 +20,7 @@ from hanat.kernel.ebpf import Program, numbered
 from hanat.kernel.fence import ATTACHED
 from hanat.kernel.gate import InstalledGate, not_installed
 from hanat.kernel.gate_ports import Rights
-from hanat.kernel.nfnetlink import NfNetlink, Refill, indexes_in
+from hanat.kernel.nfnetlink import NfNetlink, Refill, numbers_in
 from hanat.kernel.tcx import Tcx, is_supported
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters, kind_of
 
@@ -68,8 +66,9 @@ def demand_no_bridge(index: int, device: str) -> None:
         )  # fmt: skip
 
 
-def _best_places(notes: Path | None) -> Callable[[], Places]:
-    return partial(Tcx, notes) if is_supported() else TrafficFilters
+def _there(devices: Collection[str]) -> dict[str, int]:
+    """Return the indexes of those devices that are there, by their names."""
+    return {name: index for index, name in socket.if_nameindex() if name in devices}
 
 
 class KernelDeadlineGate(InstalledGate):
@@ -78,7 +77,6 @@ class KernelDeadlineGate(InstalledGate):
     Args:
         devices: Kernel names of this node's interfaces.
         mask: Two neighbouring bits of packets' marks.
-        notes: A file for the numbers of programs, see `tcx`.
         places: Makes what attaches them; None: the shortest way that this kernel has.
 
     Raises:
@@ -91,13 +89,12 @@ class KernelDeadlineGate(InstalledGate):
         devices: Iterable[str],
         mask: int,
         *,
-        notes: Path | None = None,
         places: Callable[[], Places] | None = None,
     ) -> None:
         super().__init__()
         self._devices = tuple(sorted(set(devices)))
         self._sets = NfNetlink()
-        self._make_places = places or _best_places(notes)
+        self._make_places = places or (Tcx if is_supported() else TrafficFilters)
         self._places = self._make_places()
         self._attached: frozenset[int] = frozenset()
         self._programs = Programs(mask)
@@ -129,14 +126,10 @@ class KernelDeadlineGate(InstalledGate):
             self._sets.refill(
                 [Refill(name) for name in ATTACHED], operation="shut the gate", target="nftables"
             )
-        for device, index in self._there().items():
+        for device, index in _there(self._devices).items():
             for direction, program in self._wanted.items():
                 with suppress(KernelError):  # the device went
                     self._places.detach(index, direction, program, device=device)
-
-    def _there(self) -> dict[str, int]:
-        """Return the indexes of those devices that are there, by their names."""
-        return {name: index for index, name in socket.if_nameindex() if name in self._devices}
 
     def probe(self) -> None:
         """Find out whether the devices that are there have places for the programs.
@@ -146,7 +139,7 @@ class KernelDeadlineGate(InstalledGate):
         Raises:
             KernelError: One has not.
         """
-        for device, index in self._there().items():
+        for device, index in _there(self._devices).items():
             demand_no_bridge(index, device)
             self._places.probe(index, device=device)
 
@@ -169,7 +162,7 @@ class KernelDeadlineGate(InstalledGate):
     def confirm(self) -> None:
         """See `gate_ports.DeadlineGate.confirm`."""
         try:
-            indexes_in(ATTACHED[0])
+            numbers_in(ATTACHED[0])
         except AbsentObjectError as error:
             raise not_installed("grant rights", ", ".join(self._devices)) from error
 
@@ -196,7 +189,7 @@ class KernelDeadlineGate(InstalledGate):
         with closing(self._make_places()) as places:
             return {
                 device: Rights(answers_s=answers, carries_s=carries)
-                for device, index in self._there().items()
+                for device, index in _there(self._devices).items()
                 if index in self._attached and not any(self._wrong(places, device, index))
             }
 
@@ -206,12 +199,12 @@ class KernelDeadlineGate(InstalledGate):
 
     def missing(self) -> tuple[str, ...]:
         """See `gate_ports.Gate.missing`."""
-        told, there = self._attached, self._there()
+        told, there = self._attached, _there(self._devices)
         with closing(self._make_places()) as places:
             found = [word for at in there.items() for word in self._wrong(places, *at)]
         found += [f"{name} not told to the rules" for name, i in there.items() if i not in told]
         with suppress(AbsentObjectError):  # somebody else looks for the tables
-            if any(indexes_in(name) != told for name in ATTACHED):
+            if any(numbers_in(name) != told for name in ATTACHED):
                 found.append(f"set {ATTACHED_SET} changed")
         return tuple(found)
 
@@ -225,7 +218,7 @@ class KernelDeadlineGate(InstalledGate):
         """Put both programs on all devices; who has not both is none of `_attached`."""
         done = set()
         try:
-            for device, index in self._there().items():
+            for device, index in _there(self._devices).items():
                 with suppress(AbsentObjectError):  # it went meanwhile
                     demand_no_bridge(index, device)
                     for direction, program in self._wanted.items():

@@ -216,8 +216,8 @@ def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
             yield NEW_ELEMENTS, NLM_F_CREATE, filled
 
 
-def indexes_in(name: SetName) -> frozenset[int]:
-    """Return the devices in a set of indexes.
+def numbers_in(name: SetName) -> frozenset[int]:
+    """Return the members of a set of indexes or marks.
 
     By netlink: with a thousand services libnftables takes long to list anything.
 

@@ -1,9 +1,13 @@
 """Programs at the two ends of a device, by tcx: the shortest way of a packet to them.
 
-A program that is attached like this belongs to the device and outlives every process. Who has
-its descriptor can take it away; who has not can do that by its place among the others, if it
-knows its number. So the numbers are written down before a program is attached, and the successor of
-a node that was killed finds what it has to take away. Nothing here needs CAP_SYS_ADMIN.
+A program that is attached like this belongs to the device and outlives every process. A process
+that has its descriptor can take it away; another one can do that by its place among the others, if
+it knows the program's number. So the number is noted before the program is attached, and the
+successor of a node that was killed finds what it has to take away. Nothing here needs
+CAP_SYS_ADMIN.
+
+The notes are a table of nftables: no disk can lose them, and they end with the programs when the
+machine or the network namespace does.
 
 Since Linux 6.6; `traffic_filters` does the same on older kernels.
 
@@ -14,15 +18,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
-import os
+import socket
 import struct
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Collection
+from contextlib import closing, suppress
 
+from hanat.core.notation import NOTES_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ebpf import Program, call
+from hanat.kernel.nfnetlink import SetName, numbers_in
+from hanat.kernel.nft import NftLibrary
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 
 _ATTACH, _DETACH, _QUERY = 8, 9, 16  # commands of bpf(2)
@@ -31,7 +36,7 @@ _BEFORE, _AFTER, _ID = 1 << 3, 1 << 4, 1 << 5
 _PROGRAMS_MAX = 64  # that the kernel has at one place
 _LOOPBACK = 1  # the index of lo in every network namespace
 _ATTACHMENT = struct.Struct("=6IQ")  # device, program, place, flags, replaced, relative, revision
-_NOTES_BYTES, _NOTED_MAX = 4096, 256  # numbers have at most ten digits
+_NOTES = SetName("inet", NOTES_TABLE, "programs")
 _TRIES = 5  # others may attach programs meanwhile
 
 
@@ -45,18 +50,15 @@ def is_supported() -> bool:
 
 
 class Tcx:
-    """Implements `deadline_gate.Places`.
+    """Implements `deadline_gate.Places`."""
 
-    Args:
-        notes: The file where numbers of programs are written down; None: nowhere.
-    """
-
-    def __init__(self, notes: Path | None = None) -> None:
-        self._notes = notes
+    def __init__(self) -> None:
+        self._nft = NftLibrary()
         self._others = TrafficFilters()
 
     def close(self) -> None:
-        """Release the descriptor; the next call opens another."""
+        """Release the descriptors; the next call opens others."""
+        self._nft.close()
         self._others.close()
 
     def probe(self, index: int, *, device: str) -> None:
@@ -78,16 +80,15 @@ class Tcx:
 
         Raises:
             KernelError: The kernel refused it.
-            OSError: Its number cannot be written down.
         """
         numbers, _ = _numbers(index, direction, device=device)
+        noted = _noted()
+        if program.number not in noted:
+            self._note(program.number)
         if program.number in numbers[:1]:
             return
         if program.number in numbers:  # who came before it may end the search
             _detach(index, direction, program.number, device=device)
-        noted = set() if self._notes is None else read_notes(self._notes)
-        if self._notes is not None and program.number not in noted:
-            write_notes(self._notes, noted | {program.number})
         for stale in noted.intersection(numbers):
             _detach(index, direction, stale, device=device)
         self._others.detach(index, direction, program, device=device)  # of an older kernel's way
@@ -115,58 +116,46 @@ class Tcx:
             numbers, _ = _numbers(index, direction, device=device)
         except AbsentObjectError:
             return ""  # the device went meanwhile
-        if program.number in numbers:
-            return "" if numbers[0] == program.number else f"behind {numbers[0]}"
-        return "gone"
+        if program.number not in numbers:
+            return "gone"
+        if numbers[0] != program.number:
+            return f"behind {numbers[0]}"
+        return "" if program.number in _noted() else "not noted"
+
+    def _note(self, number: int) -> None:
+        table = f"{_NOTES.family} {_NOTES.table}"
+        self._nft.run(
+            f"add table {table}\nadd set {table} {_NOTES.name} {{ type mark; }}\n"
+            f"add element {table} {_NOTES.name} {{ {number} }}\n",
+            operation="note the number of a program", target=table,
+        )  # fmt: skip
 
 
-def detach_noted(notes: Path, devices: Iterable[tuple[str, int]]) -> None:
-    """Take away what a node left that does not run any more.
+def remove_programs(devices: Collection[str]) -> None:
+    """Take away what a node left that does not run any more, in whichever way it was attached.
 
     Args:
-        notes: The file that it wrote.
-        devices: Names and indexes.
+        devices: Kernel names; what is not there is no error.
 
     Raises:
         KernelError: What the kernel said.
     """
-    noted = read_notes(notes)
-    for device, index in devices if noted else ():
-        for direction in _PLACES:
-            with suppress(AbsentObjectError):
-                numbers, _ = _numbers(index, direction, device=device)
-                for number in noted.intersection(numbers):
-                    _detach(index, direction, number, device=device)
+    noted, supported = _noted(), is_supported()
+    with closing(TrafficFilters()) as filters:
+        for index, device in socket.if_nameindex():
+            for direction in _PLACES if device in devices else ():
+                with suppress(AbsentObjectError):  # it went meanwhile
+                    numbers = _numbers(index, direction, device=device)[0] if supported else []
+                    for number in noted.intersection(numbers):
+                        _detach(index, direction, number, device=device)
+                    filters.detach(index, direction, None, device=device)
 
 
-def read_notes(file: Path) -> set[int]:
-    """Return the numbers that were written down since the machine started."""
+def _noted() -> frozenset[int]:
     try:
-        noted = json.loads(file.read_text())
-        return set(map(int, noted["programs"])) if noted["boot"] == _boot() else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()  # there is none, or it is torn: then a predecessor had attached nothing
-
-
-def write_notes(file: Path, numbers: set[int]) -> None:
-    """Write numbers down, the newest if they are many.
-
-    In the place of what was there, of the same length, by one call: a full disk has room for that.
-
-    Raises:
-        OSError: That failed.
-    """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    text = json.dumps({"boot": _boot(), "programs": sorted(numbers)[-_NOTED_MAX:]})
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.pwrite(descriptor, text.encode().ljust(_NOTES_BYTES), 0)
-    finally:
-        os.close(descriptor)
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return numbers_in(_NOTES)
+    except AbsentObjectError:
+        return frozenset()
 
 
 def _numbers(index: int, direction: int, *, device: str) -> tuple[list[int], int]:

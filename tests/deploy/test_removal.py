@@ -17,7 +17,8 @@ from tests.kernel.namespaces import namespaces
 pytestmark = pytest.mark.kernel
 
 OTHERS = "add table inet others\n"
-OURS = "add table inet hanat\nadd table inet hanat_gate\nadd table arp hanat_gate\n"
+TABLES = ("inet hanat", "inet hanat_gate", "arp hanat_gate", "inet hanat_notes")
+OURS = "".join(f"add table {table}\n" for table in TABLES)
 # Files below /etc of this process alone; nothing of the machine's is touched.
 PRIVATE_ETC = "mount -t tmpfs none /etc && cp -r {files} /etc/hanat && exec sh {script} remove"
 
@@ -80,4 +81,4 @@ def test_tables_stay_where_nobody_knows_what_they_silence(router: str, files: Pa
     done = remove_package(router, files)
     assert done.returncode == 0
     assert "could not be fenced" in done.stderr
-    assert len(nft(router, "list", "tables")) == 4
+    assert len(nft(router, "list", "tables")) == len(TABLES) + 1

@@ -8,19 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from hanat.core.rights import MARK_MASK, bits, is_mask
+from hanat.core.rights import MARK_MASK, TIMEOUTS, bits, is_mask
+from hanat.daemon.adapters import ChosenGate
+from hanat.daemon.granting import TimedGranting
 from hanat.errors import KernelError
 from hanat.kernel import ebpf, tcx, traffic_filters
 from hanat.kernel.deadline import Programs, egress, ingress
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.ebpf import CODES, assembled, numbered
 from hanat.kernel.fence import KernelFence
+from hanat.kernel.gate import KernelGate
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 from tests.core.examples import DEVICES
 from tests.gates import Kind, open_gate
@@ -148,11 +151,9 @@ def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str
 
 
 HOLDER = f"""
-import os, signal, sys, time
-from pathlib import Path
+import os, signal, time
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-notes = Path(sys.argv[1]) if sys.argv[1:] else None
-gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK}, notes=notes)
+gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK})
 gate.attach()
 now = time.clock_gettime(time.CLOCK_BOOTTIME)
 gate.grant(answers_until=now + 2, carries_until=now + 2)
@@ -285,7 +286,8 @@ def test_a_program_that_another_one_came_before_takes_its_place_again(network: N
     with network.r1.entered() as router, closing(Programs(MARK_MASK)) as others:
         gate, index = gate_of(router), socket.if_nametoindex("eth1")
         foreign = numbered(others.ingress_fd)
-        gate._places.attach(index, INGRESS, foreign, device="eth1")
+        first = tcx._ATTACHMENT.pack(index, foreign.fd, tcx._PLACES[INGRESS], tcx._BEFORE, 0, 0, 0)
+        ebpf.call(tcx._ATTACH, first, operation="attach a stranger's program", target="eth1")
         assert gate.missing() == (f"program at the ingress of eth1 behind {foreign.number}",)
         router.prepare()
         assert gate.missing() == ()
@@ -349,36 +351,46 @@ def test_a_gate_that_is_closed_leaves_nothing_that_an_earlier_release_stumbles_o
         object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
 
 
-def test_programs_of_a_predecessor_that_was_killed_go(network: Network, tmp_path: Path) -> None:
-    notes = tmp_path / "data" / "gate.json"
+def numbers_at(device: str) -> dict[int, list[int]]:
+    """Return the numbers of the programs at both ends of a device."""
+    index = socket.if_nametoindex(device)
+    return {direction: tcx._numbers(index, direction, device=device)[0] for direction in DIRECTIONS}
+
+
+def killed_holder() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLDER], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_programs_of_a_predecessor_that_was_killed_go(network: Network) -> None:
+    # Whatever became of its disk: what it attached is noted where it was attached.
     with network.r1.entered():
         for _ in range(3):
-            done = subprocess.run(
-                [sys.executable, "-c", HOLDER, str(notes)], check=False, timeout=60
-            )
-            assert done.returncode == -signal.SIGKILL
-        with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK, notes=notes)) as successor:
+            killed_holder()
+        with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK)) as successor:
             successor.attach()
             assert successor.missing() == ()
             for direction, program in successor._wanted.items():
-                numbers, _ = tcx._numbers(socket.if_nametoindex("eth0"), direction, device="eth0")
-                assert numbers[0] == program.number
-                assert len(numbers) == 2  # and the router's own, which it did not note
+                assert numbers_at("eth0")[direction] == [program.number]
 
 
-def test_what_was_noted_before_the_machine_started_is_nothing(tmp_path: Path) -> None:
-    notes = tmp_path / "gate.json"
-    tcx.write_notes(notes, {7, 3})
-    assert tcx.read_notes(notes) == {3, 7}
-    size, inode = notes.stat().st_size, notes.stat().st_ino
-    tcx.write_notes(notes, {2**32 - n for n in range(1000)})
-    assert tcx.read_notes(notes) == {2**32 - n for n in range(256)}
-    assert (notes.stat().st_size, notes.stat().st_ino) == (size, inode), "a full disk has no more"
-    notes.write_text(notes.read_text().replace("-", "+"))
-    assert tcx.read_notes(notes) == set()
-    for torn in ("", "{", "[]", '{"boot": 1}'):
-        notes.write_text(torn)
-        assert tcx.read_notes(notes) == set()
+def test_a_gate_with_timeouts_takes_the_programs_of_a_killed_one_away(network: Network) -> None:
+    with network.r1.entered():
+        killed_holder()
+        assert all(numbers_at("eth0").values())
+        ChosenGate(TimedGranting(KernelGate(), (), time.monotonic), TIMEOUTS).take_over(
+            DEVICES.values()
+        )
+        assert numbers_at("eth0") == {INGRESS: [], EGRESS: []}
+
+
+def test_a_note_that_goes_is_told_and_written_again(network: Network) -> None:
+    with network.r1.entered() as router:
+        assert router.gate.missing() == ()
+        run("nft delete table inet hanat_notes", router.namespace)
+        assert "program at the ingress of eth0 not noted" in router.gate.missing()
+        gate_of(router).attach()
+        assert router.gate.missing() == ()
 
 
 # ------------------------------------------------------------------------ programs

@@ -161,9 +161,8 @@ def test_dead_holder_loses_both_rights_and_its_floating_addresses_only(machine: 
 @pytest.mark.parametrize("kind", [Kind.DEADLINE, Kind.CLASSIFIERS])
 def test_programs_of_a_dead_holder_go(machine: Machine, kind: Kind) -> None:
     script = render_gate(load_cluster(EXAMPLES / "cluster.toml"), DEVICES, kind.by)
-    notes = machine.folder / "data" / "gate.json"
     places = TrafficFilters if kind is Kind.CLASSIFIERS else None
-    gate = KernelDeadlineGate(DEVICES.values(), MARK_MASK, notes=notes, places=places)
+    gate = KernelDeadlineGate(DEVICES.values(), MARK_MASK, places=places)
     gate.install(script)
     grant(gate, DEVICES.values(), answers_s=60.0, carries_s=90.0)
     run("ip addr add 203.0.113.10/24 dev eth0", machine.namespace)
@@ -176,6 +175,13 @@ def test_programs_of_a_dead_holder_go(machine: Machine, kind: Kind) -> None:
     assert "program at the ingress of eth0 gone" in gate.missing()
     assert "elements" not in run("nft list set inet hanat_gate attached", machine.namespace)
     gate.close()
+
+
+def test_programs_of_a_dead_holder_go_although_its_tables_went_before(machine: Machine) -> None:
+    with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK)) as gate:
+        gate.attach()
+        assert "no gate" in machine.fence().stdout
+        assert "program at the ingress of eth0 gone" in gate.missing()
 
 
 def test_addresses_of_the_configuration_in_force_go_too(machine: Machine) -> None:
