@@ -137,6 +137,8 @@ class Accounting:
         self._open, self._last = False, None
 
     def _later(self, name: str, after_s: float, action: Callable[[], None]) -> None:
+        if (earlier := self._timers.get(name)) is not None:
+            earlier.cancel()  # the next walk waits, and the last one is asked for before
         self._timers[name] = asyncio.get_running_loop().call_later(after_s, action)
 
     # ------------------------------------------------------------------------ ends

@@ -164,6 +164,16 @@ async def test_who_stops_in_the_middle_of_a_walk_counts_the_rest(bench: Bench) -
     assert bench.total == ONE
 
 
+async def test_last_walk_takes_the_place_of_the_one_that_was_to_come(bench: Bench) -> None:
+    # Both would read from one, and the one that comes later finds none.
+    bench.accounting.start()
+    await bench.until(lambda: not bench.accounting.walks)
+    next_one = bench.accounting._timers["walk"]
+    bench.accounting.stop()
+    assert next_one.cancelled()
+    await bench.until(lambda: not bench.accounting.walks)
+
+
 async def test_who_holds_again_at_once_goes_on(bench: Bench) -> None:
     bench.accounting.start()
     await bench.until(lambda: not bench.accounting.walks)
