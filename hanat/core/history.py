@@ -219,7 +219,13 @@ class Witness:
         return said_at - sign.shut_at > FLUSH_S_MAX + 2 * self._profile.lease_s
 
     def _released_at(self, sign: Sign) -> float | None:
-        """Return when it stopped answering; that it did may be heard long after that."""
+        """Return when it stopped answering, None if that is not known.
+
+        That it did may be heard long after that, and if nothing had been heard of its tenure there
+        is nothing to reckon by.
+        """
+        if sign.led_at is None and sign.unheard_s > self._profile.lease_s:
+            return None
         said_at = sign.word_at if sign.released_at is None else sign.released_at
         return _first(said_at, self._stopped_at(sign))
 

@@ -32,6 +32,8 @@ class Sign:
             have a lease again before it makes room.
         released_term: Up to which term it said there that it answers no more.
         released_at: When it said so first.
+        unheard_s: How long nothing had been heard of it when it said so: it may have stopped at
+            any time of that.
         successor: And to whom it handed over.
     """
 
@@ -43,6 +45,7 @@ class Sign:
     shut_at: float | None = None
     released_term: int = 0
     released_at: float | None = None
+    unheard_s: float = 0.0
     successor: int = 0
 
 
@@ -69,6 +72,7 @@ class Watch:
         self._led_term = 0
         self._shut_at: float | None = None
         self._released: tuple[int, float | None] = (0, None)  # the term, when it said so first
+        self._unheard_s = 0.0
         self._former: Sign | None = None
 
     def died(self, now: float) -> None:
@@ -89,6 +93,7 @@ class Watch:
             self._led(beacon, now)
         if beacon.released_term > self._released[0]:
             self._released = beacon.released_term, now
+            self._unheard_s = 0.0 if self._word is None else now - self._word[1]
         self._word = beacon, now
 
     def _led(self, beacon: Beacon, now: float) -> None:
@@ -126,6 +131,7 @@ class Watch:
             shut_at=self._shut_at,
             released_term=beacon.released_term,
             released_at=self._released[1],
+            unheard_s=self._unheard_s,
             successor=beacon.successor,
         )
 
@@ -141,5 +147,6 @@ class Watch:
             shut_at=self._shut_at,
             released_term=self._last_word.released_term,
             released_at=self._released[1],
+            unheard_s=self._unheard_s,
             successor=self._last_word.successor,
         )

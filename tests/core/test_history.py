@@ -77,6 +77,12 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
         ),
         (Sign(died_at=9.99, released_term=5, released_at=9.5), Why.DAEMON_DIED, 0.03),
         (Sign(word_at=9.99, released_term=6, successor=ME), Why.HANDED_OVER, 0.03),
+        # All cables were out while it held, and it was heard of again long after that.
+        (
+            Sign(word_at=9.99, released_term=6, released_at=9.98, unheard_s=2.0),
+            Why.STEPPED_DOWN,
+            None,
+        ),
         (Sign(word_at=9.99, released_term=6), Why.STEPPED_DOWN, 0.03),
         (Sign(word_at=9.99, released_term=6, released_at=9.95), Why.STEPPED_DOWN, 0.07),
         # Nobody heard it for 3 s, and then that it had given up.

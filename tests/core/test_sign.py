@@ -96,6 +96,14 @@ def test_new_incarnation_leaves_the_sign_until_it_leads(watch: Watch) -> None:
     assert watch.sign((9.52, 9.52)) == Sign((9.52, 9.52), word_at=9.52, led_at=9.52, led_term=7)
 
 
+def test_silence_before_a_word_of_giving_up_is_remembered(watch: Watch) -> None:
+    watch.hear(heard(Beacon(9, released_term=8), echoed_at=9.004), 11.0, (11.0, 11.0))
+    for at in (11.01, 11.02):
+        watch.hear(heard(Beacon(9, released_term=8), echoed_at=at - 0.005), at, (at, at))
+    sign = watch.sign((11.02, 11.02))
+    assert (sign.released_at, sign.unheard_s) == (11.0, 2.0)
+
+
 def test_daemon_that_gave_up_before_it_died_is_remembered_for_both(watch: Watch) -> None:
     said = Beacon(7, released_term=6, successor=3)
     watch.hear(heard(said, echoed_at=9.0), 9.004, (9.004, 9.004))
