@@ -24,16 +24,16 @@ from benchmarks import flood
 from benchmarks.failover import machine
 from benchmarks.flood import CLIENT_ADDRESS, PUBLIC, Loaded
 from benchmarks.rawflows import ACK, BATCH, STRIDE, Sender, Side, frames
-from chaos.configs import PROFILES
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.netns import write_sysctls
-from chaos.processes import marked
-from chaos.topology import CLIENT
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import write_sysctls
+from chaos.lab.node_files import PROFILES
+from chaos.lab.processes import marked
+from chaos.lab.topology import CLIENT
 
 ACCT = "net.netfilter.nf_conntrack_acct"
 CONNECTIONS = 1_000  # with each setting
-WORKER = "hanat.daemon.flows"
+WORKER = "hanat.worker"
 BUSY_PACKETS, BUSY_GAP_S = 500, 0.05  # more at once would cost the lease here
 SETTLE_S = 15.0  # what follows many new connections: they are told, and walked through once
 

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 
 from benchmarks.failover import machine
 from benchmarks.saturated import given_up
-from chaos.configs import PROFILES, cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.node_files import PROFILES, cluster_toml
 
 PREFIX = "hanat-busy"
 

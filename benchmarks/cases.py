@@ -2,7 +2,7 @@
 
 A case has two parts. `prepare` is done before the window, where a fault has to be there before
 its end can be measured; `act` is what the window begins with. Faults are black box,
-by the lab's switch and by signals; `chaos.nemesis` says exactly what each does.
+by the lab's switch and by signals; `chaos.faults.faults` says exactly what each does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.systems import System
-from chaos.nemesis import (
+from chaos.faults.faults import (
     CutOff,
     DaemonKilled,
     Fault,
@@ -21,7 +21,7 @@ from chaos.nemesis import (
     PoweredOff,
     Unplugged,
 )
-from chaos.net import Net, complete_grudge
+from chaos.lab.switch import Net, complete_grudge
 
 FROZEN_S = 3.0
 RETURN_S = 4.0  # a daemon that was started again has to load, join and catch up

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.failover import machine
-from chaos.processes import REPOSITORY
+from chaos.lab.processes import REPOSITORY
 
 CPU_PERCENT_MAX, MIB_MAX = 35.0, 80.0
 OPEN, CLOSED = 80, 81
@@ -111,7 +111,7 @@ def measure(kind: str, count: int, interval_s: float, seconds: float) -> tuple[f
     """Return share of a core in percent, memory in MiB, and how many probes were answered."""
     ours, theirs = socket.socketpair()
     server = Server(kind)
-    command = [sys.executable, "-I", str(REPOSITORY / "hanat/start.py"), "-m", "hanat.checker.main"]
+    command = [sys.executable, "-I", str(REPOSITORY / "hanat/start.py"), "-m", "hanat.checker"]
     with ours, subprocess.Popen(
         [*command, str(theirs.fileno())], pass_fds=[theirs.fileno()]
     ) as process:  # fmt: skip

@@ -27,13 +27,13 @@ from itertools import cycle
 
 from benchmarks.failover import machine
 from benchmarks.verdicts import WEB
-from chaos import api
-from chaos.configs import cluster_toml
-from chaos.errors import LabError
-from chaos.history import History, Request
-from chaos.lab import Lab
-from chaos.outages import HOW, ServerAils
-from chaos.traffic import HTTP, Traffic, Workload
+from chaos.faults.outages import HOW, ServerAils
+from chaos.lab import node_api
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.node_files import cluster_toml
+from chaos.observe.run_history import History, Request
+from chaos.observe.traffic import HTTP, Traffic, Workload
 
 PER_SECOND = 200
 SERVERS = {"s3": "web3", "s2": "web2"}  # with a quarter of the clients each
@@ -163,7 +163,7 @@ def _serves(lab: Lab, host: str, *, wanted: bool) -> bool:
     """Say whether every node has a server in rotation, or every node has it out."""
     found = []
     for node in lab.nodes.values():
-        code, document = api.request(node.socket, "GET", "/v1/services/web")
+        code, document = node_api.request(node.socket, "GET", "/v1/services/web")
         if code != OK:
             return False
         found += [s["gets_clients"] for s in document["servers"] if s["name"] == SERVERS[host]]

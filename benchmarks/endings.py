@@ -24,17 +24,17 @@ from collections.abc import Sequence
 from benchmarks.failover import machine
 from benchmarks.flood import PUBLIC, SERVER_ADDRESS
 from benchmarks.packets import FIRST_PORT, Wire, cables, configuration, nft
-from chaos.errors import LabError, UsageError
-from chaos.lab import require_machine
-from chaos.netns import entered
-from chaos.topology import DEVICES
+from chaos.lab.lab import require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import entered
+from chaos.lab.topology import DEVICES
 from hanat.core.configuration import GateKind
-from hanat.core.conversation import Conversation
-from hanat.core.gate import render_gate
+from hanat.core.control_traffic import ControlTraffic
+from hanat.core.gate_rules import render_gate
 from hanat.core.rights import MARK_MASK, Enforcement
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
 
 PREFIX = "hanat-endings"
 RIGHT_S, AFTER_S = 0.020, 0.015
@@ -55,7 +55,7 @@ class Gate:
         wanted = configuration(1)
         script = render_gate(wanted, DEVICES, Enforcement(kind))
         nft(wire.router, "flush ruleset")
-        nft(wire.router, script + render_ruleset(wanted, DEVICES, Conversation((), (), 1, 2, ())))
+        nft(wire.router, script + render_ruleset(wanted, DEVICES, ControlTraffic((), (), 1, 2, ())))
         with entered(wire.router):
             if kind is GateKind.DEADLINE:
                 self._gate: KernelGate | KernelDeadlineGate = KernelDeadlineGate(

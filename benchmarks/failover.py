@@ -31,9 +31,9 @@ from benchmarks.cases import CASES
 from benchmarks.figures import ENDLESS, Figures
 from benchmarks.flood import Loaded
 from benchmarks.systems import SETTLE_S, Hanat, System, other_build
-from chaos.errors import LabError, UsageError
-from chaos.lab import require_machine
-from chaos.removal import remove_lab
+from chaos.lab.lab import require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.removal import remove_lab
 
 PREFIX = "hanat-bench"
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from chaos.checkers import MS, Window, connection_problem, outage
-from chaos.errors import LabError
-from chaos.history import History, Probes
+from chaos.judge.checkers import Window, connection_problem, outage
+from chaos.lab.lab_error import LabError
+from chaos.observe.run_history import MS, History, Probes
 
 ENDLESS = math.inf
 BACK_MS = 200  # a stream without an answer in the last so many ms has not come back

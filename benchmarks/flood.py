@@ -9,12 +9,12 @@ import sys
 
 from benchmarks.rawflows import FIRST_SERVICE_PORT
 from benchmarks.systems import Hanat
-from chaos.configs import cluster_toml
-from chaos.errors import LabError
-from chaos.lab import Lab
-from chaos.netns import entered
-from chaos.processes import REPOSITORY
-from chaos.topology import CLIENT, FLOATING, SERVERS
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.netns import entered
+from chaos.lab.node_files import cluster_toml
+from chaos.lab.processes import REPOSITORY
+from chaos.lab.topology import CLIENT, FLOATING, SERVERS
 
 LAST_PORT = FIRST_SERVICE_PORT + 9
 CLIENT_ADDRESS, SERVER_ADDRESS = "203.0.113.100", "10.11.12.101"

@@ -33,11 +33,11 @@ from benchmarks.keepalived import Keepalived, require_programs
 from benchmarks.load import wait_for_quiet
 from benchmarks.rawflows import FIRST_SERVICE_PORT
 from benchmarks.systems import System
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.netns import entered, write_sysctls
-from chaos.processes import marked
-from chaos.waiting import wait_until
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import entered, write_sysctls
+from chaos.lab.processes import marked
+from chaos.lab.waiting import wait_until
 
 SAMPLE_S = 0.002
 SETTLE_S_MAX = 60.0
@@ -290,8 +290,8 @@ def sizes(options: argparse.Namespace, counts: Sequence[int]) -> Iterator[tuple[
             bench.settle()
             yield (
                 str(count),
-                *(f"{memory.get(kind, 0):.0f}" for kind in ("hanat.daemon", "hanat.daemon.flows")),
-                *(f"{backup.get(kind, 0):.0f}" for kind in ("hanat.daemon", "hanat.daemon.flows")),
+                *(f"{memory.get(kind, 0):.0f}" for kind in ("hanat.daemon", "hanat.worker")),
+                *(f"{backup.get(kind, 0):.0f}" for kind in ("hanat.daemon", "hanat.worker")),
                 f"{seconds:.1f}", str(int(bench.system.holder() != bench.holder)),
             )  # fmt: skip
 

@@ -20,13 +20,13 @@ from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab
-from chaos.netns import entered
-from chaos.node import Node
-from chaos.processes import identify, send_signal
-from chaos.topology import DEVICES, FLOATING, Host
-from chaos.waiting import wait_until
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import entered
+from chaos.lab.node import Node
+from chaos.lab.processes import identify, send_signal
+from chaos.lab.topology import DEVICES, FLOATING, Host
+from chaos.lab.waiting import wait_until
 
 PROGRAMS = ("keepalived", "conntrackd", "conntrack")
 ADVERTS_S = (1.0, 0.1, 0.01)

@@ -34,12 +34,12 @@ from pathlib import Path
 from benchmarks.failover import machine
 from benchmarks.flood import PUBLIC, SERVER_ADDRESS, SERVICE
 from benchmarks.rawflows import FIRST_SERVICE_PORT
-from chaos.configs import PROFILES as LAB_PROFILES
-from chaos.configs import cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.netns import empty_connections, entered, write_sysctls
-from chaos.topology import CLIENT, DEVICES, FLOATING, SERVERS, run_ip
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import empty_connections, entered, write_sysctls
+from chaos.lab.node_files import PROFILES as LAB_PROFILES
+from chaos.lab.node_files import cluster_toml
+from chaos.lab.topology import CLIENT, DEVICES, FLOATING, SERVERS, run_ip
 from hanat.core.configuration import (
     PROFILES,
     Configuration,
@@ -51,12 +51,12 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.conversation import Conversation
-from hanat.core.gate import render_gate
+from hanat.core.control_traffic import ControlTraffic
+from hanat.core.gate_rules import render_gate
 from hanat.core.rights import MARK_MASK, Enforcement
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
 
 PREFIX = "hanat-packets"
 UDP_SEGMENT = 103  # linux/udp.h; Python 3.11 does not have it
@@ -220,7 +220,7 @@ def holder(services: int, kind: GateKind) -> Callable[[Wire], None]:
         tuple(ip_address(f"{a}") for a in some)
         for some in (OWN.values(), ("203.0.113.12", "10.11.12.12"))
     )
-    conversation = Conversation(own, peers, 7411, 7412, ())
+    conversation = ControlTraffic(own, peers, 7411, 7412, ())
     script = render_gate(wanted, DEVICES, Enforcement(kind)) + render_ruleset(
         wanted, DEVICES, conversation
     )

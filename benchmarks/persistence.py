@@ -27,11 +27,11 @@ from benchmarks.figures import Figures
 from benchmarks.load import wait_for_quiet
 from benchmarks.systems import Hanat
 from benchmarks.table import spread
-from chaos import topology
-from chaos.configs import cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import entered
+from chaos.lab.node_files import cluster_toml
 from hanat.core.sticky import Wanted
 from hanat.kernel.client_sets import KernelClientSets
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 
 PORTS = 64_000  # of a client, for each port of the service
 FIRST_CLIENT_PORT, FIRST_SERVICE_PORT = 1024, 9100

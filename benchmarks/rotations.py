@@ -2,10 +2,10 @@
 
 In a network namespace of its own a thousand services of ten servers are installed, in the thread
 that a node has for it; then, again and again, some of them get another rotation, a server more or
-less. Measured is the time from `Rulesets.rotate` until it is told that the rotation is in force:
-rendering, nft, the kernel's transaction, and the way to the thread and back. Meanwhile another
-thread arms the gate as a holder does; how long that takes at most is what a rotation can cost the
-lease. Printed as a Markdown table. Needs root.
+less. Measured is the time from `RulesetInstaller.rotate` until it is told that the rotation is in
+force: rendering, nft, the kernel's transaction, and the way to the thread and back. Meanwhile
+another thread arms the gate as a holder does; how long that takes at most is what a rotation can
+cost the lease. Printed as a Markdown table. Needs root.
 
 Exit codes: 0 measured, 2 this machine or the command line is not fit.
 """
@@ -35,17 +35,17 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.conversation import Conversation
+from hanat.core.control_traffic import ControlTraffic
 from hanat.core.schedulers import InRotation, level, slots
 from hanat.core.services import Rotation
 from hanat.core.shares import Slots
 from hanat.daemon.background import Background
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.realtime import SWITCH_S, prepare, step_back
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 DEVICES = {"public": "eth0", "private": "eth1"}
@@ -126,9 +126,9 @@ async def measure(case: Case, count: int, rounds: int) -> tuple[list[float], lis
     gate, firewall = KernelGate(), KernelFirewall()
     background = Background("rulesets", after=lambda: None, begin=step_back)
     wanted = configuration(case, count)
-    rulesets = Rulesets(
+    rulesets = RulesetInstaller(
         DEVICES,
-        conversation=Conversation((), (), 7411, 7412, ()),
+        conversation=ControlTraffic((), (), 7411, 7412, ()),
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
         firewall=firewall,
         background=background,

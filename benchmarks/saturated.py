@@ -16,12 +16,12 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.failover import machine
-from chaos.afflictions import Plagued
-from chaos.configs import PROFILES, cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.hardships import Narrowed
-from chaos.lab import Lab, require_machine
-from chaos.topology import DEVICES, SERVERS, SUBNET
+from chaos.faults.afflictions import Plagued
+from chaos.faults.hardships import Narrowed
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.node_files import PROFILES, cluster_toml
+from chaos.lab.topology import DEVICES, SERVERS, SUBNET
 
 PREFIX = "hanat-saturated"
 MBIT = 4

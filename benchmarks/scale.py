@@ -27,9 +27,9 @@ from benchmarks.failover import machine
 from benchmarks.load import wait_for_quiet
 from benchmarks.steady import SETTLE_S, cpu_s
 from benchmarks.systems import other_build
-from chaos.configs import cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.node_files import cluster_toml
 
 PREFIX = "hanat-scale"
 START_S_MAX, APPLY_S_MAX = 60.0, 60.0

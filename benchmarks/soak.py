@@ -24,10 +24,10 @@ from benchmarks import flood
 from benchmarks.failover import machine
 from benchmarks.flood import PUBLIC, Loaded
 from benchmarks.flows import memory_of
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.netns import entered
-from chaos.topology import CLIENT
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import entered
+from chaos.lab.topology import CLIENT
 
 SEGMENT_S = 5.0
 SEGMENTS_KEPT = 4  # then their connections are reset; every eighth stays idle instead

@@ -26,11 +26,11 @@ from typing import Any, NoReturn
 
 from benchmarks.failover import machine
 from benchmarks.load import wait_for_quiet
-from chaos.configs import PROFILES, cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.processes import marked
-from chaos.traffic import HTTP, TCP, Traffic
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.node_files import PROFILES, cluster_toml
+from chaos.lab.processes import marked
+from chaos.observe.traffic import HTTP, TCP, Traffic
 
 PREFIX = "hanat-steady"
 SETTLE_S = 5.0  # the last announcements of the first election

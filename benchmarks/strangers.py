@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rawflows import BATCH, FRAME_BYTES, STRIDE, Sender, Side
-from chaos.configs import PROFILES, cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.processes import REPOSITORY, marked
-from chaos.topology import CLIENT
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.node_files import PROFILES, cluster_toml
+from chaos.lab.processes import REPOSITORY, marked
+from chaos.lab.topology import CLIENT
 
 PREFIX = "hanat-strangers"
 CLOSED, MESH = 7999, 7412

@@ -29,12 +29,12 @@ from itertools import count
 
 from benchmarks.flood import CLIENT_ADDRESS, PUBLIC, SERVER_ADDRESS, count_file
 from benchmarks.rawflows import BATCH, STRIDE, Sender, Side
-from chaos.configs import PROFILES, cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.netns import empty_connections
-from chaos.processes import REPOSITORY
-from chaos.topology import CLIENT
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import empty_connections
+from chaos.lab.node_files import PROFILES, cluster_toml
+from chaos.lab.processes import REPOSITORY
+from chaos.lab.topology import CLIENT
 
 PREFIX = "hanat-synflood"
 OPEN, LIMITED, OTHER = 9100, 9101, 9102

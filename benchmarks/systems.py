@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from chaos.configs import cluster_toml
-from chaos.errors import LabError
-from chaos.lab import Lab
-from chaos.node import Node
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.node import Node
+from chaos.lab.node_files import cluster_toml
 
 SETTLE_S = {"fast": 2.5, "default": 2.5, "calm": 5.0}
 """By profile, how long after a fault it must work again: TCP needs its retransmissions."""

@@ -13,12 +13,12 @@ import time
 from benchmarks.cases import Case, Stage
 from benchmarks.figures import Figures, Streams, measure
 from benchmarks.systems import System
-from chaos.checkers import Window
-from chaos.errors import LabError
-from chaos.history import History
-from chaos.net import Net
-from chaos.topology import FLOATING
-from chaos.traffic import SYN, TCP, UDP, Traffic
+from chaos.judge.checkers import Window
+from chaos.lab.lab_error import LabError
+from chaos.lab.switch import Net
+from chaos.lab.topology import FLOATING
+from chaos.observe.run_history import History
+from chaos.observe.traffic import SYN, TCP, UDP, Traffic
 
 WARM_UP_S = 4.0  # clients start, then a UDP flow counts as established after two seconds
 OTHER_S = 15.0  # keepalived with adverts of a second takes four

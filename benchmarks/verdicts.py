@@ -23,11 +23,11 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from benchmarks.failover import machine
-from chaos import api
-from chaos.configs import cluster_toml
-from chaos.errors import LabError
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import node_api
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.netns import entered
+from chaos.lab.node_files import cluster_toml
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 
 WEB = 'listen = ["vip:public tcp/80"]\nscheduler = "wrr"\n'
@@ -92,13 +92,13 @@ def watching(lab: Lab) -> Iterator[Watches]:
 
 def verdicts(lab: Lab, holder: str) -> list[float]:
     """Return when each verdict was proposed, seconds since 1970."""
-    _, document = api.request(lab.nodes[holder].socket, "GET", "/v1/history")
+    _, document = node_api.request(lab.nodes[holder].socket, "GET", "/v1/history")
     return [change["at_s"] for change in document["servers"] if change["what"] == "verdict"]
 
 
 def is_up(lab: Lab, node: str) -> bool:
     """Say whether a node knows all servers of the service as up."""
-    code, document = api.request(lab.nodes[node].socket, "GET", "/v1/services/web")
+    code, document = node_api.request(lab.nodes[node].socket, "GET", "/v1/services/web")
     return code == 200 and document["state"] == "up"
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from chaos import comparing, demo, report, running
-from chaos.configs import PROFILES, cluster_toml
-from chaos.errors import LabError, UsageError
-from chaos.lab import HANAT, Lab, require_machine
-from chaos.removal import DEFAULT_PREFIX, prefix_option, remove_lab
+from chaos import demo, running
+from chaos.lab.lab import HANAT, Lab, require_machine
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.node_files import PROFILES, cluster_toml
+from chaos.lab.removal import DEFAULT_PREFIX, prefix_option, remove_lab
+from chaos.report import comparing, report
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -14,16 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chaos import census, history, logs, remembered, waits
-from chaos.attack import Aim, Attack, Nemesis, Site
-from chaos.errors import LabError
-from chaos.generator import Step, plan
-from chaos.history import Fact, Injection
-from chaos.lab import Lab
-from chaos.limits import BACK_MS
-from chaos.operators import Operators
-from chaos.targets import choose
-from chaos.traffic import HTTP, HTTP_V6, SYN, SYN_V6, TCP, UDP, UDP_V6, Traffic
+from chaos.faults.attack import Aim, Attack, Nemesis, Site
+from chaos.faults.bounds import BACK_MS
+from chaos.faults.operators import Operators
+from chaos.faults.plan import Step, plan
+from chaos.faults.targets import choose
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.observe import census, logs, node_history, run_history, waits
+from chaos.observe.run_history import Fact, Injection
+from chaos.observe.traffic import HTTP, HTTP_V6, SYN, SYN_V6, TCP, UDP, UDP_V6, Traffic
 
 WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
 POLL_S = 0.1
@@ -47,7 +47,7 @@ PROBED = tuple(w.name for w in (*UDP, *UDP_V6, *SYN, *SYN_V6))
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked for; see `generator.plan`."""
+    """What was asked for; see `faults.plan.plan`."""
 
     seed: int
     nemeses: Sequence[Nemesis]
@@ -109,7 +109,7 @@ def perform(lab: Lab, campaign: Campaign) -> None:
 
     def remember() -> None:
         if not campaign.interrupted:  # nobody waited until all was well
-            campaign.facts += remembered.fetch(lab, campaign.injections, offset_ns)
+            campaign.facts += node_history.fetch(lab, campaign.injections, offset_ns)
 
     try:
         attempt(campaign, runner.run)
@@ -129,7 +129,7 @@ def perform(lab: Lab, campaign: Campaign) -> None:
     def by_faults() -> list[Fact]:
         folder = lab.folder / "history"
         files = sorted([*folder.glob("flows-*.jsonl"), *folder.glob("server-*.jsonl")])
-        return [fact for file in files for fact in history.read(file)]
+        return [fact for file in files for fact in run_history.read(file)]
 
     for seen in (
         traffic.facts, operators.facts, lambda: campaign.injections, logged, by_faults

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from chaos import checkers, stopping
-from chaos.checkers import Verdict, Window, checked
-from chaos.errors import LabError
-from chaos.history import Fact, Fault, History
-from chaos.lab import Lab
-from chaos.topology import floating
-from chaos.traffic import TCP, UDP, UDP_V6, Traffic
+from chaos import stopping
+from chaos.judge import checkers
+from chaos.judge.checkers import Verdict, Window, checked
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.topology import floating
+from chaos.observe.run_history import MS, Fact, Fault, History
+from chaos.observe.traffic import TCP, UDP, UDP_V6, Traffic
 
 WARM_UP_S = 4.0  # a UDP flow counts as established after two seconds (nf_conntrack_proto_udp.c)
 AFTER_KILL_S = 5.0
@@ -125,7 +126,7 @@ def _kill_holder(lab: Lab, run: Run, first: str) -> str:
     run.faults.append(Fault(instant_ns, "kill", first, moves_holder=True))
     run.say(f"SIGKILL to all processes of {first}")
     second = _wait_for_another(lab, first)
-    took_ms = (time.monotonic_ns() - instant_ns) / checkers.MS
+    took_ms = (time.monotonic_ns() - instant_ns) / MS
     run.say(f"{second} says it is ACTIVE, {took_ms:.0f} ms after the kill")
     return second
 
@@ -135,7 +136,7 @@ def _kill_daemon(lab: Lab, run: Run, holder: str) -> None:
     run.faults.append(Fault(instant_ns, "kill daemon", holder, moves_holder=True))
     run.say(f"SIGKILL to the daemon of {holder}, its supervisor lives")
     other = _wait_for_another(lab, holder)
-    took_ms = (time.monotonic_ns() - instant_ns) / checkers.MS
+    took_ms = (time.monotonic_ns() - instant_ns) / MS
     run.say(f"{other} says it is ACTIVE, {took_ms:.0f} ms after the kill")
     lab.wait_for(_caught_up(lab, holder, other), REJOIN_S_MAX, f"{holder} to follow {other}")
     run.say(f"{holder} was started again by its supervisor and follows {other}")
@@ -171,7 +172,7 @@ def _switch_over(lab: Lab, run: Run, to: str) -> None:
         return None
 
     run.faults.append(lab.wait_for(accepted, REJOIN_S_MAX, f"{to} to be counted on"))
-    took_ms = (time.monotonic_ns() - run.faults[-1].t_ns) / checkers.MS
+    took_ms = (time.monotonic_ns() - run.faults[-1].t_ns) / MS
     run.say(f"switchover to {to} answered after {took_ms:.0f} ms")
     lab.wait_for(lambda: lab.holder() == to, TAKEOVER_S_MAX, f"{to} to be the one ACTIVE node")
 

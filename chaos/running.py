@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos import campaign, equipment, history, judge, page
-from chaos.attack import Nemesis
+from chaos import campaign
 from chaos.campaign import Campaign, Settings
-from chaos.errors import UsageError
-from chaos.judge import Judgement
-from chaos.lab import Lab, require_machine
-from chaos.nemeses import NEMESES, select
-from chaos.processes import marked
-from chaos.removal import prefix_option
-from chaos.service import times_by_nemesis, worst_by_nemesis
-from chaos.tenure import spells
+from chaos.faults.attack import Nemesis
+from chaos.faults.nemeses import NEMESES, select
+from chaos.judge import verdicts
+from chaos.judge.availability import times_by_nemesis, worst_by_nemesis
+from chaos.judge.spells import spells
+from chaos.judge.verdicts import Judgement
+from chaos.lab import equipment
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import UsageError
+from chaos.lab.processes import marked
+from chaos.lab.removal import prefix_option
+from chaos.observe import run_history
+from chaos.report import page
 
 TIME_S_MIN = 20.0
 TIME_S_MAX = 24 * 3600.0
@@ -126,7 +130,7 @@ def run(
             _write_history(this)  # before all that may fail
         finally:
             left = _clear_away(this)
-    judgement = judge.judge(this.campaign, tuple(lab.nodes), left)
+    judgement = verdicts.judge(this.campaign, tuple(lab.nodes), left)
     _write(this, judgement)
     print("\n".join(told(judgement)))
     print(_last_line(this, judgement), flush=True)
@@ -217,7 +221,7 @@ def _clear_away(this: _Run) -> list[str]:
 def _write_history(this: _Run) -> None:
     with (this.out / "history.jsonl").open("w") as file:
         for fact in this.campaign.facts:
-            history.write(file, fact)
+            run_history.write(file, fact)
 
 
 def _write(this: _Run, judgement: Judgement) -> None:

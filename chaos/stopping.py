@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from chaos.checkers import MS, Verdict
-from chaos.errors import LabError
-from chaos.history import Fault, History, Request
-from chaos.lab import Lab
-from chaos.limits import BACK_MS, DETECT_MS
-from chaos.observed import ServerOutage
-from chaos.servers import TCP_PORT
-from chaos.topology import CLIENT, SERVERS
+from chaos.faults.bounds import BACK_MS, DETECT_MS
+from chaos.judge.checkers import Verdict
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.servers import TCP_PORT
+from chaos.lab.topology import CLIENT, SERVERS
+from chaos.observe.observed import ServerOutage
+from chaos.observe.run_history import MS, Fault, History, Request
 from chaos.workloads.http import TIMEOUT_S
 
 NAME = "server-stopped"

@@ -9,8 +9,8 @@ from enum import StrEnum
 from hanat.core.configuration import GateKind
 from hanat.core.rights import MARK_MASK, TIMEOUTS, Enforcement
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-from hanat.kernel.gate import KernelGate
 from hanat.kernel.gate_ports import TimedGate
+from hanat.kernel.timeout_gate import KernelGate
 from hanat.kernel.traffic_filters import TrafficFilters
 
 VALID_S = 60.0

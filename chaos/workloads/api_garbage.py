@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
 
 TCP = ("127.0.0.1", 7480)
 TIMEOUT_S = 0.05

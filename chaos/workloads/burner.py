@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
 
 
 def main() -> None:

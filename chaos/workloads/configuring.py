@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from chaos import history
-from chaos.api import UnixConnection
-from chaos.history import ConfigOperation, Outcome
-from chaos.workloads.stop import Stop
+from chaos.lab.node_api import UnixConnection
+from chaos.lab.stop import Stop
+from chaos.observe import run_history
+from chaos.observe.run_history import ConfigOperation, Outcome
 
 TIMEOUT_S = 8.0
 TAG = re.compile(r"^# chaos .*\n")
@@ -42,7 +42,7 @@ def digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What became of an operation; see `history.ConfigOperation`."""
+    """What became of an operation; see `run_history.ConfigOperation`."""
 
     f: str
     based_on: int | None
@@ -162,7 +162,7 @@ def main() -> None:
     draft = options.out.with_suffix(".part")
     with draft.open("w") as file:
         for fact in client.done:
-            history.write(file, fact)
+            run_history.write(file, fact)
     draft.rename(options.out)
 
 

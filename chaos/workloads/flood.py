@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chaos.topology import BRIDGES, SUBNET
+from chaos.lab.stop import Stop
+from chaos.lab.topology import BRIDGES, SUBNET
+from chaos.observe.frames import checksum
 from chaos.workloads.garbage import MESH_PORT, RAFT_PORT
-from chaos.workloads.stop import Stop
-from chaos.workloads.syn import DATA_OFFSET, HEADER, SYN, WINDOW, checksum
+from chaos.workloads.syn import DATA_OFFSET, HEADER, SYN, WINDOW
 
 MAC = bytes.fromhex("02686e090077")
 PERIOD_S = 0.004

@@ -15,9 +15,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from chaos import history
-from chaos.observed import Flows
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
+from chaos.observe import run_history
+from chaos.observe.observed import Flows
 
 OPEN_S = 0.9
 FLOWS = 900
@@ -102,7 +102,7 @@ def main() -> None:
     fact = Flows(end_ns, options.name, flows.opened, flows.sent, flows.answered)
     draft = options.out.with_suffix(".part")
     with draft.open("w") as file:
-        history.write(file, fact)
+        run_history.write(file, fact)
     draft.rename(options.out)
 
 

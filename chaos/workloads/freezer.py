@@ -9,8 +9,8 @@ import argparse
 import time
 from pathlib import Path
 
-from chaos import mounts
-from chaos.workloads.stop import Stop
+from chaos.lab import mounts
+from chaos.lab.stop import Stop
 
 FROZEN_S, THAWED_S = 0.06, 0.02
 

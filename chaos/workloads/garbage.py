@@ -11,7 +11,7 @@ import random
 import socket
 import time
 
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
 
 MESH_PORT, RAFT_PORT = 7412, 7411
 DATAGRAM_BYTES_MAX = 1400

@@ -10,9 +10,9 @@ import asyncio
 import socket
 import time
 
-from chaos.frames import endpoint
-from chaos.history import Outcome, Request
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
+from chaos.observe.frames import endpoint
+from chaos.observe.run_history import Outcome, Request
 
 TIMEOUT_S = 2.5
 UNDER_WAY_MAX = 600  # 3 s of requests at 200/s: more than can be waiting at once

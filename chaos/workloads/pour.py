@@ -9,7 +9,7 @@ import argparse
 import socket
 import time
 
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
 
 DATAGRAM_BYTES = 1000
 PERIOD_S = 0.005

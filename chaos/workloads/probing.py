@@ -11,8 +11,8 @@ import select
 import time
 from typing import Protocol
 
-from chaos.history import Probes
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
+from chaos.observe.run_history import Probes
 
 LAST_ANSWERS_S = 0.5  # how long answers are awaited after the last probe
 

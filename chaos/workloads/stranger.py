@@ -11,8 +11,8 @@ import socket
 import struct
 import time
 
-from chaos.workloads.stop import Stop
-from chaos.workloads.syn import checksum
+from chaos.lab.stop import Stop
+from chaos.observe.frames import checksum
 
 MAC = bytes.fromhex("02686e090066")
 PERIOD_S = 0.2

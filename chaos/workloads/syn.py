@@ -13,10 +13,11 @@ from __future__ import annotations
 import socket
 import struct
 
-from chaos.history import Probes
+from chaos.lab.clock import CONTROL_BYTES, received_at, want_timestamps
+from chaos.lab.stop import Stop
+from chaos.observe.frames import checksum
+from chaos.observe.run_history import Probes
 from chaos.workloads import probing
-from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
-from chaos.workloads.stop import Stop
 
 FIRST_PORT = 10_000  # below the kernel's own choice, ip_local_port_range
 PORTS = 20_000  # 40 s at 500 a second: longer than the tables remember a reset (10 s)
@@ -38,14 +39,6 @@ def run(name: str, target: tuple[str, int], *, period_s: float, stop: Stop) -> P
         return probing.run(
             name, _Handshake(sock, own, (address, port)), period_s=period_s, stop=stop
         )
-
-
-def checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071) of an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def pseudo_header(own: str, peer: str) -> bytes:

@@ -12,9 +12,9 @@ import socket
 import struct
 import time
 
-from chaos.frames import endpoint
-from chaos.history import Connection, Fact, Probes
-from chaos.workloads.stop import Stop
+from chaos.lab.stop import Stop
+from chaos.observe.frames import endpoint
+from chaos.observe.run_history import Connection, Fact, Probes
 
 CONNECT_S = 5.0
 ANSWER_S = 20.0  # an established connection that is silent for so long is dead

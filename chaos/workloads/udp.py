@@ -9,10 +9,10 @@ from __future__ import annotations
 import socket
 import struct
 
-from chaos.history import Probes
+from chaos.lab.clock import CONTROL_BYTES, received_at, want_timestamps
+from chaos.lab.stop import Stop
+from chaos.observe.run_history import Probes
 from chaos.workloads import probing
-from chaos.workloads.clock import CONTROL_BYTES, received_at, want_timestamps
-from chaos.workloads.stop import Stop
 
 PAYLOAD = struct.Struct(">8sQ48x")
 MAGIC = b"hanatudp"

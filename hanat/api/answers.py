@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from hanat.api.errors import BadRequestError
+from hanat.api.request_errors import BadRequestError
 from hanat.core.status import NodeStatus
 from hanat.errors import (
     ConfigError,

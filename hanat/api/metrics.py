@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from hanat.api.families import counter, gauge
 from hanat.api.service_metrics import service_families
-from hanat.api.services import in_slices
+from hanat.api.service_routes import in_slices
 from hanat.core.service_view import ServiceView
 from hanat.core.status import FlowStatus, HistogramStatus, NodeStatus, Role
 

@@ -32,12 +32,12 @@ from hanat.api.answers import (
     refusal_of,
     status_answer,
 )
-from hanat.api.configuration import ConfigurationRoutes
-from hanat.api.errors import BadRequestError
+from hanat.api.backend import Backend
+from hanat.api.config_routes import ConfigurationRoutes
 from hanat.api.metrics import CONTENT_TYPE, Metrics
-from hanat.api.ports import Backend
-from hanat.api.query import limit_of, wanted_of
-from hanat.api.services import ServiceRoutes
+from hanat.api.parameters import limit_of, wanted_of
+from hanat.api.request_errors import BadRequestError
+from hanat.api.service_routes import ServiceRoutes
 from hanat.core.status import NodeStatus, Role
 from hanat.errors import EXIT_FAILED, EXIT_USAGE, HanatError
 

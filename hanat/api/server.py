@@ -24,10 +24,10 @@ from typing import Final
 
 from aiohttp import web
 
+from hanat.api.backend import Backend
 from hanat.api.connection import ApiConnection
-from hanat.api.ports import Backend
+from hanat.api.listening import open_listening, remove_name
 from hanat.api.routes import Routes
-from hanat.api.sockets import open_listening, remove_name
 from hanat.config.settings import TcpListen, UnixListen
 from hanat.errors import StartupError
 

@@ -1,5 +1,5 @@
-"""The checker: a process beside the daemon that probes servers, and the daemon's end of it.
+"""The checker: a process beside the daemon that probes servers.
 
-`probers` makes one probe of any kind; `service` is the process, which probes when
-`core.probing.Probes` says so; `client` is the daemon's end. No probe is ever made by the daemon.
+`probers` makes one probe of any kind; `probe_service` probes when `core.probing.Probes` says so.
+The daemon's end is `daemon.checker_link`. The daemon itself never makes a probe.
 """

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 import aiohttp
 from yarl import URL
 
+from hanat.checker.answer_match import occurs
 from hanat.checker.attempt import (
     BYTES_MAX,
     Attempt,
@@ -26,7 +27,6 @@ from hanat.checker.attempt import (
     reset_on_close,
     shown,
 )
-from hanat.checker.patterns import occurs
 from hanat.checker.tls import context_of, met, server_name, warn
 from hanat.core.checks import Address, HttpCheck, Target
 from hanat.core.probing import Reply

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 
+from hanat.checker.answer_match import occurs
 from hanat.checker.attempt import (
     BYTES_MAX,
     Attempt,
@@ -17,7 +18,6 @@ from hanat.checker.attempt import (
     shown,
     socket_to,
 )
-from hanat.checker.patterns import occurs
 from hanat.core.checks import AgentCheck, PingCheck, TcpCheck, UdpCheck
 from hanat.core.probing import Reply
 

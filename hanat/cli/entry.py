@@ -8,23 +8,32 @@ from typing import Any
 import click
 
 from hanat import __version__
-from hanat.cli.errors import CommandError
+from hanat.cli.command_errors import CommandError
 from hanat.errors import HanatError
 
 # Name to where it is and what it does; the sentence is here so that help imports nothing.
 COMMANDS = {
-    "config": ("hanat.cli.config:config", "Check, show and change the configuration."),
-    "conn": ("hanat.cli.conn:conn", "List, count and end connections."),
-    "doctor": ("hanat.cli.doctor:doctor", "Say what on this machine is in hanat's way."),
-    "fence": ("hanat.cli.fence:fence", "Make sure that a node that does not run is silent."),
-    "history": ("hanat.cli.history:history", "Show who held the addresses, and why that changed."),
-    "keygen": ("hanat.cli.keygen:keygen", "Write a new cluster key."),
-    "run": ("hanat.cli.run:run", "Run this node."),
-    "server": ("hanat.cli.server:server", "Show servers, and take them out of rotation."),
-    "service": ("hanat.cli.service:service", "Show services, and who gets their clients."),
-    "status": ("hanat.cli.status:status", "Show what a node knows."),
-    "switchover": ("hanat.cli.switchover:switchover", "Hand the addresses to another node."),
-    "vip": ("hanat.cli.history:vip", "Say who holds the addresses, now or at a time."),
+    "config": ("hanat.cli.config_command:config", "Check, show and change the configuration."),
+    "conn": ("hanat.cli.conn_command:conn", "List, count and end connections."),
+    "doctor": ("hanat.cli.doctor_command:doctor", "Say what on this machine is in hanat's way."),
+    "fence": (
+        "hanat.cli.fence_command:fence",
+        "Make sure that a node that does not run is silent.",
+    ),
+    "history": (
+        "hanat.cli.history_command:history",
+        "Show who held the addresses, and why that changed.",
+    ),
+    "keygen": ("hanat.cli.keygen_command:keygen", "Write a new cluster key."),
+    "run": ("hanat.cli.run_command:run", "Run this node."),
+    "server": ("hanat.cli.server_command:server", "Show servers, and take them out of rotation."),
+    "service": ("hanat.cli.service_command:service", "Show services, and who gets their clients."),
+    "status": ("hanat.cli.status_command:status", "Show what a node knows."),
+    "switchover": (
+        "hanat.cli.switchover_command:switchover",
+        "Hand the addresses to another node.",
+    ),
+    "vip": ("hanat.cli.history_command:vip", "Say who holds the addresses, now or at a time."),
 }
 
 

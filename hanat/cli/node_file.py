@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from hanat.cli.errors import CommandError
+from hanat.cli.command_errors import CommandError
 from hanat.errors import EXIT_CONFIG_INVALID
 
 NODE_FILE_DEFAULT = Path("/etc/hanat/node.toml")

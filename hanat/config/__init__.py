@@ -9,10 +9,10 @@ and does not leave this package.
 
 from hanat.config.amendment import amended
 from hanat.config.check import advice, check, check_advice, cross_check
-from hanat.config.cluster import load_cluster, parse_cluster
+from hanat.config.cluster_toml import load_cluster, parse_cluster
 from hanat.config.document import read_text
 from hanat.config.key import generate_key, read_key
-from hanat.config.node import load_node
+from hanat.config.node_toml import load_node
 
 __all__ = [
     "advice",

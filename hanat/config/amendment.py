@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hanat.config.cluster import read_services
+from hanat.config.cluster_toml import read_services
 from hanat.config.document import TEXT_BYTES_MAX, Findings, parse_toml
 from hanat.config.limits import (
     CLUSTER_LIMITS,
@@ -29,7 +29,7 @@ from hanat.config.limits import (
     check_limits,
 )
 from hanat.config.models import ServiceTable
-from hanat.config.one_packet import ambiguities
+from hanat.config.one_packet_sources import ambiguities
 from hanat.core.configuration import Address, Configuration, Listen, Protocol, VirtualService
 from hanat.errors import ConfigError
 

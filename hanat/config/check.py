@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hanat.config.cluster import parse_cluster
+from hanat.config.cluster_toml import parse_cluster
 from hanat.config.document import nearest, parse_toml, path_of, read_text
 from hanat.config.fields import ip_version
-from hanat.config.node import parse_node
+from hanat.config.node_toml import parse_node
 from hanat.config.settings import NodeSettings, TcpListen
 from hanat.core.configuration import Configuration
 from hanat.errors import ConfigError, Problem

@@ -161,7 +161,7 @@ class ServerTable(Table):
 
 
 class CheckTable(Table):
-    """``[[service.check]]``: the options of all kinds; `hanat.config.checks` knows whose are whose.
+    """``[[service.check]]``: the options of all kinds; `config.check_options` tells them apart.
 
     None is what was not written, or was wrong; `model_fields_set` has both that are written.
     """

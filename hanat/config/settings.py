@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from hanat.core.configuration import Address
-from hanat.core.conversation import Conversation
+from hanat.core.control_traffic import ControlTraffic
 from hanat.core.rights import MARK_MASK
 
 SCRIPTS_DEFAULT = Path("/etc/hanat/scripts")
@@ -105,9 +105,9 @@ class NodeSettings:
         return (self.node, *listens, *self.api_hosts)
 
     @property
-    def conversation(self) -> Conversation:
+    def conversation(self) -> ControlTraffic:
         """How this node and the others reach each other."""
-        return Conversation(
+        return ControlTraffic(
             own=self.myself.addresses,
             peers=tuple(a for p in self.peers if p.node_id != self.node_id for a in p.addresses),
             raft_port=self.raft_port,

@@ -25,6 +25,7 @@ from struct import Struct
 from typing import NamedTuple, Protocol
 
 from hanat.core.columns import WORTHWHILE, cut
+from hanat.core.flow_scope import ReplicationScope
 from hanat.core.flows import (
     RECORD_V4,
     STATUS_ASSURED,
@@ -34,7 +35,6 @@ from hanat.core.flows import (
     key_of,
     keys_of,
 )
-from hanat.core.scope import Scope
 from hanat.core.totals import Totals
 
 COUNTERS = Struct("!QQQQ")
@@ -177,7 +177,7 @@ class FlowAccounting:
         self._ended.clear()
         self._walking = False
 
-    def take(self, scope: Scope) -> dict[Place, Totals]:
+    def take(self, scope: ReplicationScope) -> dict[Place, Totals]:
         """Return what was counted since the last call; flows of no service are left out."""
         sums, self._sums = self._sums, {}
         found: dict[Place, Totals] = {}
@@ -235,7 +235,7 @@ def _places(records: Sequence[bytes]) -> list[bytes]:
     return cut(b"".join(records), size, _PLACE[size])
 
 
-def _unpacked(packed: bytes, scope: Scope) -> Place | None:
+def _unpacked(packed: bytes, scope: ReplicationScope) -> Place | None:
     """Return the place, None if no service listens there."""
     half = 3 + (len(packed) - 5) // 2
     protocol, listen, server = packed[2], packed[3:half], packed[half:-2]

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hanat.core.configuration import Address, Configuration
-from hanat.core.conversation import Conversation
+from hanat.core.control_traffic import ControlTraffic
 from hanat.core.notation import FAMILIES, IP, addresses_of, chain
 
 PORT_BITS_MAX = 6  # in which the two ports may differ; 64 ports are looked at more closely then
@@ -28,7 +28,7 @@ PORT_BITS_MAX = 6  # in which the two ports may differ; 64 ports are looked at m
 _HOOK = "type filter hook {} priority raw; policy accept;"
 
 
-def cluster_chains(configuration: Configuration, conversation: Conversation) -> list[list[str]]:
+def cluster_chains(configuration: Configuration, conversation: ControlTraffic) -> list[list[str]]:
     """Return the chains of the cluster's own packets; none in a cluster of one.
 
     Both ends are named: a service may publish the same port, clients may use it as their
@@ -74,7 +74,7 @@ def cluster_chains(configuration: Configuration, conversation: Conversation) -> 
     ]
 
 
-def _of_ports(conversation: Conversation) -> Iterator[str]:
+def _of_ports(conversation: ControlTraffic) -> Iterator[str]:
     """Yield the rules that tell what may be the cluster's from what every other packet is.
 
     Each packet meets them, so they are few and cheap: ports before addresses, and both ports in
@@ -90,7 +90,7 @@ def _of_ports(conversation: Conversation) -> Iterator[str]:
             yield from (f"th {end} {port} goto cluster_ports" for port in (one, other))
 
 
-def _peers(conversation: Conversation, version: int, peers: str) -> Iterator[str]:
+def _peers(conversation: ControlTraffic, version: int, peers: str) -> Iterator[str]:
     """Yield the rules that know a peer's packet to this node's ports."""
     family = IP[version]
     paths = [path for path in conversation.paths if path.own.version == version]

@@ -37,8 +37,8 @@ from hanat.core.configuration import (
     RealServer,
     VirtualService,
 )
+from hanat.core.flow_selection import Place
 from hanat.core.flows import RECORD_V4, STATUS_DST_NAT, awaits_reset, is_over
-from hanat.core.selection import Place
 from hanat.core.server_facts import default_policy
 
 _TCP = PROTOCOL_NUMBERS[Protocol.TCP]

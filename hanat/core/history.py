@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 
 from hanat.core.configuration import Profile
-from hanat.core.sign import Sign, silence_s
-from hanat.core.snapshot import NodeSnapshot, Reason
+from hanat.core.node_snapshot import NodeSnapshot, Reason
+from hanat.core.peer_trace import PeerTrace, silence_s
 from hanat.core.status import Role
 from hanat.core.tenure import FLUSH_S_MAX
 
@@ -38,7 +38,7 @@ class What(Enum):
 
 
 class Why(Enum):
-    """Why a node took over, as far as it knows; who gave up has a `snapshot.Reason`."""
+    """Why a node took over, as far as it knows; who gave up has a `node_snapshot.Reason`."""
 
     FIRST = "first"  # the log knows no holder before
     RESUMED = "resumed"  # it was the holder before
@@ -58,7 +58,7 @@ class Event:
         node_id: Who took over or gave up, and tells it.
         term: In which it held.
         at_s: Wall-clock time there, seconds since 1970.
-        why: A value of `Why` or `snapshot.Reason`.
+        why: A value of `Why` or `node_snapshot.Reason`.
         found: More about that: what was wrong with it.
         previous: Who held before, None if unknown; only of who took over, as the rest.
         silent_s: For each path, since the last beacon of `previous` when the election was
@@ -155,12 +155,12 @@ class Witness:
 
     def __init__(self, node_id: int, profile: Profile) -> None:
         self._node_id, self._profile = node_id, profile
-        self._signs: Mapping[int, Sign] = {}
+        self._signs: Mapping[int, PeerTrace] = {}
         self._elected_at = 0.0
         self._lost_at: float | None = None  # when this node gave up last
         self._held: tuple[int, float] | None = None  # term, since when
 
-    def elected(self, snapshot: NodeSnapshot, signs: Mapping[int, Sign]) -> None:
+    def elected(self, snapshot: NodeSnapshot, signs: Mapping[int, PeerTrace]) -> None:
         """The node won an election, knowing this of its peers."""
         self._elected_at = snapshot.role_since
         self._signs = signs
@@ -169,7 +169,7 @@ class Witness:
         """The node began to answer; return the event."""
         now = snapshot.role_since
         self._held = snapshot.term, now
-        sign = self._signs.get(taking.previous or 0, Sign())
+        sign = self._signs.get(taking.previous or 0, PeerTrace())
         if sign.led_term not in {0, taking.previous_term}:  # nothing was heard of its last tenure
             sign = replace(sign, led_at=None, shut_at=None)
         why, since = self._why(taking, sign)
@@ -190,7 +190,7 @@ class Witness:
             complete=taking.complete,
         )
 
-    def _why(self, taking: Taking, sign: Sign) -> tuple[Why, float | None]:  # noqa: PLR0911 - one return a cause
+    def _why(self, taking: Taking, sign: PeerTrace) -> tuple[Why, float | None]:  # noqa: PLR0911 - one return a cause
         """Return why the node took over, and since when nobody answered, if that is known."""
         if taking.previous is None:
             return Why.FIRST, None
@@ -211,14 +211,14 @@ class Witness:
             return Why.DEPOSED, None
         return Why.DEPOSED, self._stopped_at(sign)
 
-    def _shut_long(self, sign: Sign) -> bool:
+    def _shut_long(self, sign: PeerTrace) -> bool:
         """Say whether a holder had stopped answering before it began to hand over."""
         said_at = sign.word_at if sign.released_at is None else sign.released_at
         if sign.shut_at is None or said_at is None:
             return False
         return said_at - sign.shut_at > FLUSH_S_MAX + 2 * self._profile.lease_s
 
-    def _released_at(self, sign: Sign) -> float | None:
+    def _released_at(self, sign: PeerTrace) -> float | None:
         """Return when it stopped answering, None if that is not known.
 
         That it did may be heard long after that, and if nothing had been heard of its tenure there
@@ -229,7 +229,7 @@ class Witness:
         said_at = sign.word_at if sign.released_at is None else sign.released_at
         return _first(said_at, self._stopped_at(sign))
 
-    def _stopped_at(self, sign: Sign) -> float | None:
+    def _stopped_at(self, sign: PeerTrace) -> float | None:
         """Return when its lease was over, or it said that it answers no more."""
         over_at = None if sign.led_at is None else self._lease_over(sign.led_at)
         return _first(over_at, sign.shut_at)

@@ -17,14 +17,14 @@ from itertools import islice
 
 from hanat.core.actions import Action, AddAddresses, Announce, RemoveAddresses
 from hanat.core.configuration import Configuration, FloatingAddress, Interface, among
-from hanat.core.snapshot import NodeSnapshot
-from hanat.core.standing import Standing
+from hanat.core.node_snapshot import NodeSnapshot
+from hanat.core.node_state import NodeState
 from hanat.core.status import Role
 
 FIRST_MAX = 64  # the kernel adds so many in 1 to 5 ms
 
 
-class Holding(Standing):
+class Holding(NodeState):
     """What a node has on its devices, and what it should have.
 
     Of a thousand addresses none is searched for in a tuple, or compared with all others.

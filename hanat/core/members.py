@@ -3,7 +3,7 @@
 A majority means something only if all nodes count the same ones: with three nodes in one
 file and five in another there are two majorities, and two holders. So each node tells its
 list in every hello and beacon, a peer with another list is refused, and the journal keeps
-the list under which its node last took part (`hanat.consensus.durability`).
+the list under which its node last took part (`hanat.raft.durability`).
 
 Only the ids matter: they say who counts, and how many are a majority. Addresses may change
 node by node. The list itself travels, not a digest: it takes no more room, and the refusal

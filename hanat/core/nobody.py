@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hanat.core.snapshot import NodeSnapshot
+from hanat.core.node_snapshot import NodeSnapshot
 from hanat.core.status import PeerStatus, Role
 
 

@@ -77,7 +77,7 @@ from hanat.core.inputs import (
     SwitchoverRequested,
     TimerDue,
 )
-from hanat.core.snapshot import Reason
+from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import HAND_ON_AGAIN_S, Tenure
 

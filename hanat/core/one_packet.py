@@ -10,7 +10,7 @@ Four chains are passed, in this order:
 =====================  ============================================================================
 ``one_packet_raw``     before connection tracking: what is asked of such a service, and what its
                        servers send from its port, is not to be tracked
-gate                   `core.gate`: as anything that is forwarded, both need *answers*
+gate                   `core.gate_rules`: as anything that is forwarded, both need *answers*
 ``one_packet_in``      behind the gate, before routing: a server's address and port become the
                        destination of what is asked. It is also the policy of what is not tracked,
                        which the chains of NAT, where the policy of flows is, never see.
@@ -20,8 +20,8 @@ gate                   `core.gate`: as anything that is forwarded, both need *an
 =====================  ============================================================================
 
 What a server answers must tell what was asked, from the server's address and port alone. So these
-belong to one address and one port of one service (`hanat.config.one_packet` refuses the rest), and
-the way back does not depend on the rotation: a server that drains still answers.
+belong to one address and one port of one service (`config.one_packet_sources` refuses the rest),
+and the way back does not depend on the rotation: a server that drains still answers.
 
 Clients go by flows as before, each new flow taking the next turn, where the answer would not come
 back through here by itself, or would be for this machine: a client beside a server, a program of

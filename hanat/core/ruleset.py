@@ -3,7 +3,8 @@
 The *ruleset* is table ``inet hanat``. The script replaces it as a whole; what to do when a part of
 it changed is in `core.steps`. Established flows do not notice: their translation lives in the
 connection-tracking table. Only the first packet of a flow meets these rules. Its services are in
-`core.services`, those without flows in `core.one_packet`; the gate before it is in `core.gate`.
+`core.services`, those without flows in `core.one_packet`; the gate before it is in
+`core.gate_rules`.
 
 The same configuration always gives the same text, so comparing two texts tells
 whether there is anything to apply.
@@ -28,7 +29,7 @@ from typing import NamedTuple
 
 from hanat.core.cluster_chains import cluster_chains
 from hanat.core.configuration import Address, Configuration, VirtualService
-from hanat.core.conversation import Conversation
+from hanat.core.control_traffic import ControlTraffic
 from hanat.core.forward_policy import masqueraded, policy_blocks, transit_rules
 from hanat.core.notation import (
     FAMILIES,
@@ -83,7 +84,7 @@ BETWEEN = "\n\n"
 def render_ruleset(
     configuration: Configuration,
     devices: Mapping[str, str],
-    conversation: Conversation,
+    conversation: ControlTraffic,
     *,
     rotations: Rotations | None = None,
     levels: Levels | None = None,

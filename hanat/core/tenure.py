@@ -27,7 +27,7 @@ from hanat.core.actions import (
 from hanat.core.eligibility import Fitness, all_said, better, gravest, handicap
 from hanat.core.holding import FIRST_MAX, Holding
 from hanat.core.inputs import BarrierApplied, LeaderObserved, LeaseObserved
-from hanat.core.snapshot import Reason
+from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 
 FLUSH_S_MAX = 0.2  # a healthy commit takes some milliseconds; longer means no majority

@@ -1,1 +1,1 @@
-"""Where everything meets: the process that runs on a node."""
+"""The daemon: the process of a node that takes part in the cluster, and all that it composes."""

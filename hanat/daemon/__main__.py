@@ -37,15 +37,15 @@ def _run(node_file: Path, lifeline: Sequence[int] | None) -> int:
         raise ConfigError(problems)
     key = read_key(settings.key_file)
     # Imported behind the checks: a wrong file is reported without loading the daemon.
-    from hanat.daemon.lifeline import Lifeline
     from hanat.daemon.main import run
+    from hanat.daemon.supervisor_link import SupervisorLink
 
     return run(
         settings,
         key=key,
         configuration=configuration,
         configuration_text=text,
-        lifeline=Lifeline(lifeline),
+        lifeline=SupervisorLink(lifeline),
     )
 
 

@@ -18,9 +18,9 @@ from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
 from hanat.kernel.links import KernelLinks
 from hanat.kernel.tcx import remove_programs
+from hanat.kernel.timeout_gate import KernelGate
 
 log = logging.getLogger(__name__)
 

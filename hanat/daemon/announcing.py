@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from hanat.core.placements import Placement
 from hanat.errors import KernelError
-from hanat.kernel.ports import Placement
 
 SLICE_S = 0.001
 FRAMES_EACH = 2  # at most, of an address

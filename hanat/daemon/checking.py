@@ -7,18 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from subprocess import DEVNULL, Popen
 
-from hanat.checker.client import CheckerClient
 from hanat.config.settings import NodeSettings
 from hanat.core.probing import Sighting
 from hanat.daemon import realtime
-from hanat.daemon.supervisor import python_command
+from hanat.daemon.checker_link import CheckerLink
+from hanat.supervisor.supervisor import python_command
 
-CHECKER = "hanat.checker.main"
+CHECKER = "hanat.checker"
 
 
 def make_checker(
     settings: NodeSettings, *, sighted: Callable[[Sighting], None], lost: Callable[[], None]
-) -> CheckerClient:
+) -> CheckerLink:
     """Return the daemon's end of a checker; `start` it when the loop runs.
 
     Args:
@@ -26,7 +26,7 @@ def make_checker(
         sighted: Takes each sighting with news.
         lost: Called when it ended by itself.
     """
-    return CheckerClient(partial(_spawn, settings), sighted=sighted, lost=lost)
+    return CheckerLink(partial(_spawn, settings), sighted=sighted, lost=lost)
 
 
 def _spawn(settings: NodeSettings, theirs: socket.socket) -> Popen[bytes]:

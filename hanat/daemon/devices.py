@@ -10,7 +10,7 @@ from functools import partial
 from hanat.core.configuration import Address, Interface
 from hanat.core.inputs import CarrierObserved, Input, RemovalObserved
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, Links
-from hanat.mesh.sockets import missing
+from hanat.net.udp import missing
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from hanat.core.actions import CLEANUP, Action
 from hanat.core.inputs import ActionDone, ActionFailed, Input, RulesetDrifted, TimerDue
 from hanat.core.node import Node
-from hanat.core.snapshot import NodeSnapshot
+from hanat.core.node_snapshot import NodeSnapshot
 from hanat.core.status import Role
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from hanat.config.settings import ANNOUNCEMENTS_PER_MS, NodeSettings
-from hanat.consensus.replica import Replica
-from hanat.consensus.state import Barrier, Holder, NewConfiguration
 from hanat.core.actions import (
     Action,
     AddAddresses,
@@ -46,20 +44,17 @@ from hanat.core.inputs import (
     FlowsSettled,
     Input,
 )
+from hanat.core.placements import Labels, Placement, placements
 from hanat.daemon.announcing import Announcing
 from hanat.daemon.driver import Outcome
 from hanat.daemon.granting import Granting
-from hanat.daemon.placing import Labels, Placing, placements
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.placing import Placing
+from hanat.daemon.ruleset_installer import RulesetInstaller
+from hanat.daemon.worker_link import WorkerLink
 from hanat.errors import AbsentObjectError, ConsensusError, KernelError
-from hanat.flowsync.client import FlowClient
-from hanat.kernel.ports import (
-    Addresses,
-    Announced,
-    Announcer,
-    KernelSettings,
-    Placement,
-)
+from hanat.kernel.ports import Addresses, Announced, Announcer, KernelSettings
+from hanat.raft.replica import Replica
+from hanat.raft.state import Barrier, Holder, NewConfiguration
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +69,7 @@ class Kernel:
     addresses: Addresses
     announcer: Announcer
     granting: Granting
-    rulesets: Rulesets
+    rulesets: RulesetInstaller
     settings: KernelSettings
 
 
@@ -145,7 +140,7 @@ class NodeExecutor:
         *,
         kernel: Kernel,
         replica: Replica,
-        worker: FlowClient,
+        worker: WorkerLink,
         callbacks: Callbacks,
     ) -> None:
         self._place, self._kernel = place, kernel

@@ -12,10 +12,11 @@ import logging
 from collections.abc import Iterable
 
 from hanat.core.configuration import Configuration
+from hanat.core.placements import Placement
 from hanat.core.rights import TIMEOUTS, Enforcement
 from hanat.errors import AbsentObjectError
 from hanat.kernel.gate_ports import Gate
-from hanat.kernel.ports import Addresses, Placement
+from hanat.kernel.ports import Addresses
 
 log = logging.getLogger(__name__)
 

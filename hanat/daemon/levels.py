@@ -8,7 +8,7 @@ from hanat.core.configuration import PROTOCOL_NUMBERS, VirtualService
 from hanat.core.flows import ServerKey
 from hanat.core.levelling import Load
 from hanat.core.server_facts import ServerId
-from hanat.flowsync.client import FlowClient
+from hanat.daemon.worker_link import WorkerLink
 
 _Places = tuple[tuple[ServerId, tuple[ServerKey, ...]], ...]
 
@@ -16,7 +16,7 @@ _Places = tuple[tuple[ServerId, tuple[ServerKey, ...]], ...]
 class FlowLoads:
     """Implements `daemon.counting.Loads` by what the flow worker tells."""
 
-    def __init__(self, worker: FlowClient) -> None:
+    def __init__(self, worker: WorkerLink) -> None:
         self._worker = worker
         self._places: dict[str, tuple[VirtualService, _Places]] = {}
 

@@ -19,14 +19,6 @@ from functools import partial
 
 from hanat.api.server import ApiServer, serve
 from hanat.config.settings import NodeSettings
-from hanat.consensus import library
-from hanat.consensus.codec import decode
-from hanat.consensus.guard import Guard
-from hanat.consensus.opening import open_journal
-from hanat.consensus.replica import Replica
-from hanat.consensus.state import Command, Flows, Happened, NewConfiguration
-from hanat.consensus.store import SnapshotStore
-from hanat.consensus.transport import RaftTransport
 from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import Address, Configuration, nominal_lease_s, profile_with
@@ -34,38 +26,47 @@ from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
 from hanat.core.inputs import FlowsFlushed, Input, ShutdownRequested
 from hanat.core.node import Node
-from hanat.daemon import machine, realtime
+from hanat.core.placements import placements
+from hanat.daemon import realtime
 from hanat.daemon.adapters import Adapters
-from hanat.daemon.backend import DaemonBackend, Parts
+from hanat.daemon.api_backend import ApiBackend, Parts
 from hanat.daemon.background import Background
-from hanat.daemon.changes import ChangeParts, Changes
 from hanat.daemon.checking import make_checker
-from hanat.daemon.configurations import Configurations
+from hanat.daemon.config_changes import ChangeParts, ConfigChanges
+from hanat.daemon.config_rollout import ConfigRollout
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
+from hanat.daemon.failure_origin import failure_of_node
+from hanat.daemon.flow_replication import FlowReplication
 from hanat.daemon.gate_change import GateChange
-from hanat.daemon.historian import Historian, HistorianParts
+from hanat.daemon.hand_over import HandOver
+from hanat.daemon.history_recorder import HistoryRecorder, HistoryRecorderParts
 from hanat.daemon.levels import FlowLoads
-from hanat.daemon.lifeline import Lifeline, write_will
-from hanat.daemon.log import to_stderr
-from hanat.daemon.origin import failure_of_node
-from hanat.daemon.placing import placements
+from hanat.daemon.peer_links import PeerLinks
 from hanat.daemon.reconciling import Reconciling
-from hanat.daemon.replication import Replication
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.daemon.servers import ServerParts, Servers
-from hanat.daemon.transfer import Transfer
+from hanat.daemon.supervisor_link import SupervisorLink, write_will
 from hanat.daemon.watches import Watches, WatchParts
-from hanat.daemon.wire import BothWires
+from hanat.doctor import preflight
 from hanat.errors import EXIT_FAILED, EXIT_OK, JournalError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.counters import KernelCounters
 from hanat.kernel.mesh_filter import admit_only
 from hanat.kernel.sysctls import KernelSettings
-from hanat.mesh.exchange import Exchange
-from hanat.mesh.release import seal_release
-from hanat.mesh.silence import Silence, tell
-from hanat.mesh.sockets import MeshSockets
+from hanat.net.death_notice import seal_release
+from hanat.net.freshness import Exchange
+from hanat.net.silence import Silence, tell
+from hanat.net.udp import MeshSockets
+from hanat.raft import library
+from hanat.raft.connections import RaftTransport
+from hanat.raft.guard import Guard
+from hanat.raft.journal_opening import open_journal
+from hanat.raft.messages import decode
+from hanat.raft.replica import Replica
+from hanat.raft.snapshot_store import SnapshotStore
+from hanat.raft.state import Command, Flows, Happened, NewConfiguration
+from hanat.stderr_log import to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def run(
     key: bytes,
     configuration: Configuration,
     configuration_text: str,
-    lifeline: Lifeline,
+    lifeline: SupervisorLink,
 ) -> int:
     """Run a node until SIGTERM or SIGINT; return the exit code.
 
@@ -112,15 +113,15 @@ class Daemon:
         self, settings: NodeSettings, *, key: bytes, configuration: Configuration, text: str
     ) -> None:
         self._settings, self._text = settings, text
-        self._identity = machine.identity(settings, configuration, key)
+        self._identity = preflight.identity(settings, configuration, key)
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None
         adapters = self._adapters = Adapters.of(settings, clock)
         profile = profile_with(configuration.profile.name, adapters.gate.by.kind)
         self._configuration = replace(configuration, profile=profile)
-        self._own = machine.own_addresses(adapters.links, adapters.addresses)
-        self._paths = machine.check(
+        self._own = preflight.own_addresses(adapters.links, adapters.addresses)
+        self._paths = preflight.check(
             settings, configuration, links=adapters.links, addresses=adapters.addresses
         )
         self._build()
@@ -165,7 +166,7 @@ class Daemon:
         self._replica.snapshots.background = snapshots
         self._replica.snapshots.restored = self._restored
         self._make_wire(others)
-        self._replication = Replication(
+        self._replication = FlowReplication(
             self._replica, self._guard, origin=self._incarnation, kick=self._kick, wall=wall
         )
         self._worker = self._replication.worker
@@ -173,7 +174,7 @@ class Daemon:
         self._kicked = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
-        self._transfer = Transfer(
+        self._transfer = HandOver(
             self._replica, beacon_s=profile.beacon_s, clock=clock, feed=self._feed
         )
         self._servers = Servers(
@@ -211,7 +212,7 @@ class Daemon:
             hear=self._heard,
             view=self._guard.view,
         )
-        self._guard.bind(self._replica.machine, BothWires(self._transport, self._mesh))
+        self._guard.bind(self._replica.machine, PeerLinks(self._transport, self._mesh))
         self._silence = Silence(others, exchange.heard_at)
 
     def _make_rulesets(self) -> Background:
@@ -219,9 +220,9 @@ class Daemon:
         self._adapters.gate.take_over(self._settings.interfaces.values())
         # None of the loop's priority: it takes long and nobody's lease depends on it.
         thread = Background("rulesets", after=lambda: None, begin=realtime.step_back)
-        self._rulesets = Rulesets(
+        self._rulesets = RulesetInstaller(
             self._settings.interfaces,
-            conversation=machine.conversation_of(
+            conversation=preflight.conversation_of(
                 self._settings, links=self._adapters.links, addresses=self._adapters.addresses
             ),
             gate=GateChange(  # in a thread, so by a socket of its own
@@ -234,7 +235,7 @@ class Daemon:
             background=thread,
             known=(self._text, self._configuration),
         )
-        self._configurations = Configurations(
+        self._configurations = ConfigRollout(
             self._settings, self._configuration,
             rulesets=self._rulesets, feed=self._feed, heed=self._heed,
         )  # fmt: skip
@@ -242,7 +243,7 @@ class Daemon:
 
     # ------------------------------------------------------------------ running
 
-    async def run(self, lifeline: Lifeline) -> int:
+    async def run(self, lifeline: SupervisorLink) -> int:
         """Run until told to stop; return the exit code."""
         self._lifeline = lifeline
         try:
@@ -260,9 +261,9 @@ class Daemon:
         loop, settings = asyncio.get_running_loop(), self._settings
         self._loop = loop
         loop.set_exception_handler(self._broken)
-        await machine.check_neighbours(settings, self._configuration)
+        await preflight.check_neighbours(settings, self._configuration)
         self._make_driver(loop)
-        backend = self._backend = DaemonBackend(
+        backend = self._backend = ApiBackend(
             Parts(
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
                 self._changes, self._historian, self._reconciling, self._servers, self._lateness,
@@ -357,7 +358,7 @@ class Daemon:
         self._driver = Driver(self._node, executor, clock=clock, loop=loop)
         self._driver.watch(self._tell_revision)
         self._make_historian(executor)
-        self._changes = Changes(
+        self._changes = ConfigChanges(
             ChangeParts(
                 self._settings, self._replica, self._guard, self._rulesets,
                 lambda: self._driver.snapshot, self._kick,
@@ -365,11 +366,11 @@ class Daemon:
         )  # fmt: skip
 
     def _make_historian(self, executor: NodeExecutor) -> None:
-        parts = HistorianParts(
+        parts = HistoryRecorderParts(
             self._settings, self._replica, self._guard, self._mesh.heard_at, self._worker,
             clock, wall, lambda: executor.frames,
         )  # fmt: skip
-        self._historian = Historian(
+        self._historian = HistoryRecorder(
             parts, Witness(self._settings.node_id, self._configuration.profile),
             snapshot=lambda: self._driver.snapshot, origin=self._incarnation, kick=self._kick,
         )  # fmt: skip

@@ -9,11 +9,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from hanat.consensus.guard import Guard
 from hanat.core.inputs import ClaimHeard, Input, SilenceObserved
 from hanat.core.paths import LOOK_S, Frames, Paths, Questions, Word, heard_again
 from hanat.errors import KernelError
 from hanat.kernel.ports import Links
+from hanat.raft.guard import Guard
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,12 @@ to the network, and ask there who has the address. So an addition ends when each
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import count
 
-from hanat.core.configuration import FloatingAddress, Interface
+from hanat.core.placements import Placement
 from hanat.errors import KernelError
-from hanat.kernel.ports import LABEL_BYTES_MAX, Addresses, Placement
+from hanat.kernel.ports import Addresses
 
 AT_ONCE_MAX = 8
 SLICE_MAX = 64
@@ -188,54 +187,3 @@ class Placing:
             to_do="is the device up, and IPv6 not disabled on it?",
         )  # fmt: skip
         return True
-
-
-def placements(
-    vips: tuple[FloatingAddress, ...],
-    interfaces: Mapping[str, str],
-    labels: Labels | None = None,
-) -> list[Placement]:
-    """Return where each floating address goes, IPv4 with an alias label ``eth0:1``.
-
-    Args:
-        vips: All of a configuration, or some.
-        interfaces: Kernel name of each logical interface.
-        labels: Those that are known; without them the first address gets the first one.
-    """
-    labels = Labels() if labels is None else labels
-    return [
-        Placement(device, address, labels.of(device, address) if address.version == 4 else "")
-        for vip in vips
-        # One without a device: InstallRuleset says so, and the node is not eligible.
-        if (device := interfaces.get(vip.interface)) is not None
-        for address in vip.addresses
-    ]
-
-
-class Labels:
-    """Which alias each address has: the same as long as it is configured, and nobody else's."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[tuple[str, Interface], int] = {}
-        self._free: dict[str, Iterator[int]] = {}
-
-    def configure(self, vips: Iterable[FloatingAddress], interfaces: Mapping[str, str]) -> None:
-        """Forget the addresses that are not configured any more: their numbers are free."""
-        places = {(interfaces.get(vip.interface), a) for vip in vips for a in vip.addresses}
-        self._numbers = {place: n for place, n in self._numbers.items() if place in places}
-        self._free.clear()
-
-    def of(self, device: str, address: Interface) -> str:
-        """Return the alias of an IPv4 address; empty if the device's name is too long for one."""
-        place = device, address
-        if place not in self._numbers:
-            self._numbers[place] = next(self._of_device(device))
-        label = f"{device}:{self._numbers[place]}"
-        return label if len(label) <= LABEL_BYTES_MAX else ""
-
-    def _of_device(self, device: str) -> Iterator[int]:
-        """Return the numbers that no address of a device has."""
-        if device not in self._free:
-            taken = {n for (name, _), n in self._numbers.items() if name == device}
-            self._free[device] = (n for n in count(1) if n not in taken)
-        return self._free[device]

@@ -15,7 +15,7 @@ from hanat.core.inputs import ActionDone, Input
 from hanat.core.reconcile import rules_of
 from hanat.core.services import Rotation
 from hanat.daemon.realtime import beneath_the_loop
-from hanat.flowsync.client import FlowClient
+from hanat.daemon.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Reconciling:
 
     def __init__(
         self,
-        worker: FlowClient,
+        worker: WorkerLink,
         settings: NodeSettings,
         rotations: Callable[[], Mapping[str, Rotation]],
     ) -> None:

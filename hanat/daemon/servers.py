@@ -16,9 +16,6 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from hanat.consensus.guard import Guard
-from hanat.consensus.replica import Replica
-from hanat.consensus.state import Barrier, Command, Holder, Records
 from hanat.core.checks import Target
 from hanat.core.configuration import Configuration
 from hanat.core.endings import Ended, Ending, ending_of
@@ -36,8 +33,11 @@ from hanat.core.verdicts import Froze, HandOver, Thawed
 from hanat.core.view_exchange import ViewExchange
 from hanat.core.views import View
 from hanat.daemon.counting import Counting, Loads
-from hanat.daemon.orders import Orders
+from hanat.daemon.order_routing import OrderRouting
 from hanat.daemon.server_messages import views_of, views_to_bytes
+from hanat.raft.guard import Guard
+from hanat.raft.replica import Replica
+from hanat.raft.state import Barrier, Command, Holder, Records
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ RECORDS_AN_ENTRY = 500  # of 1,000 verdicts the first are in force before the la
 
 
 class Checker(Protocol):
-    """What probes; see `hanat.checker.client`."""
+    """What probes; see `hanat.daemon.checker_link`."""
 
     def start(self) -> None:
         """Begin; nothing is probed yet."""
@@ -114,7 +114,7 @@ class Servers:
     def __init__(self, parts: ServerParts) -> None:
         self._parts = parts
         self.health = ServiceHealth(parts.node_id, parts.clock())
-        self.orders = Orders(
+        self.orders = OrderRouting(
             parts.replica, parts.guard, self.health,
             clock=parts.clock, wall=parts.wall, kick=parts.kick,
         )  # fmt: skip
@@ -267,7 +267,7 @@ class Servers:
         self._do(self.health.fill(came, went, self._parts.clock()))
 
     def history(self, limit: int, names: Mapping[int, str]) -> list[dict[str, Any]]:
-        """Return the newest changes, oldest first; see `api.ports.Backend.server_history`."""
+        """Return the newest changes, oldest first; see `api.backend.Backend.server_history`."""
         newest = [*self._parts.replica.state.changes][-limit:] if limit else []
         return [
             {

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hanat.config.settings import NodeSettings
-from hanat.consensus.guard import Guard
 from hanat.core.configuration import FloatingAddress
 from hanat.core.inputs import Input
 from hanat.core.notation import GATE_TABLE, TABLE
 from hanat.daemon.claim_watch import ClaimWatch
 from hanat.daemon.devices import DeviceWatch
-from hanat.daemon.drift import DriftWatch
+from hanat.daemon.drift_watch import DriftWatch
 from hanat.daemon.forward_watch import ForwardWatch
 from hanat.daemon.path_watch import PathWatch
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.kernel.claims import KernelClaims
 from hanat.kernel.forwarding import KernelForwarding
 from hanat.kernel.ports import Links
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
+from hanat.raft.guard import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class WatchParts:
 
     settings: NodeSettings
     guard: Guard
-    rulesets: Rulesets
+    rulesets: RulesetInstaller
     links: Links
     paths: Mapping[str, int]
     heard_at: Callable[[int, int | None], float | None]

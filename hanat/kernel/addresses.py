@@ -25,8 +25,10 @@ from ipaddress import IPv4Interface, IPv6Interface
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
 
 from hanat.core.configuration import Interface
+from hanat.core.placements import LABEL_BYTES_MAX, Placement
 from hanat.errors import KernelError
 from hanat.kernel.fence import KernelFence
+from hanat.kernel.kernel_errors import index_of, refused
 from hanat.kernel.netlink import (
     HEADER,
     NLM_F_CREATE,
@@ -35,8 +37,6 @@ from hanat.kernel.netlink import (
     attribute,
     attributes,
 )
-from hanat.kernel.ports import LABEL_BYTES_MAX, Placement
-from hanat.kernel.refusals import index_of, refused
 
 # From <linux/if_addr.h>.
 _FIXED = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index

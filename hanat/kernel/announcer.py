@@ -26,9 +26,10 @@ import struct
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from hanat.core.placements import Placement
 from hanat.errors import KernelError
-from hanat.kernel.ports import Announced, Placement
-from hanat.kernel.refusals import refused
+from hanat.kernel.kernel_errors import refused
+from hanat.kernel.ports import Announced
 
 _BROADCAST, _MULTICAST = b"\xff" * 6, bytes.fromhex("333300000001")
 _ETHERNET = struct.Struct(">6s6sH")

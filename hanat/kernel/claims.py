@@ -14,8 +14,8 @@ import socket
 from collections.abc import Iterable
 
 from hanat.core.configuration import Address
-from hanat.kernel.bpf import Step, packet_socket
-from hanat.kernel.refusals import refused
+from hanat.kernel.classic_bpf import Step, packet_socket
+from hanat.kernel.kernel_errors import refused
 
 ADDRESSES_MAX = 100  # of each family: a jump of a filter reaches 255 steps
 ETH_P_ARP, ETH_P_IPV6 = 0x0806, 0x86DD

@@ -54,7 +54,7 @@ ELEMENTS_MAX = 1_000  # of a message: the length of an attribute has 16 bits
 
 
 class KernelClientSets:
-    """Implements `flowsync.client_sets.ClientSets`."""
+    """Implements `worker.client_set_sync.ClientSets`."""
 
     def __init__(self) -> None:
         self._writing, self._reading = NfNetlink(), NetlinkClient(NETLINK_NETFILTER)
@@ -65,7 +65,7 @@ class KernelClientSets:
         self._reading.close()
 
     def write(self, name: str, *, put: Sequence[Wanted], gone: Sequence[bytes]) -> None:
-        """See `flowsync.client_sets.ClientSets.write`."""
+        """See `worker.client_set_sync.ClientSets.write`."""
         head = _head(name)
         messages = list(_written(head, put, gone))
         try:
@@ -83,7 +83,7 @@ class KernelClientSets:
             self.write(name, put=put, gone=())
 
     def write_all(self, parts: Sequence[tuple[str, Sequence[Wanted], Sequence[bytes]]]) -> None:
-        """See `flowsync.client_sets.ClientSets.write_all`."""
+        """See `worker.client_set_sync.ClientSets.write_all`."""
         messages = [
             message for name, put, gone in parts for message in _written(_head(name), put, gone)
         ]
@@ -91,7 +91,7 @@ class KernelClientSets:
         self._writing.run(messages, operation="write clients", target=names)
 
     def walk(self, name: str) -> Iterator[list[Wanted]]:
-        """See `flowsync.client_sets.ClientSets.walk`."""
+        """See `worker.client_set_sync.ClientSets.walk`."""
         for parts in self._reading.walk(
             _GET_ELEMENTS, _head(name), operation="read clients", target=name
         ):

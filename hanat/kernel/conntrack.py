@@ -39,9 +39,7 @@ from hanat.core.flows import (
     with_timeout,
 )
 from hanat.core.table_pressure import TableStatistics
-from hanat.kernel.accounting import KernelAccounts
-from hanat.kernel.bpf import NLATTR, NLATTR_NEST, assembled
-from hanat.kernel.bursts import SLOT_BYTES, SLOTS, Burst
+from hanat.kernel.classic_bpf import NLATTR, NLATTR_NEST, assembled
 from hanat.kernel.ctnetlink import (
     BODY_OFFSET,
     CT_DELETE,
@@ -69,6 +67,8 @@ from hanat.kernel.ctnetlink import (
     statistics_of,
     timeout_message,
 )
+from hanat.kernel.flow_counters import KernelAccounts
+from hanat.kernel.kernel_errors import refused
 from hanat.kernel.netlink import (
     HEADER,
     NETLINK_ADD_MEMBERSHIP,
@@ -87,7 +87,7 @@ from hanat.kernel.netlink import (
     open_socket,
 )
 from hanat.kernel.ports import Installed
-from hanat.kernel.refusals import refused
+from hanat.kernel.recvmmsg import SLOT_BYTES, SLOTS, Burst
 from hanat.kernel.templates import Reader, Writer
 from hanat.kernel.timeouts import SETTINGS, USED_TIMEOUT_S_MAX, Timeouts
 

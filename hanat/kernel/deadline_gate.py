@@ -14,14 +14,14 @@ from typing import Protocol
 
 from hanat.core.notation import ATTACHED_SET
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.deadline import Programs
-from hanat.kernel.deadlines import NS
+from hanat.kernel.deadline_map import NS
+from hanat.kernel.deadline_programs import Programs
 from hanat.kernel.ebpf import Program, numbered
 from hanat.kernel.fence import ATTACHED
-from hanat.kernel.gate import InstalledGate, not_installed
 from hanat.kernel.gate_ports import Rights
 from hanat.kernel.nfnetlink import NfNetlink, Refill, numbers_in
 from hanat.kernel.tcx import Tcx, is_supported
+from hanat.kernel.timeout_gate import InstalledGate, not_installed
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters, kind_of
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hanat.errors import KernelError
-from hanat.kernel.refusals import refused
+from hanat.kernel.kernel_errors import refused
 
 # Little-endian machines of 64 bit: registers are nibbles in that order, a deadline is one store.
 _CALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}

@@ -31,9 +31,9 @@ from hanat.core.configuration import Address, Interface
 from hanat.core.rights import MARK_MASK
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.addresses import KernelAddresses
-from hanat.kernel.deadline import Programs
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.deadline_programs import Programs
 from hanat.kernel.links import KernelLinks
+from hanat.kernel.timeout_gate import KernelGate
 
 # Bits of CapEff: linux/capability.h
 CAPABILITIES = {

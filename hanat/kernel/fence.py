@@ -24,10 +24,10 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.notation import ATTACHED_SET, CARRIES_SET, GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.deadlines import Deadlines
+from hanat.kernel.deadline_map import Deadlines
+from hanat.kernel.kernel_errors import index_of, refused
 from hanat.kernel.netlink import IFINFOMSG, NetlinkClient, attribute, nested
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
-from hanat.kernel.refusals import index_of, refused
 from hanat.kernel.traffic_filters import INGRESS, TrafficFilters
 
 ATTACHED = (SetName("inet", GATE_TABLE, ATTACHED_SET), SetName("arp", GATE_TABLE, ATTACHED_SET))

@@ -25,7 +25,7 @@ class Rights:
 
 
 class Gate(Protocol):
-    """The kernel switch that enforces the lease; see `core.gate.render_gate`.
+    """The kernel switch that enforces the lease; see `core.gate_rules.render_gate`.
 
     A device without a right neither answers nor forwards. Rights end by themselves, in the
     kernel, whatever becomes of this process.

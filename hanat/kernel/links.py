@@ -27,7 +27,8 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from hanat.core.configuration import Interface
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.asking import Inquiry
+from hanat.kernel.kernel_errors import device_names, index_of, refused
+from hanat.kernel.neighbour_probe import Inquiry
 from hanat.kernel.netlink import (
     HEADER,
     RECEIVE_BYTES,
@@ -37,7 +38,6 @@ from hanat.kernel.netlink import (
     open_socket,
 )
 from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkChange
-from hanat.kernel.refusals import device_names, index_of, refused
 
 complaints = logging.getLogger("hanat.complaints")
 

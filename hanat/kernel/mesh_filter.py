@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 
 from hanat.core.configuration import Address
-from hanat.kernel.bpf import Step, attach
+from hanat.kernel.classic_bpf import Step, attach
 
 SKF_NET_OFF = 0xFFF00000
 IPV4_SOURCE, IPV6_SOURCE = 12, 8  # offsets in the headers: RFC 791, RFC 8200

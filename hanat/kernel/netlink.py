@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from hanat.kernel.refusals import refused
+from hanat.kernel.kernel_errors import refused
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 ATTRIBUTE = struct.Struct("=HH")  # length, type

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from hanat.kernel.kernel_errors import refused
 from hanat.kernel.netlink import (
     ANSWER_S_MAX,
     HEADER,
@@ -36,7 +37,6 @@ from hanat.kernel.netlink import (
     nested,
     open_socket,
 )
-from hanat.kernel.refusals import refused
 
 FAMILIES = {"inet": 1, "arp": 3}  # NFPROTO_INET, NFPROTO_ARP
 

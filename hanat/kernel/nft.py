@@ -15,7 +15,7 @@ from functools import cached_property
 import nftables
 
 from hanat.errors import AbsentObjectError, KernelError, NotPermittedError
-from hanat.kernel.refusals import refused
+from hanat.kernel.kernel_errors import refused
 
 _COMPLAINT = re.compile(r"(?:^|\b)Error: (?P<text>.*)")
 

@@ -3,7 +3,7 @@
 Adapters do not decide. They do one thing, at once and synchronously (each call
 takes microseconds to a few milliseconds), or raise a `KernelError` that names
 operation, target and what the kernel said. Each Protocol has a real adapter and
-a fake in `fake.py`, and one contract suite holds both to the same behaviour.
+a fake in `tests.fakes`, and one contract suite holds both to the same behaviour.
 
 Sources of events (`Capture`, `LinkWatch`) offer a file descriptor for the
 event loop and a `read` that never blocks.
@@ -19,26 +19,9 @@ from typing import Protocol
 from hanat.core.accounting import Accounts
 from hanat.core.configuration import Address, Interface
 from hanat.core.flows import Run
+from hanat.core.placements import Placement
 from hanat.core.table_pressure import TableStatistics
 from hanat.errors import KernelError
-
-LABEL_BYTES_MAX = 15  # IFNAMSIZ less the closing zero
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Placement:
-    """A floating address on a device.
-
-    Attributes:
-        device: Kernel name, ``eth0``.
-        address: With prefix length.
-        label: Alias as shown by ``ip addr``, ``eth0:1``; IPv4 only, at most
-            `LABEL_BYTES_MAX` bytes.
-    """
-
-    device: str
-    address: Interface
-    label: str = ""
 
 
 class Addresses(Protocol):

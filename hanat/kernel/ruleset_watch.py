@@ -16,7 +16,8 @@ import socket
 import struct
 import sys
 
-from hanat.kernel.bpf import Step, attach
+from hanat.kernel.classic_bpf import Step, attach
+from hanat.kernel.kernel_errors import refused
 from hanat.kernel.netlink import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_NETFILTER,
@@ -25,7 +26,6 @@ from hanat.kernel.netlink import (
 )
 from hanat.kernel.nfnetlink import SUBSYSTEM
 from hanat.kernel.ports import Changed
-from hanat.kernel.refusals import refused
 
 READS_MAX = 256  # of one turn: other programs may change rules without end
 

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-from hanat.kernel.refusals import refused
+from hanat.kernel.kernel_errors import refused
 
 
 class KernelSettings:

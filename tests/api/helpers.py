@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from hanat.api.ports import Shown, Wanted
+from hanat.api.backend import Shown, Wanted
 from hanat.config.settings import TcpListen, UnixListen
 from hanat.core.check_view import CheckView, ProbeView
 from hanat.core.lookup import no_such

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from hanat.api.ports import Wanted
+from hanat.api.backend import Wanted
 from hanat.errors import RefusedError
 from tests.api.conftest import Served
 from tests.api.helpers import ask

@@ -16,8 +16,8 @@ from hanat.api.answers import SLICE, status_answer
 from hanat.api.metrics import Metrics
 from hanat.api.server import serve
 from hanat.api.service_metrics import SAMPLES_MAX, SERVICES_SLICE, service_families
-from hanat.api.services import SLICE as SERVERS_SLICE
-from hanat.cli.client import ANSWER_BYTES_MAX
+from hanat.api.service_routes import SLICE as SERVERS_SLICE
+from hanat.cli.api_client import ANSWER_BYTES_MAX
 from hanat.core.status import ServerStatus, ServiceStatus
 from tests.api.helpers import HOLDER, WEB, WEB1, WEB2, Answer, FakeBackend, ask, unix_in
 

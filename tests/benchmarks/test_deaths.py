@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.deaths import CHECKS, LONG_S, Felt, Outage, configuration, felt, row
-from chaos.history import Outcome, Request
+from chaos.observe.run_history import Outcome, Request
 from hanat.config import parse_cluster
 
 S = 1_000_000_000

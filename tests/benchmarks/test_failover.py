@@ -14,10 +14,10 @@ from benchmarks import keepalived, load, scale
 from benchmarks.cases import CASES
 from benchmarks.failover import Results, Trial, parse, systems
 from benchmarks.figures import ENDLESS, Figures
-from chaos.errors import LabError, UsageError
-from chaos.lab import Lab
-from chaos.processes import environment
-from chaos.topology import three_routers
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.processes import environment
+from chaos.lab.topology import three_routers
 
 GOOD = Figures(
     lost={"udp-in": 0},

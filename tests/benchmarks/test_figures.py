@@ -16,9 +16,9 @@ from benchmarks.figures import (
     spells,
     two_ms,
 )
-from chaos.checkers import MS, Window
-from chaos.errors import LabError
-from chaos.history import AdmissionSeen, Fact, History
+from chaos.judge.checkers import Window
+from chaos.lab.lab_error import LabError
+from chaos.observe.run_history import MS, AdmissionSeen, Fact, History
 from tests.chaos.histories import connection, speaks, stream
 
 WINDOW = Window("cut", 4000 * MS, 7000 * MS, moves_holder=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 
-from hanat.consensus.elections import Elections
 from hanat.core.actions import Action, Announce, ArmGate
 from hanat.core.lease import Lease
 from hanat.core.tenure import Tenure
+from hanat.raft.elections import Elections
 
 MODULE = "tests.chaos.broken"
 LONG_S = 10.0
@@ -22,7 +22,7 @@ BEACONS_EARLY = 4
 def gate_not_enforced() -> None:
     """Let the kernel grant rights for so long that only the daemon can end them."""
     from hanat.kernel.deadline_gate import KernelDeadlineGate
-    from hanat.kernel.gate import KernelGate
+    from hanat.kernel.timeout_gate import KernelGate
 
     arm, grant = KernelGate.arm, KernelDeadlineGate.grant
 
@@ -84,17 +84,17 @@ def without_pre_vote() -> None:
 
 def flows_not_installed() -> None:
     """Let backups say that they have all flows, and install none."""
-    from hanat.consensus.state import Flows
-    from hanat.daemon.replication import Replication
-    from hanat.flowsync.batch import is_mark
+    from hanat.daemon.flow_replication import FlowReplication
+    from hanat.raft.state import Flows
+    from hanat.worker.flow_batch import is_mark
 
-    apply = Replication.apply
+    apply = FlowReplication.apply
 
-    def idle(self: Replication, flows: Flows) -> None:
+    def idle(self: FlowReplication, flows: Flows) -> None:
         if is_mark(flows.batch):
             apply(self, flows)
 
-    Replication.apply = idle  # type: ignore[method-assign]
+    FlowReplication.apply = idle  # type: ignore[method-assign]
 
 
 def verdicts_ignored() -> None:
@@ -154,7 +154,7 @@ def main() -> int:
     variant, command, *rest = sys.argv[1:]
     sys.argv = [command, *rest]
     if command == "run":
-        from hanat.daemon import supervisor
+        from hanat.supervisor import supervisor
 
         def command_of(module: str) -> list[str]:
             assert module == supervisor.DAEMON, module

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from chaos import equipment
+from chaos.lab import equipment
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

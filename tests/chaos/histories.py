@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from chaos.checkers import MS, Window, windows
-from chaos.history import ArpSeen, Connection, Fact, Fault, History, Outcome, Probes, Request
-from chaos.topology import floating
+from chaos.judge.checkers import Window, windows
+from chaos.lab.topology import floating
+from chaos.observe.run_history import (
+    MS,
+    ArpSeen,
+    Connection,
+    Fact,
+    Fault,
+    History,
+    Outcome,
+    Probes,
+    Request,
+)
 
 NETWORKS = ("public", "private")
 ADDRESSES = floating()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chaos.checkers import MS
-from chaos.history import (
+from chaos.faults.bounds import limit_ms
+from chaos.judge.segments import Segment, segments
+from chaos.observe.observed import RoleLogged, Stall
+from chaos.observe.run_history import (
+    MS,
     AdmissionSeen,
     ArpSeen,
     CarriedSeen,
@@ -15,9 +18,6 @@ from chaos.history import (
     History,
     Injection,
 )
-from chaos.limits import limit_ms
-from chaos.observed import RoleLogged, Stall
-from chaos.segments import Segment, segments
 from tests.chaos.histories import ADDRESSES, NETWORKS, speaks
 
 NODES = ("r1", "r2", "r3")
@@ -81,7 +81,7 @@ def role(at_ms: int, node: str, change: str, reason: str = "elected", term: int 
 
 def census(at_ms: int, node: str, **changes: object) -> Census:
     fields: dict[str, object] = {
-        "commands": ["hanat.daemon", "hanat.daemon.supervisor"],
+        "commands": ["hanat.daemon", "hanat.supervisor"],
         "descriptors": 40,
         "memory_kib": 100_000,
         "addresses": BOTH if node == "r1" else [],

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from chaos import equipment, mounts
-from chaos.afflictions import ClockStepped, DiskFull, Misled, Plagued
-from chaos.frames import parse
-from chaos.history import ArpSeen
-from chaos.lab import Lab
-from chaos.processes import marked
-from chaos.removal import FREEZER
-from chaos.topology import BRIDGES, SWITCH, floating
+from chaos.faults.afflictions import ClockStepped, DiskFull, Misled, Plagued
+from chaos.lab import equipment, mounts
+from chaos.lab.lab import Lab
+from chaos.lab.processes import marked
+from chaos.lab.removal import FREEZER
+from chaos.lab.topology import BRIDGES, SWITCH, floating
+from chaos.observe.frames import parse
+from chaos.observe.run_history import ArpSeen
 from chaos.workloads import stranger
 
 pytestmark = pytest.mark.kernel

@@ -8,10 +8,10 @@ from itertools import cycle
 
 import pytest
 
-from chaos.agents import AGENT_NS, NAME, said
-from chaos.checkers import MS, Verdict
-from chaos.history import AdmissionSeen, Fact
-from chaos.observed import AgentSaid, Lag
+from chaos.judge.agents import AGENT_NS, NAME, said
+from chaos.judge.checkers import Verdict
+from chaos.observe.observed import AgentSaid, Lag
+from chaos.observe.run_history import MS, AdmissionSeen, Fact
 from tests.chaos.runs import fault, holds, of
 from tests.chaos.test_serving import opens
 

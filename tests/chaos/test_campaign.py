@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from chaos.attack import Attack
 from chaos.campaign import WORKLOADS, Campaign, Runner, Settings, attempt
-from chaos.errors import LabError
-from chaos.lab import Lab
-from chaos.nemeses import NEMESES
+from chaos.faults.attack import Attack
+from chaos.faults.nemeses import NEMESES
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
 
 
 @dataclass

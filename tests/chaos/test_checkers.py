@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from chaos import checkers
-from chaos.checkers import MS, Verdict, Window, checked, worst
-from chaos.history import History, Probes
+from chaos.judge import checkers
+from chaos.judge.checkers import Verdict, Window, checked, worst
+from chaos.observe.run_history import MS, History, Probes
 from tests.chaos.histories import (
     ADDRESSES,
     connection,

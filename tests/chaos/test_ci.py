@@ -6,8 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from chaos import record
-from chaos.processes import REPOSITORY
+from chaos.lab import record
+from chaos.lab.processes import REPOSITORY
 
 
 def program(path: Path, text: str) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from chaos.campaign import Settings
-from chaos.nemeses import select
-from chaos.processes import environment, python_module
-from chaos.removal import default_folder
+from chaos.faults.nemeses import select
+from chaos.lab.processes import environment, python_module
+from chaos.lab.removal import default_folder
+from chaos.lab.topology import three_routers
+from chaos.lab.waiting import wait_until
 from chaos.running import replay
-from chaos.topology import three_routers
-from chaos.waiting import wait_until
 from tests.chaos.test_lab import STAND_IN, run_chaos, traces
 
 HANAT = ["--hanat", shlex.join(STAND_IN)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.checkers import MS, Valid
-from chaos.committing import applied_as_committed
-from chaos.history import Fact, History
-from chaos.replicated import Applied, Committed
+from chaos.judge.checkers import Valid
+from chaos.judge.committed import applied_as_committed
+from chaos.observe.replicated import Applied, Committed
+from chaos.observe.run_history import MS, Fact, History
 
 NODES = ("r1", "r2", "r3")
 

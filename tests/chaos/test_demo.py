@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from chaos import demo
-from chaos.api import Status
-from chaos.errors import LabError
-from chaos.lab import Lab
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.node_api import Status
 from hanat.core.status import PeerStatus
 
 

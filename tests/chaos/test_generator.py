@@ -9,15 +9,15 @@ from itertools import islice
 
 import pytest
 
-from chaos.attack import Aim, Site
-from chaos.errors import UsageError
-from chaos.generator import plan
-from chaos.hardships import AddressReplaced
-from chaos.lab import Lab
-from chaos.limits import DETECT_MS
-from chaos.nemeses import NEMESES, select
-from chaos.net import bridge_grudge, one_way_grudge
-from chaos.targets import TARGETS, choose
+from chaos.faults.attack import Aim, Site
+from chaos.faults.bounds import DETECT_MS
+from chaos.faults.hardships import AddressReplaced
+from chaos.faults.nemeses import NEMESES, select
+from chaos.faults.plan import plan
+from chaos.faults.targets import TARGETS, choose
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import UsageError
+from chaos.lab.switch import bridge_grudge, one_way_grudge
 
 NODES = ("r1", "r2", "r3")
 

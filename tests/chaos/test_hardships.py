@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos import census, equipment, machine, mounts, topology
-from chaos.errors import LabError
-from chaos.hardships import (
+from chaos.faults.faults import NetworkSilent
+from chaos.faults.hardships import (
     AddressReplaced,
     Contended,
     DiskBroken,
@@ -25,12 +24,14 @@ from chaos.hardships import (
     RulesFlushed,
     run_in,
 )
-from chaos.lab import Lab
-from chaos.nemesis import NetworkSilent
-from chaos.net import Net
-from chaos.netns import entered
+from chaos.lab import equipment, machine, mounts, topology
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.netns import entered
+from chaos.lab.switch import Net
+from chaos.observe import census
+from chaos.observe.frames import checksum
 from chaos.workloads import api_garbage, flood
-from chaos.workloads.syn import checksum
 from tests.chaos.test_nemesis import assert_all_is_well, carrier, heard
 
 kernel = pytest.mark.kernel

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from chaos import mounts, record
-from chaos.configs import CLUSTER_TOML, node_toml
-from chaos.errors import LabError, NodeDiedError, UsageError
-from chaos.lab import Lab, require_machine
-from chaos.processes import environment, identify, marked, send_signal
-from chaos.removal import FOLDER_MARK, default_folder, remove_lab
-from chaos.topology import build, remove, three_routers
+from chaos.lab import mounts, record
+from chaos.lab.lab import Lab, require_machine
+from chaos.lab.lab_error import LabError, NodeDiedError, UsageError
+from chaos.lab.node_files import CLUSTER_TOML, node_toml
+from chaos.lab.processes import environment, identify, marked, send_signal
+from chaos.lab.removal import FOLDER_MARK, default_folder, remove_lab
+from chaos.lab.topology import build, remove, three_routers
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
 
@@ -135,7 +135,7 @@ def test_second_lab_of_one_prefix_is_refused_while_the_first_is_used(prefix: str
 @pytest.mark.kernel
 def test_down_removes_what_a_crash_left_and_may_be_repeated(prefix: str) -> None:
     script = (
-        "import os, sys; from chaos.lab import Lab\n"
+        "import os, sys; from chaos.lab.lab import Lab\n"
         f"lab = Lab({prefix!r}, hanat={STAND_IN!r}); lab.build(); lab.start()\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -153,7 +153,7 @@ def test_down_removes_what_a_crash_left_and_may_be_repeated(prefix: str) -> None
 @pytest.mark.kernel
 def test_new_lab_takes_the_place_of_a_crashed_one(prefix: str) -> None:
     script = (
-        "import os; from chaos.lab import Lab\n"
+        "import os; from chaos.lab.lab import Lab\n"
         f"Lab({prefix!r}, hanat={STAND_IN!r}).build(); os.kill(os.getpid(), 9)"
     )
     subprocess.run(

@@ -9,9 +9,9 @@ from itertools import permutations
 
 import pytest
 
-from chaos.checkers import Valid, Verdict
-from chaos.history import ConfigOperation, History
-from chaos.linearizable import configuration
+from chaos.judge.checkers import Valid, Verdict
+from chaos.judge.linearizable import configuration
+from chaos.observe.run_history import ConfigOperation, History
 from chaos.workloads.configuring import changed
 
 

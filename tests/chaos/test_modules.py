@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from chaos import modules
-from chaos.errors import LabError, UsageError
-from chaos.netns import NETNS_DIR, write_sysctls
-from chaos.processes import environment
-from chaos.topology import ROUTER_SYSCTLS, build, remove, three_routers
+from chaos.lab import modules
+from chaos.lab.lab_error import LabError, UsageError
+from chaos.lab.netns import NETNS_DIR, write_sysctls
+from chaos.lab.processes import environment
+from chaos.lab.topology import ROUTER_SYSCTLS, build, remove, three_routers
 
 CROWDED = """\
 import subprocess
-from chaos.topology import build, remove, three_routers
+from chaos.lab.topology import build, remove, three_routers
 from tests.kernel.namespaces import cable, namespaces
 
 for device in ("eth0", "eth1"):

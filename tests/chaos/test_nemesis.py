@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos import topology
-from chaos.errors import LabError
-from chaos.lab import Lab
-from chaos.nemesis import (
+from chaos.faults.faults import (
     CutOff,
     DaemonKilled,
     Frozen,
@@ -22,9 +19,12 @@ from chaos.nemesis import (
     PoweredOff,
     Unplugged,
 )
-from chaos.net import Net, complete_grudge
-from chaos.netns import entered
-from chaos.processes import Identity, marked
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.netns import entered
+from chaos.lab.processes import Identity, marked
+from chaos.lab.switch import Net, complete_grudge
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
 NEVER_S = 0.1  # to hear nothing for so long; a frame takes some 50 microseconds

@@ -19,10 +19,11 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from chaos import bpf
-from chaos.bpf import attach
-from chaos.carrying import ROOM_BYTES, dropped, filter_for, make_room
-from chaos.frames import (
+from chaos.lab.netns import entered
+from chaos.lab.topology import build, remove, three_routers
+from chaos.observe import packet_filters
+from chaos.observe.carrying import ROOM_BYTES, dropped, filter_for, make_room
+from chaos.observe.frames import (
     FILTER,
     endpoint,
     parse,
@@ -31,9 +32,8 @@ from chaos.frames import (
     parse_syn,
     question,
 )
-from chaos.netns import entered
-from chaos.observer import parse_addresses
-from chaos.topology import build, remove, three_routers
+from chaos.observe.observer import parse_addresses
+from chaos.observe.packet_filters import attach
 
 MAC = "02:68:6e:01:00:0b"
 
@@ -108,18 +108,26 @@ def test_question_is_a_solicitation_that_everybody_may_answer() -> None:
 
 
 def accepts(
-    program: tuple[bpf.Instruction, ...], packet: Packet, *, outgoing: bool = False
+    program: tuple[packet_filters.Instruction, ...], packet: Packet, *, outgoing: bool = False
 ) -> bool:
     """Run a filter as the kernel does (Documentation/networking/filter.rst)."""
     data = bytes(packet)
-    ancillary = {bpf.PKTTYPE: bpf.OUTGOING if outgoing else 0, bpf.RANDOM: 4}
-    sizes = {bpf.LOAD_WORD: 4, bpf.LOAD_HALF: 2, bpf.LOAD_BYTE: 1, bpf.LOAD_BYTE_INDEXED: 1}
+    ancillary = {
+        packet_filters.PKTTYPE: packet_filters.OUTGOING if outgoing else 0,
+        packet_filters.RANDOM: 4,
+    }
+    sizes = {
+        packet_filters.LOAD_WORD: 4,
+        packet_filters.LOAD_HALF: 2,
+        packet_filters.LOAD_BYTE: 1,
+        packet_filters.LOAD_BYTE_INDEXED: 1,
+    }
     at = value = index = 0
     while True:
         operation, yes, no, operand = program[at]
         at += 1
         if operation in sizes:
-            begin = operand + (index if operation == bpf.LOAD_BYTE_INDEXED else 0)
+            begin = operand + (index if operation == packet_filters.LOAD_BYTE_INDEXED else 0)
             part = data[begin : begin + sizes[operation]]
             if operand in ancillary:
                 value = ancillary[operand]
@@ -127,16 +135,16 @@ def accepts(
                 return False
             else:
                 value = int.from_bytes(part, "big")
-        elif operation == bpf.INDEX_IP:
+        elif operation == packet_filters.INDEX_IP:
             index = 4 * (data[operand] & 0x0F)
-        elif operation == bpf.AND:
+        elif operation == packet_filters.AND:
             value &= operand
-        elif operation == bpf.JUMP:
+        elif operation == packet_filters.JUMP:
             at += operand
-        elif operation == bpf.RETURN:
+        elif operation == packet_filters.RETURN:
             return bool(operand)
         else:
-            true = value == operand if operation == bpf.IF_EQUAL else value & operand
+            true = value == operand if operation == packet_filters.IF_EQUAL else value & operand
             at += yes if true else no
 
 

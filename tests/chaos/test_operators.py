@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from chaos.campaign import Campaign, Settings
-from chaos.checkers import MS
-from chaos.errors import LabError
-from chaos.history import Fact, HistoryAsked
-from chaos.judge import judge
-from chaos.lab import Lab
-from chaos.operators import Operators
+from chaos.faults.operators import Operators
+from chaos.judge.verdicts import judge
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.observe.run_history import MS, Fact, HistoryAsked
 from tests.chaos.runs import NODES, holds
 from tests.chaos.test_lab import STAND_IN
 from tests.chaos.test_told import asked

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from chaos import history
-from chaos.attack import Aim, Site
-from chaos.lab import Lab
-from chaos.nemeses import NEMESES
-from chaos.net import Net
-from chaos.netns import entered
-from chaos.observed import ServerOutage
-from chaos.outages import HOW, Blind, ServerAils, ServerFlaps
-from chaos.servers import HTTP_PORT, SLOW_S, UDP_PORT
-from chaos.topology import SERVERS, server_addresses
-from chaos.waiting import wait_until
+from chaos.faults.attack import Aim, Site
+from chaos.faults.nemeses import NEMESES
+from chaos.faults.outages import HOW, Blind, ServerAils, ServerFlaps
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.servers import HTTP_PORT, SLOW_S, UDP_PORT
+from chaos.lab.switch import Net
+from chaos.lab.topology import SERVERS, server_addresses
+from chaos.lab.waiting import wait_until
+from chaos.observe import run_history
+from chaos.observe.observed import ServerOutage
 from tests.chaos.test_nemesis import heard
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]
@@ -52,7 +52,7 @@ def answers(lab: Lab, host: str, *, seen_from: str = "r1", version: int = 4) -> 
 
 
 def outages(file: Path) -> list[ServerOutage]:
-    return [fact for fact in history.read(file) if isinstance(fact, ServerOutage)]
+    return [fact for fact in run_history.read(file) if isinstance(fact, ServerOutage)]
 
 
 @pytest.mark.kernel

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from chaos import processes
-from chaos.processes import Identity, identify, kill_all, send_signal, wait_gone
+from chaos.lab import processes
+from chaos.lab.processes import Identity, identify, kill_all, send_signal, wait_gone
 
 LEADER = """
 import os, sys

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from chaos import remembered
-from chaos.checkers import MS
-from chaos.history import EventTold, Fact, HistoryAsked, Injection, read, write
-from chaos.lab import Lab
+from chaos.lab.lab import Lab
+from chaos.observe import node_history
+from chaos.observe.run_history import MS, EventTold, Fact, HistoryAsked, Injection, read, write
 from tests.chaos.runs import NODES, fault
 
 OFFSET_NS = 1_700_000_000 * 10**9
@@ -61,7 +60,7 @@ def fetched(
         lab = Lab("never-built", folder=Path(name))
         for node, each in answers.items():
             stack.enter_context(telling(lab.nodes[node].socket, each))
-        facts = remembered.fetch(lab, [], OFFSET_NS)
+        facts = node_history.fetch(lab, [], OFFSET_NS)
     asked = {f.node: f for f in facts if isinstance(f, HistoryAsked)}
     return asked, [f for f in facts if isinstance(f, EventTold)]
 
@@ -83,7 +82,7 @@ def test_event_is_fetched_as_a_fact_and_nodes_that_agree_are_seen_to(tmp_path: P
 
 
 def test_nodes_that_never_agree_or_do_not_answer_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remembered, "AGREE_S", 0.0)
+    monkeypatch.setattr(node_history, "AGREE_S", 0.0)
     strange = {k: v for k, v in EVENT.items() if k != "term"}
     asked, told = fetched(
         {"r1": [(200, {"events": [EVENT]})], "r2": [(200, {"events": [strange]})]}
@@ -116,11 +115,11 @@ def test_time_by_a_clock_that_was_stepped_is_marked(
     at_s: float,
     wrong: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    steps = remembered.stepped([stepped(-DAY_S)])
-    event = remembered.event({**EVENT, "node": node, "at_s": at_s}, 0, 0, steps)
+    steps = node_history.stepped([stepped(-DAY_S)])
+    event = node_history.event({**EVENT, "node": node, "at_s": at_s}, 0, 0, steps)
     assert event.clock_wrong is wrong
 
 
 def test_clock_that_was_never_set_right_stays_wrong() -> None:
-    steps = remembered.stepped([stepped(10, heal_ms=None)])
-    assert remembered.event({**EVENT, "at_s": 500}, 0, 0, steps).clock_wrong
+    steps = node_history.stepped([stepped(10, heal_ms=None)])
+    assert node_history.event({**EVENT, "at_s": 500}, 0, 0, steps).clock_wrong

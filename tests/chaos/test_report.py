@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos import comparing, judge, page, service
 from chaos.campaign import PROBED, Campaign, Settings
-from chaos.checkers import MS
-from chaos.errors import LabError
-from chaos.history import Fact, Injection
-from chaos.judge import Judgement
+from chaos.judge import availability, verdicts
+from chaos.judge.verdicts import Judgement
+from chaos.lab.lab_error import LabError
+from chaos.observe.run_history import MS, Fact, Injection
+from chaos.report import comparing, page
 from chaos.running import document
 from tests.chaos.histories import connection, stream
 from tests.chaos.runs import NODES, fault, holds, role
@@ -36,7 +36,7 @@ def judged(*extra: Fact) -> tuple[Campaign, Judgement]:
         *extra,
     ]
     campaign.start_ns, campaign.end_ns = 0, 5000 * MS
-    return campaign, judge.judge(campaign, NODES, [])
+    return campaign, verdicts.judge(campaign, NODES, [])
 
 
 class Reader(HTMLParser):
@@ -68,7 +68,7 @@ def test_page_needs_nothing_from_outside_and_escapes_what_was_recorded() -> None
     _, judgement = judged(
         role(10, "r1", f"BACKUP→{HOSTILE}", reason=HOSTILE), event, stepped, *asked()
     )
-    outages = service.worst_by_nemesis(judgement.history, judgement.cut, PROBED)
+    outages = availability.worst_by_nemesis(judgement.history, judgement.cut, PROBED)
     html = page.page(f"seed 7 {HOSTILE}", f"run {HOSTILE}", judgement, outages)
     reader = Reader()
     reader.feed(html)
@@ -83,10 +83,10 @@ def test_page_needs_nothing_from_outside_and_escapes_what_was_recorded() -> None
 
 def test_page_of_a_run_that_never_began_can_be_made() -> None:
     campaign = Campaign(Settings(7, (), 60, "default"), say=lambda _: None, problem="no root")
-    judgement = judge.judge(campaign, NODES, [])
-    assert judgement.exit_code == judge.EXIT_UNKNOWN
+    judgement = verdicts.judge(campaign, NODES, [])
+    assert judgement.exit_code == verdicts.EXIT_UNKNOWN
     campaign.begun = True  # and the nodes did not come up
-    assert judge.judge(campaign, NODES, []).exit_code == judge.EXIT_NOT_VALID
+    assert verdicts.judge(campaign, NODES, []).exit_code == verdicts.EXIT_NOT_VALID
     assert "There was no traffic" in page.page("seed 7", "run", judgement, {})
 
 
@@ -95,12 +95,12 @@ def test_checker_that_crashes_is_unknown_and_so_is_the_run(monkeypatch: pytest.M
         raise ZeroDivisionError
 
     for checker in ("connections_survive", "requests_succeed"):
-        monkeypatch.setattr(service, checker, broken)
+        monkeypatch.setattr(availability, checker, broken)
     _, judgement = judged()
     found = {v.name: v.valid for v in judgement.verdicts}
     assert found["http"] == found["connections"] == "unknown"
     assert found["one-holder"] is True
-    assert judgement.exit_code == judge.EXIT_UNKNOWN
+    assert judgement.exit_code == verdicts.EXIT_UNKNOWN
 
 
 def test_switchover_that_another_fault_met_is_not_judged_and_that_is_told() -> None:
@@ -112,9 +112,9 @@ def test_switchover_that_another_fault_met_is_not_judged_and_that_is_told() -> N
         campaign.injections = [fault(1000, 3000), after]
         campaign.facts = [f for f in campaign.facts if not isinstance(f, Injection)]
         campaign.facts += campaign.injections
-        verdicts = {v.name: v for v in judge.judge(campaign, NODES, []).verdicts}
-        assert ("switchover" in verdicts) is not met
-        assert verdicts["procedure"].summary == f"2 faults, each done and undone{told}"
+        by_name = {v.name: v for v in verdicts.judge(campaign, NODES, []).verdicts}
+        assert ("switchover" in by_name) is not met
+        assert by_name["procedure"].summary == f"2 faults, each done and undone{told}"
 
 
 def test_runs_are_compared_by_verdict_and_outage(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from chaos import kept, safety
-from chaos.checkers import MS, Verdict
-from chaos.history import AdmissionSeen, ArpSeen, CarriedSeen, Fact
-from chaos.limits import GRACE_MS, LEASE_MS
-from chaos.observed import Dropped, NeighbourSeen
-from chaos.topology import SERVERS
+from chaos.faults.bounds import GRACE_MS, LEASE_MS
+from chaos.judge import queued_packets, safety
+from chaos.judge.checkers import Verdict
+from chaos.lab.topology import SERVERS
+from chaos.observe.observed import Dropped, NeighbourSeen
+from chaos.observe.run_history import MS, AdmissionSeen, ArpSeen, CarriedSeen, Fact
 from tests.chaos.histories import ADDRESSES, speaks
 from tests.chaos.runs import carries, fault, holds, of
 
@@ -135,7 +135,7 @@ def test_new_connection_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
     each = [AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3040, 3090, 3115)]
     one = each[0]
     assert len(each) == len(SERVERS)
-    verdict = safety.one_holder(kept.set_apart(of(*seen, *each)))
+    verdict = safety.one_holder(queued_packets.set_apart(of(*seen, *each)))
     assert verdict.valid is True
     assert "3 more were kept" in verdict.summary
     again, late = (AdmissionSeen(at_ms * MS, "r1", "private") for at_ms in (3140, 4501))
@@ -148,7 +148,7 @@ def test_new_connection_that_a_kernel_had_kept_is_told_and_not_judged() -> None:
     ]
     for history in unexplained:
         assert safety.one_holder(history).valid is False
-        assert safety.one_holder(kept.set_apart(history)).valid is False
+        assert safety.one_holder(queued_packets.set_apart(history)).valid is False
 
 
 def test_what_a_kernel_had_kept_for_a_silent_network_comes_when_it_carries_again() -> None:
@@ -157,9 +157,9 @@ def test_what_a_kernel_had_kept_for_a_silent_network_comes_when_it_carries_again
     )
     seen = (GOOD.arp, GOOD.admissions)
     late = AdmissionSeen(3340 * MS, "r1", "private")
-    assert safety.one_holder(kept.set_apart(of(silent, *seen, late))).valid is True
+    assert safety.one_holder(queued_packets.set_apart(of(silent, *seen, late))).valid is True
     other = replace(silent, detail="public r1 without r3")
-    assert safety.one_holder(kept.set_apart(of(other, *seen, late))).valid is False
+    assert safety.one_holder(queued_packets.set_apart(of(other, *seen, late))).valid is False
 
 
 def test_old_holder_that_forwards_now_and_then_is_caught() -> None:

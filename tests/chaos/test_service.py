@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from chaos import service, upkeep
-from chaos.checkers import MS
-from chaos.logs import roles
+from chaos.judge import aftermath, availability
+from chaos.observe.logs import roles
+from chaos.observe.run_history import MS
 from tests.chaos.histories import connection, request, stream
 from tests.chaos.runs import BOTH, census, cut, fault, holds, of, role, stall
 
@@ -45,56 +45,56 @@ def test_second_fault_of_another_node_takes_the_majority_away() -> None:
 @pytest.mark.parametrize(("until", "valid"), [(1350, True), (1500, False)])
 def test_outage_is_held_against_its_bound(until: int, valid: bool) -> None:  # noqa: FBT001
     history = of(fault(1000, 3000), stream("udp-in", 6000, (1000, until)))
-    verdict = service.outages_bounded(history, cut(history, 6000), ["udp-in"])
+    verdict = availability.outages_bounded(history, cut(history, 6000), ["udp-in"])
     assert verdict.valid is valid, verdict
 
 
 def test_outage_without_a_majority_is_not_judged_and_recovery_is() -> None:
     both = fault(1000, 3000, nodes=("r1", "r2"))
     back = of(both, stream("udp-in", 9000, (1000, 4000)))
-    assert service.outages_bounded(back, cut(back, 9000), ["udp-in"]).valid is True
+    assert availability.outages_bounded(back, cut(back, 9000), ["udp-in"]).valid is True
     never = of(both, stream("udp-in", 9000, (1000, 8000)))
-    assert service.outages_bounded(never, cut(never, 9000), ["udp-in"]).valid is False
+    assert availability.outages_bounded(never, cut(never, 9000), ["udp-in"]).valid is False
 
 
 def test_stall_of_the_machine_excuses_as_much_as_it_lasted() -> None:
     late = stream("udp-in", 6000, (1000, 1500))
     excused = of(fault(1000, 3000), late, stall(1100, 200))
-    verdict = service.outages_bounded(excused, cut(excused, 6000), ["udp-in"])
+    verdict = availability.outages_bounded(excused, cut(excused, 6000), ["udp-in"])
     assert verdict.valid is True
     assert "1 excused" in verdict.summary
     many = of(fault(1000, 3000), late, *(stall(t, 50) for t in (1100, 1200, 1300)))
-    assert service.outages_bounded(many, cut(many, 6000), ["udp-in"]).valid is True
+    assert availability.outages_bounded(many, cut(many, 6000), ["udp-in"]).valid is True
     for other in (stall(1100, 50), stall(2000, 500)):
         little = of(fault(1000, 3000), late, other)
-        assert service.outages_bounded(little, cut(little, 6000), ["udp-in"]).valid is False
+        assert availability.outages_bounded(little, cut(little, 6000), ["udp-in"]).valid is False
 
 
 def test_silent_or_missing_stream_is_no_pass() -> None:
     history = of(fault(1000, 3000), stream("udp-in", 6000, (0, 6000)))
-    assert service.outages_bounded(history, cut(history, 6000), ["udp-in"]).valid is False
-    assert service.outages_bounded(of(), cut(of(), 6000), ["udp-in"]).valid == "unknown"
+    assert availability.outages_bounded(history, cut(history, 6000), ["udp-in"]).valid is False
+    assert availability.outages_bounded(of(), cut(of(), 6000), ["udp-in"]).valid == "unknown"
 
 
 def test_flows_applied_before_their_commit_are_caught_by_the_connection_they_lose() -> None:
     end_ns = 6000 * MS
     alive = of(stream("tcp", 6000, (1000, 1400)), connection("tcp", 6000))
-    assert service.connections_survive(alive, ["tcp"], end_ns).valid is True
+    assert availability.connections_survive(alive, ["tcp"], end_ns).valid is True
     reset = of(fault(1000, 3000), stream("tcp", 1200), connection("tcp", 1200, error="reset"))
-    verdict = service.connections_survive(reset, ["tcp"], end_ns)
+    verdict = availability.connections_survive(reset, ["tcp"], end_ns)
     assert verdict.valid is False
     assert "reset after cut r1" in verdict.summary
     hangs = of(stream("tcp", 6000, (1000, 6000)), connection("tcp", 6000))
-    assert service.connections_survive(hangs, ["tcp"], end_ns).valid is False
-    assert service.connections_survive(of(), ["tcp"], end_ns).valid is False
+    assert availability.connections_survive(hangs, ["tcp"], end_ns).valid is False
+    assert availability.connections_survive(of(), ["tcp"], end_ns).valid is False
 
 
 def test_wrong_payload_is_caught() -> None:
     good = of(stream("udp-in", 1000), connection("tcp", 1000))
-    assert service.nothing_corrupt(good).valid is True
+    assert availability.nothing_corrupt(good).valid is True
     for bad in (stream("udp-in", 1000, corrupt=1), connection("tcp", 1000, payload_errors=1)):
-        assert service.nothing_corrupt(of(bad, connection("t", 1000))).valid is False
-    assert service.nothing_corrupt(of()).valid == "unknown"
+        assert availability.nothing_corrupt(of(bad, connection("t", 1000))).valid is False
+    assert availability.nothing_corrupt(of()).valid == "unknown"
 
 
 def test_requests_may_fail_in_a_fault_and_not_in_quiet_times() -> None:
@@ -103,16 +103,16 @@ def test_requests_may_fail_in_a_fault_and_not_in_quiet_times() -> None:
         fault(1000, 3000),
         [request(t, "fail" if t == 2000 else "ok") for t in range(500, 5900, 500)],
     )
-    assert service.requests_succeed(during, bounds).valid is True
+    assert availability.requests_succeed(during, bounds).valid is True
     after = of(fault(1000, 3000), [request(4000, "fail")])
-    assert service.requests_succeed(after, bounds).valid is False
+    assert availability.requests_succeed(after, bounds).valid is False
     # Nobody knows what became of one that timed out, unless all did.
     timed_out = [request(t, "info") for t in range(500, 5900, 500)]
-    assert service.requests_succeed(of(timed_out), bounds).valid is False
-    assert service.requests_succeed(of(timed_out, [request(10)]), bounds).valid == "unknown"
+    assert availability.requests_succeed(of(timed_out), bounds).valid is False
+    assert availability.requests_succeed(of(timed_out, [request(10)]), bounds).valid == "unknown"
     in_fault = of(fault(1000, 3000), [request(500), request(2000, "info"), request(4000)])
-    assert service.requests_succeed(in_fault, bounds).valid is True
-    assert service.requests_succeed(of(), bounds).valid == "unknown"
+    assert availability.requests_succeed(in_fault, bounds).valid is True
+    assert availability.requests_succeed(of(), bounds).valid == "unknown"
 
 
 def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
@@ -120,12 +120,12 @@ def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
     asked = replace(fault(1100, 2000, nodes=("r2",), out=()), nemesis="switchover")
     for reason in (fault(1000, 3000), asked):
         history = of(*moved, reason)
-        assert service.stayed(history, cut(history, 5000), 11).valid is True
+        assert availability.stayed(history, cut(history, 5000), 11).valid is True
     for other in ([], [fault(1000, 3000, nodes=("r3",))]):
         history = of(*moved, other)
-        assert service.stayed(history, cut(history, 5000), 11).valid is False
+        assert availability.stayed(history, cut(history, 5000), 11).valid is False
     stalled = of(*moved, stall(1000, 40))
-    verdict = service.stayed(stalled, cut(stalled, 5000), 11)
+    verdict = availability.stayed(stalled, cut(stalled, 5000), 11)
     assert verdict.valid is True
     assert "stood still" in verdict.summary
 
@@ -133,16 +133,16 @@ def test_addresses_move_from_a_router_that_was_hit_or_on_demand() -> None:
 def test_whoever_an_operator_asked_for_holds_next() -> None:
     asked = replace(fault(1100, 2000, nodes=("r2",), out=()), nemesis="switchover")
     others = holds("r3", 1130, 5000)
-    assert service.handed_over(of(asked, holds("r1", 0, 1110), holds("r2", 1130, 5000))).valid
+    assert availability.handed_over(of(asked, holds("r1", 0, 1110), holds("r2", 1130, 5000))).valid
     for held in (others, [*holds("r2", 4000, 5000), *holds("r1", 1130, 3900)]):
         wrong = of(asked, holds("r1", 0, 1110), held)
-        assert service.handed_over(wrong).valid is False
+        assert availability.handed_over(wrong).valid is False
     # Nor does the wish explain that somebody else took over, or took it from r2.
     third = of(asked, holds("r1", 0, 1110), others)
-    assert service.stayed(third, cut(third, 5000), 11).valid is False
+    assert availability.stayed(third, cut(third, 5000), 11).valid is False
     back = of(asked, holds("r1", 0, 1110), holds("r2", 1130, 1500), holds("r1", 1520, 5000))
-    assert service.stayed(back, cut(back, 5000), 11).valid is False
-    assert service.handed_over(of(replace(asked, settled_ns=None), others)).valid == "unknown"
+    assert availability.stayed(back, cut(back, 5000), 11).valid is False
+    assert availability.handed_over(of(replace(asked, settled_ns=None), others)).valid == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,10 @@ def test_switchover_beside_a_fault_is_judged_if_that_hits_neither_of_the_two(
     around, next_one = fault(1000, 3000, nodes=nodes), fault(2000, 2500, nodes=("r2",))
     well = [holds("r1", 0, 1110), holds("r2", 1130, 2010), holds("r1", 2100, 5000)]
     ill = [holds("r1", 0, 1110), holds("r3", 1130, 2010), holds("r2", 2100, 5000)]
-    assert service.handed_over(of(asked, around, next_one, *well)).valid == (judged or "unknown")
-    assert service.handed_over(of(asked, around, next_one, *ill)).valid == (
+    assert availability.handed_over(of(asked, around, next_one, *well)).valid == (
+        judged or "unknown"
+    )
+    assert availability.handed_over(of(asked, around, next_one, *ill)).valid == (
         False if judged else "unknown"
     )
 
@@ -171,7 +173,7 @@ def test_fault_of_unbounded_outage_does_not_excuse_a_healthy_holder_that_moves()
     )
     for other in (stranger, backup):
         history = of(*moved, other)
-        assert service.stayed(history, cut(history, 5000), 11).valid is False
+        assert availability.stayed(history, cut(history, 5000), 11).valid is False
 
 
 def test_holder_may_change_after_a_time_when_nobody_could_hold() -> None:
@@ -179,9 +181,9 @@ def test_holder_may_change_after_a_time_when_nobody_could_hold() -> None:
     others = fault(1000, 3000, nodes=("r1", "r2"), limits=("lease", "restart"))
     for back_ms in (3500, 7000):
         history = of(holds("r3", 0, 1110), holds("r1", back_ms, 9000), others)
-        assert service.stayed(history, cut(history, 9000), 11).valid is True
+        assert availability.stayed(history, cut(history, 9000), 11).valid is True
     later = of(holds("r3", 0, 1110), holds("r3", 3500, 7000), holds("r1", 7020, 9000), others)
-    assert service.stayed(later, cut(later, 9000), 11).valid is False
+    assert availability.stayed(later, cut(later, 9000), 11).valid is False
 
 
 # Upkeep --------------------------------------------------------------------------------
@@ -189,14 +191,14 @@ def test_holder_may_change_after_a_time_when_nobody_could_hold() -> None:
 
 def test_cluster_that_is_never_well_again_is_caught() -> None:
     counted = [census(t, n) for n in ("r1", "r2") for t in (0, 5000)]
-    assert upkeep.converged(of(fault(1000, 3000), counted), BOTH).valid is True
-    assert upkeep.converged(of(fault(1000, None), counted), BOTH).valid is False
-    cut_short = upkeep.converged(of(fault(1000, None), counted), BOTH, interrupted=True)
+    assert aftermath.converged(of(fault(1000, 3000), counted), BOTH).valid is True
+    assert aftermath.converged(of(fault(1000, None), counted), BOTH).valid is False
+    cut_short = aftermath.converged(of(fault(1000, None), counted), BOTH, interrupted=True)
     assert cut_short.valid == "unknown"
     assert cut_short.summary.startswith("nobody waited for the end")
     twice = [*counted, census(6000, "r2", addresses=BOTH)]
-    assert upkeep.converged(of(twice), BOTH).valid is False
-    assert upkeep.converged(of(fault(1000, 3000)), BOTH).valid == "unknown"
+    assert aftermath.converged(of(twice), BOTH).valid is False
+    assert aftermath.converged(of(fault(1000, 3000)), BOTH).valid == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -205,28 +207,28 @@ def test_cluster_that_is_never_well_again_is_caught() -> None:
         {"descriptors": 80},
         {"memory_kib": 200_000},
         {"commands": ["hanat.daemon"]},
-        {"commands": ["hanat.daemon", "hanat.daemon", "hanat.daemon.supervisor"]},
+        {"commands": ["hanat.daemon", "hanat.daemon", "hanat.supervisor"]},
     ],
 )
 def test_whatever_leaks_is_caught(change: dict[str, object]) -> None:
     before = census(0, "r1")
-    assert upkeep.no_leak(of(before, census(9000, "r1")), []).valid is True
-    assert upkeep.no_leak(of(before, census(9000, "r1", **change)), []).valid is False
+    assert aftermath.no_leak(of(before, census(9000, "r1")), []).valid is True
+    assert aftermath.no_leak(of(before, census(9000, "r1", **change)), []).valid is False
 
 
 def test_checks_that_are_open_at_the_moment_of_one_count_are_no_leak() -> None:
     # seed 802: all three were paused, and all checks of the holder began at once
     one, other = census(9000, "r1", descriptors=60), census(9300, "r1", descriptors=44)
-    assert upkeep.no_leak(of(census(0, "r1"), one, other), []).valid is True
-    assert upkeep.no_leak(of(census(0, "r1"), other, one), []).valid is True
-    assert upkeep.no_leak(of(census(0, "r1"), one), []).valid is False
-    assert upkeep.no_leak(of(census(0, "r1"), census(1000, "r1"), one), []).valid is False
+    assert aftermath.no_leak(of(census(0, "r1"), one, other), []).valid is True
+    assert aftermath.no_leak(of(census(0, "r1"), other, one), []).valid is True
+    assert aftermath.no_leak(of(census(0, "r1"), one), []).valid is False
+    assert aftermath.no_leak(of(census(0, "r1"), census(1000, "r1"), one), []).valid is False
 
 
 def test_what_is_left_on_the_machine_is_caught() -> None:
     counted = of(census(0, "r1"), census(9000, "r1"))
-    assert upkeep.no_leak(counted, ["network namespace x-r1 is left"]).valid is False
-    assert upkeep.no_leak(of(census(0, "r1")), []).valid == "unknown"
+    assert aftermath.no_leak(counted, ["network namespace x-r1 is left"]).valid is False
+    assert aftermath.no_leak(of(census(0, "r1")), []).valid == "unknown"
 
 
 LOG = """\
@@ -250,10 +252,10 @@ def test_roles_are_read_from_a_log() -> None:
 def test_role_that_was_logged_twice_or_never_or_without_reason_is_caught() -> None:
     took = [role(0, "r1", "BACKUP→TAKEOVER"), role(4, "r1", "TAKEOVER→ACTIVE")]
     held = holds("r1", 10, 500)
-    assert upkeep.roles_logged(of(held, took)).valid is True
+    assert aftermath.roles_logged(of(held, took)).valid is True
     again = role(5, "r1", "TAKEOVER→ACTIVE")
     skipped = role(600, "r1", "RELEASING→BACKUP")
     dumb = role(600, "r1", "ACTIVE→FENCED", reason="")
     for bad in ([*took, again], [*took, skipped], [*took, dumb], took[:1]):
-        assert upkeep.roles_logged(of(held, bad)).valid is False
-    assert upkeep.roles_logged(of(held)).valid == "unknown"
+        assert aftermath.roles_logged(of(held, bad)).valid is False
+    assert aftermath.roles_logged(of(held)).valid == "unknown"

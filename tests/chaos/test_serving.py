@@ -8,20 +8,9 @@ from itertools import count
 
 import pytest
 
-from chaos.checkers import MS
-from chaos.history import (
-    AdmissionSeen,
-    Connection,
-    Fact,
-    History,
-    Injection,
-    Outcome,
-    Request,
-)
-from chaos.limits import BACK_MS, BLIND_MS, DETECT_MS
-from chaos.observed import Lag, ServerOutage
-from chaos.service import connections_survive
-from chaos.serving import (
+from chaos.faults.bounds import BACK_MS, BLIND_MS, DETECT_MS
+from chaos.judge.availability import connections_survive
+from chaos.judge.server_outages import (
     blind_faults,
     blind_holder,
     checkers,
@@ -33,7 +22,18 @@ from chaos.serving import (
     rotation,
     undisturbed,
 )
-from chaos.topology import SERVERS, server_addresses
+from chaos.lab.topology import SERVERS, server_addresses
+from chaos.observe.observed import Lag, ServerOutage
+from chaos.observe.run_history import (
+    MS,
+    AdmissionSeen,
+    Connection,
+    Fact,
+    History,
+    Injection,
+    Outcome,
+    Request,
+)
 from tests.chaos.histories import stream
 from tests.chaos.runs import fault, holds, of
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from chaos import service, steady
-from chaos.checkers import MS, Verdict
-from chaos.history import Injection
-from chaos.limits import limit_ms
-from chaos.logs import lines
-from chaos.observed import Flows, LogLines
-from chaos.segments import segments
-from chaos.tenure import damped, spells
+from chaos.faults.bounds import limit_ms
+from chaos.judge import availability, steadiness
+from chaos.judge.checkers import Verdict
+from chaos.judge.segments import segments
+from chaos.judge.spells import damped, spells
+from chaos.observe.logs import lines
+from chaos.observe.observed import Flows, LogLines
+from chaos.observe.run_history import MS, Injection
 from tests.chaos.histories import connection, stream
 from tests.chaos.runs import NODES, census, cut, fault, holds, of
 
@@ -37,24 +37,24 @@ def test_holder_gives_up_for_somebody_who_can_do_better_only(
     nodes: tuple[str, ...],
     valid: bool,  # noqa: FBT001
 ) -> None:
-    assert steady.unchanged(of(*MOVED, hindering(*nodes))).valid is valid
+    assert steadiness.unchanged(of(*MOVED, hindering(*nodes))).valid is valid
 
 
 def test_tie_is_excused_at_once_where_not_all_notice_together_and_where_the_holder_is_out() -> None:
     at_once = of(holds("r1", 0, 1110), holds("r2", 1130, 5000), hindering("r1", "r2", "r3"))
-    assert steady.unchanged(at_once).valid is True
+    assert steadiness.unchanged(at_once).valid is True
     dead = fault(1000, 3000, nodes=("r1", "r2"))
-    assert steady.unchanged(of(*MOVED, dead)).valid is True
+    assert steadiness.unchanged(of(*MOVED, dead)).valid is True
     broken = replace(dead, nemesis="disk-broken")
-    assert steady.unchanged(of(*MOVED, broken)).valid is False
+    assert steadiness.unchanged(of(*MOVED, broken)).valid is False
     asked = replace(fault(2000, 2500, nodes=("r2",), out=()), nemesis="switchover")
-    assert steady.unchanged(of(*MOVED, hindering("r1", "r2"), asked)).valid is True
+    assert steadiness.unchanged(of(*MOVED, hindering("r1", "r2"), asked)).valid is True
 
 
 def test_fault_that_is_nobodys_moves_nothing() -> None:
     full_queue = replace(fault(1000, 3000, nodes=()), nemesis="egress-full")
     history = of(*MOVED, full_queue)
-    assert service.stayed(history, cut(history, 5000), 11).valid is False
+    assert availability.stayed(history, cut(history, 5000), 11).valid is False
 
 
 def test_holder_that_is_to_stay_until_the_undoing_may_go_then() -> None:
@@ -62,7 +62,7 @@ def test_holder_that_is_to_stay_until_the_undoing_may_go_then() -> None:
     late = replace(early, heal_ns=2000 * MS)
     for injection, valid in ((early, False), (late, True)):
         history = of(*MOVED, injection)
-        assert service.stayed(history, cut(history, 5000), 11).valid is valid
+        assert availability.stayed(history, cut(history, 5000), 11).valid is valid
 
 
 # Outages -------------------------------------------------------------------------------
@@ -72,10 +72,10 @@ def test_stream_of_which_nothing_is_promised_is_not_judged_until_the_undoing() -
     full = replace(fault(1000, 3000, nodes=(), limits=("noise", "rejoin")), unjudged=["new-in"])
     for until_ms, valid in ((3200, True), (4000, False)):
         history = of(full, stream("new-in", 6000, (1000, until_ms)), stream("udp-in", 6000))
-        verdict = service.outages_bounded(history, cut(history, 6000), ["new-in", "udp-in"])
+        verdict = availability.outages_bounded(history, cut(history, 6000), ["new-in", "udp-in"])
         assert verdict.valid is valid, verdict
     both = of(full, stream("new-in", 6000), stream("udp-in", 6000, (1000, 2000)))
-    verdict = service.outages_bounded(both, cut(both, 6000), ["new-in", "udp-in"])
+    verdict = availability.outages_bounded(both, cut(both, 6000), ["new-in", "udp-in"])
     assert verdict.valid is False
 
 
@@ -85,7 +85,7 @@ def test_connection_that_a_flush_has_reset_is_excused_and_the_next_one_judged() 
     answers = stream("tcp", 6000)
 
     def survive(*facts: object) -> Verdict:
-        return service.connections_survive(of(*facts), ["tcp"], 6000 * MS)  # type: ignore[arg-type]
+        return availability.connections_survive(of(*facts), ["tcp"], 6000 * MS)  # type: ignore[arg-type]
 
     assert survive(flush, first, connection("tcp", 6000), answers).valid is True
     assert survive(first, connection("tcp", 6000), answers).valid is False
@@ -99,47 +99,47 @@ def test_connection_that_a_flush_has_reset_is_excused_and_the_next_one_judged() 
 
 # Nodes ---------------------------------------------------------------------------------
 
-PIDS = {"hanat.daemon": "5@1", "hanat.daemon.flows": "6@1"}
-OTHER = {"hanat.daemon": "7@9", "hanat.daemon.flows": "6@1"}
+PIDS = {"hanat.daemon": "5@1", "hanat.worker": "6@1"}
+OTHER = {"hanat.daemon": "7@9", "hanat.worker": "6@1"}
 
 
 def test_process_that_ends_by_itself_is_caught() -> None:
     before, same = (census(t, "r1", pids=PIDS) for t in (0, 4000))
     other = census(4000, "r1", pids=OTHER)
-    assert steady.same_processes(of(before, same)).valid is True
-    verdict = steady.same_processes(of(before, other))
+    assert steadiness.same_processes(of(before, same)).valid is True
+    verdict = steadiness.same_processes(of(before, other))
     assert verdict.valid is False
     assert "r1: hanat.daemon ended by itself" in verdict.summary
     killed = replace(fault(1000, 3000), ends=["r1"])
-    assert steady.same_processes(of(before, other, killed)).valid is True
+    assert steadiness.same_processes(of(before, other, killed)).valid is True
     for elsewhere in (
         replace(killed, ends=["r2"]),
         replace(killed, t_ns=4500 * MS, heal_ns=5000 * MS, settled_ns=5500 * MS),
     ):
-        assert steady.same_processes(of(before, other, elsewhere)).valid is False
+        assert steadiness.same_processes(of(before, other, elsewhere)).valid is False
     away = census(2000, "r1", pids={})  # it was not running when it was counted
-    assert steady.same_processes(of(before, away, same)).valid is True
-    assert steady.same_processes(of(before)).valid == "unknown"
+    assert steadiness.same_processes(of(before, away, same)).valid is True
+    assert steadiness.same_processes(of(before)).valid == "unknown"
 
 
 @pytest.mark.parametrize("own", ["203.0.113.12/24", "2001:db8:113::12/64"])
 def test_own_address_that_is_gone_is_caught(own: str) -> None:
-    assert steady.own_addresses(of(census(0, "r1"))).valid is True
+    assert steadiness.own_addresses(of(census(0, "r1"))).valid is True
     lost = of(census(0, "r1"), census(4000, "r2", lacks=[own]))
-    verdict = steady.own_addresses(lost)
+    verdict = steadiness.own_addresses(lost)
     assert verdict.valid is False
     assert f"r2 lacks {own}" in verdict.summary
-    assert steady.own_addresses(of()).valid == "unknown"
+    assert steadiness.own_addresses(of()).valid == "unknown"
 
 
 def test_memory_that_is_given_back_in_time_is_no_excuse() -> None:
     small, large = census(0, "r1", pids=PIDS), census(2000, "r1", pids=PIDS, memory_kib=644_000)
     again = census(4000, "r1", pids=PIDS)
-    assert steady.memory_bounded(of(small, again)).valid is True
-    verdict = steady.memory_bounded(of(small, large, again))
+    assert steadiness.memory_bounded(of(small, again)).valid is True
+    verdict = steadiness.memory_bounded(of(small, large, again))
     assert verdict.valid is False
     assert "531 MiB more" in verdict.summary
-    assert steady.memory_bounded(of()).valid == "unknown"
+    assert steadiness.memory_bounded(of()).valid == "unknown"
 
 
 def logged(*each: int, node: str = "r1") -> list[LogLines]:
@@ -148,12 +148,12 @@ def logged(*each: int, node: str = "r1") -> list[LogLines]:
 
 def test_log_that_a_stranger_can_fill_is_caught() -> None:
     good = of(logged(100, 0, 5, 5, 40, 5), logged(60, node="r2"))
-    assert steady.quiet_logs(good).valid is True
+    assert steadiness.quiet_logs(good).valid is True
     for bad in (logged(100, 5, 90, 90), logged(*[25] * 10), logged(2000)):
-        verdict = steady.quiet_logs(of(bad))
+        verdict = steadiness.quiet_logs(of(bad))
         assert verdict.valid is False
         assert "refused a datagram" in verdict.summary
-    assert steady.quiet_logs(of()).valid == "unknown"
+    assert steadiness.quiet_logs(of()).valid == "unknown"
 
 
 def test_lines_of_a_log_are_counted_by_the_second() -> None:
@@ -178,13 +178,13 @@ def test_lines_of_a_log_are_counted_by_the_second() -> None:
 def test_flow_that_stays_without_a_translation_is_caught() -> None:
     ms = [t * MS for t in (1000, 4000, 3990, 4400, 3000)]
     good = Flows(4500 * MS, "flows-1", ms[:1] * 2, [ms[1]] * 2, [ms[2], ms[3]])
-    assert steady.translated(of(good)).valid is True
+    assert steadiness.translated(of(good)).valid is True
     for last in (None, 2000 * MS):
         bad = replace(good, answered=[ms[2], last])
-        verdict = steady.translated(of(bad))
+        verdict = steadiness.translated(of(bad))
         assert verdict.valid is False
         assert "1 of 2 flows are not answered" in verdict.summary
-    assert steady.translated(of()).valid == "unknown"
+    assert steadiness.translated(of()).valid == "unknown"
 
 
 # What one promise takes from another ----------------------------------------------------

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from chaos import stopping
-from chaos.checkers import MS
-from chaos.history import Outcome, Request
-from chaos.lab import Lab
-from chaos.limits import BACK_MS, DETECT_MS
-from chaos.netns import entered
-from chaos.observed import ServerOutage
-from chaos.servers import TCP_PORT
-from chaos.topology import run_ip, server_addresses
+from chaos.faults.bounds import BACK_MS, DETECT_MS
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.servers import TCP_PORT
+from chaos.lab.topology import run_ip, server_addresses
+from chaos.observe.observed import ServerOutage
+from chaos.observe.run_history import MS, Outcome, Request
 from tests.chaos.runs import of
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in.py"))]

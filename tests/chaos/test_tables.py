@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.census import established
-from chaos.checkers import MS, Valid
-from chaos.history import Fact
-from chaos.replicated import FlowTable
-from chaos.tables import tables_agree
+from chaos.judge.checkers import Valid
+from chaos.judge.flow_tables import tables_agree
+from chaos.observe.census import established
+from chaos.observe.replicated import FlowTable
+from chaos.observe.run_history import MS, Fact
 from tests.chaos.runs import NODES, holds, of
 
 TUPLES = (

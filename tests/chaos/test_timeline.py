@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from chaos.checkers import MS
-from chaos.history import AddressSeen
-from chaos.timeline import Scale, draw, mark_row, probe_row, router_row, ruler
+from chaos.observe.run_history import MS, AddressSeen
+from chaos.report.timeline import Scale, draw, mark_row, probe_row, router_row, ruler
 from tests.chaos.histories import judged, kill, restart, speaks, stream, switchover
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from chaos import told
-from chaos.checkers import MS, Verdict
-from chaos.history import EventTold, Fact, HistoryAsked, Injection
-from chaos.limits import LEASE_MS
-from chaos.observed import Stall
+from chaos.faults.bounds import LEASE_MS
+from chaos.judge import told_history
+from chaos.judge.checkers import Verdict
+from chaos.observe.observed import Stall
+from chaos.observe.run_history import MS, EventTold, Fact, HistoryAsked, Injection
 from tests.chaos.runs import NODES, fault, holds, of
 
 
@@ -59,7 +59,7 @@ def judge(
 ) -> Verdict:
     numbered = [replace(event, number=n) for n, event in enumerate(events)]
     history = of(facts, numbered, asked() if answers is None else answers)
-    return told.agrees(history, LEASE_MS["default"])
+    return told_history.agrees(history, LEASE_MS["default"])
 
 
 def hit(nemesis: str, node: str = "r1", detail: str | None = None) -> Injection:
@@ -321,11 +321,11 @@ def test_without_a_history_nothing_is_known() -> None:
         assert judge(CUT, GOOD, answers).valid == "unknown"
     unheard = [fact for fact in asked() if isinstance(fact, HistoryAsked)]
     assert judge([], GOOD).valid == "unknown"
-    assert not told.absent(of(unheard))
+    assert not told_history.absent(of(unheard))
 
 
 def test_only_nodes_that_all_keep_no_history_leave_it_out() -> None:
     gone = [HistoryAsked(9000 * MS, n, 404, 0, "", "HTTP 404") for n in NODES]
-    assert told.absent(of(gone))
-    assert not told.absent(of(gone[:2], asked()[2]))
-    assert not told.absent(of())
+    assert told_history.absent(of(gone))
+    assert not told_history.absent(of(gone[:2], asked()[2]))
+    assert not told_history.absent(of())

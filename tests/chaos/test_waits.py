@@ -6,19 +6,18 @@ import os
 import subprocess
 import sys
 
-from chaos.checkers import MS
-from chaos.history import Request
-from chaos.observed import Lag
-from chaos.service import requests_succeed
-from chaos.waiting import wait_until
-from chaos.waits import Waits, checkers
+from chaos.judge.availability import requests_succeed
+from chaos.lab.waiting import wait_until
+from chaos.observe.observed import Lag
+from chaos.observe.run_history import MS, Request
+from chaos.observe.waits import Waits, checkers
 from tests.chaos.runs import of
 
 BUSY = "while True: pass"
 
 
 def test_only_checkers_are_looked_at() -> None:
-    named = [sys.executable, "-c", "input()", "hanat.checker.main"]
+    named = [sys.executable, "-c", "input()", "hanat.checker"]
     with subprocess.Popen(named, stdin=subprocess.PIPE) as child:
         wait_until(lambda: checkers([child.pid]) == [child.pid], 5, "the command to be there")
         assert checkers([os.getpid(), child.pid, 1 << 22]) == [child.pid]

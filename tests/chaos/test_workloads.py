@@ -10,9 +10,9 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
-from chaos.history import History, read
-from chaos.lab import Lab
-from chaos.processes import python_module, send_signal
+from chaos.lab.lab import Lab
+from chaos.lab.processes import python_module, send_signal
+from chaos.observe.run_history import History, read
 from chaos.workloads import syn
 from chaos.workloads.tcp import payload
 
@@ -64,7 +64,7 @@ def test_new_connections_are_answered_where_somebody_listens_and_only_there(pref
         ):
             outs[name] = lab.folder / f"{name}.jsonl"
             command = python_module(
-                "chaos.client", "syn", name, target, "--period-ms", "2",
+                "chaos.workloads", "syn", name, target, "--period-ms", "2",
                 "--seconds", "1", "--out", str(outs[name]),
             )  # fmt: skip
             lab.spawn_in("r1", name, command)
@@ -87,7 +87,7 @@ def test_clients_record_every_operation(prefix: str, address: str) -> None:
         for kind, port, period in (("udp", 5353, "1"), ("tcp", 9000, "5"), ("http", 8080, "20")):
             outs[kind] = lab.folder / f"{kind}.jsonl"
             command = python_module(
-                "chaos.client", kind, kind, f"{address}:{port}", "--period-ms", period,
+                "chaos.workloads", kind, kind, f"{address}:{port}", "--period-ms", period,
                 "--seconds", "1", "--out", str(outs[kind]),
             )  # fmt: skip
             lab.spawn_in("r1", kind, command)
@@ -106,7 +106,14 @@ def test_connection_cut_by_a_closed_port_is_recorded(prefix: str) -> None:
     with Lab(prefix, hanat=STAND_IN) as lab:
         out = lab.folder / "tcp.jsonl"
         command = python_module(
-            "chaos.client", "tcp", "tcp", "203.0.113.100:1", "--period-ms", "5", "--out", str(out)
+            "chaos.workloads",
+            "tcp",
+            "tcp",
+            "203.0.113.100:1",
+            "--period-ms",
+            "5",
+            "--out",
+            str(out),
         )
         lab.spawn_in("r1", "tcp", command)
         lab.wait_for(out.exists, 20, "the client")
@@ -120,7 +127,7 @@ def test_observer_sees_who_answers_and_which_addresses_come_and_go(prefix: str) 
     addresses = [("203.0.113.10/24",), ("2001:db8:113::10/64", "nodad")]
     with Lab(prefix, hanat=STAND_IN) as lab:
         out = lab.folder / "observer.jsonl"
-        command = python_module("chaos.observer", "--prefix", prefix, "--out", str(out))
+        command = python_module("chaos.observe.observer", "--prefix", prefix, "--out", str(out))
         for address in addresses:
             add = ["ip", "addr", "add", *address, "dev", "eth0"]
             assert lab.exec_in("r2", add).returncode == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from tests.kernel.namespaces import namespaces
 
 

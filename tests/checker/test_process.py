@@ -18,19 +18,19 @@ from subprocess import DEVNULL, Popen
 
 import pytest
 
-from hanat.checker import client
-from hanat.checker.client import CheckerClient
-from hanat.checker.main import DESCRIPTORS_KEPT
-from hanat.checker.service import PROBES_MAX, SCRIPTS_MAX
+from hanat.checker.__main__ import DESCRIPTORS_KEPT
+from hanat.checker.probe_service import PROBES_MAX, SCRIPTS_MAX
 from hanat.core.checks import Kind, ScriptCheck, Target, TcpCheck
 from hanat.core.probing import Check, Operational, Sighting
-from hanat.daemon.supervisor import python_command
+from hanat.daemon import checker_link
+from hanat.daemon.checker_link import CheckerLink
+from hanat.supervisor.supervisor import python_command
 from tests.checker.servers import LONG_S, closed_port, says_and_waits, tcp_server
 from tests.kernel.namespaces import run
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("inside")]
 
-CHECKER = python_command("hanat.checker.main")
+CHECKER = python_command("hanat.checker")
 FAST = Check(interval_s=0.05, timeout_s=0.5, fall=2, rise=2)
 UP, DOWN = Operational.UP, Operational.DOWN
 
@@ -43,7 +43,7 @@ class Node:
         self.processes: list[Popen[bytes]] = []
         self.seen: list[Sighting] = []
         self.lost = 0
-        self.client = CheckerClient(self._spawn, sighted=self.seen.append, lost=self._lose)
+        self.client = CheckerLink(self._spawn, sighted=self.seen.append, lost=self._lose)
 
     def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
         process = Popen(
@@ -166,8 +166,8 @@ async def test_checker_that_is_killed_is_started_again_and_told_everything() -> 
 
 
 async def test_checker_that_hangs_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "LOOK_S", 0.1)
-    monkeypatch.setattr(client, "HUNG_S", 2.0)
+    monkeypatch.setattr(checker_link, "LOOK_S", 0.1)
+    monkeypatch.setattr(checker_link, "HUNG_S", 2.0)
     async with node() as made, tcp_server(says_and_waits(b"")) as port:
         made.client.configure({"a": target(TcpCheck(), port)})
         await made.sees("a", UP)
@@ -318,7 +318,9 @@ async def test_silent_targets_exhaust_no_descriptors_and_hide_no_other(inside: s
 
 
 def test_limit_of_descriptors_is_raised_and_kept_to() -> None:
-    code = "from hanat.checker.main import probes_max; import resource as r; print(probes_max())"
+    code = (
+        "from hanat.checker.__main__ import probes_max; import resource as r; print(probes_max())"
+    )
     kept = 3 * SCRIPTS_MAX + DESCRIPTORS_KEPT
     for soft, hard, expected in (
         (256, 20_000, PROBES_MAX), (256, kept + 400, 400), (64, 64, 1),

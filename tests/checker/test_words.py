@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from hanat.checker import patterns
+from hanat.checker import answer_match
 from hanat.checker.attempt import ProbeError
 from hanat.checker.documents import (
     sighting_from_document,
@@ -90,26 +90,26 @@ def test_agent_that_says_nothing_at_all_is_a_failure() -> None:
     ],
 )
 def test_pattern(pattern: Pattern, data: bytes, occurs: bool) -> None:  # noqa: FBT001
-    assert patterns.occurs(pattern, data) is occurs
+    assert answer_match.occurs(pattern, data) is occurs
 
 
 def test_regular_expression_does_not_backtrack() -> None:
     # Python's `re` takes longer than anybody can wait for 40 characters of this.
-    assert not patterns.occurs(Pattern("(a|a|aa)*(a+)+$", is_regex=True), b"a" * 65_000 + b"b")
+    assert not answer_match.occurs(Pattern("(a|a|aa)*(a+)+$", is_regex=True), b"a" * 65_000 + b"b")
 
 
 @pytest.mark.parametrize("text", ["(", "a{2000}{2000}", r"(a)\1", "(?=a)"])
 def test_what_is_no_regular_expression_is_said(text: str) -> None:
     with pytest.raises(ProbeError, match=r"cannot look for .*RE2 does not take it: "):
-        patterns.occurs(Pattern(text, is_regex=True), b"")
+        answer_match.occurs(Pattern(text, is_regex=True), b"")
 
 
 def test_without_re2_regular_expressions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    patterns._compiled.cache_clear()
+    answer_match._compiled.cache_clear()
     monkeypatch.setitem(sys.modules, "re2", None)
     with pytest.raises(ProbeError, match="google-re2"):
-        patterns.occurs(Pattern("a", is_regex=True), b"a")
-    assert patterns.occurs(Pattern("a"), b"a")
+        answer_match.occurs(Pattern("a", is_regex=True), b"a")
+    assert answer_match.occurs(Pattern("a"), b"a")
 
 
 # --------------------------------------------------------------------------- documents

@@ -17,8 +17,8 @@ from hanat.config.settings import NodeSettings
 from hanat.core.checks import ScriptCheck, ServiceCheck
 from hanat.core.configuration import Configuration, Listen, Protocol, Scheduler, VirtualService
 from hanat.core.probing import Check
-from hanat.daemon.findings import Finding, Level
-from hanat.daemon.script_findings import judge_scripts, look_at_scripts
+from hanat.doctor.findings import Finding, Level
+from hanat.doctor.script_findings import judge_scripts, look_at_scripts
 from hanat.kernel.script_facts import UnitFacts, gather_scripts
 from tests.cli.helpers import REPOSITORY
 

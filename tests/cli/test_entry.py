@@ -37,8 +37,8 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
 
 def test_status_imports_neither_models_nor_daemon() -> None:
     program = (
-        "import sys, hanat.cli.status, hanat.cli.switchover, hanat.cli.entry\n"
-        "import hanat.cli.server, hanat.cli.service\n"
+        "import sys, hanat.cli.status_command, hanat.cli.switchover_command, hanat.cli.entry\n"
+        "import hanat.cli.server_command, hanat.cli.service_command\n"
         "print(*sorted(sys.modules))"
     )
 

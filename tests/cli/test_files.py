@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from hanat.cli.fence import fence
-from hanat.cli.run import run
+from hanat.cli.fence_command import fence
+from hanat.cli.run_command import run
 from hanat.errors import EXIT_CONFIG_INVALID, EXIT_REFUSED, EXIT_USAGE
 from tests.cli.helpers import REPOSITORY, call, run_process
 

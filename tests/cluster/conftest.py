@@ -11,10 +11,10 @@ from typing import Self
 
 import pytest
 
-from chaos import topology
-from chaos.errors import LabError
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.lab_error import LabError
+from chaos.lab.netns import entered
 from tests.cluster import unprivileged
 
 _numbers = count(1)

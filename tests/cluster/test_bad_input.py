@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos.lab import Lab
-from chaos.netns import entered
-from chaos.processes import REPOSITORY
-from hanat.mesh.sockets import prefer_ttl
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.processes import REPOSITORY
+from hanat.net.udp import prefer_ttl
 from tests.cluster.conftest import BOTH, complete
 from tests.cluster.unprivileged import interpreter
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.processes import environment, marked
-from chaos.topology import three_routers
+from chaos.lab.processes import environment, marked
+from chaos.lab.topology import three_routers
 
 pytestmark = pytest.mark.cluster
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos import equipment
-from chaos.processes import environment, python_module
-from chaos.topology import three_routers
-from chaos.waiting import wait_until
+from chaos.lab import equipment
+from chaos.lab.processes import environment, python_module
+from chaos.lab.topology import three_routers
+from chaos.lab.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from chaos import topology
-from chaos.configs import CLUSTER_TOML
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.node_files import CLUSTER_TOML
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, replicated
 from tests.cluster.test_takeover import switch
 

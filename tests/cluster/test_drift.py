@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chaos import topology
-from chaos.lab import Lab
+from chaos.lab import topology
+from chaos.lab.lab import Lab
 from hanat.config import load_node
 from tests.cluster.conftest import PUBLIC, Echo, hand_over, replicated
 

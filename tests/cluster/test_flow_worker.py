@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chaos import topology
-from chaos.lab import Lab
+from chaos.lab import topology
+from chaos.lab.lab import Lab
 from tests.cluster.conftest import PUBLIC_V6, Echo, complete
 
 pytestmark = pytest.mark.cluster

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from chaos import topology
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
 from tests.cluster.conftest import PUBLIC, PUBLIC_V6, hand_over
 from tests.cluster.test_drift import wait_for_tables
 

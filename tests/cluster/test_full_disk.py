@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos import topology
-from chaos.equipment import equip, missing
-from chaos.lab import Lab
+from chaos.lab import topology
+from chaos.lab.equipment import equip, missing
+from chaos.lab.lab import Lab
 from tests.cluster.conftest import PUBLIC, Echo, hand_over
 
 pytestmark = pytest.mark.cluster

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chaos import api
-from chaos.lab import Lab
+from chaos.lab import node_api
+from chaos.lab.lab import Lab
 from tests.cluster.conftest import Echo, replicated
 from tests.cluster.test_takeover import _other_holder, switch
 
@@ -122,7 +122,7 @@ def test_holder_that_was_frozen_does_not_tell_that_it_held_meanwhile(lab: Lab) -
 
 def events(lab: Lab, node: str) -> list[dict[str, Any]]:
     """Return the history as a node tells it."""
-    code, document = api.request(lab.nodes[node].socket, "GET", "/v1/history")
+    code, document = node_api.request(lab.nodes[node].socket, "GET", "/v1/history")
     assert code == 200, document
     found: list[dict[str, Any]] = document["events"]
     return found

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from chaos import api
-from chaos.configs import cluster_toml
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import node_api
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.node_files import cluster_toml
 from tests.cluster.conftest import PUBLIC, Echo, hand_over
 from tests.cluster.test_services import hanat
 
@@ -75,7 +75,7 @@ def connects(lab: Lab, port: int) -> bool:
 def service(lab: Lab, name: str) -> dict[str, Any]:
     """Return what the holder says of a service."""
     holder = lab.wait_for_holder()
-    code, document = api.request(lab.nodes[holder].socket, "GET", f"/v1/services/{name}")
+    code, document = node_api.request(lab.nodes[holder].socket, "GET", f"/v1/services/{name}")
     assert code == 200
     return dict(document)
 

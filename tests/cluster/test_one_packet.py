@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos import topology
-from chaos.configs import CLUSTER_TOML
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.node_files import CLUSTER_TOML
 from tests.cluster.conftest import PUBLIC, PUBLIC_V6, hand_over
 from tests.cluster.test_servers import all_up, show
 from tests.cluster.test_services import hanat

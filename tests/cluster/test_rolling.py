@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from chaos import checkers
-from chaos.configs import cluster_toml
-from chaos.history import Fault, History
-from chaos.lab import Lab
-from chaos.topology import floating
-from chaos.traffic import TCP, UDP, UDP_V6, Traffic
+from chaos.judge import checkers
+from chaos.lab.lab import Lab
+from chaos.lab.node_files import cluster_toml
+from chaos.lab.topology import floating
+from chaos.observe.run_history import Fault, History
+from chaos.observe.traffic import TCP, UDP, UDP_V6, Traffic
 
 pytestmark = pytest.mark.cluster
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from chaos import topology
-from chaos.configs import CHECK_INTERVAL_MS, FALL, cluster_toml
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.node_files import CHECK_INTERVAL_MS, FALL, cluster_toml
 from hanat.core.flows import RESET_MARK
 from tests.cluster.conftest import PUBLIC, PUBLIC_V6, Echo
 from tests.cluster.test_configuration import apply, write

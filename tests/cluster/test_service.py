@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos import api, topology
-from chaos.lab import Lab
+from chaos.lab import node_api, topology
+from chaos.lab.lab import Lab
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, replicated
 from tests.cluster.test_servers import all_up
 from tests.cluster.unprivileged import NOBODY, unprivileged
-from tests.daemon.manager import Manager
+from tests.supervisor.manager import Manager
 
 pytestmark = pytest.mark.cluster
 
@@ -62,7 +62,7 @@ def service(everybodys_python: list[str]) -> Iterator[tuple[Lab, Managers]]:
 
 
 def daemon_of(lab: Lab, name: str) -> int:
-    return api.serving_pid(lab.nodes[name].socket)
+    return node_api.serving_pid(lab.nodes[name].socket)
 
 
 def hear_until(manager: Manager, wanted: str) -> None:
@@ -131,7 +131,7 @@ def test_nodes_without_root_watch_the_servers(service: tuple[Lab, Managers]) -> 
     lab, _ = service
     lab.wait_for(lambda: all_up(lab), 15, "every node to have found all servers up")
     for name in lab.nodes:
-        words = lab.exec_in(name, ["pgrep", "-u", str(NOBODY), "-f", "hanat.checker.main"]).stdout
+        words = lab.exec_in(name, ["pgrep", "-u", str(NOBODY), "-f", "hanat.checker"]).stdout
         assert words.split()
         assert "Traceback" not in lab.log(name)
 

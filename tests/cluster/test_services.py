@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chaos import api
-from chaos.lab import Lab
+from chaos.lab import node_api
+from chaos.lab.lab import Lab
 from hanat.errors import EXIT_REFUSED
 from tests.cluster.conftest import Echo
 
@@ -31,7 +31,7 @@ def test_every_node_shows_services_servers_and_their_connections(lab: Lab, inbou
 
     for node in lab.nodes:
         page = hanat(lab, node, "service", "list")
-        code, document = api.request(lab.nodes[node].socket, "GET", "/v1/services")
+        code, document = node_api.request(lab.nodes[node].socket, "GET", "/v1/services")
         assert code == 200
         assert [line.split()[:2] for line in page.splitlines()[1:]] == [
             [service["name"], service["state"]] for service in document["services"]

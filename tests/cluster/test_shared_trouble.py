@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos import topology
-from chaos.configs import CLUSTER_TOML
-from chaos.lab import Lab
-from chaos.net import Net
-from chaos.netns import entered
+from chaos.lab import topology
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.node_files import CLUSTER_TOML
+from chaos.lab.switch import Net
 from hanat.core.beacon import digest_of
 from hanat.errors import EXIT_REFUSED
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, complete, hand_over, replicated

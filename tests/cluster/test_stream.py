@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks.flood import PUBLIC, Loaded, open_flows, silence
-from chaos.lab import Lab
-from chaos.netns import entered
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
 from hanat.core.flows import key_of, mapping_of
 from hanat.kernel.conntrack import KernelConntrack
 from tests.cluster.conftest import complete

@@ -9,15 +9,15 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from chaos import checkers
-from chaos.history import Fault, History
-from chaos.lab import Lab
-from chaos.netns import entered
-from chaos.topology import SWITCH, floating
-from chaos.traffic import TCP, UDP, UDP_V6, Traffic
+from chaos.judge import checkers
+from chaos.lab.lab import Lab
+from chaos.lab.netns import entered
+from chaos.lab.topology import SWITCH, floating
+from chaos.observe.run_history import Fault, History
+from chaos.observe.traffic import TCP, UDP, UDP_V6, Traffic
 from hanat.config import load_node, parse_cluster, read_key
 from hanat.core.identity import Identity
-from hanat.mesh.release import DATAGRAM_BYTES, MAGIC, open_release
+from hanat.net.death_notice import DATAGRAM_BYTES, MAGIC, open_release
 from tests.cluster.conftest import BOTH, Echo, replicated
 
 pytestmark = pytest.mark.cluster

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from chaos import topology
-from chaos.lab import Lab
+from chaos.lab import topology
+from chaos.lab.lab import Lab
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, replicated
 
 pytestmark = pytest.mark.cluster

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chaos import topology
-from chaos.lab import Lab
+from chaos.lab import topology
+from chaos.lab.lab import Lab
 from tests.cluster.conftest import PUBLIC, Echo, hand_over
 from tests.cluster.test_servers import show
 

@@ -10,10 +10,10 @@ import pytest
 from hanat.config import parse_cluster
 from hanat.config.document import PROBLEMS_MAX, TEXT_BYTES_MAX
 from hanat.config.limits import CLUSTER_LIMITS, CLUSTER_TOTALS, OPS_SERVERS_MAX, TARGETS_MAX
-from hanat.consensus.replica import ENTRY_BYTES_MAX
-from hanat.consensus.state import NewConfiguration, encode
-from hanat.daemon.will import MESSAGE_BYTES_MAX, Route, Will
 from hanat.errors import ConfigError, Problem
+from hanat.raft.replica import ENTRY_BYTES_MAX
+from hanat.raft.state import NewConfiguration, encode
+from hanat.supervisor.last_will import MESSAGE_BYTES_MAX, LastWill, Route
 from tests.config.helpers import SMALL, changed, checked
 
 
@@ -123,10 +123,10 @@ def test_largest_will_fits_a_message() -> None:
     address = "2001:db8:1111:2222:3333:4444:5555:6666/128"
     routes = tuple(Route(address, (address,) * 8) for _ in range(8))
     devices = [f"\u00fc{'x' * 12}{i % 64:02d}" for i in range(most)]
-    will = Will(bytes(64), 7412, routes, tuple((device, address) for device in devices), 0.2)
+    will = LastWill(bytes(64), 7412, routes, tuple((device, address) for device in devices), 0.2)
     message = will.encode()
     assert len(message) <= MESSAGE_BYTES_MAX
-    assert sorted(Will.decode(message).addresses) == sorted(will.addresses)
+    assert sorted(LastWill.decode(message).addresses) == sorted(will.addresses)
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
         near.send(message, socket.MSG_DONTWAIT)

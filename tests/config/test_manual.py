@@ -16,7 +16,7 @@ from hanat.config.models import (
     ServerTable,
     ServiceTable,
 )
-from hanat.config.node import parse_node
+from hanat.config.node_toml import parse_node
 from hanat.core.configuration import OnServerDown, Scheduler, Unavailable
 from tests.config.helpers import NODE, SMALL, changed, checked
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanat.config import parse_cluster
-from hanat.config.node import parse_node
+from hanat.config.node_toml import parse_node
 from hanat.errors import ConfigError, Problem
 from tests.config.helpers import CLUSTER, EVERYTHING, NODE
 

@@ -9,7 +9,7 @@ import pytest
 from hanat.config import parse_cluster
 from hanat.core.configuration import Limits
 from tests.config.helpers import EVERYTHING, SMALL, problems_of, service
-from tests.config.test_services import DNS, WEB, parsed, with_keys
+from tests.config.test_service_section import DNS, WEB, parsed, with_keys
 
 V6 = service("vip:public tcp/80", "[2001:db8::80]:80")
 

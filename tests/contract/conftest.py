@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from hanat.core.configuration import GateKind
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.core.rights import TIMEOUTS
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.gate_ports import TimedGate

@@ -16,7 +16,14 @@ from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-from hanat.kernel.fake import (
+from hanat.kernel.firewall import KernelFirewall
+from hanat.kernel.gate_ports import TimedGate
+from hanat.kernel.links import KernelLinks
+from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Links, Routes
+from hanat.kernel.route_lookup import KernelRoutes
+from hanat.kernel.timeout_gate import KernelGate
+from tests.fakes.gate import FakeGate
+from tests.fakes.kernel import (
     FakeAddresses,
     FakeAnnouncer,
     FakeConntrack,
@@ -25,13 +32,6 @@ from hanat.kernel.fake import (
     FakeLinks,
     FakeRoutes,
 )
-from hanat.kernel.fake_gate import FakeGate
-from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
-from hanat.kernel.gate_ports import TimedGate
-from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import Addresses, Announcer, Conntrack, Firewall, Links, Routes
-from hanat.kernel.routes import KernelRoutes
 from tests.kernel.namespaces import run, until
 
 DEVICES = ("eth0", "eth1")

@@ -6,8 +6,8 @@ from ipaddress import ip_interface
 
 import pytest
 
+from hanat.core.placements import Placement
 from hanat.errors import AbsentObjectError, KernelError
-from hanat.kernel.ports import Placement
 from tests.contract.conftest import Subject
 
 PUBLIC = Placement("eth0", ip_interface("203.0.113.10/24"), "eth0:1")

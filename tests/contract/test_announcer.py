@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from hanat.kernel.ports import Announced, Placement
+from hanat.core.placements import Placement
+from hanat.kernel.ports import Announced
 from tests.contract.conftest import Subject
 
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import pytest
 
+from hanat.core.placements import Placement
 from hanat.errors import AbsentObjectError
-from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkWatch, Placement
+from hanat.kernel.ports import AddressRemoved, CarrierChanged, LinkWatch
 from tests.contract.conftest import Subject
 
 Event = TypeVar("Event", CarrierChanged, AddressRemoved)

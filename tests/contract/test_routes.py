@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from hanat.kernel.ports import Placement
+from hanat.core.placements import Placement
 from tests.contract.conftest import Subject
 
 OWN, OWN_V6 = ip_interface("192.0.2.10/24"), ip_interface("2001:db8::10/64")

@@ -15,12 +15,12 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.conversation import ClusterPath, Conversation
+from hanat.core.control_traffic import ClusterPath, ControlTraffic
 
 DEVICES = {"public": "eth0", "private": "eth1"}
 PUBLIC = ip_address("203.0.113.10")
 PUBLIC_V6 = ip_address("2001:db8:1::10")
-CONVERSATION = Conversation(
+CONVERSATION = ControlTraffic(
     own=(ip_address("203.0.113.11"), ip_address("fd00:12::11")),
     peers=tuple(
         ip_address(text) for text in ("203.0.113.12", "fd00:12::12", "203.0.113.13", "fd00:12::13")

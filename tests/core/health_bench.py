@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import TypeVar
 
-from hanat.consensus.state import Barrier, Holder, Records, State, encode
 from hanat.core.checks import ServiceCheck, TcpCheck
 from hanat.core.configuration import (
     PROFILES,
@@ -26,6 +25,7 @@ from hanat.core.server_records import (
 )
 from hanat.core.service_health import ServiceHealth
 from hanat.core.service_view import view_of
+from hanat.raft.state import Barrier, Holder, Records, State, encode
 
 ME, PEER, TERM = 1, 2, 3
 CHECK = ServiceCheck(TcpCheck(), Check(interval_s=2.0, timeout_s=1.0))

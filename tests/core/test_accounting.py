@@ -9,14 +9,14 @@ from random import Random
 import pytest
 
 from hanat.core.accounting import COUNTERS, FlowAccounting, Place, split
+from hanat.core.flow_scope import ReplicationScope
 from hanat.core.flows import STATUS_ASSURED, STATUS_SEEN_REPLY, Flow
-from hanat.core.scope import Scope
 from hanat.core.totals import NOTHING, Totals
 from tests.contract.flows import HOSTS, TCP, UDP, inbound, outbound
 
 VIPS = {version: ip_address(HOSTS[version][1]).packed for version in (4, 6)}
 SERVERS = {version: ip_address(HOSTS[version][2]).packed for version in (4, 6)}
-SCOPE = Scope(
+SCOPE = ReplicationScope(
     frozenset(VIPS.values()),
     ports={(protocol, vip): ((80, 89),) for protocol in (TCP, UDP) for vip in VIPS.values()},
 )

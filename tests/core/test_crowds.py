@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hanat.core.configuration import Configuration, Limits, Listen, Protocol
 from hanat.core.crowds import CLIENTS_MAX, Census, Crowd
+from hanat.core.flow_scope import ReplicationScope, scope_of
 from hanat.core.flows import FlowTable, key_of, with_reset
-from hanat.core.scope import Scope, scope_of
 from hanat.core.service_limits import crowds_of, limit_blocks
 from tests.contract.flows import inbound
 from tests.core.configurations import configurations
@@ -120,7 +120,7 @@ def test_flow_that_waits_for_a_reset_counts_no_more() -> None:
 @given(configurations())
 def test_scope_has_the_sets_that_the_rules_have(configuration: Configuration) -> None:
     scope = scope_of(configuration)
-    again = Scope.from_document(json.loads(json.dumps(scope.to_document())))
+    again = ReplicationScope.from_document(json.loads(json.dumps(scope.to_document())))
     assert again.crowds == scope.crowds
     assert again == replace(scope, crowds=()), "other crowds are no reason to tell all anew"
     rules = {

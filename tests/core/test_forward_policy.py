@@ -17,7 +17,7 @@ from hanat.core.configuration import (
     Transit,
 )
 from hanat.core.forward_policy import entry_devices, forged_rules, policy_blocks
-from hanat.core.gate import IS_MARKED, render_gate
+from hanat.core.gate_rules import IS_MARKED, render_gate
 from hanat.core.rights import Enforcement
 from hanat.core.ruleset import render_ruleset
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC, WEB

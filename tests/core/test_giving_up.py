@@ -8,6 +8,7 @@ import pytest
 
 from hanat.core import actions as do
 from hanat.core import inputs as told
+from hanat.core.address_schedule import REFUSED_S
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.eligibility import (
     DAMPED_S,
@@ -18,10 +19,9 @@ from hanat.core.eligibility import (
     Seen,
 )
 from hanat.core.node import KERNEL_RETRY_S
-from hanat.core.snapshot import Reason
+from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import HAND_ON_LEASES, TRANSFER_LEASES
-from hanat.core.upkeep import REFUSED_S
 from tests.core.test_node import (
     BOTH,
     ME,

@@ -26,8 +26,8 @@ from hanat.core.history import (
     last_takeover,
     words,
 )
-from hanat.core.sign import Sign
-from hanat.core.snapshot import NodeSnapshot, Reason
+from hanat.core.node_snapshot import NodeSnapshot, Reason
+from hanat.core.peer_trace import PeerTrace
 from hanat.core.status import Role
 from tests.core.test_node import ME, PEER, PROFILE, Harness
 
@@ -44,7 +44,7 @@ def snapshot(
     return replace(found, role=role, role_since=at, term=term, reason=reason)
 
 
-def taken(sign: Sign | None = None, *, previous: int | None = PEER) -> Event:
+def taken(sign: PeerTrace | None = None, *, previous: int | None = PEER) -> Event:
     """Return what a node tells that took over, knowing this of the holder before."""
     witness = Witness(ME, PROFILE)
     witness.elected(snapshot(Role.TAKEOVER, ELECTED_AT), {} if sign is None else {PEER: sign})
@@ -53,7 +53,7 @@ def taken(sign: Sign | None = None, *, previous: int | None = PEER) -> Event:
 
 
 def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
-    event = taken(Sign((SAID_AT, SAID_AT - 0.1, None), word_at=SAID_AT))
+    event = taken(PeerTrace((SAID_AT, SAID_AT - 0.1, None), word_at=SAID_AT))
     assert event.why == Why.SILENCE.value
     assert event.silent_s == pytest.approx((0.12, 0.22, None))
     # Its lease counted from the sending of the last beacon that was answered.
@@ -68,42 +68,42 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
 @pytest.mark.parametrize(
     ("sign", "why", "without_s"),
     [
-        (Sign(died_at=9.99), Why.DAEMON_DIED, 0.03),
+        (PeerTrace(died_at=9.99), Why.DAEMON_DIED, 0.03),
         # It handed over, and its daemon ended before this node had a majority to hold by.
         (
-            Sign(died_at=9.99, released_term=6, released_at=9.5, successor=ME),
+            PeerTrace(died_at=9.99, released_term=6, released_at=9.5, successor=ME),
             Why.HANDED_OVER,
             0.52,
         ),
-        (Sign(died_at=9.99, released_term=5, released_at=9.5), Why.DAEMON_DIED, 0.03),
-        (Sign(word_at=9.99, released_term=6, successor=ME), Why.HANDED_OVER, 0.03),
+        (PeerTrace(died_at=9.99, released_term=5, released_at=9.5), Why.DAEMON_DIED, 0.03),
+        (PeerTrace(word_at=9.99, released_term=6, successor=ME), Why.HANDED_OVER, 0.03),
         # All cables were out while it held, and it was heard of again long after that.
         (
-            Sign(word_at=9.99, released_term=6, released_at=9.98, unheard_s=2.0),
+            PeerTrace(word_at=9.99, released_term=6, released_at=9.98, unheard_s=2.0),
             Why.STEPPED_DOWN,
             None,
         ),
-        (Sign(word_at=9.99, released_term=6), Why.STEPPED_DOWN, 0.03),
-        (Sign(word_at=9.99, released_term=6, released_at=9.95), Why.STEPPED_DOWN, 0.07),
+        (PeerTrace(word_at=9.99, released_term=6), Why.STEPPED_DOWN, 0.03),
+        (PeerTrace(word_at=9.99, released_term=6, released_at=9.95), Why.STEPPED_DOWN, 0.07),
         # Nobody heard it for 3 s, and then that it had given up.
         (
-            Sign(word_at=9.99, led_at=7.0, released_term=6, released_at=9.95),
+            PeerTrace(word_at=9.99, led_at=7.0, released_term=6, released_at=9.95),
             Why.STEPPED_DOWN,
             3.02 - PROFILE.lease_s + PROFILE.margin_s,
         ),
         (
-            Sign(word_at=9.99, led_at=9.98, released_term=6, successor=ME, released_at=9.985),
+            PeerTrace(word_at=9.99, led_at=9.98, released_term=6, successor=ME, released_at=9.985),
             Why.HANDED_OVER,
             0.035,
         ),
         # It had a lease again just before it made room, and did not answer by it.
         (
-            Sign(word_at=9.99, led_at=8.0, shut_at=8.1, released_term=6, released_at=9.985),
+            PeerTrace(word_at=9.99, led_at=8.0, shut_at=8.1, released_term=6, released_at=9.985),
             Why.STEPPED_DOWN,
             1.92,
         ),
         (
-            Sign(
+            PeerTrace(
                 word_at=9.99,
                 led_at=8.0,
                 shut_at=8.1,
@@ -116,7 +116,7 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
         ),
         # It let its flows drain before it handed over.
         (
-            Sign(
+            PeerTrace(
                 word_at=9.99,
                 led_at=9.8,
                 shut_at=9.8,
@@ -129,22 +129,22 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
         ),
         # What was heard is of a tenure before.
         (
-            Sign(word_at=9.99, led_at=2.0, led_term=3, shut_at=2.1, released_term=6),
+            PeerTrace(word_at=9.99, led_at=2.0, led_term=3, shut_at=2.1, released_term=6),
             Why.STEPPED_DOWN,
             0.03,
         ),
-        (Sign(word_at=9.99, led_at=8.0, shut_at=8.1), Why.DEPOSED, 1.92),
-        (Sign(word_at=9.0, led_at=8.0, shut_at=8.1), Why.SILENCE, 1.92),
-        (Sign(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
-        (Sign(word_at=9.99, released_term=7), Why.DEPOSED, None),  # in which it did not hold
-        (Sign(word_at=9.99), Why.DEPOSED, None),
-        (Sign(word_at=5.0), Why.SILENCE, 5.02 - PROFILE.lease_s + PROFILE.margin_s),
-        (Sign(), Why.SILENCE, None),
+        (PeerTrace(word_at=9.99, led_at=8.0, shut_at=8.1), Why.DEPOSED, 1.92),
+        (PeerTrace(word_at=9.0, led_at=8.0, shut_at=8.1), Why.SILENCE, 1.92),
+        (PeerTrace(word_at=9.99, released_term=5), Why.DEPOSED, None),  # of a term long ago
+        (PeerTrace(word_at=9.99, released_term=7), Why.DEPOSED, None),  # in which it did not hold
+        (PeerTrace(word_at=9.99), Why.DEPOSED, None),
+        (PeerTrace(word_at=5.0), Why.SILENCE, 5.02 - PROFILE.lease_s + PROFILE.margin_s),
+        (PeerTrace(), Why.SILENCE, None),
         (None, Why.SILENCE, None),
     ],
 )
 def test_reason_is_what_was_last_known_of_the_holder_before(
-    sign: Sign | None, why: Why, without_s: float | None
+    sign: PeerTrace | None, why: Why, without_s: float | None
 ) -> None:
     event = taken(sign)
     assert event.why == why.value
@@ -153,7 +153,7 @@ def test_reason_is_what_was_last_known_of_the_holder_before(
 
 def test_handover_whose_first_round_of_votes_failed_is_told_as_one() -> None:
     witness = Witness(ME, PROFILE)
-    sign = Sign(word_at=9.99, released_term=6, successor=ME)
+    sign = PeerTrace(word_at=9.99, released_term=6, successor=ME)
     witness.elected(snapshot(Role.TAKEOVER, ELECTED_AT, term=8), {PEER: sign})
     taking = Taking(PEER, WALL_S, previous_term=6)
     event = witness.took_over(snapshot(Role.ACTIVE, ACTIVE_AT, term=8), taking)
@@ -254,7 +254,7 @@ def test_event_survives_the_log_and_is_never_too_large(event: Event) -> None:
     assert words(found, NAMES)
 
 
-GOOD = taken(Sign((SAID_AT, None), word_at=SAID_AT)).encode()
+GOOD = taken(PeerTrace((SAID_AT, None), word_at=SAID_AT)).encode()
 
 
 @pytest.mark.parametrize(

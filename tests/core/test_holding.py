@@ -8,11 +8,11 @@ from ipaddress import ip_interface
 
 from hanat.core import actions as do
 from hanat.core import inputs as told
+from hanat.core.address_schedule import ANNOUNCE_OFFSETS_S
 from hanat.core.configuration import Configuration, FloatingAddress, among
 from hanat.core.holding import FIRST_MAX
 from hanat.core.status import Role
 from hanat.core.tenure import FLUSH_S_MAX, OPENING_S_MAX
-from hanat.core.upkeep import ANNOUNCE_OFFSETS_S
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
 EXTRA = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))

@@ -6,11 +6,11 @@ from ipaddress import ip_interface
 
 from hanat.core import actions as do
 from hanat.core import inputs as told
+from hanat.core.address_schedule import ANNOUNCE_OFFSETS_S
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.eligibility import Fitness
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
-from hanat.core.upkeep import ANNOUNCE_OFFSETS_S
 from tests.core.test_node import CONFIGURATION, PROFILE, VIPS, Harness
 
 

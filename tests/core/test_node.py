@@ -12,7 +12,7 @@ from hanat.core import inputs as told
 from hanat.core.configuration import PROFILES, Configuration, FloatingAddress
 from hanat.core.eligibility import Fitness, Kind, Seen
 from hanat.core.node import Node
-from hanat.core.snapshot import Reason
+from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import PATIENCE_LEASES
 

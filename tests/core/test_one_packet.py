@@ -20,7 +20,7 @@ from hanat.core.configuration import (
     Unavailable,
     VirtualService,
 )
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.core.one_packet import one_packet_blocks
 from hanat.core.one_packet_turns import turn_blocks
 from hanat.core.ruleset import render_rotations, render_ruleset

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanat.core.configuration import Configuration, Scheduler, VirtualService
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.core.ruleset import Known, render_rotations, render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.services import Turns

@@ -9,7 +9,7 @@ import pytest
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.eligibility import Seen, kinds_of
-from hanat.core.snapshot import Reason
+from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import PATIENCE_LEASES
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness

@@ -7,7 +7,7 @@ import pytest
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.eligibility import SETTLED_S, Fitness, Kind
-from hanat.core.snapshot import Reason
+from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from tests.core.test_giving_up import BACK, DARK, GIVES_UP, GOOD, LONG_S, LOST, holder
 from tests.core.test_node import PEER, VIPS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 
+from hanat.core.placements import Placement
 from hanat.daemon.announcing import SLICE_S, Announcing
 from hanat.errors import KernelError
-from hanat.kernel.ports import Placement
 
 MANY = tuple(
     Placement("eth0", ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/16")) for n in range(1000)

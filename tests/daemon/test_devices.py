@@ -6,9 +6,9 @@ import asyncio
 from ipaddress import ip_interface
 
 from hanat.core.inputs import CarrierObserved, Input, RemovalObserved
+from hanat.core.placements import Placement
 from hanat.daemon.devices import DeviceWatch
-from hanat.kernel.fake import FakeAddresses, FakeKernel, FakeLinks
-from hanat.kernel.ports import Placement
+from tests.fakes.kernel import FakeAddresses, FakeKernel, FakeLinks
 
 MANY = [Placement("eth0", ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/32")) for n in range(1000)]
 

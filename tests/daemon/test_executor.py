@@ -12,8 +12,6 @@ from typing import ParamSpec, TypeVar, cast
 
 import pytest
 
-from hanat.consensus.background import Done
-from hanat.consensus.replica import Replica
 from hanat.core.actions import (
     Action,
     AddAddresses,
@@ -23,20 +21,22 @@ from hanat.core.actions import (
     WithdrawGate,
 )
 from hanat.core.configuration import Configuration, FloatingAddress
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.core.inputs import ActionDone, ActionFailed, Input
+from hanat.core.placements import Placement
 from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.granting import TimedGranting
-from hanat.daemon.rulesets import TABLES, Rulesets
+from hanat.daemon.ruleset_installer import TABLES, RulesetInstaller
+from hanat.daemon.worker_link import WorkerLink
 from hanat.errors import HanatError, KernelError
-from hanat.flowsync.client import FlowClient
-from hanat.kernel.fake import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeKernel
-from hanat.kernel.fake_gate import FakeGate
-from hanat.kernel.ports import Placement
 from hanat.kernel.sysctls import KernelSettings
+from hanat.raft.replica import Replica
+from hanat.raft.slow_work import Done
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
+from tests.fakes.gate import FakeGate
+from tests.fakes.kernel import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeKernel
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,7 +80,7 @@ class Executed:
         self.outcomes: list[Input] = []
         self.turns: deque[Callable[[], None]] = deque()  # of the loop, that were asked for
         self.settings = KernelSettings(Path("/nonexistent"))
-        self.rulesets = Rulesets(
+        self.rulesets = RulesetInstaller(
             DEVICES,
             conversation=CONVERSATION,
             gate=GateChange(self.gate, FakeAddresses(self.kernel), DEVICES.values()),
@@ -98,7 +98,7 @@ class Executed:
                 self.settings,
             ),
             replica=cast(Replica, None),
-            worker=cast(FlowClient, None),
+            worker=cast(WorkerLink, None),
             callbacks=Callbacks(
                 lambda: None,
                 lambda _: None,

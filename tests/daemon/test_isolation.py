@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hanat.daemon.replication import FLOW_WORKER
-from hanat.daemon.supervisor import DAEMON, SUPERVISOR, python_command
+from hanat.daemon.flow_replication import FLOW_WORKER
+from hanat.supervisor.supervisor import DAEMON, SUPERVISOR, python_command
 
 REPOSITORY = Path(__file__).parents[2]
-READER = "hanat.daemon.reading"
+READER = "hanat.daemon.configuration_reader"
 TRAPS = ("json", "logging", "struct", "hanat", "click", "socket", "asyncio")
 
 
@@ -56,7 +56,8 @@ def test_hanat_in_a_folder_of_its_own_starts_itself(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "hanat", tmp_path / "other" / "hanat")
     script = (
         "import json, sys; sys.path.insert(0, sys.argv[1]);"
-        "from hanat.daemon.supervisor import python_command; print(json.dumps(python_command('m')))"
+        "from hanat.supervisor.supervisor import python_command as command;"
+        "print(json.dumps(command('m')))"
     )
     other = str(tmp_path / "other")
     found = subprocess.run(

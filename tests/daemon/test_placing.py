@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanat.core.configuration import FloatingAddress, Interface
-from hanat.daemon.placing import (
-    AT_ONCE_MAX,
-    LOCAL_S_MAX,
-    SLICE_MAX,
-    SLICE_S,
-    Labels,
-    Placing,
-    placements,
-)
+from hanat.core.placements import Labels, Placement, placements
+from hanat.daemon.placing import AT_ONCE_MAX, LOCAL_S_MAX, SLICE_MAX, SLICE_S, Placing
 from hanat.errors import KernelError
-from hanat.kernel.ports import Placement
 
 MANY = tuple(
     Placement("eth0", ip_interface(f"10.9.{n // 250}.{n % 250 + 1}/16")) for n in range(1000)

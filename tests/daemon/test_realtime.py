@@ -16,7 +16,7 @@ from hanat.config.settings import NodeSettings
 from hanat.core.reconcile import Rules
 from hanat.daemon import realtime
 from hanat.daemon.reconciling import Reconciling
-from hanat.flowsync.client import FlowClient
+from hanat.daemon.worker_link import WorkerLink
 from hanat.kernel.facts import capabilities
 from tests.core.examples import EDGE
 
@@ -73,7 +73,7 @@ def test_rules_are_put_into_words_beneath_the_loop(monkeypatch: pytest.MonkeyPat
     settings = cast(
         NodeSettings, SimpleNamespace(myself=SimpleNamespace(addresses=()), interfaces={})
     )
-    reconciling = Reconciling(cast(FlowClient, None), settings, dict)
+    reconciling = Reconciling(cast(WorkerLink, None), settings, dict)
     monkeypatch.setattr("hanat.daemon.reconciling.rules_of", priority)
 
     def as_the_loop() -> None:

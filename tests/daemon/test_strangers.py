@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos.configs import CLUSTER_TOML
+from chaos.lab.node_files import CLUSTER_TOML
 from hanat.config import parse_cluster
 from hanat.config.settings import NodeSettings, Peer
 from hanat.core.configuration import FloatingAddress
-from hanat.daemon import machine
+from hanat.doctor import preflight
 from hanat.errors import StartupError
 
 MANY = tuple(
@@ -43,16 +43,16 @@ class Network:
 
 def test_a_thousand_addresses_are_one_question_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network()
-    monkeypatch.setattr(machine, "who_answers", network.who_answers)
+    monkeypatch.setattr(preflight, "who_answers", network.who_answers)
     configuration = replace(parse_cluster(CLUSTER_TOML, file="it"), vips=MANY)
     here = Path("/nonexistent")
     interfaces = {"public": "eth0", "private": "eth1"}
     settings = NodeSettings("r1", 1, here, here, here, interfaces, (), (Peer("r1", 1, (PEER,)),))
     with pytest.raises(StartupError, match=STRANGER):
-        asyncio.run(machine.check_neighbours(settings, configuration))
+        asyncio.run(preflight.check_neighbours(settings, configuration))
     assert sorted(network.questions) == ["eth0", "eth1"]
 
     network.questions.clear()
     clean = replace(configuration, vips=MANY[:998])
-    asyncio.run(machine.check_neighbours(settings, clean))
+    asyncio.run(preflight.check_neighbours(settings, clean))
     assert sorted(network.questions) == ["eth0", "eth1"]

@@ -14,9 +14,9 @@ from hanat.config import cross_check, load_cluster, load_node, parse_cluster
 from hanat.config.models import NodeFile
 from hanat.config.settings import UnixListen
 from hanat.core.configuration import Configuration
-from hanat.daemon.doctor import Site, examine, sysctl_names
-from hanat.daemon.findings import Level
-from hanat.daemon.script_findings import judge_scripts
+from hanat.doctor.examine import Site, examine, sysctl_names
+from hanat.doctor.findings import Level
+from hanat.doctor.script_findings import judge_scripts
 from hanat.kernel.facts import CAPABILITIES, Machine, NftFacts
 from hanat.kernel.script_facts import gather_scripts
 

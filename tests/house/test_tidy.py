@@ -17,6 +17,15 @@ def test_the_root_folder_holds_what_a_visitor_should_see_first() -> None:
     assert tidy.stray_root_names(tidy.tracked_files()) == []
 
 
+def test_no_two_modules_have_the_same_name() -> None:
+    assert tidy.shared_names(tidy.tracked_files()) == []
+
+
+def test_a_name_that_two_modules_share_is_seen() -> None:
+    names = ["hanat/core/a.py", "hanat/raft/a.py", "chaos/judge/a.py", "hanat/raft/__init__.py"]
+    assert tidy.shared_names(names) == ["hanat/raft/a.py: hanat/core/a.py has the same name"]
+
+
 def test_the_tracked_files_are_found() -> None:
     names = tidy.tracked_files()
     assert {"pyproject.toml", "hanat/errors.py"} <= set(names)

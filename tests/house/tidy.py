@@ -10,7 +10,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
@@ -70,6 +70,23 @@ def stray_root_names(names: Iterable[str]) -> list[str]:
     """Complain about what does not belong in the root folder."""
     roots = {name.split("/", 1)[0] for name in names}
     return [f"{name}: does not belong in the root folder" for name in sorted(roots - ROOT_NAMES)]
+
+
+def shared_names(names: Iterable[str]) -> list[str]:
+    """Return a complaint for each module of a tree that has the name of another one.
+
+    A reader who meets a name in a sentence or in a trace must know the file.
+    """
+    known: dict[tuple[str, str], str] = {}
+    found = []
+    for name in sorted(names):
+        tree, file = name.partition("/")[0], PurePosixPath(name)
+        if tree not in {"hanat", "chaos"} or file.suffix != ".py" or file.stem.startswith("__"):
+            continue
+        first = known.setdefault((tree, file.stem), name)
+        if first != name:
+            found.append(f"{name}: {first} has the same name")
+    return found
 
 
 def long_file(name: str, text: str) -> Iterator[str]:

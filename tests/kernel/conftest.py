@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from tests.gates import Kind
 from tests.kernel.namespaces import namespaces
 from tests.kernel.network import Network

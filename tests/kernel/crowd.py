@@ -19,8 +19,9 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import NamedTuple
 
-from chaos.netns import entered
-from chaos.workloads.syn import DATA_OFFSET, SYN, WINDOW, checksum
+from chaos.lab.netns import entered
+from chaos.observe.frames import checksum
+from chaos.workloads.syn import DATA_OFFSET, SYN, WINDOW
 from chaos.workloads.syn import HEADER as TCP_HEADER
 from hanat.core.configuration import Listen, Protocol, RealServer, VirtualService
 from hanat.core.ruleset import render_ruleset

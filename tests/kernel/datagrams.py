@@ -19,7 +19,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from hanat.core.configuration import Listen, Protocol, RealServer, Scheduler, VirtualService
 from hanat.core.ruleset import render_rotations
 from hanat.core.server_facts import ServerId

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
     CLOSING_PORT,

@@ -9,11 +9,11 @@ from ipaddress import ip_address
 
 from hanat.core.configuration import Address, Configuration
 from hanat.core.endings import Ended, Ending
+from hanat.core.flow_scope import scope_of
 from hanat.core.reconcile import rules_of
-from hanat.core.scope import scope_of
-from hanat.flowsync.worker import FlowWorker
 from hanat.kernel.conntrack import KernelConntrack
-from hanat.kernel.routes import KernelRoutes
+from hanat.kernel.route_lookup import KernelRoutes
+from hanat.worker.flow_worker import FlowWorker
 from tests.core.examples import DEVICES
 from tests.kernel.network import CONFIGURATION, OWN, Network, Router
 

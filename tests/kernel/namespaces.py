@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from chaos import modules
-from chaos.netns import NETNS_DIR
+from chaos.lab import modules
+from chaos.lab.netns import NETNS_DIR
 
 PREFIX = "htk"
 WAIT_S_MAX = 10.0  # bounds a test that hangs; what is waited for takes milliseconds

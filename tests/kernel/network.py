@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from hanat.core.configuration import (
     Configuration,
     Listen,
@@ -23,8 +23,9 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
-from hanat.core.conversation import ClusterPath, Conversation
-from hanat.core.gate import render_gate
+from hanat.core.control_traffic import ClusterPath, ControlTraffic
+from hanat.core.gate_rules import render_gate
+from hanat.core.placements import Placement
 from hanat.core.rights import Enforcement
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel.addresses import KernelAddresses
@@ -32,9 +33,8 @@ from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
-from hanat.kernel.ports import Placement
-from hanat.mesh.sockets import prefer_ttl
+from hanat.kernel.timeout_gate import KernelGate
+from hanat.net.udp import prefer_ttl
 from tests.core.examples import DEVICES, EDGE
 from tests.gates import Kind, grant, open_gate
 from tests.kernel.namespaces import cable, run
@@ -50,10 +50,10 @@ ANSWER_S_MAX = 5.0
 _VIPS = (ip_address(VIP), ip_address(VIP_V6))
 
 
-def _conversation(name: str, peer: str) -> Conversation:
+def _conversation(name: str, peer: str) -> ControlTraffic:
     own, peers = (tuple(map(ip_address, OWN[router])) for router in (name, peer))
     paths = (ClusterPath(o, d, (p,)) for o, d, p in zip(own, PATH_DEVICES, peers, strict=True))
-    return Conversation(own, peers, RAFT_PORT, MESH_PORT, tuple(paths))
+    return ControlTraffic(own, peers, RAFT_PORT, MESH_PORT, tuple(paths))
 
 
 def service(
@@ -102,7 +102,7 @@ class Router:
     """A router's namespace and the adapters that live in it."""
 
     namespace: str
-    conversation: Conversation
+    conversation: ControlTraffic
     addresses: KernelAddresses
     announcer: KernelAnnouncer
     firewall: KernelFirewall

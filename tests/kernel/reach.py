@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from tests.kernel.gate_cells import Ping
 from tests.kernel.namespaces import run
 from tests.kernel.network import Network, family_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from subprocess import Popen
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from hanat.core.configuration import (
     Configuration,
     Persistence,
@@ -23,16 +23,16 @@ from hanat.core.configuration import (
     RealServer,
     VirtualService,
 )
+from hanat.core.flow_scope import scope_of
 from hanat.core.persistence import sticky_services
 from hanat.core.reconcile import rules_of
 from hanat.core.ruleset import render_ruleset
 from hanat.core.schedulers import InRotation
-from hanat.core.scope import scope_of
 from hanat.core.steps import steps
-from hanat.daemon.supervisor import python_command
+from hanat.daemon.worker_link import WorkerLink
 from hanat.errors import AbsentObjectError
-from hanat.flowsync.client import FlowClient
 from hanat.kernel.client_sets import KernelClientSets
+from hanat.supervisor.supervisor import python_command
 from tests.core.examples import DEVICES
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
@@ -80,13 +80,13 @@ class Node:
     complete: bool = False
 
     def __post_init__(self) -> None:
-        self.worker = FlowClient(self._spawn, propose=self._propose, completed=self._note)
+        self.worker = WorkerLink(self._spawn, propose=self._propose, completed=self._note)
         self.process: Popen[bytes] | None = None
 
     def _spawn(self, theirs: socket.socket) -> Popen[bytes]:
         with entered(self.router.namespace):
             self.process = Popen(
-                [*python_command("hanat.daemon.flows"), str(theirs.fileno())],
+                [*python_command("hanat.worker"), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
             )
         return self.process

@@ -16,17 +16,18 @@ from hypothesis import HealthCheck, given, settings
 
 from hanat.core.configuration import Configuration
 from hanat.core.flows import ChangeKind
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
+from hanat.core.placements import Placement
 from hanat.core.ruleset import render_ruleset
 from hanat.kernel import conntrack, links, ruleset_watch, timeouts
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.conntrack import KernelConntrack
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.kernel_errors import refused
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import AddressRemoved, CarrierChanged, Placement
-from hanat.kernel.refusals import refused
+from hanat.kernel.ports import AddressRemoved, CarrierChanged
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
+from hanat.kernel.timeout_gate import KernelGate
 from tests.contract.flows import changes_of, inbound
 from tests.core.configurations import configurations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE

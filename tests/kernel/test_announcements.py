@@ -8,8 +8,8 @@ from ipaddress import ip_interface
 
 import pytest
 
+from hanat.core.placements import Placement
 from hanat.kernel.announcer import KernelAnnouncer
-from hanat.kernel.ports import Placement
 from tests.kernel.namespaces import cable, run, until
 from tests.kernel.network import VIP, VIP_V6, Network
 

@@ -10,10 +10,10 @@ import pytest
 
 from hanat.core.configuration import FloatingAddress
 from hanat.core.inputs import ClaimHeard, Input
+from hanat.core.placements import Placement
 from hanat.daemon.claim_watch import ClaimWatch
 from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.claims import KernelClaims
-from hanat.kernel.ports import Placement
 from tests.kernel.namespaces import cable, until
 
 pytestmark = pytest.mark.kernel

@@ -17,10 +17,10 @@ from hanat.core.ruleset import render_ruleset
 from hanat.core.stick_table import StickTable
 from hanat.core.sticky import Told, Wanted
 from hanat.errors import AbsentObjectError, KernelError, NoRoomError
-from hanat.flowsync import client_sets
-from hanat.flowsync.client_sets import SetWriter
 from hanat.kernel.client_sets import KernelClientSets
 from hanat.kernel.firewall import KernelFirewall
+from hanat.worker import client_set_sync
+from hanat.worker.client_set_sync import SetWriter
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, WEB
 from tests.kernel.namespaces import run
 
@@ -155,7 +155,7 @@ async def test_full_set_costs_a_slice_and_no_sweep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(persistence, "CLIENTS_MAX", 3)
-    monkeypatch.setattr(client_sets, "SLICE", 2)
+    monkeypatch.setattr(client_set_sync, "SLICE", 2)
     install()
     services = sticky_services(STICKY)
     table = StickTable()

@@ -13,8 +13,8 @@ import pytest
 from hanat.core.configuration import Configuration, Limits
 from hanat.core.service_limits import crowds_of
 from hanat.core.sticky import Wanted
-from hanat.flowsync.crowd_watch import CrowdWatch
 from hanat.kernel.client_sets import KernelClientSets
+from hanat.worker.crowd_watch import CrowdWatch
 from tests.kernel.holders import Holder, holding
 from tests.kernel.namespaces import run
 from tests.kernel.network import (

@@ -10,18 +10,18 @@ from ipaddress import ip_interface
 
 import pytest
 
-from hanat.consensus.background import at_once
 from hanat.core.configuration import FloatingAddress, Listen, Protocol
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.daemon.gate_change import GateChange
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
 from hanat.kernel.ports import Changed
 from hanat.kernel.ruleset_watch import KernelRulesetWatch
 from hanat.kernel.sysctls import KernelSettings
+from hanat.kernel.timeout_gate import KernelGate
+from hanat.raft.slow_work import at_once
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, MEDIA, PUBLIC
 from tests.gates import grant
 
@@ -163,9 +163,9 @@ def words(firewall: KernelFirewall, name: str) -> list[str]:
     return sorted(re.split(r"[,\s]+", firewall.table("inet", name) or ""))
 
 
-def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
+def installed(gate: KernelGate, firewall: KernelFirewall) -> RulesetInstaller:
     """Return rulesets whose thread is this one, with the example installed."""
-    rulesets = Rulesets(
+    rulesets = RulesetInstaller(
         DEVICES,
         conversation=CONVERSATION,
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
@@ -177,7 +177,7 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> Rulesets:
     return rulesets
 
 
-def look(rulesets: Rulesets) -> tuple[str, ...]:
+def look(rulesets: RulesetInstaller) -> tuple[str, ...]:
     """Return what a look finds."""
     found: list[tuple[str, ...]] = []
     rulesets.look(found.append)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from hanat.config import load_cluster
 from hanat.core.configuration import FloatingAddress
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.core.rights import MARK_MASK
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
 from hanat.kernel.traffic_filters import TrafficFilters
 from tests.gates import Kind, grant
 from tests.kernel.namespaces import cable, run

@@ -8,18 +8,18 @@ from ipaddress import ip_address
 
 import pytest
 
+from hanat.core.flow_scope import ReplicationScope
 from hanat.core.flows import key_of
-from hanat.core.scope import Scope
-from hanat.flowsync import holder
-from hanat.flowsync.worker import FlowWorker
 from hanat.kernel import conntrack
 from hanat.kernel.conntrack import KernelConntrack
-from hanat.kernel.fake import FakeConntrack, FakeKernel, FakeRoutes
+from hanat.worker import holder
+from hanat.worker.flow_worker import FlowWorker
 from tests.contract.flows import inbound
+from tests.fakes.kernel import FakeConntrack, FakeKernel, FakeRoutes
 
 pytestmark = pytest.mark.kernel
 
-SCOPE = Scope(frozenset({ip_address("203.0.113.10").packed}))
+SCOPE = ReplicationScope(frozenset({ip_address("203.0.113.10").packed}))
 WAIT_S_MAX = 10
 
 

@@ -8,9 +8,9 @@ from ipaddress import ip_interface
 
 import pytest
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from hanat.core.configuration import FloatingAddress
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.daemon.gate_change import GateChange
 from hanat.kernel.addresses import KernelAddresses
 from tests.core.examples import DEVICES

@@ -12,7 +12,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import ICMPv6ND_NA, IPv6
 
-from chaos.netns import entered
+from chaos.lab.netns import entered
 from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.gate_cells import Ping, holds, link_local
 from tests.kernel.namespaces import cable, run, until

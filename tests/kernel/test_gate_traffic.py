@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from tests.core.examples import DEVICES
 from tests.gates import grant
 from tests.kernel.conftest import gates_of_both_kinds

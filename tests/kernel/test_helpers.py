@@ -11,7 +11,7 @@ import socket
 
 import pytest
 
-from chaos import modules
+from chaos.lab import modules
 from hanat.kernel.ports import Installed
 from tests.contract.flows import changes_of
 from tests.kernel.network import (

@@ -9,8 +9,8 @@ import pytest
 
 from hanat.core.configuration import Address
 from hanat.kernel.mesh_filter import admit_only
-from hanat.mesh.release import MAGIC as RELEASE_MAGIC
-from hanat.mesh.wire import MAGIC
+from hanat.net.beacon_wire import MAGIC
+from hanat.net.death_notice import MAGIC as RELEASE_MAGIC
 
 pytestmark = pytest.mark.kernel
 

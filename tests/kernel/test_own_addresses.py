@@ -9,13 +9,13 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
+from hanat.core.flow_scope import scope_of
 from hanat.core.flows import FlowTable
+from hanat.core.placements import Placement
 from hanat.core.ruleset import render_ruleset
-from hanat.core.scope import scope_of
-from hanat.flowsync.backup import BackupSide
-from hanat.flowsync.batch import Changes, encode
 from hanat.kernel.addresses import KernelAddresses
-from hanat.kernel.ports import Placement
+from hanat.worker.backup import BackupSide
+from hanat.worker.flow_batch import Changes, encode
 from tests.core.examples import CONVERSATION, DEVICES
 from tests.kernel.namespaces import cable, run, until
 from tests.kernel.network import (

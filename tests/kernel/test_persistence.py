@@ -12,18 +12,18 @@ from functools import partial
 import pytest
 
 from hanat.core.configuration import Configuration, Persistence, Replicate
+from hanat.core.flow_scope import scope_of
 from hanat.core.persistence import sticky_services
 from hanat.core.reconcile import rules_of
 from hanat.core.ruleset import render_ruleset
-from hanat.core.scope import scope_of
-from hanat.flowsync.worker import FlowWorker
 from hanat.kernel import conntrack
 from hanat.kernel.client_sets import KernelClientSets
 from hanat.kernel.conntrack import KernelConntrack
-from hanat.kernel.fake import FakeKernel, FakeRoutes
 from hanat.kernel.firewall import KernelFirewall
+from hanat.worker.flow_worker import FlowWorker
 from tests.contract.flows import inbound
 from tests.core.examples import CONVERSATION, DEVICES
+from tests.fakes.kernel import FakeKernel, FakeRoutes
 from tests.kernel.namespaces import run
 from tests.kernel.network import (
     CONFIGURATION,

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from hanat.core.configuration import FloatingAddress, Forward, RealServer
-from hanat.kernel.ports import Placement
+from hanat.core.placements import Placement
 from tests.kernel.holders import Holder, holding
 from tests.kernel.namespaces import run
 from tests.kernel.network import (

@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 
-from hanat.consensus.background import at_once
 from hanat.core.configuration import (
     Configuration,
     Limits,
@@ -29,11 +28,12 @@ from hanat.core.steps import SLICE_CHAINS
 from hanat.daemon.background import Background
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.realtime import step_back
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
+from hanat.raft.slow_work import at_once
 from tests.core.examples import CONVERSATION, DEVICES, EDGE, PUBLIC, WEB
 from tests.core.test_one_packet import DNS
 from tests.core.test_steps import services
@@ -79,12 +79,12 @@ def gate(inside: object) -> Iterator[KernelGate]:  # noqa: ARG001 - the namespac
 
 
 @pytest.fixture
-def rulesets(gate: KernelGate, firewall: ToldFirewall) -> Rulesets:
+def rulesets(gate: KernelGate, firewall: ToldFirewall) -> RulesetInstaller:
     return made(gate, firewall, at_once)
 
 
-def made(gate: KernelGate, firewall: ToldFirewall, background: object) -> Rulesets:
-    return Rulesets(
+def made(gate: KernelGate, firewall: ToldFirewall, background: object) -> RulesetInstaller:
+    return RulesetInstaller(
         DEVICES,
         conversation=CONVERSATION,
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
@@ -94,7 +94,7 @@ def made(gate: KernelGate, firewall: ToldFirewall, background: object) -> Rulese
     )
 
 
-def install(rulesets: Rulesets, configuration: Configuration) -> None:
+def install(rulesets: RulesetInstaller, configuration: Configuration) -> None:
     def told(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
         assert error is None
         assert kept
@@ -102,7 +102,7 @@ def install(rulesets: Rulesets, configuration: Configuration) -> None:
     rulesets.install(configuration, told)
 
 
-def rotate(rulesets: Rulesets, rotations: Rotations) -> str | None:
+def rotate(rulesets: RulesetInstaller, rotations: Rotations) -> str | None:
     found: list[str | None] = []
     rulesets.rotate(rotations, found.append)
     return found[0]
@@ -115,7 +115,9 @@ def has(firewall: ToldFirewall, configuration: Configuration, rotations: Rotatio
     return found == words(firewall, "hanat")
 
 
-def test_rotation_is_one_small_transaction(rulesets: Rulesets, firewall: ToldFirewall) -> None:
+def test_rotation_is_one_small_transaction(
+    rulesets: RulesetInstaller, firewall: ToldFirewall
+) -> None:
     install(rulesets, MANY)
     firewall.scripts.clear()
     rotations = {"s7": (InRotation("w1"), InRotation("w2"))}
@@ -129,7 +131,7 @@ def test_rotation_is_one_small_transaction(rulesets: Rulesets, firewall: ToldFir
 
 
 def test_rotations_of_single_datagrams_are_no_drift(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     configuration = replace(EDGE, services=(*services(2 * SLICE_CHAINS), DNS))
     install(rulesets, MANY)
@@ -159,7 +161,7 @@ def test_rotations_of_single_datagrams_are_no_drift(
 
 
 def test_refused_servers_of_datagrams_are_not_left_behind(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     many = tuple(
         replace(s, listens=(Listen(PUBLIC, Protocol.UDP, 1000 + n, 1000 + n),), ops=True)
@@ -176,7 +178,9 @@ def test_refused_servers_of_datagrams_are_not_left_behind(
     assert words(firewall, "hanat") == there
 
 
-def test_same_rotations_are_no_transaction(rulesets: Rulesets, firewall: ToldFirewall) -> None:
+def test_same_rotations_are_no_transaction(
+    rulesets: RulesetInstaller, firewall: ToldFirewall
+) -> None:
     install(rulesets, EDGE)
     rotate(rulesets, WEB1)
     firewall.scripts.clear()
@@ -186,7 +190,7 @@ def test_same_rotations_are_no_transaction(rulesets: Rulesets, firewall: ToldFir
 
 
 def test_service_without_an_entry_has_its_default_again(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     install(rulesets, EDGE)
     rotate(rulesets, {**WEB1, "media": ()})
@@ -195,7 +199,9 @@ def test_service_without_an_entry_has_its_default_again(
     assert has(firewall, EDGE, {"media": ()})
 
 
-def test_rotation_outlives_other_configurations(rulesets: Rulesets, firewall: ToldFirewall) -> None:
+def test_rotation_outlives_other_configurations(
+    rulesets: RulesetInstaller, firewall: ToldFirewall
+) -> None:
     install(rulesets, EDGE)
     rotate(rulesets, WEB1)
     other = replace(EDGE, services=(replace(WEB, listens=WEB.listens[:1]),))
@@ -209,7 +215,7 @@ def test_rotation_outlives_other_configurations(rulesets: Rulesets, firewall: To
 
 
 def test_rotation_that_comes_first_is_in_the_first_ruleset(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     assert rotate(rulesets, WEB1) is None
     assert firewall.scripts == []
@@ -220,7 +226,7 @@ def test_rotation_that_comes_first_is_in_the_first_ruleset(
 
 @pytest.mark.parametrize("script", ["flush ruleset", "flush chain inet hanat prerouting"])
 def test_what_others_change_before_a_rotation_is_found_after_it(
-    rulesets: Rulesets, firewall: ToldFirewall, script: str
+    rulesets: RulesetInstaller, firewall: ToldFirewall, script: str
 ) -> None:
     install(rulesets, EDGE)
     rotate(rulesets, WEB1)
@@ -236,7 +242,7 @@ def test_what_others_change_before_a_rotation_is_found_after_it(
 
 
 def test_refused_rotation_leaves_the_one_before_and_is_tried_again(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     install(rulesets, MANY)
     before = {f"s{n}": (InRotation("w1"),) for n in range(SLICE_CHAINS)}
@@ -257,7 +263,7 @@ def test_refused_rotation_leaves_the_one_before_and_is_tried_again(
 
 
 def test_table_that_follows_counts_is_rewritten_until_the_rotation_changes(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     by_counts = replace(EDGE, services=(replace(WEB, scheduler=Scheduler.LC),))
     install(rulesets, by_counts)
@@ -287,7 +293,7 @@ def slots_of_web2(firewall: ToldFirewall) -> int:
 
 
 def test_slots_that_follow_counts_are_not_what_drifts(
-    rulesets: Rulesets, firewall: ToldFirewall
+    rulesets: RulesetInstaller, firewall: ToldFirewall
 ) -> None:
     install(rulesets, replace(EDGE, services=(replace(WEB, scheduler=Scheduler.LC),)))
     firewall.apply("delete element inet hanat slots/web/v4 { 7 }")

@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.daemon.background import Background
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.realtime import step_back
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.gates import grant
 
@@ -43,7 +43,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
         ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         background = Background("rulesets", after=lambda: None, begin=step_back)
         try:
-            rulesets = Rulesets(
+            rulesets = RulesetInstaller(
                 DEVICES,
                 conversation=CONVERSATION,
                 gate=GateChange(gate, KernelAddresses(), DEVICES.values()),

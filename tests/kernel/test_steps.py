@@ -10,18 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hanat.consensus.background import at_once
 from hanat.core.configuration import Configuration
-from hanat.core.gate import render_gate
+from hanat.core.gate_rules import render_gate
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.services import Rotations, Turns
 from hanat.core.steps import SLICE_CHAINS, steps, without_services
 from hanat.daemon.gate_change import GateChange
-from hanat.daemon.rulesets import Rulesets
+from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.firewall import KernelFirewall
-from hanat.kernel.gate import KernelGate
+from hanat.kernel.timeout_gate import KernelGate
+from hanat.raft.slow_work import at_once
 from tests.core.configurations import configurations, rotations
 from tests.core.examples import CONVERSATION, DEVICES, EDGE
 from tests.core.test_steps import services
@@ -117,7 +117,7 @@ class Refusing(KernelFirewall):
 @pytest.mark.parametrize("refused", range(1, 5))
 def test_change_that_is_refused_halfway_leaves_the_ruleset_before(refused: int) -> None:
     gate, firewall = KernelGate(), Refusing()
-    rulesets = Rulesets(
+    rulesets = RulesetInstaller(
         DEVICES, conversation=CONVERSATION, firewall=firewall,
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
         background=at_once, known=("", EDGE),
@@ -143,7 +143,7 @@ def test_weight_of_one_service_changes_only_its_chain_and_no_gate(
     firewall: KernelFirewall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = KernelGate()
-    rulesets = Rulesets(
+    rulesets = RulesetInstaller(
         DEVICES, conversation=CONVERSATION, firewall=firewall,
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
         background=at_once, known=("", EDGE),

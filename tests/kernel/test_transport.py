@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from hanat.consensus import transport
-from hanat.consensus.transport import Connection
+from hanat.raft import connections
+from hanat.raft.connections import Connection
 from tests.kernel.namespaces import WAIT_S_MAX, run
 from tests.sim.test_quiet_connection import ADDRESSES, made
 
@@ -68,8 +68,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 @pytest.fixture(autouse=True)
 def _never_retries(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert inside
-    monkeypatch.setattr(transport, "RETRY_S", (3600.0,))
-    monkeypatch.setattr(transport, "DIAL_S_MAX", 3600.0)
+    monkeypatch.setattr(connections, "RETRY_S", (3600.0,))
+    monkeypatch.setattr(connections, "DIAL_S_MAX", 3600.0)
 
 
 @pytest.mark.asyncio

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hanat.mesh.sockets import prefer_ttl
+from hanat.net.udp import prefer_ttl
 from tests.kernel.conftest import gates_of_both_kinds
 from tests.kernel.namespaces import run
 from tests.kernel.network import (

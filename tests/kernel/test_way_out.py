@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hanat.config import load_cluster, load_node
-from hanat.daemon.doctor import Site, examine, sysctl_names
-from hanat.daemon.findings import Finding, Level
-from hanat.daemon.machine import check
+from hanat.core.placements import Placement
+from hanat.doctor.examine import Site, examine, sysctl_names
+from hanat.doctor.findings import Finding, Level
+from hanat.doctor.preflight import check
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.facts import gather
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.ports import Placement
 from tests.kernel.namespaces import cable, run, until
 
 pytestmark = pytest.mark.kernel

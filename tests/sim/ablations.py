@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from hanat.core.beacon import Died, Heard
 from hanat.core.lease import Lease
-from hanat.mesh.exchange import Exchange, Stranger
-from hanat.mesh.release import is_release
+from hanat.net.death_notice import is_release
+from hanat.net.freshness import Exchange, Stranger
 
 
 class GreedyLease(Lease):

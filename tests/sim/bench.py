@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from hanat.consensus.codec import NO_OP, Entry, Message, wrap
-from hanat.consensus.guard import Guard
-from hanat.consensus.state import Flows, encode
 from hanat.core.beacon import Beacon, Heard, Promised
+from hanat.raft.guard import Guard
+from hanat.raft.messages import NO_OP, Entry, Message, wrap
+from hanat.raft.state import Flows, encode
 from tests.sim.process import Process
 from tests.sim.run import cluster, converged, holders
 from tests.sim.world import World

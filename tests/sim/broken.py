@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from hanat.consensus.guard import Guard
+from hanat.raft.guard import Guard
 
 Variant = TypeVar("Variant", bound=type[Guard])
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hanat.consensus.volatile import VolatileJournal
+from hanat.raft.volatile_journal import VolatileJournal
 
 
 class Checks:

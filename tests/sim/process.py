@@ -13,11 +13,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from hanat.consensus.background import Background
-from hanat.consensus.codec import decode, encode
-from hanat.consensus.guard import Guard
-from hanat.consensus.replica import Replica
-from hanat.consensus.state import Barrier, Command, Flows, Holder, NewConfiguration
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.beacon import Beacon, Died, Heard
@@ -27,8 +22,13 @@ from hanat.core.members import drops_majority, members_of
 from hanat.core.node import Node
 from hanat.core.status import Role
 from hanat.errors import WireError
-from hanat.mesh.exchange import Exchange, Stranger
-from hanat.mesh.release import seal_release
+from hanat.net.death_notice import seal_release
+from hanat.net.freshness import Exchange, Stranger
+from hanat.raft.guard import Guard
+from hanat.raft.messages import decode, encode
+from hanat.raft.replica import Replica
+from hanat.raft.slow_work import Background
+from hanat.raft.state import Barrier, Command, Flows, Holder, NewConfiguration
 from tests.sim import slices
 from tests.sim.addresses import Addresses
 from tests.sim.clocks import clock_watch

@@ -1,7 +1,7 @@
 """Nodes of the simulation that record what their state machines are given, as a chaos run does.
 
-Facts of `chaos.history`: what a node applies, when it does; what a leader counts as committed,
-in the tick in which it does. Not while logs are cut: a snapshot is no entry.
+Facts of `chaos.observe.run_history`: what a node applies, when it does; what a leader counts as
+committed, in the tick in which it does. Not while logs are cut: a snapshot is no entry.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from chaos.replicated import Applied, Committed
-from hanat.consensus.codec import Entry, unwrap
-from hanat.consensus.state import Flows, decode
+from chaos.observe.replicated import Applied, Committed
+from hanat.raft.messages import Entry, unwrap
+from hanat.raft.state import Flows, decode
 from tests.sim.process import Process
 from tests.sim.storage import Storage
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from hanat.consensus.codec import Entry, Message
-from hanat.consensus.guard import Guard
-from hanat.consensus.library import LibraryNode
-from hanat.consensus.promises import HEARTBEAT_BEACONS
 from hanat.core.beacon import Heard
 from hanat.core.election import Candidacy
 from hanat.core.eligibility import Rival
 from hanat.core.lease import Lease, Promise
+from hanat.raft.guard import Guard
+from hanat.raft.library import LibraryNode
+from hanat.raft.messages import Entry, Message
+from hanat.raft.promises import HEARTBEAT_BEACONS
 from tests.sim.broken import BROKEN as BROKEN
 from tests.sim.broken import broken
 from tests.sim.repairs_disk import WithoutConfigurationsOnDisk as WithoutConfigurationsOnDisk

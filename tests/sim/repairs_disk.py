@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hanat.consensus.durability import Durability
-from hanat.consensus.guard import Guard
-from hanat.consensus.recovery import Recovery
+from hanat.raft.durability import Durability
+from hanat.raft.guard import Guard
+from hanat.raft.rejoin import Rejoin
 from tests.sim.broken import broken
 
 
@@ -124,7 +124,7 @@ class WithoutRecovery(Guard):
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
 
-        class Rash(Recovery):
+        class Rash(Rejoin):
             @property
             def needed(self) -> bool:
                 return False

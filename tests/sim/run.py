@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from chaos.history import Fact
-from hanat.consensus.guard import Guard
+from chaos.observe.run_history import Fact
 from hanat.core import inputs as told
 from hanat.core.configuration import GateKind
 from hanat.core.status import Role
+from hanat.raft.guard import Guard
 from tests.sim.examples import configuration
 from tests.sim.liveness import Liveness
 from tests.sim.process import Process

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from hanat.consensus.state import Command
 from hanat.core.checks import ServiceCheck, Target, TcpCheck
 from hanat.core.configuration import (
     Configuration,
@@ -27,6 +26,7 @@ from hanat.core.server_facts import ServerId
 from hanat.core.services import Rotation
 from hanat.core.status import Role
 from hanat.daemon.servers import ServerParts, Servers
+from hanat.raft.state import Command
 from tests.sim.examples import configuration
 from tests.sim.process import TICK_S_MIN, Process
 from tests.sim.world import World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hanat.consensus.replica import APPLIED_MAX
+from hanat.raft.replica import APPLIED_MAX
 
 if TYPE_CHECKING:
     from tests.sim.process import Process

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import EIO
 
-from hanat.consensus import snapshot
-from hanat.consensus.snapshot import Snapshot
-from hanat.consensus.state import Command, Flows, State
+from hanat.raft import snapshot
+from hanat.raft.snapshot import Snapshot
+from hanat.raft.state import Command, Flows, State
 
 
 class CountingState(State):

@@ -1,6 +1,6 @@
 """What of a journal is on disk, for lost power, slow and failing disks.
 
-The journal is the real one (`consensus.journal`); the disk below it is memory.
+The journal is the real one (`raft.journal`); the disk below it is memory.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-from hanat.consensus.background import Done
-from hanat.consensus.codec import Entry
-from hanat.consensus.journal import Journal
-from hanat.consensus.log import Loaded, LogFiles
-from hanat.consensus.vote import Vote, VoteFile
 from hanat.core.members import Members
 from hanat.errors import HanatError
+from hanat.raft.hard_state import HardState, HardStateFile
+from hanat.raft.journal import Journal
+from hanat.raft.log import Loaded, LogFiles
+from hanat.raft.messages import Entry
+from hanat.raft.slow_work import Done
 from tests.sim.checks import Checks
 from tests.sim.snapshots import MemoryStore
 
@@ -65,12 +65,12 @@ class MemoryLog:
 
 
 class MemoryVote:
-    """Term and vote on disk, with what `VoteFile` offers."""
+    """Term and vote on disk, with what `HardStateFile` offers."""
 
     whole = True
 
     def __init__(self) -> None:
-        self.value = Vote()
+        self.value = HardState()
         self.failing = False
 
     def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
@@ -98,7 +98,7 @@ class Storage(Journal):
     def _open(self) -> None:
         super().__init__(
             cast(LogFiles, self.disk),
-            cast(VoteFile, self.facts),
+            cast(HardStateFile, self.facts),
             loaded=Loaded(entries=list(self.disk.entries)),
             name=Path("simulated"),
             unlock=lambda: None,

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from hanat.consensus import promises
 from hanat.core.lease import Promise
 from hanat.core.node import Node
+from hanat.raft import promises
 from tests.sim.ablations import Forgotten, GreedyLease, ReceiptLease
 from tests.sim.process import Process
 from tests.sim.repairs import BROKEN

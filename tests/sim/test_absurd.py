@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus.guard import Guard
-from hanat.consensus.promises import TERMS_AHEAD_MAX
 from hanat.core.beacon import Beacon
 from hanat.errors import WireError
+from hanat.raft.guard import Guard
+from hanat.raft.promises import TERMS_AHEAD_MAX
 from tests.sim.bench import Bench, entries_of
 
 U64_MAX = 2**64 - 1

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from hanat.consensus.elections import Elections
-from hanat.consensus.guard import Guard
-from hanat.consensus.promises import Promises
 from hanat.core import inputs as told
 from hanat.core.beacon import Beacon
 from hanat.core.node import Node
+from hanat.raft.elections import Elections
+from hanat.raft.guard import Guard
+from hanat.raft.promises import Promises
 from tests.sim.bench import Bench, tell
 from tests.sim.clocks import slew
 from tests.sim.process import Process

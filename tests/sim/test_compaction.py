@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hanat.consensus import compaction, durability, snapshot
-from hanat.consensus.codec import Message, encode
-from hanat.consensus.guard import Guard
-from hanat.consensus.promises import HEARTBEAT_BEACONS
-from hanat.consensus.state import State
 from hanat.core.configuration import PROFILES
 from hanat.core.inputs import SwitchoverRequested
+from hanat.raft import compaction, durability, snapshot
+from hanat.raft.guard import Guard
+from hanat.raft.messages import Message, encode
+from hanat.raft.promises import HEARTBEAT_BEACONS
+from hanat.raft.state import State
 from tests.sim import repairs
 from tests.sim.bench import Bench, command, entries_of, settled, tell, with_and_without
 from tests.sim.process import Process

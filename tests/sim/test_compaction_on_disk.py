@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hanat.consensus.background import Background, at_once
-from hanat.consensus.opening import open_journal
-from hanat.consensus.store import SnapshotStore
-from tests.consensus.disks import Quick
+from hanat.raft.journal_opening import open_journal
+from hanat.raft.slow_work import Background, at_once
+from hanat.raft.snapshot_store import SnapshotStore
+from tests.raft.disks import Quick
 from tests.sim.process import Process
 from tests.sim.world import World
 

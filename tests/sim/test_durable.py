@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from hanat.consensus.codec import Entry, wrap
-from hanat.consensus.durability import RETRY_S
-from hanat.consensus.guard import Guard
-from hanat.consensus.state import NewConfiguration, encode
+from hanat.raft.durability import RETRY_S
+from hanat.raft.guard import Guard
+from hanat.raft.messages import Entry, wrap
+from hanat.raft.state import NewConfiguration, encode
 from tests.sim import repairs
 from tests.sim.bench import Bench, command, entries_of, fill, settled, tell, with_and_without
 from tests.sim.process import Process

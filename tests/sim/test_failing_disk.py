@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hanat.consensus.codec import Entry, wrap
-from hanat.consensus.durability import RETRY_S
-from hanat.consensus.guard import Guard
-from hanat.consensus.opening import open_journal
-from hanat.consensus.state import NewConfiguration, encode
 from hanat.core.status import Role
-from tests.consensus.disks import Failing
+from hanat.raft.durability import RETRY_S
+from hanat.raft.guard import Guard
+from hanat.raft.journal_opening import open_journal
+from hanat.raft.messages import Entry, wrap
+from hanat.raft.state import NewConfiguration, encode
+from tests.raft.disks import Failing
 from tests.sim import repairs
 from tests.sim.bench import Bench, entries_of, fill, settled, tell, with_and_without
 from tests.sim.process import Process

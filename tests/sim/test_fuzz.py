@@ -11,11 +11,11 @@ import random
 
 import pytest
 
-from hanat.consensus.codec import decode
-from hanat.consensus.guard import Guard
 from hanat.core.beacon import Beacon
 from hanat.errors import WireError
-from tests.consensus import fuzz
+from hanat.raft.guard import Guard
+from hanat.raft.messages import decode
+from tests.raft import fuzz
 from tests.sim.bench import Bench, entries_of
 
 PEERS = (2, 3)

@@ -8,10 +8,6 @@ from typing import ClassVar
 
 import pytest
 
-from hanat.consensus import promises
-from hanat.consensus.codec import Message
-from hanat.consensus.guard import Guard
-from hanat.consensus.state import NewConfiguration
 from hanat.core import eligibility, tenure
 from hanat.core import inputs as told
 from hanat.core.actions import Action
@@ -23,6 +19,10 @@ from hanat.core.node import Node
 from hanat.core.paths import FRAMES_S, Paths, Questions, Word
 from hanat.core.status import Role
 from hanat.core.tenure import Tenure
+from hanat.raft import promises
+from hanat.raft.guard import Guard
+from hanat.raft.messages import Message
+from hanat.raft.state import NewConfiguration
 from tests.sim.bench import Bench, settled, tell
 from tests.sim.process import Process
 from tests.sim.run import cluster, converged, holders

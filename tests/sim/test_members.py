@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from hanat.consensus.durability import Durability
-from hanat.consensus.elections import Elections
-from hanat.consensus.guard import Guard
 from hanat.core import members as core_members
 from hanat.core.beacon import Beacon
 from hanat.errors import JournalError
+from hanat.raft.durability import Durability
+from hanat.raft.elections import Elections
+from hanat.raft.guard import Guard
 from tests.sim import process as sim_process
 from tests.sim.bench import Bench, entries_of, fill, tell
 from tests.sim.process import Process

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from hanat.consensus import promises
 from hanat.core.configuration import PROFILES, WITH_DEADLINE, GateKind
 from hanat.core.lease import Lease
+from hanat.raft import promises
 from tests.sim import world
 from tests.sim.bench import tell
 from tests.sim.clocks import slew

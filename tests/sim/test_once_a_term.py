@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from hanat.consensus import durability
-from hanat.consensus.codec import unwrap
-from hanat.consensus.guard import Guard
-from hanat.consensus.state import Barrier, Command, Holder, NewConfiguration, decode
 from hanat.core.status import Role
+from hanat.raft import durability
+from hanat.raft.guard import Guard
+from hanat.raft.messages import unwrap
+from hanat.raft.state import Barrier, Command, Holder, NewConfiguration, decode
 from tests.sim.bench import Bench
 
 ONCE = {Barrier: 1, NewConfiguration: 1, Holder: 1}

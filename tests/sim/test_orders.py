@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hanat.core.server_facts import Administrative, Mode, ServerId
-from hanat.daemon import orders
+from hanat.daemon import order_routing
 from hanat.errors import NoQuorumError, RefusedError
 from tests.sim.bench import tell
 from tests.sim.run import converged
@@ -93,7 +93,7 @@ async def test_order_whose_connection_hung_does_not_undo_what_was_done_meanwhile
         return not hung
 
     world.tap = hangs
-    monkeypatch.setattr(orders, "AGAIN_S", 0.01)  # of the real clock; nodes have another
+    monkeypatch.setattr(order_routing, "AGAIN_S", 0.01)  # of the real clock; nodes have another
     (answer,) = await outcome(world, old(slow))
     assert isinstance(answer, NoQuorumError)
     assert held
@@ -138,7 +138,7 @@ async def test_order_that_somebody_else_overtakes_later_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world, leader, backup, _ = cluster()
-    monkeypatch.setattr(orders, "AGAIN_S", 0.01)
+    monkeypatch.setattr(order_routing, "AGAIN_S", 0.01)
     world.tap = lambda source, _target, message: (
         source != backup.node_id or message["type"] != "records"
     )
@@ -160,7 +160,7 @@ async def test_order_that_somebody_else_overtakes_later_is_refused(
 async def test_log_that_is_full_is_no_lack_of_a_majority(monkeypatch: pytest.MonkeyPatch) -> None:
     world, leader, backup, _ = cluster()
     assert await outcome(world, drain(leader)) == [None]
-    monkeypatch.setattr(orders, "RECORDS_MAX", len(leader.replica.state.records))
+    monkeypatch.setattr(order_routing, "RECORDS_MAX", len(leader.replica.state.records))
     for node in (leader, backup):
         (answer,) = await outcome(world, half(node))
         assert isinstance(answer, RefusedError)
@@ -183,7 +183,7 @@ async def test_order_does_not_undo_what_a_leader_of_before_committed(
         return not hung
 
     world.tap = hangs
-    monkeypatch.setattr(orders, "AGAIN_S", 0.01)  # of the real clock; nodes have another
+    monkeypatch.setattr(order_routing, "AGAIN_S", 0.01)  # of the real clock; nodes have another
     (answer,) = await outcome(world, drain(slow))
     assert isinstance(answer, NoQuorumError)
     # From here on, the other one has all the leader's log, but not that it is committed.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hanat.consensus import snapshot
-from hanat.consensus.guard import Guard
-from hanat.consensus.snapshot import digest_of
-from hanat.consensus.state import State
+from hanat.raft import snapshot
+from hanat.raft.guard import Guard
+from hanat.raft.snapshot import digest_of
+from hanat.raft.state import State
 from tests.sim import repairs
 from tests.sim.bench import Bench, entries_of, with_and_without
 

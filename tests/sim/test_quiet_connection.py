@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from hanat.consensus import transport
-from hanat.consensus.codec import Message
-from hanat.consensus.guard import Guard
-from hanat.consensus.transport import Connection, RaftTransport
 from hanat.core.configuration import PROFILES
 from hanat.core.identity import Identity
+from hanat.raft import connections
+from hanat.raft.connections import Connection, RaftTransport
+from hanat.raft.guard import Guard
+from hanat.raft.messages import Message
 from tests.sim.checks import CheckedJournal, Checks
 
 ADDRESSES = {1: ip_address("192.0.2.1"), 2: ip_address("192.0.2.2")}
@@ -137,7 +137,7 @@ def test_vote_request_after_ten_quiet_seconds_arrives_at_once(
     if not keepalives:
         write = Connection.write
         monkeypatch.setattr(
-            Connection, "write", lambda end, data: data == transport.KEEPALIVE or write(end, data)
+            Connection, "write", lambda end, data: data == connections.KEEPALIVE or write(end, data)
         )
     pair.idle(10.0)
     request = {"type": "request_vote", "term": 7, "last_log_index": 3, "last_log_term": 6}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from chaos import history
-from chaos.checkers import Verdict
-from chaos.committing import applied_as_committed
-from chaos.history import Fact, History
+from chaos.judge.checkers import Verdict
+from chaos.judge.committed import applied_as_committed
+from chaos.observe import run_history
+from chaos.observe.run_history import Fact, History
 from tests.sim.bench import tell
 from tests.sim.process import Process
 from tests.sim.recorded import AppliedAtAppend, Recorded
@@ -29,8 +29,8 @@ def judged(facts: list[Fact], path: Path) -> Verdict:
     """Return the verdict about facts that went through a file."""
     with path.open("w") as file:
         for fact in facts:
-            history.write(file, fact)
-    read = history.read(path)
+            run_history.write(file, fact)
+    read = run_history.read(path)
     assert read == facts
     return applied_as_committed(History.of(read))
 

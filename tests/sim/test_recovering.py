@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus.codec import wrap
-from hanat.consensus.guard import Guard
-from hanat.consensus.state import NewConfiguration, encode
+from hanat.raft.guard import Guard
+from hanat.raft.messages import wrap
+from hanat.raft.state import NewConfiguration, encode
 from tests.sim import repairs
 from tests.sim.bench import Bench, entries_of, fill, settled, tell, with_and_without
 from tests.sim.process import Process

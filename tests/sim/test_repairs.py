@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus.codec import NO_OP, REGULAR, Entry, Message, decode, encode, wrap
-from hanat.consensus.guard import SLICE_BYTES_MAX, WINDOW_SLICES, Guard
-from hanat.consensus.state import Command
-from hanat.consensus.state import decode as decode_command
 from hanat.errors import WireError
+from hanat.raft.guard import SLICE_BYTES_MAX, WINDOW_SLICES, Guard
+from hanat.raft.messages import NO_OP, REGULAR, Entry, Message, decode, encode, wrap
+from hanat.raft.state import Command
+from hanat.raft.state import decode as decode_command
 from tests.sim import repairs
 from tests.sim.bench import (
     ME,

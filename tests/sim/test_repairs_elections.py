@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus.codec import Message
-from hanat.consensus.guard import Guard
 from hanat.core.configuration import PROFILES
+from hanat.raft.guard import Guard
+from hanat.raft.messages import Message
 from tests.sim import repairs
 from tests.sim.bench import STEP_S, Bench, settled, tell, with_and_without
 from tests.sim.run import converged, holders

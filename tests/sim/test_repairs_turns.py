@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hanat.consensus.elections import FALLBACK_LEASES
-from hanat.consensus.guard import Guard
-from hanat.consensus.opening import open_journal
-from hanat.consensus.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
 from hanat.core.beacon import Beacon, Promised
 from hanat.core.configuration import PROFILES
 from hanat.core.election import WORSE_DELAY
 from hanat.core.eligibility import Fitness, Kind, Rival
-from tests.consensus.disks import Quick
+from hanat.raft.elections import FALLBACK_LEASES
+from hanat.raft.guard import Guard
+from hanat.raft.journal_opening import open_journal
+from hanat.raft.promises import ALIVE_BEACONS, HEARTBEAT_BEACONS
+from tests.raft.disks import Quick
 from tests.sim import repairs
 from tests.sim.bench import STEP_S, Bench, entries_of, settled, tell, with_and_without
 from tests.sim.process import Process

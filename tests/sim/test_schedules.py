@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus import promises
 from hanat.core import inputs as told
 from hanat.core.lease import Lease
-from hanat.mesh.exchange import Exchange
+from hanat.net.freshness import Exchange
+from hanat.raft import promises
 from tests.sim.ablations import Gullible, ReceiptLease
 from tests.sim.bench import settled, tell
 from tests.sim.process import Process

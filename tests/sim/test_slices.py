@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus import replica
-from hanat.consensus.replica import UNCOMMITTED_MAX
-from hanat.consensus.state import Barrier, Flows, Happened
+from hanat.raft import replica
+from hanat.raft.replica import UNCOMMITTED_MAX
+from hanat.raft.state import Barrier, Flows, Happened
 from tests.sim.bench import settled, tell
 from tests.sim.run import converged
 from tests.sim.world import World

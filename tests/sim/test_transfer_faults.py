@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hanat.consensus import compaction
-from hanat.consensus.guard import Guard
 from hanat.errors import ConsensusError, JournalError
+from hanat.raft import compaction
+from hanat.raft.guard import Guard
 from tests.sim.bench import Bench, entries_of, settled
 from tests.sim.snapshots import MemoryReader, MemoryStore
 from tests.sim.storage import Later

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hanat.consensus.state import NewConfiguration
 from hanat.core import actions as do
 from hanat.core import inputs as told
+from hanat.raft.state import NewConfiguration
 from tests.sim.process import Process
 from tests.sim.world import World
 

@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from itertools import combinations, count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chaos.history import Fact
-from hanat.consensus import library
-from hanat.consensus.codec import decode, encode
+from chaos.observe.run_history import Fact
+from hanat.raft import library
+from hanat.raft.messages import decode, encode
 from tests.sim.checks import Checks
 
 if TYPE_CHECKING:
@@ -288,6 +288,6 @@ class World:
 
 
 def _accept(a: Process, b: Process) -> bool:
-    """Say whether two nodes make a connection, as `hanat.consensus.session` decides."""
+    """Say whether two nodes make a connection, as `hanat.net.secure_stream` decides."""
     known = a.node_id in b.members and b.node_id in a.members
     return known and (a.members == b.members or not a.members_told)

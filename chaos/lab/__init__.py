@@ -1,0 +1,1 @@
+"""The lab: network, nodes and servers as processes in namespaces, built and removed as one."""

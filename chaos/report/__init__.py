@@ -1,0 +1,1 @@
+"""A judged run as text, pictures and JSON."""

@@ -1,1 +1,0 @@
-"""Datagrams between the nodes: beacons on every path, and the release of a dead one."""

@@ -1,0 +1,177 @@
+"""The bytes of a beacon: a clear header, and a sealed body.
+
+Each start of a node has an *incarnation*, a random number, and each datagram of an
+incarnation a *sequence* number of its own. Both make the nonce: the key is derived
+from the cluster key, the sender and the incarnation, the nonce is the sequence
+number, so no pair of key and nonce is used twice.
+
+Header, in clear but authenticated: magic, cluster id, sender, receiver,
+incarnation, sequence. Body, AES-128-GCM: which beacon of the receiver was heard
+last (*echo*), length of the sender's promises, its member list, the view
+(`core.beacon`), and perhaps one Raft message, opaque here.
+
+Source: RFC 5116 (authenticated encryption); NIST SP 800-38D, section 8.2.1 (nonces by counter).
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from struct import error as StructFault  # noqa: N812 - `error` says too little
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from hanat.core import members
+from hanat.core.beacon import Beacon, Promised
+from hanat.core.identity import Identity, code
+from hanat.errors import WireError
+
+MAGIC = b"hnt6"
+DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
+
+_HEADER = Struct("!4s8sBBQQ")
+_ORIGIN = Struct("!BQ")
+_NONCE = Struct("!4xQ")
+_BODY = Struct(f"!QQII{members.BYTES}sQBQBQQQH4BBBQ")
+_LEADS, _ASKS, _PROMISED, _FIT, _COMPLETE, _REFUSES, _UNSAFE = 1, 2, 4, 8, 16, 32, 64
+_SHUT = 128
+_TAG_BYTES = 16
+
+
+class Mark(NamedTuple):
+    """One datagram of one start of a node; (0, 0) stands for none."""
+
+    incarnation: int
+    sequence: int
+
+
+NOTHING = Mark(0, 0)
+
+
+class Datagram(NamedTuple):
+    """What one datagram says.
+
+    Attributes:
+        mark: Which one it is.
+        echo: The newest datagram of the receiver that the sender believed.
+        payload: A Raft message, empty for none.
+    """
+
+    sender: int
+    receiver: int
+    mark: Mark
+    echo: Mark
+    beacon: Beacon
+    payload: bytes = b""
+
+
+class BeaconWire:
+    """Seals and opens datagrams of one cluster; keeps the keys of the newest incarnations.
+
+    Args:
+        identity: This node.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._cluster_id = identity.cluster_id
+        self._lease_us = round(identity.lease_s * 1e6)
+        self._members = members.pack(identity.members)
+        self._ciphers: dict[int, tuple[int, AESGCM]] = {}  # sender → incarnation, its cipher
+
+    def seal(self, datagram: Datagram) -> bytes:
+        """Return the bytes of a datagram of this node."""
+        d, b = datagram, datagram.beacon
+        header = _HEADER.pack(
+            MAGIC, self._cluster_id, d.sender, d.receiver, d.mark.incarnation, d.mark.sequence
+        )
+        promised = b.promised or Promised(0, 0)
+        flags = b.leads * _LEADS | b.asks * _ASKS | b.fit * _FIT
+        flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
+        flags |= b.refuses * _REFUSES | b.unsafe * _UNSAFE | b.shut * _SHUT
+        body = _BODY.pack(
+            d.echo.incarnation, d.echo.sequence, self._lease_us, round(b.promise_s * 1e6),
+            self._members, b.term, flags,
+            b.released_term, b.successor, promised.term, promised.sequence,
+            b.revision, b.handicap, *b.hears, b.lively, b.answered, b.interfaces,
+        )  # fmt: skip
+        nonce = _NONCE.pack(d.mark.sequence)
+        cipher = self._cipher(d.sender, d.mark.incarnation)
+        return header + cipher.encrypt(nonce, body + d.payload, header)
+
+    def open(self, data: bytes) -> Datagram:
+        """Return what a datagram says, once it is known to be a peer's.
+
+        Raises:
+            WireError: No beacon, not for this node, another cluster, key, lease or member list.
+        """
+        if len(data) < _HEADER.size + _BODY.size + _TAG_BYTES or not data.startswith(MAGIC):
+            raise WireError(f"{len(data)} bytes that are no beacon of a hanat node")
+        header = data[: _HEADER.size]
+        _, cluster_id, sender, receiver, incarnation, sequence = _HEADER.unpack(header)
+        if cluster_id != self._cluster_id:
+            cluster = self._identity.cluster
+            raise WireError(f"node {sender} belongs to another cluster than {cluster!r}")
+        if receiver != self._identity.node_id or sender == receiver:
+            raise WireError(
+                f"a beacon from node {sender} to node {receiver}, this is node "
+                f"{self._identity.node_id}; compare id and addresses of the peers in both "
+                "node files"
+            )
+        cipher = self._cipher(sender, incarnation)
+        try:
+            body = cipher.decrypt(_NONCE.pack(sequence), data[_HEADER.size :], header)
+            datagram, lease_us, listed = _parse(sender, receiver, Mark(incarnation, sequence), body)
+        except InvalidTag:
+            raise WireError(
+                f"node {sender} has another cluster key, or somebody forges its beacons"
+            ) from None
+        except StructFault as error:  # sealed with our key, so of another version
+            raise WireError(f"node {sender} sends beacons of another layout: {error}") from error
+        self._ciphers[sender] = (incarnation, cipher)
+        if lease_us != self._lease_us:
+            raise WireError(
+                f"node {sender} has a lease of {lease_us / 1000:g} ms, this node of "
+                f"{self._lease_us / 1000:g} ms; cluster.profile must be the same in all "
+                "cluster files"
+            )
+        self._identity.check_members(sender, members.unpack(listed))
+        return datagram
+
+    def _cipher(self, sender: int, incarnation: int) -> AESGCM:
+        known, cipher = self._ciphers.get(sender, (None, None))
+        if cipher is None or known != incarnation:
+            cipher = AESGCM(code(self._identity.key, b"beacon", _ORIGIN.pack(sender, incarnation)))
+            if sender == self._identity.node_id:
+                self._ciphers[sender] = (incarnation, cipher)
+        return cipher
+
+
+def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:
+    echo_incarnation, echo_sequence, lease_us, promise_us, listed, *view = _BODY.unpack_from(body)
+    term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
+    *hears, lively, answered, interfaces = rest
+    beacon = Beacon(
+        term=term,
+        leads=bool(flags & _LEADS),
+        asks=bool(flags & _ASKS),
+        promise_s=promise_us / 1e6,
+        released_term=released,
+        successor=successor,
+        promised=Promised(promised_term, promised) if flags & _PROMISED else None,
+        fit=bool(flags & _FIT),
+        complete=bool(flags & _COMPLETE),
+        revision=revision,
+        refuses=bool(flags & _REFUSES),
+        handicap=handicap,
+        unsafe=bool(flags & _UNSAFE),
+        shut=bool(flags & _SHUT),
+        hears=tuple(hears),
+        lively=lively,
+        answered=answered,
+        interfaces=interfaces,
+    )
+    echo = Mark(echo_incarnation, echo_sequence)
+    datagram = Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :])
+    return datagram, lease_us, listed
