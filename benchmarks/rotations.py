@@ -36,6 +36,7 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.control_traffic import ControlTraffic
+from hanat.core.outcomes import Done, Failed
 from hanat.core.schedulers import InRotation, level, slots
 from hanat.core.services import Rotation
 from hanat.core.shares import Slots
@@ -136,10 +137,10 @@ async def measure(case: Case, count: int, rounds: int) -> tuple[list[float], lis
     )
     loop = asyncio.get_running_loop()
     try:
-        installed: asyncio.Future[str | None] = loop.create_future()
-        rulesets.install(wanted, lambda error, _kept: installed.set_result(error))
-        if error := await installed:
-            raise OSError(error)
+        installed: asyncio.Future[Done | Failed] = loop.create_future()
+        rulesets.install(wanted, lambda outcome, _kept: installed.set_result(outcome))
+        if isinstance(outcome := await installed, Failed):
+            raise OSError(outcome.detail)
         took_ms = []
         with Renewals(gate) as renewals:
             for number in range(rounds):

@@ -8,6 +8,7 @@ from hanat.core.actions import Action
 from hanat.core.configuration import Configuration, FloatingAddress, Interface
 from hanat.core.drift import Setting
 from hanat.core.eligibility import Seen
+from hanat.core.outcomes import Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +210,12 @@ class ActionFailed:
     outcome comes later.
 
     Attributes:
+        failure: Why.
         kept: Of a ruleset: what was in force before still is.
     """
 
     action: Action
-    found: str
+    failure: Failed
     kept: bool = False
 
 

@@ -338,7 +338,7 @@ class Node(Tenure):
         return self._weigh(now)
 
     def _action_failed(self, failed: ActionFailed, now: float) -> tuple[Action, ...]:  # noqa: PLR0911 - one arm an action
-        action, found = failed.action, f"kernel: {failed.found}"
+        action, found = failed.action, str(failed.failure)
         match action:
             case ArmGate() | Announce() if self._lease_until <= now + LATE_S:
                 # Not the kernel's fault: the lease was over before, or while, it was done.
@@ -378,8 +378,8 @@ class Node(Tenure):
             return ()  # that of a newer configuration is on its way
         self.settled, self.refuses = self._revision, True
         if self._installed is None:
-            return self._gate_fault(f"kernel: {failed.found}", now, waits=False)
-        found = f"configuration revision {self._revision}: kernel: {failed.found}"
+            return self._gate_fault(str(failed.failure), now, waits=False)
+        found = f"configuration revision {self._revision}: {failed.failure}"
         # A flush may have come between two additions.
         added = self._add_new() if self.role is Role.ACTIVE else ()
         return (*added, *self._arm_anew(), *self._fault(Kind.REVISION, found, now))

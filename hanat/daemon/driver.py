@@ -10,29 +10,23 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from typing import Protocol
 
 from hanat.core.actions import CLEANUP, Action
 from hanat.core.inputs import ActionDone, ActionFailed, Input, RulesetDrifted, TimerDue
 from hanat.core.node import Node
 from hanat.core.node_snapshot import NodeSnapshot
+from hanat.core.outcomes import Done, Failed, Outcome, Pending
 from hanat.core.status import Role
 
 log = logging.getLogger(__name__)
 
 
-class Outcome(Enum):
-    """What is known of an action at once, if it neither failed nor is done."""
-
-    LATER = "later"  # it will be fed as an input
-
-
 class Executor(Protocol):
     """What carries actions out."""
 
-    def execute(self, action: Action) -> str | Outcome | None:
-        """Carry out one action, or begin to; return why it failed, None if it is done."""
+    def execute(self, action: Action) -> Outcome:
+        """Carry out one action, or begin to."""
         ...
 
 
@@ -108,7 +102,8 @@ class Driver:
         actions = node.step(item, self._clock())
         self._snapshot = None
         if isinstance(item, ActionFailed):
-            log.error("action=%s found=%r", type(item.action).__name__, item.found)
+            failed_action, why = type(item.action).__name__, item.failure
+            log.error("action=%s cause=%s found=%r", failed_action, why.cause, why.detail)
         if isinstance(item, RulesetDrifted) and actions:
             log.warning("ruleset found=%r action=installed_again", "; ".join(item.found))
         if node.unsafe != unsafe:
@@ -125,14 +120,15 @@ class Driver:
                 failed |= not self._carry_out(action)
 
     def _carry_out(self, action: Action) -> bool:
-        found = self._executor.execute(action)
-        if found is Outcome.LATER:
-            return True
-        if found is None:
-            self._queue.append(ActionDone(action))
-            return True
-        self._queue.append(ActionFailed(action, found))
-        return False
+        match self._executor.execute(action):
+            case Failed() as failure:
+                self._queue.append(ActionFailed(action, failure))
+                return False
+            case Done():
+                self._queue.append(ActionDone(action))
+            case Pending():
+                pass
+        return True
 
     def _log_role(self, was: Role, since: float) -> None:
         now = self.snapshot

@@ -44,9 +44,9 @@ from hanat.core.inputs import (
     FlowsSettled,
     Input,
 )
+from hanat.core.outcomes import DONE, PENDING, Cause, Done, Failed, Outcome
 from hanat.core.placements import Labels, Placement, placements
 from hanat.daemon.announcing import Announcing
-from hanat.daemon.driver import Outcome
 from hanat.daemon.granting import Granting
 from hanat.daemon.placing import Placing
 from hanat.daemon.ruleset_installer import RulesetInstaller
@@ -158,14 +158,14 @@ class NodeExecutor:
         self.frames = self.refused = 0
         self._complained: dict[str, float] = {}  # device → when
 
-    def execute(self, action: Action) -> str | Outcome | None:
-        """Carry out one action, or begin to; return why it failed, None if it is done."""
+    def execute(self, action: Action) -> Outcome:
+        """Carry out one action, or begin to."""
         try:
             return self._execute(action)
         except (KernelError, ConsensusError, OSError) as error:
-            return str(error)
+            return failure_of(error)
 
-    def _execute(self, action: Action) -> str | Outcome | None:  # noqa: C901, PLR0912 - one arm an action
+    def _execute(self, action: Action) -> Outcome:  # noqa: C901, PLR0912 - one arm an action
         match action:
             case ArmGate(answers_until, carries_until):
                 return self._arm(answers_until, carries_until)
@@ -206,9 +206,9 @@ class NodeExecutor:
                 self._replica.set_fitness(fitness)
             case Finish():
                 self._placing.behind(lambda _: self._callbacks.finish())
-        return None
+        return DONE
 
-    def _add(self, action: Action, vips: tuple[FloatingAddress, ...]) -> Outcome | None:
+    def _add(self, action: Action, vips: tuple[FloatingAddress, ...]) -> Outcome:
         if isinstance(action, RestoreAddresses):
             names = ",".join(vip.name for vip in vips[:NAMED_MAX])
             more = f",and_{len(vips) - NAMED_MAX}_more" if len(vips) > NAMED_MAX else ""
@@ -227,23 +227,23 @@ class NodeExecutor:
         return self._placed[1]
 
     @staticmethod
-    def _later(done: bool) -> Outcome | None:  # noqa: FBT001 - of a call that returns it
-        return None if done else Outcome.LATER
+    def _later(done: bool) -> Outcome:  # noqa: FBT001 - of a call that returns it
+        return DONE if done else PENDING
 
     def _ended(self, action: Action, error: KernelError | None) -> None:
         """Tell how an action ended that took longer."""
-        outcome = ActionDone(action) if error is None else ActionFailed(action, str(error))
-        self._callbacks.ended(outcome)
+        done = ActionDone(action) if error is None else ActionFailed(action, failure_of(error))
+        self._callbacks.ended(done)
 
-    def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> str | None:
+    def _announce(self, vips: tuple[FloatingAddress, ...], until: float) -> Outcome:
         if self._place.clock() >= until:
-            return "the lease ended before the announcement"
+            return Failed(Cause.LATE, "the lease ended before the announcement")
         if not self._announced:
             self._announced = vips
         elif vips is not self._announced:
             self._announced = tuple(dict.fromkeys((*vips, *self._announced)))
         self._announcing.begin(self._placements(vips), until)
-        return None
+        return DONE
 
     def _send(self, placed: Sequence[Placement]) -> None:
         announced = self._kernel.announcer.announce(placed)
@@ -281,34 +281,35 @@ class NodeExecutor:
         if problems:
             raise problems[0]
 
-    def _install(self, action: Action, configuration: Configuration) -> str | Outcome:
+    def _install(self, action: Action, configuration: Configuration) -> Outcome:
         missing = sorted(set(configuration.interfaces) - set(self._place.interfaces))
         if missing:
             found = f"no device for interface {missing[0]!r}; add it to [interfaces]"
-            self._kernel.rulesets.pass_over(partial(self._not_usable, action, found))
-            return Outcome.LATER
-
-        def ended(found: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
-            done = ActionDone(action) if found is None else ActionFailed(action, found, kept)
-            self._callbacks.ended(done)
+            failure = Failed(Cause.NO_DEVICE, found)
+            self._kernel.rulesets.pass_over(partial(self._installed, action, failure))
+            return PENDING
 
         def begin(unremoved: KernelError | None) -> None:
             # The gate guards what is still there; the core hears of it, and tries again.
             if unremoved is None:
                 self._labels.configure(configuration.vips, self._place.interfaces)
-                self._kernel.rulesets.install(configuration, ended)
+                self._kernel.rulesets.install(configuration, partial(self._installed, action))
 
         self._placing.behind(begin)
-        return Outcome.LATER
+        return PENDING
 
-    def _not_usable(self, action: Action, found: str, kept: bool) -> None:  # noqa: FBT001 - as above
-        self._callbacks.ended(ActionFailed(action, found, kept))
+    def _installed(self, action: Action, outcome: Done | Failed, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+        match outcome:
+            case Failed():
+                self._callbacks.ended(ActionFailed(action, outcome, kept))
+            case Done():
+                self._callbacks.ended(ActionDone(action))
 
-    def _arm(self, answers_until: float, carries_until: float) -> str | None:
-        found = self._kernel.granting.grant(answers_until, carries_until)
-        if found is None:
+    def _arm(self, answers_until: float, carries_until: float) -> Outcome:
+        outcome = self._kernel.granting.grant(answers_until, carries_until)
+        if outcome == DONE:
             self._announcing.extend(answers_until)
-        return found
+        return outcome
 
     def _give_up(self, operation: Callable[[], None]) -> None:
         self._kernel.granting.forget()
@@ -318,3 +319,15 @@ class NodeExecutor:
             operation()
         except AbsentObjectError:
             log.debug("gate not installed: nothing to withdraw")
+
+
+def failure_of(error: BaseException) -> Failed:
+    """Return a failure that was raised as a value."""
+    match error:
+        case KernelError():
+            cause = Cause.KERNEL
+        case ConsensusError():
+            cause = Cause.LOG
+        case _:
+            cause = Cause.SYSTEM
+    return Failed(cause, str(error))

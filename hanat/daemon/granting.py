@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from hanat.core.outcomes import DONE, Cause, Done, Failed
 from hanat.kernel.gate_ports import TIMEOUT_S_MIN, DeadlineGate, Gate, TimedGate
 
 # What is granted too long must stay below what the lease gives away for kernel ticks, 8 ms.
@@ -37,11 +38,11 @@ class Granting(Protocol):
         """
         ...
 
-    def grant(self, answers_until: float, carries_until: float) -> str | None:
+    def grant(self, answers_until: float, carries_until: float) -> Done | Failed:
         """Grant both until then, seconds of the clock.
 
         Returns:
-            Why not, None if it is granted. Nothing that is over was granted.
+            Failed: nothing that is over was granted.
 
         Raises:
             KernelError: What the kernel refused.
@@ -73,7 +74,7 @@ class TimedGranting:
         if self._permitted_until <= self._clock():
             self.gate.permit(PERMIT_S)
 
-    def grant(self, answers_until: float, carries_until: float) -> str | None:
+    def grant(self, answers_until: float, carries_until: float) -> Done | Failed:
         """Grant both rights for what is left of them; see `Granting.grant`.
 
         The kernel counts from the call. A process that stood still between computing the
@@ -83,30 +84,31 @@ class TimedGranting:
         former grant was over, the kernel grants nothing.
         """
         took_s = 0.0
-        found = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
+        slow = f"arming the gate took more than {ARM_S_MAX * 1000:.0f} ms, {ARM_TRIES} times"
+        failure = Failed(Cause.SLOW, slow)
         granted = False
         for _ in range(ARM_TRIES):
             self.confirm()
             now = self._clock()
             left_s = answers_until - now
             if left_s < TIMEOUT_S_MIN:
-                found = _too_late(left_s)
+                failure = _too_late(left_s)
                 break
             spare_s = took_s if left_s - took_s >= TIMEOUT_S_MIN else 0.0
             answers_s, carries_s = left_s - spare_s, carries_until - now - spare_s
             if not self.gate.arm(self._devices, answers_s=answers_s, carries_s=carries_s):
                 self._permitted_until = 0.0
-                found = "the kernel was asked too late: the former grant was over"
+                failure = Failed(Cause.LATE, "the former grant was over when the kernel was asked")
                 continue
             granted = True
             self._permitted_until = now + answers_s
             took_s = self._clock() - now
             if took_s <= spare_s + ARM_S_MAX:
-                return None
+                return DONE
         if granted:
             self._permitted_until = 0.0
             self.gate.shut()
-        return found
+        return failure
 
     def forget(self) -> None:
         """See `Granting.forget`."""
@@ -128,19 +130,20 @@ class DeadlineGranting:
         """See `Granting.confirm`."""
         self.gate.confirm()
 
-    def grant(self, answers_until: float, carries_until: float) -> str | None:
+    def grant(self, answers_until: float, carries_until: float) -> Done | Failed:
         """See `Granting.grant`."""
         left_s = answers_until - self._clock()
         if left_s <= 0:
             return _too_late(left_s)
         self.gate.grant(answers_until=answers_until, carries_until=carries_until)
-        return None
+        return DONE
 
     def forget(self) -> None:
         """See `Granting.forget`."""
 
 
-def _too_late(left_s: float) -> str:
+def _too_late(left_s: float) -> Failed:
     if left_s > 0:
-        return f"only {left_s * 1000:.1f} ms of the lease were left"
-    return f"the lease was over for {-left_s * 1000:.1f} ms: the loop came late"
+        return Failed(Cause.LATE, f"only {left_s * 1000:.1f} ms of the lease were left")
+    late = f"the lease was over for {-left_s * 1000:.1f} ms: the loop came late"
+    return Failed(Cause.LATE, late)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hanat.core.actions import TransferLeadership
 from hanat.core.inputs import ActionFailed, Input
+from hanat.core.outcomes import Cause, Failed
 from hanat.raft.replica import Replica
 
 TRANSFER_BEACONS = 15  # three leases or more: by then a live peer has the whole log
@@ -48,5 +49,5 @@ class HandOver:
             self._wanted = None
         elif self._clock() >= until:
             self._wanted = None
-            found = "no connected peer has the whole log"
-            self._feed(ActionFailed(TransferLeadership(to), found))
+            failure = Failed(Cause.NO_PEER, "no connected peer has the whole log")
+            self._feed(ActionFailed(TransferLeadership(to), failure))

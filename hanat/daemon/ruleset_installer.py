@@ -20,6 +20,7 @@ from functools import partial
 from hanat.core.configuration import Configuration
 from hanat.core.control_traffic import ControlTraffic
 from hanat.core.notation import GATE_TABLE, TABLE
+from hanat.core.outcomes import DONE, Cause, Done, Failed
 from hanat.core.ruleset import Known as KnownScript
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.services import Levels, Rotations, Turns
@@ -141,19 +142,18 @@ class RulesetInstaller:
         return self._read[0]
 
     def install(
-        self, configuration: Configuration, done: Callable[[str | None, bool], None]
+        self, configuration: Configuration, done: Callable[[Done | Failed, bool], None]
     ) -> None:
         """Install gate and ruleset of a configuration.
 
         Args:
             configuration: Which one.
-            done: Called with why that failed, None if it did not; and whether what was in
-                force before still is.
+            done: Called with how that ended, and whether what was in force before still is.
         """
 
         def ended(error: BaseException | None) -> None:
             _raise_unforeseen(error)
-            done(None if error is None else str(error), kept[0])
+            done(DONE if error is None else Failed(Cause.KERNEL, str(error)), kept[0])
 
         kept = [False]
         self._background(partial(self._install_or_keep, configuration, kept), ended)

@@ -16,6 +16,7 @@ from hanat.core.configuration import (
     VirtualService,
 )
 from hanat.core.control_traffic import ClusterPath, ControlTraffic
+from hanat.core.outcomes import Cause, Failed
 
 DEVICES = {"public": "eth0", "private": "eth1"}
 PUBLIC = ip_address("203.0.113.10")
@@ -91,3 +92,11 @@ EDGE = Configuration(
     ),
     services=(WEB, MEDIA, OFF),
 )
+
+
+def because(detail: str) -> Failed:
+    """Return a failure that is the kernel's doing."""
+    return Failed(Cause.KERNEL, detail)
+
+
+NO_PEER = Failed(Cause.NO_PEER, "no connected peer has the whole log")

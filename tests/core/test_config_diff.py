@@ -16,7 +16,7 @@ from hanat.core.configuration import PROFILES, Configuration, RealServer, Replic
 from hanat.core.probing import Check
 from hanat.core.status import Role
 from tests.core.configurations import configurations
-from tests.core.examples import EDGE, MEDIA, OFF, WEB
+from tests.core.examples import EDGE, MEDIA, OFF, WEB, because
 from tests.core.test_node import PROFILE, VIPS, Harness
 
 OFTEN = Check(2.0, 1.0)
@@ -128,7 +128,7 @@ def test_node_settles_a_revision_that_it_or_its_kernel_refuses() -> None:
     assert (h.node.settled, h.node.refuses) == (2, True)
     changed = Configuration("test", PROFILE, tuple(reversed(VIPS)), (), ())
     h.tell(told.ConfigurationApplied(3, changed))
-    h.tell(told.ActionFailed(do.InstallRuleset(changed), "refused"))
+    h.tell(told.ActionFailed(do.InstallRuleset(changed), because("refused")))
     assert (h.node.settled, h.node.refuses) == (3, True)
     h.tell(told.ActionDone(do.InstallRuleset(changed)))
     assert (h.node.settled, h.node.refuses) == (3, False)

@@ -22,6 +22,7 @@ from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import HAND_ON_LEASES, TRANSFER_LEASES
+from tests.core.examples import NO_PEER, because
 from tests.core.test_node import (
     BOTH,
     ME,
@@ -179,7 +180,7 @@ def test_order_that_could_not_be_given_is_no_end_of_the_term() -> None:
     h.tell(LOST)
     h.peers(GOOD)
     h.tell(told.FlowsFlushed())
-    h.tell(told.ActionFailed(do.TransferLeadership((PEER,)), "nobody has the whole log"))
+    h.tell(told.ActionFailed(do.TransferLeadership((PEER,)), NO_PEER))
     assert (h.role, h.reason) == (Role.TAKEOVER, Reason.TAKEN_BACK)
     h.lease(until=LONG_S + 1)
     assert h.role is Role.ACTIVE
@@ -364,7 +365,7 @@ def test_newer_ruleset_that_is_refused_leaves_the_older_in_force() -> None:
     assert h.tell(told.ConfigurationApplied(2, wanted)) == [
         do.RemoveAddresses(VIPS[:1]), install,
     ]  # fmt: skip
-    actions = h.tell(told.ActionFailed(install, "no helper", kept=True))
+    actions = h.tell(told.ActionFailed(install, because("no helper"), kept=True))
     assert actions == [do.SetFitness(Fitness(handicap=Kind.REVISION.value))]
     assert h.role is Role.ACTIVE
     assert (h.node.settled, h.node.refuses) == (2, True)
@@ -385,7 +386,7 @@ def test_elected_node_opens_with_the_older_of_which_the_newest_has_something() -
     h, wanted = Harness(), newer()
     h.slow = True
     h.tell(told.ConfigurationApplied(2, wanted))
-    h.tell(told.ActionFailed(do.InstallRuleset(wanted), "no helper", kept=True))
+    h.tell(told.ActionFailed(do.InstallRuleset(wanted), because("no helper"), kept=True))
     h.elect()
     h.tell(told.BarrierApplied(1))
     assert do.AddAddresses(VIPS[1:]) in h.lease(until=LONG_S)
@@ -395,7 +396,7 @@ def test_holder_gives_up_for_a_node_that_has_the_newest_revision() -> None:
     h, wanted = holder(GOOD), newer()
     h.slow = True
     h.tell(told.ConfigurationApplied(2, wanted))
-    h.tell(told.ActionFailed(do.InstallRuleset(wanted), "no helper", kept=True))
+    h.tell(told.ActionFailed(do.InstallRuleset(wanted), because("no helper"), kept=True))
     h.peers(GOOD)
     h.now += SETTLED_S
     assert h.tell(told.TimerDue())[-2:] == GIVES_UP
@@ -405,7 +406,7 @@ def test_without_any_ruleset_a_node_is_unsafe() -> None:
     h, wanted = holder(), newer()
     h.slow = True
     h.tell(told.ConfigurationApplied(2, wanted))
-    assert h.tell(told.ActionFailed(do.InstallRuleset(wanted), "no gate"))[-2:] == GIVES_UP
+    assert h.tell(told.ActionFailed(do.InstallRuleset(wanted), because("no gate")))[-2:] == GIVES_UP
     assert h.node.unsafe == ("kernel: no gate",)
 
 
@@ -413,9 +414,9 @@ def test_gate_that_is_back_with_the_older_revision_ends_being_unsafe() -> None:
     h, wanted = holder(), newer()
     h.slow = True
     h.tell(told.ConfigurationApplied(2, wanted))
-    refused = told.ActionFailed(do.InstallRuleset(wanted), "no helper", kept=True)
+    refused = told.ActionFailed(do.InstallRuleset(wanted), because("no helper"), kept=True)
     h.tell(refused)
-    h.tell(told.ActionFailed(do.ArmGate(LONG_S, LONG_S), "slow"))
+    h.tell(told.ActionFailed(do.ArmGate(LONG_S, LONG_S), because("slow")))
     assert h.node.unsafe == ("kernel: slow",)
     h.tell(refused)  # at once: it must have been well for a while
     assert h.node.unsafe == ("kernel: slow",)
@@ -434,7 +435,7 @@ def test_lease_that_ended_beside_a_refused_address_does_not_open_for_ever() -> N
         a for a in h.node.step(told.LeaseObserved(1, 0.1), h.now) if isinstance(a, do.AddAddresses)
     ]
     h.now = 0.2
-    h.node.step(told.ActionFailed(adding[0], "not local"), h.now)
+    h.node.step(told.ActionFailed(adding[0], because("not local")), h.now)
     assert h.role is Role.FENCED
     assert h.node.deadline is not None
 
@@ -455,7 +456,7 @@ def test_only_what_the_gate_in_force_guards_is_put_on_a_device() -> None:
     h.tell(told.ConfigurationApplied(2, second))
     h.tell(told.ConfigurationApplied(3, third))
     h.tell(told.ActionDone(do.InstallRuleset(second)))
-    h.tell(told.ActionFailed(do.InstallRuleset(third), "no helper", kept=True))
+    h.tell(told.ActionFailed(do.InstallRuleset(third), because("no helper"), kept=True))
     h.elect()
     h.tell(told.BarrierApplied(1))
     assert do.AddAddresses(second.vips) in h.lease(until=LONG_S)

@@ -13,6 +13,7 @@ from hanat.core.configuration import Configuration, FloatingAddress, among
 from hanat.core.holding import FIRST_MAX
 from hanat.core.status import Role
 from hanat.core.tenure import FLUSH_S_MAX, OPENING_S_MAX
+from tests.core.examples import because
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
 EXTRA = FloatingAddress("extra", "public", (ip_interface("203.0.113.20/24"),))
@@ -286,7 +287,7 @@ def test_address_that_is_refused_keeps_none_of_those_behind_it_away() -> None:
     while do.AddAddresses in map(type, actions):
         adding = added_in(actions)
         added += adding.vips
-        actions = [*h.node.step(told.ActionFailed(adding, "refused"), h.now)]
+        actions = [*h.node.step(told.ActionFailed(adding, because("refused")), h.now)]
     assert tuple(added) == vips
 
 
@@ -333,7 +334,7 @@ def test_additions_go_on_after_a_flush_although_the_newest_revision_is_refused()
     h, adding = opening_of(vips)
     more = added_in(open_gate(h, adding))
     changed = replace(CONFIGURATION, name="other", vips=vips)
-    refused = told.ActionFailed(do.InstallRuleset(changed), "refused", kept=True)
+    refused = told.ActionFailed(do.InstallRuleset(changed), because("refused"), kept=True)
     h.node.step(told.ConfigurationApplied(3, changed), h.now)
     h.node.step(told.RulesetDrifted(("table inet hanat_gate gone",)), h.now)
     assert do.AddAddresses not in map(type, h.node.step(told.ActionDone(more), h.now))

@@ -11,6 +11,7 @@ from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.eligibility import Fitness
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
+from tests.core.examples import because
 from tests.core.test_node import CONFIGURATION, PROFILE, VIPS, Harness
 
 
@@ -60,9 +61,9 @@ def test_refused_ruleset_of_an_older_configuration_does_not_hinder() -> None:
     h = Harness(slow=True)
     changed = Configuration("test", PROFILE, tuple(reversed(VIPS)), (), ())
     h.tell(told.ConfigurationApplied(2, changed))
-    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused"))
+    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), because("refused")))
     assert not h.node.unsafe + h.node.hindrances
-    h.tell(told.ActionFailed(do.InstallRuleset(changed), "refused"))
+    h.tell(told.ActionFailed(do.InstallRuleset(changed), because("refused")))
     assert h.node.snapshot().unsafe == ("kernel: refused",)
 
 
@@ -85,11 +86,11 @@ def test_holder_goes_on_while_a_configuration_is_being_read() -> None:
 
 def test_node_is_safe_again_when_the_refused_ruleset_is_there_not_when_it_is_tried() -> None:
     h = Harness(slow=True)
-    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused"))
+    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), because("refused")))
     h.now = h.node.deadline or 0.0
     assert h.tell(told.TimerDue()) == [do.InstallRuleset(CONFIGURATION)]
     assert h.node.snapshot().unsafe == ("kernel: refused",)
-    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), "refused again"))
+    h.tell(told.ActionFailed(do.InstallRuleset(CONFIGURATION), because("refused again")))
     assert h.node.snapshot().unsafe == ("kernel: refused again",)
     h.now = h.node.deadline or 0.0
     h.tell(told.TimerDue())

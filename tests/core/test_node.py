@@ -15,6 +15,7 @@ from hanat.core.node import Node
 from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import PATIENCE_LEASES
+from tests.core.examples import because
 
 ME, PEER = 1, 2
 PROFILE = PROFILES["default"]
@@ -382,7 +383,7 @@ class Harness:
                 done.append(action)
                 if action == self.failing:
                     failed = True
-                    inputs.append(told.ActionFailed(action, "refused"))
+                    inputs.append(told.ActionFailed(action, because("refused")))
                     continue
                 if isinstance(action, do.ProposeHolder) and self.knows:
                     inputs.append(told.HolderApplied(action.term))

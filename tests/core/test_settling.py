@@ -12,6 +12,7 @@ from hanat.core.eligibility import Seen, kinds_of
 from hanat.core.node_snapshot import Reason
 from hanat.core.status import Role
 from hanat.core.tenure import PATIENCE_LEASES
+from tests.core.examples import NO_PEER
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
 
@@ -120,7 +121,7 @@ def test_hand_over_that_is_called_off_before_the_flows_settled_opens_when_they_h
     h.tell(told.FlowsFlushed())
     order = do.TransferLeadership((PEER,))
     h.peers()
-    h.tell(told.ActionFailed(order, "nobody has the whole log"))
+    h.tell(told.ActionFailed(order, NO_PEER))
     assert do.StartCapture(1) in h.lease(until=9.5)
     assert h.role is Role.ACTIVE
 

@@ -10,6 +10,7 @@ from hanat.core.drift import REPAIR_GAP_S
 from hanat.core.node import KERNEL_RETRY_S
 from hanat.core.status import Role
 from hanat.core.tenure import HAND_ON_AGAIN_S, HAND_ON_LEASES, OPENING_S_MAX
+from tests.core.examples import NO_PEER, because
 from tests.core.test_giving_up import DARK, LONG_S, again, holder, newer
 from tests.core.test_node import CONFIGURATION, ME, PEER, PROFILE, VIPS, Harness
 
@@ -61,7 +62,7 @@ def test_node_whose_addition_has_no_outcome_makes_room() -> None:
 def test_gate_whose_second_try_has_no_outcome_is_tried_once_more() -> None:
     # A removal before it failed, and nobody says so of what was to come behind it.
     h = holder()
-    h.tell(told.ActionFailed(do.ArmGate(LONG_S, LONG_S), "slow"))
+    h.tell(told.ActionFailed(do.ArmGate(LONG_S, LONG_S), because("slow")))
     h.slow = True
     for tries in range(1, 4):
         h.now = tries * KERNEL_RETRY_S
@@ -84,7 +85,7 @@ def test_address_whose_second_try_has_no_outcome_is_tried_once_more() -> None:
 def test_ruleset_that_somebody_took_away_is_back_with_the_older_revision() -> None:
     h, wanted = holder(), newer()
     h.slow = True
-    refused = told.ActionFailed(do.InstallRuleset(wanted), "no helper", kept=True)
+    refused = told.ActionFailed(do.InstallRuleset(wanted), because("no helper"), kept=True)
     h.tell(told.ConfigurationApplied(2, wanted))
     h.tell(refused)
     for _ in range(2):
@@ -109,7 +110,7 @@ def test_what_somebody_took_away_long_ago_is_not_what_is_back() -> None:
     h.tell(told.ActionDone(do.InstallRuleset(second)))
     h.tell(told.ConfigurationApplied(3, third))
     for kept in (False, True):
-        h.tell(told.ActionFailed(do.InstallRuleset(third), "no helper", kept=kept))
+        h.tell(told.ActionFailed(do.InstallRuleset(third), because("no helper"), kept=kept))
         assert h.node.unsafe
 
 
@@ -134,7 +135,9 @@ def test_opening_behind_a_removal_that_was_refused_is_begun_again() -> None:
     h.tell(told.ConfigurationApplied(3, replace(wanted, name="third")))
     h.node.step(told.LeaseObserved(1, 60.0), h.now)
     assert h.waits
-    assert do.AddAddresses in map(type, h.tell(told.ActionFailed(do.RemoveAddresses(VIPS), "x")))
+    assert do.AddAddresses in map(
+        type, h.tell(told.ActionFailed(do.RemoveAddresses(VIPS), because("x")))
+    )
     assert h.role is Role.ACTIVE
 
 
@@ -148,7 +151,7 @@ def test_unsafe_leader_whom_nobody_succeeds_hands_on_once_a_second() -> None:
     h.now = HAND_ON_LEASES * PROFILE.lease_s
     assert do.WithdrawGate() in h.tell(told.TimerDue())
     transfer = h.node.step(told.FlowsFlushed(), h.now)[-1]
-    h.tell(told.ActionFailed(transfer, "nobody has the whole log"))
+    h.tell(told.ActionFailed(transfer, NO_PEER))
     assert h.waits
     began = h.now
     while h.role is Role.TAKEOVER:

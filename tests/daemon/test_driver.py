@@ -8,6 +8,7 @@ from typing import Any, cast
 from hanat.core import inputs as told
 from hanat.core.actions import Action
 from hanat.core.node import Node
+from hanat.core.outcomes import DONE, Outcome
 from hanat.core.status import Role
 from hanat.daemon.driver import Driver
 from tests.core.test_node import CONFIGURATION, ME
@@ -29,8 +30,8 @@ class Timers:
 class Obedient:
     """Does whatever it is told."""
 
-    def execute(self, _action: Action) -> None:
-        return None
+    def execute(self, _action: Action) -> Outcome:
+        return DONE
 
 
 class Holder:

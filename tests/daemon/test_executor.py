@@ -23,8 +23,8 @@ from hanat.core.actions import (
 from hanat.core.configuration import Configuration, FloatingAddress
 from hanat.core.gate_rules import render_gate
 from hanat.core.inputs import ActionDone, ActionFailed, Input
+from hanat.core.outcomes import DONE, PENDING, Cause, Failed
 from hanat.core.placements import Placement
-from hanat.daemon.driver import Outcome
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.granting import TimedGranting
@@ -41,6 +41,7 @@ from tests.fakes.kernel import FakeAddresses, FakeAnnouncer, FakeFirewall, FakeK
 P = ParamSpec("P")
 R = TypeVar("R")
 REFUSAL = KernelError(operation="do it", target="eth0", found="EIO: it failed")
+REFUSED = Failed(Cause.KERNEL, str(REFUSAL))
 
 
 def vip(name: str, address: IPv4Interface | IPv6Interface) -> FloatingAddress:
@@ -113,7 +114,7 @@ class Executed:
         return self.now
 
     def begin(self, action: Action) -> None:
-        assert self.executor.execute(action) is Outcome.LATER
+        assert self.executor.execute(action) == PENDING
 
     def install(self) -> Input:
         """Install the ruleset of the example; return the outcome."""
@@ -124,14 +125,14 @@ class Executed:
 
 def test_nothing_is_announced_once_the_lease_is_over() -> None:
     e = Executed()
-    assert e.executor.execute(Announce(EDGE.vips, until=100.01)) is None
+    assert e.executor.execute(Announce(EDGE.vips, until=100.01)) == DONE
     sent = len(e.kernel.announced)
     assert sent
 
     e.now = 100.01
 
-    assert e.executor.execute(Announce(EDGE.vips, until=100.01)) == (
-        "the lease ended before the announcement"
+    assert e.executor.execute(Announce(EDGE.vips, until=100.01)) == Failed(
+        Cause.LATE, "the lease ended before the announcement"
     )
     assert len(e.kernel.announced) == sent
 
@@ -161,10 +162,10 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_being_installed() -> Non
     e.install()
     e.begin(InstallRuleset(EDGE))
 
-    assert e.executor.execute(ArmGate(100.1, 100.3)) is None
+    assert e.executor.execute(ArmGate(100.1, 100.3)) == DONE
     assert e.gate.rights()["eth0"].answers_s > 0
 
-    assert e.executor.execute(WithdrawGate()) is None
+    assert e.executor.execute(WithdrawGate()) == DONE
     assert "eth0" not in e.gate.rights() or e.gate.rights()["eth0"].answers_s == 0
     assert e.outcomes == []
 
@@ -184,7 +185,7 @@ def test_installed_ruleset_is_told_when_it_is_there() -> None:
 def test_refused_ruleset_is_told_with_the_kernels_words() -> None:
     e = Executed()
     e.kernel.faults["firewall.apply"] = REFUSAL
-    assert e.install() == ActionFailed(InstallRuleset(EDGE), str(REFUSAL))
+    assert e.install() == ActionFailed(InstallRuleset(EDGE), REFUSED)
 
 
 def test_what_is_installed_is_not_installed_again_unless_somebody_changed_it() -> None:
@@ -237,8 +238,8 @@ def test_no_address_comes_to_a_kernel_whose_gate_is_gone() -> None:
     e.install()
     e.kernel.tables.clear()
     found = e.executor.execute(AddAddresses(EDGE.vips))
-    assert isinstance(found, str)
-    assert "the gate's tables are missing" in found
+    assert isinstance(found, Failed)
+    assert "the gate's tables are missing" in found.detail
     assert not any(e.kernel.devices[device].addresses for device in DEVICES.values())
 
 
@@ -252,7 +253,7 @@ def test_refused_ruleset_leaves_the_one_before_in_force() -> None:
     e.begin(InstallRuleset(other))
     e.thread.go_on()
 
-    assert e.outcomes == [ActionFailed(InstallRuleset(other), str(REFUSAL), kept=True)]
+    assert e.outcomes == [ActionFailed(InstallRuleset(other), REFUSED, kept=True)]
     assert e.kernel.tables["inet", "hanat_gate"] == gate
     assert e.kernel.tables["inet", "hanat"] == ruleset
 
@@ -271,7 +272,7 @@ def test_gate_that_was_armed_too_long_is_armed_anew(
     left_s = 100.1 - e.now
     answers_s = e.gate.rights()["eth0"].answers_s if "eth0" in e.gate.rights() else 0.0
     assert answers_s <= max(left_s, 0.0) + 0.002
-    assert (found is None) is (left_s > 0)
+    assert (found == DONE) is (left_s > 0)
 
 
 def test_standing_still_until_the_former_grant_is_over_grants_nothing(
@@ -279,7 +280,7 @@ def test_standing_still_until_the_former_grant_is_over_grants_nothing(
 ) -> None:
     e = Executed()
     e.install()
-    assert e.executor.execute(ArmGate(100.06, 100.3)) is None
+    assert e.executor.execute(ArmGate(100.06, 100.3)) == DONE
     e.now += 0.03
     stand_still(e, iter([0.17]), monkeypatch)
     granted: list[float] = []
@@ -287,7 +288,7 @@ def test_standing_still_until_the_former_grant_is_over_grants_nothing(
 
     found = e.executor.execute(ArmGate(100.09, 100.33))
 
-    assert found == "the lease was over for 110.0 ms: the loop came late"
+    assert found == Failed(Cause.LATE, "the lease was over for 110.0 ms: the loop came late")
     assert granted == []  # nothing to take back: there was no instant with a right
     assert e.gate.rights()["eth0"].answers_s == 0.0
 
@@ -297,7 +298,7 @@ def test_first_grant_that_comes_late_is_refused(monkeypatch: pytest.MonkeyPatch)
     e.install()
     stand_still(e, iter([0.17]), monkeypatch)
     found = e.executor.execute(ArmGate(100.1, 100.3))
-    assert found == "the lease was over for 70.0 ms: the loop came late"
+    assert found == Failed(Cause.LATE, "the lease was over for 70.0 ms: the loop came late")
     assert e.gate.rights() == {}
 
 
@@ -314,7 +315,7 @@ def test_gate_is_not_armed_when_the_lease_is_over_and_says_for_how_long() -> Non
     e.install()
     e.now = 102.1
     found = e.executor.execute(ArmGate(100.1, 100.3))
-    assert found == "the lease was over for 2000.0 ms: the loop came late"
+    assert found == Failed(Cause.LATE, "the lease was over for 2000.0 ms: the loop came late")
     assert e.gate.rights() == {}
 
 
@@ -323,9 +324,9 @@ def test_gate_that_takes_equally_long_each_time_is_armed_for_less(
 ) -> None:
     e = Executed()
     e.install()
-    assert e.executor.execute(ArmGate(100.08, 100.3)) is None
+    assert e.executor.execute(ArmGate(100.08, 100.3)) == DONE
     stand_still(e, itertools.repeat(0.02), monkeypatch)
-    assert e.executor.execute(ArmGate(100.1, 100.3)) is None
+    assert e.executor.execute(ArmGate(100.1, 100.3)) == DONE
     assert 0.0 < e.gate.rights()["eth0"].answers_s <= 100.1 - e.now
 
 
@@ -334,10 +335,10 @@ def test_one_long_call_does_not_end_a_lease_that_has_time_left(
 ) -> None:
     e = Executed()
     e.install()
-    assert e.executor.execute(ArmGate(100.1, 100.3)) is None
+    assert e.executor.execute(ArmGate(100.1, 100.3)) == DONE
     e.now += 0.033
     stand_still(e, iter([0.06]), monkeypatch)
-    assert e.executor.execute(ArmGate(100.14, 100.34)) is None  # 47 ms of it are left
+    assert e.executor.execute(ArmGate(100.14, 100.34)) == DONE  # 47 ms of it are left
     assert 0.0 < e.gate.rights()["eth0"].answers_s <= 100.14 - e.now
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from hanat.core.configuration import FloatingAddress, Listen, Protocol
 from hanat.core.gate_rules import render_gate
+from hanat.core.outcomes import DONE, Done, Failed
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.ruleset_installer import RulesetInstaller
 from hanat.errors import KernelError
@@ -100,7 +101,7 @@ def test_changed_tables_are_found_and_put_back(
     assert look(rulesets) == tuple(found)
     assert look(rulesets) == tuple(found)  # until they are put back
 
-    rulesets.install(EDGE, lambda error, _: None if error is None else pytest.fail(error))
+    rulesets.install(EDGE, done_or_fail)
     assert look(rulesets) == ()
     assert words(firewall, "hanat") == text
     assert firewall.table("arp", "hanat_gate") is not None
@@ -118,8 +119,8 @@ def test_what_is_in_force_is_put_back_although_the_newest_is_refused(
     newest = replace(EDGE, vips=(*EDGE.vips, extra), services=(MEDIA, again))
     outcomes: list[tuple[bool, bool]] = []
 
-    def told(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
-        outcomes.append((error is None, kept))
+    def told(outcome: Done | Failed, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+        outcomes.append((outcome == DONE, kept))
 
     for _ in range(3):
         firewall.apply("flush ruleset" if gone == "ruleset" else f"add {gone}\ndelete {gone}")
@@ -163,6 +164,10 @@ def words(firewall: KernelFirewall, name: str) -> list[str]:
     return sorted(re.split(r"[,\s]+", firewall.table("inet", name) or ""))
 
 
+def done_or_fail(outcome: Done | Failed, _kept: bool) -> None:  # noqa: FBT001 - called by the thread
+    assert outcome == DONE
+
+
 def installed(gate: KernelGate, firewall: KernelFirewall) -> RulesetInstaller:
     """Return rulesets whose thread is this one, with the example installed."""
     rulesets = RulesetInstaller(
@@ -173,7 +178,7 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> RulesetInstaller:
         background=at_once,
         known=("", EDGE),
     )
-    rulesets.install(EDGE, lambda error, _: None if error is None else pytest.fail(error))
+    rulesets.install(EDGE, done_or_fail)
     return rulesets
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from hanat.config.settings import GateChoice, NodeSettings, UnixListen
 from hanat.core.configuration import GateKind
+from hanat.core.outcomes import DONE, Cause, Failed
 from hanat.daemon.adapters import choose_gate
 from hanat.daemon.granting import DeadlineGranting
 from hanat.errors import StartupError
@@ -37,14 +38,15 @@ class Stores:
 def test_a_deadline_is_granted_as_it_is() -> None:
     stores = Stores()
     granting = DeadlineGranting(cast("DeadlineGate", stores), lambda: 100.0)
-    assert granting.grant(100.001, 100.201) is None
+    assert granting.grant(100.001, 100.201) == DONE
     assert stores.granted == [(100.001, 100.201)]
 
 
 def test_a_deadline_that_is_over_is_not_granted_and_says_for_how_long() -> None:
     stores = Stores()
     granting = DeadlineGranting(cast("DeadlineGate", stores), lambda: 100.0)
-    assert granting.grant(99.9985, 100.2) == ("the lease was over for 1.5 ms: the loop came late")
+    late = "the lease was over for 1.5 ms: the loop came late"
+    assert granting.grant(99.9985, 100.2) == Failed(Cause.LATE, late)
     assert stores.granted == []
 
 

@@ -20,6 +20,7 @@ from hanat.core.configuration import (
     Scheduler,
     VirtualService,
 )
+from hanat.core.outcomes import DONE, Cause, Done, Failed
 from hanat.core.ruleset import render_ruleset
 from hanat.core.schedulers import InRotation
 from hanat.core.service_limits import counter_of
@@ -95,8 +96,8 @@ def made(gate: KernelGate, firewall: ToldFirewall, background: object) -> Rulese
 
 
 def install(rulesets: RulesetInstaller, configuration: Configuration) -> None:
-    def told(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
-        assert error is None
+    def told(outcome: Done | Failed, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+        assert outcome == DONE
         assert kept
 
     rulesets.install(configuration, told)
@@ -169,12 +170,12 @@ def test_refused_servers_of_datagrams_are_not_left_behind(
     )
     install(rulesets, replace(EDGE, services=many[:2]))
     there = words(firewall, "hanat")
-    told: list[str | None] = []
+    told: list[Done | Failed] = []
 
     firewall.refuses = "add element inet hanat one_packet_turns_v4"
-    rulesets.install(replace(EDGE, services=many), lambda error, _: told.append(error))
+    rulesets.install(replace(EDGE, services=many), lambda outcome, _: told.append(outcome))
 
-    assert told == ["cannot apply on nftables: refused"]
+    assert told == [Failed(Cause.KERNEL, "cannot apply on nftables: refused")]
     assert words(firewall, "hanat") == there
 
 
@@ -415,8 +416,8 @@ def test_rotation_that_comes_while_another_is_applied_is_next(
         background = Background("rulesets", after=lambda: None, begin=step_back)
         try:
             rulesets = made(gate, firewall, background)
-            rulesets.install(EDGE, lambda error, _: installed.set_result(error))
-            assert await installed is None
+            rulesets.install(EDGE, lambda outcome, _: installed.set_result(outcome))
+            assert await installed == DONE
             firewall.scripts.clear()
             firewall.begun.clear()
             firewall.may_go_on.clear()

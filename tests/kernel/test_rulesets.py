@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from hanat.core.gate_rules import render_gate
+from hanat.core.outcomes import DONE, Done, Failed
 from hanat.daemon.background import Background
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.realtime import step_back
@@ -40,7 +41,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
     gate.install(render_gate(EDGE, DEVICES))
 
     async def install() -> None:
-        ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[Done | Failed] = asyncio.get_running_loop().create_future()
         background = Background("rulesets", after=lambda: None, begin=step_back)
         try:
             rulesets = RulesetInstaller(
@@ -51,7 +52,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
                 background=background,
                 known=("", EDGE),
             )
-            rulesets.install(EDGE, lambda error, _: ended.set_result(error))
+            rulesets.install(EDGE, lambda outcome, _: ended.set_result(outcome))
             assert await asyncio.to_thread(firewall.begun.wait, 10)
 
             grant(gate, DEVICES.values(), answers_s=10, carries_s=20)
@@ -62,7 +63,7 @@ def test_gate_is_armed_and_withdrawn_while_a_ruleset_is_held_back() -> None:
             assert not ended.done()
             assert firewall.table("inet", "hanat") is None
             firewall.may_go_on.set()
-            assert await ended is None
+            assert await ended == DONE
         finally:
             firewall.may_go_on.set()
             background.close()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hanat.core.configuration import Configuration
 from hanat.core.gate_rules import render_gate
+from hanat.core.outcomes import DONE, Cause, Done, Failed
 from hanat.core.ruleset import render_rotations, render_ruleset
 from hanat.core.services import Rotations, Turns
 from hanat.core.steps import SLICE_CHAINS, steps, without_services
@@ -122,17 +123,18 @@ def test_change_that_is_refused_halfway_leaves_the_ruleset_before(refused: int) 
         gate=GateChange(gate, KernelAddresses(), DEVICES.values()),
         background=at_once, known=("", EDGE),
     )  # fmt: skip
-    outcomes: list[tuple[str | None, bool]] = []
+    outcomes: list[tuple[Done | Failed, bool]] = []
 
-    def told(found: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
-        outcomes.append((found, kept))
+    def told(outcome: Done | Failed, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+        outcomes.append((outcome, kept))
 
     rulesets.install(EDGE, told)
     wanted = listed(firewall)
     firewall.applied, firewall.refuses = 0, refused
     rulesets.install(replace(EDGE, services=services(3 * SLICE_CHAINS)), told)
     firewall.refuses = -1
-    assert outcomes == [(None, True), ("cannot apply on nftables: refused", True)]
+    refusal = Failed(Cause.KERNEL, "cannot apply on nftables: refused")
+    assert outcomes == [(DONE, True), (refusal, True)]
     assert listed(firewall) == wanted
     assert look(rulesets) == ()
     gate.close()
@@ -170,8 +172,8 @@ def test_weight_of_one_service_changes_only_its_chain_and_no_gate(
     gate.close()
 
 
-def fail(error: str | None, kept: bool) -> None:  # noqa: FBT001 - called by the thread
-    assert error is None
+def fail(outcome: Done | Failed, kept: bool) -> None:  # noqa: FBT001 - called by the thread
+    assert outcome == DONE
     assert kept
 
 

@@ -20,6 +20,7 @@ from hanat.core.configuration import nominal_lease_s
 from hanat.core.identity import Identity
 from hanat.core.members import drops_majority, members_of
 from hanat.core.node import Node
+from hanat.core.outcomes import Failed
 from hanat.core.status import Role
 from hanat.errors import WireError
 from hanat.net.death_notice import seal_release
@@ -33,7 +34,7 @@ from tests.sim import slices
 from tests.sim.addresses import Addresses
 from tests.sim.clocks import clock_watch
 from tests.sim.examples import configuration
-from tests.sim.refusing import Refusing
+from tests.sim.refusing import NO_PEER, REFUSED, Refusing
 from tests.sim.snapshots import CountingState, MemoryStore
 from tests.sim.storage import Disk, Storage
 from tests.sim.world import World
@@ -390,8 +391,7 @@ class Process:
         self.failed |= found is not None
         if found is None and isinstance(action, do.InstallRuleset | do.AddAddresses):
             return  # its outcome comes later
-        outcome = told.ActionDone(action) if found is None else told.ActionFailed(action, found)
-        self.queue.append(outcome)
+        self.queue.append(told.ActionFailed(action, found) if found else told.ActionDone(action))
 
     def _arm_timer(self) -> None:
         self.timer += 1
@@ -410,12 +410,12 @@ class Process:
 
     # ------------------------------------------------------------- the kernel
 
-    def _execute(self, action: do.Action) -> str | None:  # noqa: C901, PLR0912 - one arm an action
+    def _execute(self, action: do.Action) -> Failed | None:  # noqa: C901, PLR0912 - one arm an action
         match action:
             case do.ArmGate():
                 self._arm(action)
             case do.WithdrawGate() | do.ShutGate() if self.withdraw_s is None:
-                return "refused"
+                return REFUSED
             case do.WithdrawGate():
                 self.answers_until = min(self.answers_until, self.world.now)
             case do.ShutGate():
@@ -468,7 +468,7 @@ class Process:
         if self.world.on(self, self.replica.transfer, to):
             return
         if attempts == 0:
-            failed = told.ActionFailed(do.TransferLeadership(to), "nobody has the whole log")
+            failed = told.ActionFailed(do.TransferLeadership(to), NO_PEER)
             self.world.on(self, self.feed, failed)
             return
         delay_s = self.configuration.profile.beacon_s

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from hanat.core import actions as do
 from hanat.core import inputs as told
 from hanat.core.configuration import Configuration
+from hanat.core.outcomes import Cause, Failed
 
 if TYPE_CHECKING:
     from tests.sim.process import Process
 
-REFUSED = "refused"
+REFUSED = Failed(Cause.KERNEL, "refused")
+NO_PEER = Failed(Cause.NO_PEER, "nobody has the whole log")
 
 
 class Refusing:
@@ -43,7 +45,7 @@ class Refusing:
         """Return what the newest committed text says: another object each time."""
         return replace(self._node.configuration, name=self._node.replica.state.text)
 
-    def found(self, action: do.Action) -> str | None:
+    def found(self, action: do.Action) -> Failed | None:
         """Return why an action is refused, None if it is not."""
         if isinstance(action, do.ArmGate) and self.unsafe:
             self._node.world.violate(f"{self._node.node_id} is unsafe, and answers")
