@@ -26,7 +26,6 @@ api_option = click.option(
     metavar="unix:/PATH|HOST:PORT",
     help="Where the node listens.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -133,8 +132,3 @@ def _document(api: str, status: int, text: bytes) -> Any:  # noqa: ANN401  JSON
     if not isinstance(code, int) or isinstance(code, bool) or not 0 < code <= EXIT_CODE_MAX:
         code = EXIT_FAILED
     raise CommandError(document["error"], code)
-
-
-def print_json(document: object) -> None:
-    """Print a document as JSON, readable and in the order it came."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))

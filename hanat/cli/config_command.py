@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from hanat.cli.api_client import api_option, json_option, print_json, request
+from hanat.cli.api_client import api_option, request
 from hanat.cli.command_errors import CommandError
+from hanat.cli.options import json_option, print_json
 from hanat.cli.status_text import text
 from hanat.config import check, check_advice, parse_cluster, read_text
 from hanat.errors import EXIT_CONFIG_INVALID, EXIT_FAILED, ConfigError

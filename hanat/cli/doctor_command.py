@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hanat.cli.api_client import json_option, print_json
+from hanat.cli.options import json_option, print_json
 from hanat.doctor.examine import diagnose
 from hanat.doctor.findings import Finding, Level
 from hanat.errors import EXIT_FAILED

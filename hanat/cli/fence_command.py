@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from hanat.cli.api_client import json_option, print_json
-from hanat.cli.node_file import node_file_option
-from hanat.config import load_cluster, load_node
-from hanat.core.configuration import Configuration
+from hanat.cli.options import json_option, node_file_option, print_json
+from hanat.core.configuration import Interface
+from hanat.doctor.fence_files import read_addresses, read_target
 from hanat.doctor.fence_node import fence as take_away
 from hanat.errors import ConfigError
 
@@ -26,14 +25,14 @@ def fence(node_file: Path, *, force: bool, as_json: bool) -> None:
     those of the cluster file and those that hanat's gate in the kernel guards, which
     are of the configuration in force; if the cluster file is damaged, only the latter.
     """
-    settings = load_node(node_file)
+    target = read_target(node_file)
     damaged: ConfigError | None = None
-    configuration: Configuration | None = None
+    named: list[tuple[str, Interface]] = []
     try:
-        configuration = load_cluster(settings.cluster_file)
+        named = read_addresses(target)
     except ConfigError as error:
         damaged = error
-    done = take_away(settings, configuration, force=force)
+    done = take_away(target, named, force=force)
     if damaged is not None:
         if not done.gate_found:
             raise damaged  # nobody knows what to look for
@@ -45,6 +44,6 @@ def fence(node_file: Path, *, force: bool, as_json: bool) -> None:
     rights = "both rights withdrawn" if done.gate_found else "no rights: there is no gate"
     gone = ", ".join(f"{address} from {device}" for device, address in done.removed)
     click.echo(
-        f"{settings.node} is fenced: {rights}, "
+        f"{target.node} is fenced: {rights}, "
         + (f"removed {gone}" if gone else "no floating address was here")
     )

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from hanat.cli.api_client import api_option, json_option, print_json, request
+from hanat.cli.api_client import api_option, request
 from hanat.cli.command_errors import CommandError
+from hanat.cli.options import json_option, print_json
 from hanat.cli.status_text import table, text
 from hanat.core.history import EVENTS_MAX, Event, holder_at
 

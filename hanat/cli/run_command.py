@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hanat.cli.node_file import node_file_option
+from hanat.cli.options import node_file_option
 from hanat.supervisor.supervisor import SUPERVISOR, python_command
 
 

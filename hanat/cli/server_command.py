@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import click
 
-from hanat.cli.api_client import api_option, json_option, print_json, request
+from hanat.cli.api_client import api_option, request
 from hanat.cli.command_errors import CommandError
 from hanat.cli.names import ServerPath, caller, parse_duration, parse_server, parse_weight, quoted
+from hanat.cli.options import json_option, print_json
 from hanat.cli.service_text import (
     Document,
     ask,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from hanat.cli.api_client import api_option, json_option, print_json
+from hanat.cli.api_client import api_option
 from hanat.cli.names import quoted
+from hanat.cli.options import json_option, print_json
 from hanat.cli.service_text import ask, ask_all, service_lines, service_table
 
 

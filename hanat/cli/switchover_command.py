@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from hanat.cli.api_client import api_option, json_option, print_json, request
+from hanat.cli.api_client import api_option, request
 from hanat.cli.command_errors import CommandError
+from hanat.cli.options import json_option, print_json
 
 TIMEOUT_S = 30.0  # the node limits itself to less; this is for one that is stuck
 

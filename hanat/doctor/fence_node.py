@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from hanat.config.settings import NodeSettings
-from hanat.core.configuration import Configuration, Interface
-from hanat.core.placements import placements
+from hanat.core.configuration import Interface
+from hanat.doctor.fence_files import FenceTarget
 from hanat.errors import AbsentObjectError, KernelError, RefusedError, StartupError
-from hanat.kernel.facts import guarded_addresses
 from hanat.kernel.fence import KernelFence
 from hanat.kernel.tcx import remove_programs
 
@@ -39,12 +37,12 @@ class Fenced:
     removed: tuple[tuple[str, Interface], ...]
 
 
-def fence(settings: NodeSettings, configuration: Configuration | None, *, force: bool) -> Fenced:
+def fence(target: FenceTarget, named: Sequence[tuple[str, Interface]], *, force: bool) -> Fenced:
     """Silence this machine; doing it twice is doing it once.
 
     Args:
-        settings: This node's own file.
-        configuration: Of its cluster file; None: it cannot be read, only the gate knows.
+        target: The node.
+        named: Kernel devices and addresses that its cluster file names; the gate knows others.
         force: Even while the node runs. One that works takes rights and addresses back
             within a second; one that hangs does not.
 
@@ -54,16 +52,16 @@ def fence(settings: NodeSettings, configuration: Configuration | None, *, force:
         KernelError: The first thing the kernel refused; everything was tried.
     """
     if force:
-        return _take_away(settings, configuration)
-    with _stopped(settings):
-        return _take_away(settings, configuration)
+        return _take_away(target, named)
+    with _stopped(target):
+        return _take_away(target, named)
 
 
 @contextmanager
-def _stopped(settings: NodeSettings) -> Iterator[None]:
+def _stopped(target: FenceTarget) -> Iterator[None]:
     """Make sure that the node does not run and does not start meanwhile."""
-    path = settings.data_dir / "journal" / "lock"  # its journal's; held as long as it runs
-    tried = f"tell whether node {settings.node} runs"
+    path = target.data_dir / "journal" / "lock"  # its journal's; held as long as it runs
+    tried = f"tell whether node {target.node} runs"
     try:
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:  # it never ran
@@ -78,7 +76,7 @@ def _stopped(settings: NodeSettings) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RefusedError(
-                f"node {settings.node} not fenced: its daemon runs; stop it, hand over with "
+                f"node {target.node} not fenced: its daemon runs; stop it, hand over with "
                 '"hanat switchover", or add --force if it hangs'
             ) from None
         yield
@@ -86,11 +84,11 @@ def _stopped(settings: NodeSettings) -> Iterator[None]:
         os.close(lock)
 
 
-def _take_away(settings: NodeSettings, configuration: Configuration | None) -> Fenced:
+def _take_away(target: FenceTarget, named: Sequence[tuple[str, Interface]]) -> Fenced:
     kernel = KernelFence()
     first: KernelError | None = None
     gate_found = True
-    devices = sorted(set(settings.interfaces.values()))
+    devices = sorted(set(target.devices.values()))
     try:
         try:
             kernel.shut(devices)
@@ -102,17 +100,15 @@ def _take_away(settings: NodeSettings, configuration: Configuration | None) -> F
             remove_programs(devices)
         except KernelError as error:
             first = first or error
-        vips = () if configuration is None else configuration.vips
-        where = placements(vips, settings.interfaces)
-        named = [(placement.device, placement.address) for placement in where]
+        found = list(named)
         if gate_found:
             # It has no prefix lengths: where the file names an address, the file decides.
             known = {address.ip for _, address in named}
             try:
-                named += [(d, a) for d, a in guarded_addresses(devices) if a.ip not in known]
+                found += [(d, a) for d, a in kernel.guarded(devices) if a.ip not in known]
             except KernelError as error:
                 first = first or error
-        removed = kernel.remove(named)
+        removed = kernel.remove(found)
     finally:
         kernel.close()
     if first is not None:

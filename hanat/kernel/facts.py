@@ -5,8 +5,6 @@
 nftables chains, all of this process's network namespace. What cannot be read is
 absent from the picture, or has its reason beside it.
 
-`guarded_addresses` is for ``hanat fence``, and raises.
-
 `who_answers` is the one question that needs the wire: which machines claim an
 address. It sends ARP probes (RFC 5227, section 2.1.1), which no neighbour stores.
 """
@@ -19,7 +17,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -29,11 +26,10 @@ import nftables
 
 from hanat.core.configuration import Address, Interface
 from hanat.core.rights import MARK_MASK
-from hanat.errors import AbsentObjectError, KernelError
+from hanat.errors import KernelError
 from hanat.kernel.addresses import KernelAddresses
 from hanat.kernel.deadline_programs import Programs
 from hanat.kernel.links import KernelLinks
-from hanat.kernel.timeout_gate import KernelGate
 
 # Bits of CapEff: linux/capability.h
 CAPABILITIES = {
@@ -175,23 +171,6 @@ def way_out(net: Path = Path("/proc/net")) -> frozenset[str]:
     """Return the devices with an IPv4 default route."""
     lines = [line.split() for line in _read(net / "route").splitlines()[1:]]
     return frozenset(words[0] for words in lines if words[1] == words[7] == "00000000")
-
-
-def guarded_addresses(devices: Iterable[str]) -> list[tuple[str, Interface]]:
-    """Return the addresses on these devices, or the gate's, that are floating ones to the gate.
-
-    Raises:
-        AbsentObjectError: The gate is not installed.
-        KernelError: The kernel does not tell.
-    """
-    found: list[tuple[str, Interface]] = []
-    with closing(KernelGate()) as gate, closing(KernelAddresses()) as addresses:
-        guarded = gate.guarded()
-        for device in sorted({*devices, *gate.ports()}):
-            with suppress(AbsentObjectError):
-                there = sorted(addresses.present(device), key=str)
-                found += [(device, address) for address in there if address.ip in guarded]
-    return found
 
 
 def _nft() -> NftFacts:

@@ -20,14 +20,21 @@ import socket
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv6Address,
+    IPv6Interface,
+    ip_address,
+    ip_interface,
+)
 
 from hanat.core.notation import ATTACHED_SET, CARRIES_SET, GATE_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.deadline_map import Deadlines
 from hanat.kernel.kernel_errors import index_of, refused
-from hanat.kernel.netlink import IFINFOMSG, NetlinkClient, attribute, nested
-from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
+from hanat.kernel.netlink import HEADER, IFINFOMSG, NetlinkClient, attribute, attributes, nested
+from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName, members_in
 from hanat.kernel.traffic_filters import INGRESS, TrafficFilters
 
 ATTACHED = (SetName("inet", GATE_TABLE, ATTACHED_SET), SetName("arp", GATE_TABLE, ATTACHED_SET))
@@ -37,11 +44,14 @@ CARRIES = SetName("inet", GATE_TABLE, CARRIES_SET)
 PERMIT = SetName("inet", GATE_TABLE, "permit")
 NO_ANSWERS = tuple(Refill(name) for name in ANSWERS)
 NO_RIGHTS = tuple(Refill(name) for name in (*ANSWERS, CARRIES))
+# What the gate guards, and on which devices.
+VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
+PORTS = SetName("inet", GATE_TABLE, "ports")
 # What an earlier release called that right, while this one has not installed its gate yet.
 CARRIED = SetName("inet", GATE_TABLE, "carries")
 
-_RTM_DELADDR = 21
-_IFA_LOCAL = 2
+_RTM_DELADDR, _RTM_GETADDR = 21, 22
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTM_SETLINK = 19
 _IFLA_AF_SPEC, _IFLA_INET_CONF = 26, 1
 _PROMOTE_SECONDARIES = 20  # IPV4_DEVCONF_PROMOTE_SECONDARIES
@@ -102,6 +112,24 @@ class KernelFence:
                     filters.detach(index, INGRESS, None, device=device)
         finally:
             filters.close()
+
+    def guarded(self, devices: Iterable[str]) -> list[tuple[str, IPv4Interface | IPv6Interface]]:
+        """Return the addresses on these devices, or the gate's, that are floating ones to the gate.
+
+        Raises:
+            AbsentObjectError: The gate is not installed.
+            KernelError: The kernel does not tell.
+        """
+        floating = guarded_addresses()
+        names = {*devices, *gate_ports()}
+        known = {index: name for index, name in socket.if_nameindex() if name in names}
+        answers = self._routing.dump(
+            _RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0),
+            operation="list addresses", target=", ".join(sorted(names)),
+        )  # fmt: skip
+        there = (_address_of(answer) for answer in answers)
+        found = [(known[at], one) for at, one in there if at in known and one.ip in floating]
+        return sorted(found, key=str)
 
     def remove(
         self, addresses: Iterable[tuple[str, IPv4Interface | IPv6Interface]]
@@ -166,6 +194,32 @@ def take_away(sets: NfNetlink, rights: tuple[Refill, ...], *, operation: str) ->
         for name in others:
             with suppress(AbsentObjectError):
                 sets.refill([Refill(name)], operation=operation, target="all interfaces")
+
+
+def guarded_addresses() -> frozenset[IPv4Address | IPv6Address]:
+    """Return the floating addresses of the gate that is installed.
+
+    Raises:
+        AbsentObjectError: None is.
+        KernelError: The kernel does not tell.
+    """
+    return frozenset(ip_address(member) for name in VIPS for member in members_in(name))
+
+
+def gate_ports() -> frozenset[str]:
+    """Return the devices of the gate that is installed; raises as `guarded_addresses` does."""
+    return frozenset(member.rstrip(b"\0").decode() for member in members_in(PORTS))
+
+
+def _address_of(answer: bytes) -> tuple[int, IPv4Interface | IPv6Interface]:
+    """Return index and address of a message of the routing table; see rtnetlink(7)."""
+    start = HEADER.size + _IFADDRMSG.size
+    _, prefix_bits, _, _, index = _IFADDRMSG.unpack_from(answer, HEADER.size)
+    values = {
+        kind: answer[first:last] for kind, first, last in attributes(answer, start, len(answer))
+    }
+    packed = values.get(_IFA_LOCAL, values[_IFA_ADDRESS])  # with a peer the other one is its
+    return index, ip_interface((bytes(packed), prefix_bits))
 
 
 def _promotion(index: int) -> bytes:

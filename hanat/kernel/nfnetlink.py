@@ -217,7 +217,12 @@ def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
 
 
 def numbers_in(name: SetName) -> frozenset[int]:
-    """Return the members of a set of indexes or marks.
+    """Return the members of a set of indexes or marks; raises as `members_in` does."""
+    return frozenset(_INDEX.unpack_from(member)[0] for member in members_in(name))
+
+
+def members_in(name: SetName) -> frozenset[bytes]:
+    """Return the members of a set of single values, as the kernel has them.
 
     By netlink: with a thousand services libnftables takes long to list anything.
 
@@ -231,7 +236,7 @@ def numbers_in(name: SetName) -> frozenset[int]:
         answers = netlink.dump(_GET_ELEMENTS, _set(name), operation="look at a set", target=target)
     finally:
         netlink.close()
-    found: set[int] = set()
+    found: set[bytes] = set()
     for answer in answers:
         spans = [(HEADER.size + GENERIC.size, len(answer))]
         for kind in (_LIST_ELEMENTS, _LIST_ELEMENT, _ELEMENT_KEY, _DATA_VALUE):
@@ -241,7 +246,7 @@ def numbers_in(name: SetName) -> frozenset[int]:
                 for of, start, end in attributes(answer, *outer)
                 if of == kind
             ]
-        found.update(int(_INDEX.unpack_from(answer, start)[0]) for start, _ in spans)
+        found.update(bytes(answer[start:end]) for start, end in spans)
     return frozenset(found)
 
 

@@ -19,26 +19,33 @@ stands still cannot grant anything when the former grant is over.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from hanat.core.configuration import Address
 from hanat.core.notation import GATE_TABLE
 from hanat.errors import AbsentObjectError
 from hanat.kernel.device_indexes import DeviceIndexes
-from hanat.kernel.fence import ANSWERS, CARRIES, NO_ANSWERS, NO_RIGHTS, PERMIT, take_away
+from hanat.kernel.fence import (
+    ANSWERS,
+    CARRIES,
+    NO_ANSWERS,
+    NO_RIGHTS,
+    PERMIT,
+    gate_ports,
+    guarded_addresses,
+    take_away,
+)
 from hanat.kernel.gate_ports import TIMEOUT_S_MIN, Rights
 from hanat.kernel.nfnetlink import NfNetlink, Refill, SetName
 from hanat.kernel.nft import NftLibrary
 
-VIPS = (SetName("inet", GATE_TABLE, "vips_v4"), SetName("inet", GATE_TABLE, "vips_v6"))
-PORTS = SetName("inet", GATE_TABLE, "ports")
+T = TypeVar("T")
+
 PERMITTED = ("grant",)  # the one member of the set of permits
 
 # E.g. "eth0" timeout 88ms expires 36ms; one of ours always has both.
 _MEMBER = re.compile(r'"(?P<device>[^"]+)" timeout \S+ expires (?P<left>\w+)')
-_ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
-_NAME = re.compile(r'"([^"]+)"')
 _PART = re.compile(r"(\d+)(ms|s|m|h|d)")
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -63,24 +70,11 @@ class InstalledGate:
 
     def guarded(self) -> frozenset[Address]:
         """See `gate_ports.Gate.guarded`."""
-        found: set[Address] = set()
-        for name in VIPS:
-            listing = self._list(name, operation="list floating addresses")
-            for elements in _ELEMENTS.findall(listing):
-                found.update(ip_address(word.strip()) for word in elements.split(","))
-        return frozenset(found)
+        return _of_gate(guarded_addresses, "list floating addresses")
 
     def ports(self) -> frozenset[str]:
         """See `gate_ports.Gate.ports`."""
-        listing = self._list(PORTS, operation="list interfaces")
-        return frozenset(_NAME.findall("".join(_ELEMENTS.findall(listing))))
-
-    def _list(self, name: SetName, *, operation: str) -> str:
-        words = f"{name.family} {name.table} {name.name}"
-        try:
-            return self._nft.run(f"list set {words}", operation=operation, target=words)
-        except AbsentObjectError as error:
-            raise not_installed(operation, words) from error
+        return _of_gate(gate_ports, "list interfaces")
 
 
 class KernelGate(InstalledGate):
@@ -138,6 +132,13 @@ class KernelGate(InstalledGate):
             for device in sorted(inet.keys() | carries.keys())
         }
 
+    def _list(self, name: SetName, *, operation: str) -> str:
+        words = f"{name.family} {name.table} {name.name}"
+        try:
+            return self._nft.run(f"list set {words}", operation=operation, target=words)
+        except AbsentObjectError as error:
+            raise not_installed(operation, words) from error
+
     def _members(self, name: SetName) -> dict[str, float]:
         """Return how many seconds are left to each member of a set."""
         listing = self._list(name, operation="list rights")
@@ -160,6 +161,14 @@ class KernelGate(InstalledGate):
             take_away(self._sets, rights, operation=operation)
         except AbsentObjectError as error:
             raise not_installed(operation, "all interfaces") from error
+
+
+def _of_gate(read: Callable[[], frozenset[T]], operation: str) -> frozenset[T]:
+    """Read something of the gate that is installed."""
+    try:
+        return read()
+    except AbsentObjectError as error:
+        raise not_installed(operation, f"inet {GATE_TABLE}") from error
 
 
 def not_installed(operation: str, target: str) -> AbsentObjectError:

@@ -246,7 +246,7 @@ def test_wrong_file_is_told_and_nothing_is_touched(machine: Machine) -> None:
     machine.file.write_text(machine.file.read_text().replace("data_dir", "datadir"))
     done = machine.fence()
     assert done.returncode == 5
-    assert "datadir: unknown key" in done.stderr
+    assert "data_dir: is missing; it must be a text" in done.stderr
     assert machine.rights() == set(DEVICES.values())
 
 

@@ -1,7 +1,8 @@
-"""The option that names a node's own file."""
+"""Options and output that commands share."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -33,3 +34,9 @@ node_file_option = click.option(
     callback=_check,
     help="This node's own file; it names the cluster file and the key.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(document: object) -> None:
+    """Print a document as JSON, readable and in the order it came."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
