@@ -1,0 +1,135 @@
+"""The documents name files, modules, names and places that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = (README, *sorted((ROOT / "docs").glob("*.md")))
+PICTURES = ROOT / "docs" / "pictures"
+README_BYTES = 10_000
+
+TOP = ("hanat", "chaos", "tests", "benchmarks", "deploy", "docs")
+PARTS = tuple(sorted(one.parent.name for one in (ROOT / "hanat").glob("*/__init__.py")))
+FORMER = ("consensus", "flowsync", "mesh")  # folders that are gone stay wrong
+PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(TOP + PARTS + FORMER)})/[\w./-]*\w")
+FILE = re.compile(r"(?<![\w./*-])(\w+\.py)\b")
+MODULE = re.compile(r"(?:`|-m )((?:hanat|chaos|tests|benchmarks)(?:\.\w+)+)(?![\w/])")
+NAME = re.compile(r"`(?:\w+\.)*(\w+)(?:\(\))?` in `([\w/]+\.py)`")
+LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+# A file that is no part of the project: it stands in a fault that is told in docs/bugs.md.
+STRANGERS = {"json.py"}
+
+
+def is_there(path: str) -> bool:
+    """Whether a path is there, told from the root folder or from ``hanat``."""
+    return any((base / path).exists() for base in (ROOT, ROOT / "hanat"))
+
+
+def missing_paths(text: str) -> Iterator[str]:
+    """Paths below the project's folders that lead nowhere, and names of files that no folder has."""
+    for path in PATH.findall(text):
+        if not is_there(path):
+            yield path
+    everywhere = {one.name for top in TOP for one in (ROOT / top).rglob("*.py")}
+    for name in FILE.findall(text):
+        if name not in everywhere | STRANGERS:
+            yield name
+
+
+def missing_modules(text: str) -> Iterator[str]:
+    """Dotted names, in backticks or behind ``-m``, of which no module is the beginning."""
+    for dotted in MODULE.findall(text):
+        parts = dotted.split(".")
+        heads = [ROOT.joinpath(*parts[:count]) for count in range(2, len(parts) + 1)]
+        if not any(one.is_dir() or one.with_suffix(".py").exists() for one in heads):
+            yield dotted
+
+
+def missing_names(text: str) -> Iterator[str]:
+    """Functions, classes and constants that are not defined in the file they are said to be in."""
+    for name, path in NAME.findall(text):
+        found = [base / path for base in (ROOT, ROOT / "hanat") if (base / path).exists()]
+        defined = re.compile(rf"^\s*(?:(?:async )?def|class) {name}\b|^\s*{name}\b.*[:=]", re.MULTILINE)
+        if not found or not defined.search(found[0].read_text()):
+            yield f"{name} in {path}"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings."""
+    headings = (re.sub(r"[`*]|\]\([^)]*\)|\[", "", one) for one in HEADING.findall(FENCE.sub("", text)))
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def broken_links(document: Path, text: str) -> Iterator[str]:
+    """Relative links whose file, or whose anchor in it, is not there."""
+    for link in LINK.findall(FENCE.sub("", text)):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if not target.exists():
+            yield link
+        elif anchor and anchor not in anchors(text if not name else target.read_text()):
+            yield link
+
+
+def pictures_without_a_pair(names: Iterable[str]) -> list[str]:
+    """Pictures without their source, and sources without their picture."""
+    stems: dict[str, set[str]] = {}
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        stems.setdefault(stem, set()).add(suffix)
+    return sorted(stem for stem, suffixes in stems.items() if suffixes != {"dot", "svg"})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda one: one.name)
+def test_what_a_document_names_is_there(document: Path) -> None:
+    text = document.read_text()
+    missing = [*missing_paths(text), *missing_modules(text), *missing_names(text)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda one: one.name)
+def test_links_of_a_document_lead_somewhere(document: Path) -> None:
+    assert list(broken_links(document, document.read_text())) == []
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(README.read_bytes()) <= README_BYTES
+
+
+def test_each_picture_has_its_source() -> None:
+    assert pictures_without_a_pair(one.name for one in PICTURES.iterdir()) == []
+
+
+def test_what_is_not_there_is_seen() -> None:
+    assert list(missing_paths("see `hanat/consensus/guard.py`, core/lease.py and `vote.py`")) == [
+        "hanat/consensus/guard.py",
+        "vote.py",
+    ]
+    assert list(missing_modules("`hanat.mesh.wire`, `python -m benchmarks.slow`, `hanat.core`")) == [
+        "hanat.mesh.wire",
+        "benchmarks.slow",
+    ]
+    sentence = "`Promise.binds` in `hanat/core/lease.py`, `Absent` in `hanat/core/lease.py`"
+    assert list(missing_names(sentence)) == ["Absent in hanat/core/lease.py"]
+
+
+def test_a_link_that_leads_nowhere_is_seen() -> None:
+    text = "# What *is* `said`, and how\n[a](#what-is-said-and-how) [b](#nowhere) [c](docs/none.md)"
+    assert list(broken_links(README, text)) == ["#nowhere", "docs/none.md"]
+    assert list(broken_links(README, "[a](docs/lease.md#the-gate) [b](docs/lease.md#gone)")) == [
+        "docs/lease.md#gone"
+    ]
+
+
+def test_a_picture_without_its_source_is_seen() -> None:
+    assert pictures_without_a_pair(["a.dot", "a.svg", "b.svg", "c.dot"]) == ["b", "c"]
