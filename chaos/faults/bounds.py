@@ -1,8 +1,8 @@
 """How long a fault may be felt: the published bounds that a chaos run holds hanat to.
 
 Longest time without an answer, for established flows and for new connections alike, from
-the fault (or its healing) on. Each bound is what README.md has measured on two shared cores
-and as much again, and what a process may wait for a core on a busy machine. Words, so that
+the fault (or its healing) on. Each bound is what docs/performance.md has measured on two shared
+cores and as much again, and what a process may wait for a core on a busy machine. Words, so that
 a history can be judged for the profile it was made with:
 
 - ``noise``: nothing should be felt, but for one needless takeover that load may cause;
