@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hanat.cli.status_text import duration, status_lines
+from hanat.cli.status_text import PEER_HEAD, duration, status_lines
 from hanat.errors import EXIT_FAILED, EXIT_NO_QUORUM, EXIT_USAGE
 from tests.cli.helpers import HOLDER, Node, call
 
@@ -53,6 +53,16 @@ conntrack  123 entries, limit 1000
 log        commit 55, applied 54, last 56
 """
     )
+
+
+def test_the_readme_shows_a_screen_of_today() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    sample = readme.partition("```\nr1 (id 1)")[2].partition("```")[0]
+    begins = {line.split()[0] for line in status_lines(HOLDER.to_document())[1:] if line}
+    heads = [line.split() for line in sample.splitlines() if line.isupper()]
+
+    assert begins - {line.split()[0] for line in sample.splitlines() if line} == set()
+    assert list(PEER_HEAD) in heads
 
 
 def test_alarms_of_the_connection_table_are_trouble(node: Node) -> None:

@@ -1,4 +1,4 @@
-"""``docs/services.md`` has every key, and its examples are sound."""
+"""``docs/services.md`` has every key; its examples, and those of the README, are sound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hanat.config import parse_cluster
+from hanat.config import cross_check, parse_cluster
 from hanat.config.check_fields import KINDS, METHODS, RCODES, RECORD_TYPES
 from hanat.config.models import (
     CheckTable,
@@ -20,8 +20,10 @@ from hanat.config.node_toml import parse_node
 from hanat.core.configuration import OnServerDown, Scheduler, Unavailable
 from tests.config.helpers import NODE, SMALL, changed, checked
 
-MANUAL = (Path(__file__).parents[2] / "docs" / "services.md").read_text()
-EXAMPLES = re.findall(r"```toml\n(.*?)```", MANUAL, re.DOTALL)
+ROOT = Path(__file__).parents[2]
+MANUAL = (ROOT / "docs" / "services.md").read_text()
+FENCED = re.compile(r"```toml\n(.*?)```", re.DOTALL)
+EXAMPLES = FENCED.findall(MANUAL)
 
 
 def test_every_key_and_every_word_is_in_the_manual() -> None:
@@ -54,3 +56,12 @@ def test_there_is_an_example_of_the_node_file_and_of_a_service() -> None:
         "[[service.check]]",
         "[checker]",
     }
+
+
+def test_files_of_the_readme_can_be_copied() -> None:
+    node, cluster = FENCED.findall((ROOT / "README.md").read_text())
+    settings = parse_node(node, file="node.toml", directory=Path("/etc/hanat"))
+
+    assert (
+        cross_check(settings, parse_cluster(cluster, file="cluster.toml"), file="node.toml") == ()
+    )
