@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ MODULE = re.compile(r"(?:`|-m )((?:hanat|chaos|tests|benchmarks)(?:\.\w+)+)(?![\
 NAME = re.compile(r"`([\w.]+)` in `([\w/]+\.py)`")
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)
+BACKGROUND = re.compile(r'<polygon fill="white" stroke="(none|transparent)"')
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # A file that is no part of the project: it stands in a fault that is told in docs/bugs.md.
 STRANGERS = {"json.py"}
@@ -94,6 +96,14 @@ def pictures_without_a_pair(names: Iterable[str]) -> list[str]:
     return sorted(stem for stem, suffixes in stems.items() if suffixes != {"dot", "svg"})
 
 
+def unseen_labels(source: str, picture: str) -> list[str]:
+    """Lines of labels in a source of Graphviz that its picture does not show."""
+    shown = {" ".join(html.unescape(one).split()) for one in re.findall(r">([^<>]+)<", picture)}
+    labels = re.findall(r'label="([^"]+)"', source)
+    lines = (" ".join(line.split()) for label in labels for line in label.split("\\n"))
+    return [line for line in lines if line not in shown]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda one: one.name)
 def test_what_a_document_names_is_there(document: Path) -> None:
     text = document.read_text()
@@ -116,6 +126,13 @@ def test_the_first_page_is_short() -> None:
 
 def test_each_picture_has_its_source() -> None:
     assert pictures_without_a_pair(one.name for one in PICTURES.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", sorted(PICTURES.glob("*.dot")), ids=lambda one: one.name)
+def test_a_picture_is_made_of_its_source(source: Path) -> None:
+    picture = source.with_suffix(".svg").read_text()
+    assert unseen_labels(source.read_text(), picture) == []
+    assert BACKGROUND.search(picture), "without a background it is unreadable in dark mode"
 
 
 def test_what_is_not_there_is_seen() -> None:
@@ -143,3 +160,9 @@ def test_a_link_that_leads_nowhere_is_seen() -> None:
 
 def test_a_picture_without_its_source_is_seen() -> None:
     assert pictures_without_a_pair(["a.dot", "a.svg", "b.svg", "c.dot"]) == ["b", "c"]
+
+
+def test_a_picture_that_was_not_made_again_is_seen() -> None:
+    picture = "<text>1&#160; sends</text><text>at D &#45; m</text>"
+    assert unseen_labels(r'a [label="1  sends\nat D - m"]', picture) == []
+    assert unseen_labels('a [label="2  sends"]', picture) == ["2 sends"]
