@@ -1,20 +1,22 @@
-"""An authenticated stream of frames between two nodes, without any I/O.
+"""An encrypted stream of frames between two nodes, without any I/O.
 
 Both sides prove that they know the cluster key before anything is believed.
-Each sends a hello with a fresh nonce, sealed with the cluster key; from both
+Each sends a hello with a fresh nonce, authenticated with the cluster key; from both
 nonces and that key follow two session keys, one a direction. Every later frame
-carries a keyed BLAKE2 code over its number and content, so a frame can be
-neither forged, changed, dropped, repeated nor moved to another connection.
+is encrypted and authenticated with its number as the nonce, so a frame can be
+neither read, forged, changed, dropped, repeated nor moved to another connection.
 
-Content is authenticated, not hidden: connection tuples travel in clear.
+A hello is in clear. Whoever learns the cluster key later can read what was recorded before.
 A TLS connection was considered: it costs a certificate a node to manage and
 gives no more against a stranger on the segment, while the key is needed anyway
 for the datagrams of the lease.
 
-Frame: 4 bytes length of what follows, 16 bytes code, content.
-Hello: magic, version, cluster id, sender, receiver, lease in microseconds, members, nonce.
+Hello: 4 bytes length of what follows, 16 bytes code, then magic, version, cluster id, sender,
+receiver, lease in microseconds, members, nonce.
+Frame: 4 bytes length of what follows, AES-128-GCM of the content, whose last 16 bytes are the tag.
 
-Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing).
+Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing); RFC 5116 (authenticated encryption);
+NIST SP 800-38D, section 8.2.1 (nonces by counter).
 """
 
 from __future__ import annotations
@@ -22,19 +24,22 @@ from __future__ import annotations
 from hmac import compare_digest
 from struct import Struct
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from hanat.core import members
 from hanat.core.identity import CODE_BYTES, Identity, code
 from hanat.errors import WireError
 
 MAGIC = b"hanat/1\n"
-VERSION = 3
+VERSION = 4
 NONCE_BYTES = 16
 FRAME_BYTES_MAX = 8 << 20  # a slice is 256 KiB; one entry may be larger than a slice
 HELLO_BYTES_MAX = 256
 
 _LENGTH = Struct("!I")
 _HELLO = Struct(f"!{len(MAGIC)}sB8sBBI{members.BYTES}s{NONCE_BYTES}s")
-_NUMBER = Struct("!Q")
+_NONCE = Struct("!4xQ")
 
 
 class SecureStream:
@@ -57,7 +62,8 @@ class SecureStream:
         self.peer = peer
         self.established = False
         self._buffer = bytearray()
-        self._send_key = self._receive_key = b""
+        self._sender: AESGCM | None = None
+        self._receiver: AESGCM | None = None
         self._sent = self._received = 0
 
     def opening(self) -> bytes:
@@ -72,19 +78,19 @@ class SecureStream:
             MAGIC, VERSION, me.cluster_id, me.node_id, peer, lease_us,
             members.pack(me.members), self._nonce,
         )  # fmt: skip
-        return _frame(code(me.key, b"hello", content), content)
+        return _framed(code(me.key, b"hello", content) + content)
 
     def seal(self, content: bytes) -> bytes:
         """Return the frame that carries `content`; hellos must have been exchanged."""
-        assert self._send_key, "no session key yet"
-        number = _NUMBER.pack(self._sent)
+        assert self._sender is not None, "no session key yet"
+        nonce = _NONCE.pack(self._sent)
         self._sent += 1
-        return _frame(code(self._send_key, b"frame", number + content), content)
+        return _framed(self._sender.encrypt(nonce, content, None))
 
     @property
     def keyed(self) -> bool:
         """Whether `seal` may be used."""
-        return bool(self._send_key)
+        return self._sender is not None
 
     def receive(self, data: bytes) -> tuple[list[bytes], bytes]:
         """Take bytes from the other end.
@@ -108,11 +114,10 @@ class SecureStream:
                 break
             frame = bytes(self._buffer[position + _LENGTH.size : end])
             position = end
-            given, content = frame[:CODE_BYTES], frame[CODE_BYTES:]
-            if self._receive_key:
-                contents.append(self._open(given, content))
+            if self._receiver is not None:
+                contents.append(self._open(self._receiver, frame))
             else:
-                reply += self._take_hello(given, content)
+                reply += self._take_hello(frame[:CODE_BYTES], frame[CODE_BYTES:])
         del self._buffer[:position]
         return contents, reply
 
@@ -122,11 +127,13 @@ class SecureStream:
         if not CODE_BYTES <= size <= limit:
             raise WireError(f"a frame of {size} bytes, allowed are {CODE_BYTES} to {limit}")
 
-    def _open(self, given: bytes, content: bytes) -> bytes:
-        number = _NUMBER.pack(self._received)
+    def _open(self, receiver: AESGCM, frame: bytes) -> bytes:
+        nonce = _NONCE.pack(self._received)
         self._received += 1
-        if not compare_digest(given, code(self._receive_key, b"frame", number + content)):
-            raise WireError("a frame with a wrong code: damaged, repeated or forged")
+        try:
+            content = receiver.decrypt(nonce, frame, None)
+        except InvalidTag:
+            raise WireError("a frame with a wrong tag: damaged, repeated or forged") from None
         self.established = True
         return content
 
@@ -160,9 +167,9 @@ class SecureStream:
         to_dialler = code(me.key, b"to dialler", first + second)
         keys = (to_acceptor, to_dialler) if self._dialled else (to_dialler, to_acceptor)
         reply = b"" if self._dialled else self._hello(sender)
-        self._send_key, self._receive_key = keys
+        self._sender, self._receiver = map(AESGCM, keys)
         return reply
 
 
-def _frame(authentication: bytes, content: bytes) -> bytes:
-    return _LENGTH.pack(CODE_BYTES + len(content)) + authentication + content
+def _framed(content: bytes) -> bytes:
+    return _LENGTH.pack(len(content)) + content

@@ -110,11 +110,32 @@ def test_answer_of_another_node_than_the_one_called_is_refused() -> None:
         a.receive(stranger.opening())
 
 
+def test_content_is_hidden_and_the_same_one_never_looks_the_same() -> None:
+    a, b = connected()
+    content = b"203.0.113.100:41234 to 10.11.12.101:8080"
+    frames = [a.seal(content) for _ in range(3)]
+    assert len(set(frames)) == len(frames)
+    seen = b"".join(frames)
+    assert not any(content[i : i + 6] in seen for i in range(len(content) - 5))
+    assert b.receive(seen)[0] == [content] * 3
+
+
+def test_frame_whose_bits_are_changed_is_refused() -> None:
+    a, _ = connected()
+    frame = a.seal(b"vote")
+    for position in range(4, len(frame)):
+        _, b = connected()
+        damaged = bytearray(frame)
+        damaged[position] ^= 1
+        with pytest.raises(WireError, match="wrong tag"):
+            b.receive(bytes(damaged))
+
+
 def test_repeated_frame_is_refused() -> None:
     a, b = connected()
     frame = a.seal(b"vote")
     b.receive(frame)
-    with pytest.raises(WireError, match="wrong code"):
+    with pytest.raises(WireError, match="wrong tag"):
         b.receive(frame)
 
 
@@ -124,13 +145,13 @@ def test_frame_of_another_connection_is_refused() -> None:
     d = SecureStream(identity(2), nonce=bytes([9]) * 16, peer=None)
     _, reply = d.receive(c.opening())
     c.receive(reply)
-    with pytest.raises(WireError, match="wrong code"):
+    with pytest.raises(WireError, match="wrong tag"):
         d.receive(a.seal(b"vote"))
 
 
 def test_own_frame_sent_back_is_refused() -> None:
     a, _ = connected()
-    with pytest.raises(WireError, match="wrong code"):
+    with pytest.raises(WireError, match="wrong tag"):
         a.receive(a.seal(b"vote"))
 
 
