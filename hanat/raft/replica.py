@@ -46,6 +46,7 @@ from hanat.raft.state import Barrier, Command, Holder, State
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 COMMIT_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 APPLIED_MAX = 100  # entries in a slice: 5 ms at 50 us each
+CLOSED_BEACONS = 2  # a hand-over is tried again within one
 UNCOMMITTED_MAX = 1024  # entries; some 30 wait in service
 NEVER_S = 1e9
 
@@ -111,6 +112,7 @@ class Replica:
         self._on_input, self._on_command = on_input, on_command
         self._observed: tuple[int, int | None] = (0, None)
         self._proposed = False
+        self._closed_until = 0.0
         self.commits = Histogram(COMMIT_BOUNDS_S)
         self._journal, self._complete = "", True
         self._peers: PeersObserved | None = PeersObserved((), electable=False)
@@ -173,13 +175,13 @@ class Replica:
                 the caller keeps a deadline.
 
         Returns:
-            False if this node does not lead, or has handed leadership on, or its log is too
-            long, or too much waits for a commit; then `done` is not called.
+            False if this node does not lead, or hands leadership on, or its log is too long, or
+            too much waits for a commit; then `done` is not called.
 
         Raises:
             ConsensusError: The command is too large for an entry.
         """
-        if not self.leading or self._guard.handed_on or self._guard.durability.crowded:
+        if not self.leading or self._closed or self._guard.durability.crowded:
             return False
         if not self._room and not isinstance(command, Barrier | Holder):
             return False  # those two are once a term, and end the waiting
@@ -225,7 +227,7 @@ class Replica:
         if not blocked and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
-            appends = self.leading and self._room and not self._guard.handed_on
+            appends = self.leading and self._room and not self._closed
             if appends and self.snapshots.spoiled:
                 # The library makes no second snapshot up to the same entry.
                 self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
@@ -251,6 +253,11 @@ class Replica:
             or self.snapshots.busy
             or guard.clock() - guard.asked_at >= HEARTBEAT_BEACONS * guard.profile.beacon_s
         )
+
+    @property
+    def _closed(self) -> bool:
+        """Whether this leader hands leadership on: its peer must have the whole log."""
+        return self._guard.handed_on or self._guard.clock() < self._closed_until
 
     @property
     def _room(self) -> bool:
@@ -326,8 +333,10 @@ class Replica:
             to: The first choice first; empty for anybody, the best first.
 
         Returns:
-            False if nobody suitable has the whole log; then the lease goes on.
+            False if nobody suitable has the whole log; then the lease goes on. Nothing is appended
+            for two beacons, or no peer would ever have it: ask again until then.
         """
+        self._closed_until = self._guard.clock() + CLOSED_BEACONS * self._guard.profile.beacon_s
         if self._proposed:  # it is not in the log yet, and no peer has it
             self._do_tick()
         fit = self.fit_peers

@@ -220,6 +220,7 @@ def test_leader_takes_no_entry_behind_the_order_to_campaign(guard: type[Guard]) 
     # The peer stands without that entry, and all who have it refuse their votes.
     bench = leader(guard, acks=(2, 3))
     assert bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+    bench.run(0.1)  # the peer has not stood yet
     assert bench.node.propose(1) is (guard is not Guard)
 
 
@@ -227,8 +228,17 @@ def test_leader_waits_with_the_order_until_its_peer_has_what_was_proposed_just_b
     bench = leader(Guard, acks=(2, 3))
     assert bench.node.propose(1)
     assert not bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+    assert not bench.node.propose(2)  # or no peer would ever have all
     bench.run(0.05)
     assert bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+
+
+def test_leader_that_hands_on_to_nobody_takes_entries_again() -> None:
+    bench = leader(Guard, acks=(3,))
+    assert bench.node.propose(1)
+    assert not bench.world.on(bench.node, bench.node.replica.transfer, (2,))
+    bench.run(0.1)
+    assert bench.node.propose(2)
 
 
 @with_and_without(repairs.WithoutNextTermOnly)

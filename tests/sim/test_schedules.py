@@ -37,7 +37,9 @@ def test_switchover_reaches_its_target_although_entries_never_stop(seed: int) ->
     process = world.processes[holder]
     target = next(i for i in world.node_ids if i != holder)
     world.on(process, process.feed, told.SwitchoverRequested(target))
-    for uid in range(400):
+    for each in world.processes.values():
+        each.disk.work_s = (0.004, 0.004)  # so one is always on its way to the peers
+    for uid in range(2000):
         world.after(uid * 0.0002, process.propose, uid)
     lease_s = process.configuration.profile.lease_s
     assert world.run_until(lambda: holders(world) == [target], within_s=2 * lease_s), tell(world)
