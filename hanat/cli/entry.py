@@ -24,6 +24,7 @@ COMMANDS = {
         "hanat.cli.history_command:history",
         "Show who held the addresses, and why that changed.",
     ),
+    "key": ("hanat.cli.key_command:key", "Change the cluster key while the cluster runs."),
     "keygen": ("hanat.cli.keygen_command:keygen", "Write a new cluster key."),
     "run": ("hanat.cli.run_command:run", "Run this node."),
     "server": ("hanat.cli.server_command:server", "Show servers, and take them out of rotation."),

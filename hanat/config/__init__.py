@@ -11,19 +11,30 @@ from hanat.config.amendment import amended
 from hanat.config.check import advice, check, check_advice, cross_check
 from hanat.config.cluster_toml import load_cluster, parse_cluster
 from hanat.config.document import read_text
-from hanat.config.key import generate_key, read_key
+from hanat.config.key import (
+    Keys,
+    add_key,
+    drop_accepted,
+    generate_key,
+    read_keys,
+    use_accepted,
+)
 from hanat.config.node_toml import load_node
 
 __all__ = [
+    "Keys",
+    "add_key",
     "advice",
     "amended",
     "check",
     "check_advice",
     "cross_check",
+    "drop_accepted",
     "generate_key",
     "load_cluster",
     "load_node",
     "parse_cluster",
-    "read_key",
+    "read_keys",
     "read_text",
+    "use_accepted",
 ]

@@ -19,13 +19,14 @@ class Identity:
     """Who a node is to others.
 
     Attributes:
-        key: The cluster key, 32 bytes.
+        key: The cluster key, 32 bytes: what this node says is sealed with it.
         cluster: The cluster's name; nodes of another cluster are refused by it.
         lease_s: Of the cluster's profile, whatever this node makes of it; a peer with another
             profile is refused.
         node_id: This node.
         members: All nodes, ids ascending; a peer that counts others is refused, or there
             could be two majorities.
+        accepted: A second key that a peer may use, while the key is changed; empty for none.
     """
 
     key: bytes = field(repr=False)  # no log, no traceback tells it
@@ -33,6 +34,12 @@ class Identity:
     lease_s: float
     node_id: int
     members: Members = ()
+    accepted: bytes = field(default=b"", repr=False)
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """What peers may use, the own key first."""
+        return (self.key, self.accepted) if self.accepted else (self.key,)
 
     @property
     def cluster_id(self) -> bytes:
@@ -56,3 +63,8 @@ class Identity:
 def code(key: bytes, purpose: bytes, content: bytes) -> bytes:
     """Return the code that authenticates `content` for one purpose."""
     return blake2b(content, digest_size=CODE_BYTES, key=key, person=purpose).digest()
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what tells a key from others without telling the key: eight hexadecimal digits."""
+    return blake2b(key, digest_size=4, person=b"fingerprint").hexdigest()

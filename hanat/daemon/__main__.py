@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hanat.config import cross_check, load_node, parse_cluster, read_key, read_text
+from hanat.config import cross_check, load_node, parse_cluster, read_keys, read_text
 from hanat.errors import ConfigError, HanatError
 
 
@@ -35,14 +35,14 @@ def _run(node_file: Path, lifeline: Sequence[int] | None) -> int:
     configuration = parse_cluster(text, file=str(settings.cluster_file))
     if problems := cross_check(settings, configuration, file=str(node_file)):
         raise ConfigError(problems)
-    key = read_key(settings.key_file)
+    keys = read_keys(settings.key_file)
     # Imported behind the checks: a wrong file is reported without loading the daemon.
     from hanat.daemon.main import run
     from hanat.daemon.supervisor_link import SupervisorLink
 
     return run(
         settings,
-        key=key,
+        keys=keys,
         configuration=configuration,
         configuration_text=text,
         lifeline=SupervisorLink(lifeline),

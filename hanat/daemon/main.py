@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 
 from hanat.api.server import ApiServer, serve
+from hanat.config.key import Keys
 from hanat.config.settings import NodeSettings
 from hanat.core.beacon import Died, Heard, digest_of
 from hanat.core.clock_rate import ClockWatch
@@ -83,7 +84,7 @@ wall = time.time  # noqa: TID251 - what the history shows to people; nothing is 
 def run(
     settings: NodeSettings,
     *,
-    key: bytes,
+    keys: Keys,
     configuration: Configuration,
     configuration_text: str,
     lifeline: SupervisorLink,
@@ -92,7 +93,7 @@ def run(
 
     Args:
         settings: This node's own file.
-        key: The cluster key, 32 bytes.
+        keys: Of the cluster.
         configuration: The cluster file, parsed.
         configuration_text: The same, as text: proposed if the cluster has none yet.
         lifeline: To the supervisor.
@@ -102,7 +103,7 @@ def run(
         KernelError: The kernel refused what every node needs.
     """
     to_stderr()
-    daemon = Daemon(settings, key=key, configuration=configuration, text=configuration_text)
+    daemon = Daemon(settings, keys=keys, configuration=configuration, text=configuration_text)
     return asyncio.run(daemon.run(lifeline))
 
 
@@ -110,10 +111,10 @@ class Daemon:
     """One running node."""
 
     def __init__(
-        self, settings: NodeSettings, *, key: bytes, configuration: Configuration, text: str
+        self, settings: NodeSettings, *, keys: Keys, configuration: Configuration, text: str
     ) -> None:
         self._settings, self._text = settings, text
-        self._identity = preflight.identity(settings, configuration, key)
+        self._identity = preflight.identity(settings, configuration, keys)
         self._incarnation = secrets.randbits(64) or 1
         self._stopped = asyncio.Event()
         self._crash: BaseException | None = None

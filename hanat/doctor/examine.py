@@ -16,7 +16,7 @@ from os import geteuid
 from pathlib import Path
 from pwd import getpwnam
 
-from hanat.config import advice, cross_check, load_cluster, load_node, read_key
+from hanat.config import advice, cross_check, load_cluster, load_node, read_keys
 from hanat.config.settings import GateChoice, NodeSettings, TcpListen
 from hanat.core.clock_rate import ERROR_MAX
 from hanat.core.configuration import Address, Configuration, Forward
@@ -111,11 +111,15 @@ def _read_files(node_file: Path, findings: list[Finding]) -> Site:
     findings.append(Finding(Level.OK, "node file", str(node_file)))
     findings.append(_disk(settings.data_dir, storage_of(settings.data_dir)))
     try:
-        read_key(settings.key_file)
+        keys = read_keys(settings.key_file)
     except StartupError as error:
         findings.append(Finding(Level.FAIL, f"key {settings.key_file}", error.found, error.to_do))
     else:
         findings.append(_key_owner(settings.key_file))
+        if keys.accepted:
+            found = f"{settings.key_file} has two keys: a change of the key is not finished"
+            to_do = "end it on all nodes: hanat key --help"
+            findings.append(Finding(Level.WARN, "key", found, to_do))
     try:
         configuration = load_cluster(settings.cluster_file)
     except ConfigError as error:

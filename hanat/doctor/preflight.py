@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+from hanat.config.key import Keys
 from hanat.config.settings import NodeSettings
 from hanat.core.configuration import Address, Configuration, nominal_lease_s
 from hanat.core.control_traffic import ClusterPath, ControlTraffic
@@ -27,11 +28,13 @@ log = logging.getLogger(__name__)
 NEEDED_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW")
 
 
-def identity(settings: NodeSettings, configuration: Configuration, key: bytes) -> Identity:
+def identity(settings: NodeSettings, configuration: Configuration, keys: Keys) -> Identity:
     """Return who this node is to its peers, and whom it counts."""
     members = members_of(peer.node_id for peer in settings.peers)
     lease_s = nominal_lease_s(configuration.profile)
-    return Identity(key, configuration.name, lease_s, settings.node_id, members)
+    return Identity(
+        keys.used, configuration.name, lease_s, settings.node_id, members, keys.accepted
+    )
 
 
 def check(

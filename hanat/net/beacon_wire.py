@@ -15,6 +15,8 @@ Source: RFC 5116 (authenticated encryption); NIST SP 800-38D, section 8.2.1 (non
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 from typing import NamedTuple
@@ -97,7 +99,7 @@ class BeaconWire:
             b.revision, b.handicap, *b.hears, b.lively, b.answered, b.interfaces,
         )  # fmt: skip
         nonce = _NONCE.pack(d.mark.sequence)
-        cipher = self._cipher(d.sender, d.mark.incarnation)
+        (cipher,) = self._ciphers_of(d.sender, d.mark.incarnation)
         return header + cipher.encrypt(nonce, body + d.payload, header)
 
     def open(self, data: bytes) -> Datagram:
@@ -119,14 +121,9 @@ class BeaconWire:
                 f"{self._identity.node_id}; compare id and addresses of the peers in both "
                 "node files"
             )
-        cipher = self._cipher(sender, incarnation)
+        cipher, body = self._decrypted(sender, Mark(incarnation, sequence), data)
         try:
-            body = cipher.decrypt(_NONCE.pack(sequence), data[_HEADER.size :], header)
             datagram, lease_us, listed = _parse(sender, receiver, Mark(incarnation, sequence), body)
-        except InvalidTag:
-            raise WireError(
-                f"node {sender} has another cluster key, or somebody forges its beacons"
-            ) from None
         except StructFault as error:  # sealed with our key, so of another version
             raise WireError(f"node {sender} sends beacons of another layout: {error}") from error
         self._ciphers[sender] = (incarnation, cipher)
@@ -139,13 +136,25 @@ class BeaconWire:
         self._identity.check_members(sender, members.unpack(listed))
         return datagram
 
-    def _cipher(self, sender: int, incarnation: int) -> AESGCM:
+    def _decrypted(self, sender: int, mark: Mark, data: bytes) -> tuple[AESGCM, bytes]:
+        """Return what a datagram carries, and the cipher that opened it."""
+        header, body = data[: _HEADER.size], data[_HEADER.size :]
+        for cipher in self._ciphers_of(sender, mark.incarnation):
+            with suppress(InvalidTag):
+                return cipher, cipher.decrypt(_NONCE.pack(mark.sequence), body, header)
+        raise WireError(f"node {sender} has another cluster key, or somebody forges its beacons")
+
+    def _ciphers_of(self, sender: int, incarnation: int) -> Sequence[AESGCM]:
+        """Return the one by which a node was understood, or one for each key."""
         known, cipher = self._ciphers.get(sender, (None, None))
-        if cipher is None or known != incarnation:
-            cipher = AESGCM(code(self._identity.key, b"beacon", _ORIGIN.pack(sender, incarnation)))
-            if sender == self._identity.node_id:
-                self._ciphers[sender] = (incarnation, cipher)
-        return cipher
+        if cipher is not None and known == incarnation:
+            return (cipher,)
+        me, origin = self._identity, _ORIGIN.pack(sender, incarnation)
+        keys = me.keys[:1] if sender == me.node_id else me.keys
+        ciphers = [AESGCM(code(key, b"beacon", origin)) for key in keys]
+        if sender == me.node_id:
+            self._ciphers[sender] = (incarnation, ciphers[0])
+        return ciphers
 
 
 def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:

@@ -37,7 +37,7 @@ def seal_release(identity: Identity, incarnation: int) -> bytes:
         incarnation: The 64 bits its daemon drew at its start.
     """
     fact = _FACT.pack(MAGIC, VERSION, identity.cluster_id, identity.node_id, incarnation)
-    return fact + _code(identity, fact)
+    return fact + _code(identity.key, fact)
 
 
 def is_release(datagram: bytes) -> bool:
@@ -66,13 +66,13 @@ def open_release(identity: Identity, datagram: bytes) -> tuple[int, int]:
     _, _, cluster_id, sender, incarnation = _FACT.unpack(fact)
     if cluster_id != identity.cluster_id:
         raise WireError(f"a release of node {sender} of another cluster")
-    if not compare_digest(given, _code(identity, fact)):
+    if not any(compare_digest(given, _code(key, fact)) for key in identity.keys):
         raise WireError(
             f"a release of node {sender} with a wrong code: another cluster key, damaged or forged"
         )
     return sender, incarnation
 
 
-def _code(identity: Identity, fact: bytes) -> bytes:
-    derived = code(identity.key, b"release key", b"")
+def _code(key: bytes, fact: bytes) -> bytes:
+    derived = code(key, b"release key", b"")
     return code(derived, b"release", fact)

@@ -57,7 +57,7 @@ class SecureStream:
 
     def __init__(self, identity: Identity, *, nonce: bytes, peer: int | None) -> None:
         assert len(nonce) == NONCE_BYTES, nonce
-        self._identity, self._nonce = identity, nonce
+        self._identity, self._nonce, self._key = identity, nonce, identity.key
         self._dialled = peer is not None
         self.peer = peer
         self.established = False
@@ -78,7 +78,7 @@ class SecureStream:
             MAGIC, VERSION, me.cluster_id, me.node_id, peer, lease_us,
             members.pack(me.members), self._nonce,
         )  # fmt: skip
-        return _framed(code(me.key, b"hello", content) + content)
+        return _framed(code(self._key, b"hello", content) + content)
 
     def seal(self, content: bytes) -> bytes:
         """Return the frame that carries `content`; hellos must have been exchanged."""
@@ -146,8 +146,12 @@ class SecureStream:
             raise WireError(f"node {sender} speaks version {version}, this node {VERSION}")
         if cluster_id != me.cluster_id:
             raise WireError(f"node {sender} belongs to another cluster than {me.cluster!r}")
-        if not compare_digest(given, code(me.key, b"hello", content)):
+        # The dialling end chooses the key; the answer must have the same.
+        keys = me.keys[:1] if self._dialled else me.keys
+        fitting = [key for key in keys if compare_digest(given, code(key, b"hello", content))]
+        if not fitting:
             raise WireError(f"node {sender} has another cluster key, or somebody forges its hello")
+        (self._key,) = fitting
         if receiver != me.node_id or self.peer not in {None, sender}:
             raise WireError(
                 f"node {sender} called node {receiver}, this is node {me.node_id}"
@@ -163,8 +167,8 @@ class SecureStream:
             raise WireError(f"the hello of node {sender} is a reflection")
         self.peer = sender
         first, second = (self._nonce, nonce) if self._dialled else (nonce, self._nonce)
-        to_acceptor = code(me.key, b"to acceptor", first + second)
-        to_dialler = code(me.key, b"to dialler", first + second)
+        to_acceptor = code(self._key, b"to acceptor", first + second)
+        to_dialler = code(self._key, b"to dialler", first + second)
         keys = (to_acceptor, to_dialler) if self._dialled else (to_dialler, to_acceptor)
         reply = b"" if self._dialled else self._hello(sender)
         self._sender, self._receiver = map(AESGCM, keys)

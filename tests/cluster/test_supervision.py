@@ -15,7 +15,7 @@ from chaos.lab.netns import entered
 from chaos.lab.topology import SWITCH, floating
 from chaos.observe.run_history import Fault, History
 from chaos.observe.traffic import TCP, UDP, UDP_V6, Traffic
-from hanat.config import load_node, parse_cluster, read_key
+from hanat.config import load_node, parse_cluster, read_keys
 from hanat.core.identity import Identity
 from hanat.net.death_notice import DATAGRAM_BYTES, MAGIC, open_release
 from tests.cluster.conftest import BOTH, Echo, replicated
@@ -80,7 +80,7 @@ def test_supervisor_tells_every_peer_on_every_path_who_is_dead(lab: Lab) -> None
     file = lab.folder / first / "node.toml"
     settings = load_node(file)
     cluster = parse_cluster(settings.cluster_file.read_text(), file="cluster.toml")
-    identity = Identity(read_key(settings.key_file), cluster.name, 0.1, settings.node_id)
+    identity = Identity(read_keys(settings.key_file).used, cluster.name, 0.1, settings.node_id)
     own = {str(address) for address in settings.myself.addresses}
     peers = {str(a) for p in settings.peers for a in p.addresses} - own
     told: set[str] = set()
