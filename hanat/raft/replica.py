@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
+from hanat import __version__
 from hanat.core.beacon import Beacon
 from hanat.core.eligibility import Fitness
 from hanat.core.histogram import Histogram
@@ -38,10 +39,11 @@ from hanat.raft import state as entries
 from hanat.raft.compaction import NoStore, Snapshots, Store
 from hanat.raft.guard import Guard
 from hanat.raft.library import LibraryNode, SyncObj, SyncObjConf, replicated
+from hanat.raft.log_records import content_of
 from hanat.raft.messages import NO_OP, wrap
 from hanat.raft.promises import HEARTBEAT_BEACONS
 from hanat.raft.snapshot_transfer import Transfers
-from hanat.raft.state import Barrier, Command, Holder, State
+from hanat.raft.state import Barrier, Command, Holder, State, may_be_applied
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 COMMIT_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -54,18 +56,35 @@ NEVER_S = 1e9
 class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
     """The library's object with one replicated method; see `messages.wrap`."""
 
-    def __init__(self, apply: Callable[[bytes], None], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own signature
-        self._apply = apply
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, apply: Callable[[bytes], None], guard: Guard, configuration: SyncObjConf
+    ) -> None:
+        self._apply, self._log = apply, guard.durability
+        self.strange: tuple[int, int] | None = None  # where applying stopped: index, and kind
+        me, peers = LibraryNode(guard.node_id), list(guard.nodes.values())
+        super().__init__(me, peers, configuration, transport=guard)
 
     @property
     def behind(self) -> bool:
-        """Whether something is committed and not applied."""
-        return bool(self.raftLastApplied < self.raftCommitIndex)
+        """Whether something is committed and not applied that can be."""
+        end = self.raftCommitIndex if self.strange is None else self.strange[0] - 1
+        return bool(self.raftLastApplied < end)
+
+    def _applicable_to(self, last: int) -> int:
+        """Return up to which index entries can be applied, of those up to `last`."""
+        begin = self._log[0][1] if len(self._log) else 1
+        for index in range(self.raftLastApplied + 1, min(last + 1, begin + len(self._log))):
+            data = content_of(self._log[index - begin][0])
+            if data is not None and not may_be_applied(data):
+                self.strange = index, data[0]
+                return index - 1
+        self.strange = None
+        return last
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802 - the library's, mangled
         """Apply a slice of what is committed: the library would apply all of it."""
-        committed, bound = self.raftCommitIndex, self.raftLastApplied + APPLIED_MAX
+        committed = self.raftCommitIndex
+        bound = self._applicable_to(min(committed, self.raftLastApplied + APPLIED_MAX))
         if committed <= bound:
             return bool(super()._SyncObj__applyLogEntries())
         self._SyncObj__raftCommitIndex = bound
@@ -117,16 +136,12 @@ class Replica:
         self._journal, self._complete = "", True
         self._peers: PeersObserved | None = PeersObserved((), electable=False)
         self._clock_found = ""
+        self._strange: tuple[int, int] | None = None
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
         guard.misled = lambda: on_input(ClaimHeard())
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
-        self._machine = _Machine(
-            self._apply,
-            LibraryNode(guard.node_id),
-            list(guard.nodes.values()),
-            _configuration_for(guard, self.snapshots),
-            transport=guard,
-        )
+        library = _configuration_for(guard, self.snapshots)
+        self._machine = _Machine(self._apply, guard, library)
         assert self._machine._methodToID["put_v0"] == 0, "codec.METHOD_ID is wrong"  # noqa: SLF001 - the library has no public name for it
 
     @property
@@ -298,6 +313,9 @@ class Replica:
         if clock != self._clock_found:
             self._clock_found = clock
             self._on_input(SafetyObserved("clock", clock))
+        if self._machine.strange != self._strange:
+            self._strange = self._machine.strange
+            self._on_input(SafetyObserved("log", _newer(self._strange)))
 
     def _seen(self) -> PeersObserved:
         """Return what a leader must know of its peers."""
@@ -398,4 +416,15 @@ def _configuration_for(guard: Guard, snapshots: Snapshots) -> SyncObjConf:
         logCompactionMinEntries=1 << 60,
         logCompactionMinTime=1 << 30,
         password=None,
+    )
+
+
+def _newer(strange: tuple[int, int] | None) -> str:
+    """Return what an operator must know of an entry that a later version made."""
+    if strange is None:
+        return ""
+    index, kind = strange
+    return (
+        f"entry {index} of the log is of kind {kind}, which hanat {__version__} does not know: "
+        "install the version that the other nodes run"
     )

@@ -4,6 +4,9 @@ An entry is one kind byte and a fixed layout. `apply` never raises and uses no
 clock and no randomness, so every node that applied the same entries is in the
 same state: an entry it cannot read is counted and skipped, on every node alike.
 
+A later version may have kinds that this one does not know. One with the bit `SKIPPABLE` may be
+skipped. At any other a node stops applying (`replica`), since its state would differ for good.
+
 Flow batches carry the term of their holder. A batch of an older term than the
 newest barrier is refused: its holder had lost the lease when it was proposed.
 """
@@ -22,6 +25,8 @@ from hanat.core.server_records import KEY_BYTES_MAX, VALUE_BYTES_MAX, Record, is
 
 _BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS = 1, 2, 3, 4, 5, 6
 _CLIENTS = 8
+SKIPPABLE = 0x80
+_KINDS = {_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS, _CLIENTS}
 # A verdict of each of 10,000 servers, what operators made of it, its weight, and some to spare.
 RECORDS_MAX = 50_000
 RECORDS_A_PART = 500  # of a snapshot
@@ -134,6 +139,11 @@ def kept_on_disk_only(data: bytes) -> bool:
     """
     by_operator = bytes((_RECORDS,)) + _TERM.pack(0)
     return data[:1] == bytes((_CONFIGURATION,)) or data.startswith(by_operator)
+
+
+def may_be_applied(data: bytes) -> bool:
+    """Say whether this version knows an entry's kind, or may skip it."""
+    return not data or data[0] in _KINDS or bool(data[0] & SKIPPABLE)
 
 
 def decode(data: bytes) -> Command:

@@ -227,7 +227,9 @@ class RaisingState(CountingState):
 
 
 @pytest.mark.parametrize("state", [CountingState, RaisingState])
-def test_unreadable_entry_is_skipped_on_every_node_alike(state: type[CountingState]) -> None:
+def test_entry_that_may_be_skipped_is_skipped_by_all_alike(
+    state: type[CountingState],
+) -> None:
     world, holder = settled()
     for process in world.processes.values():
         new, old = state(), process.replica.state
@@ -245,6 +247,48 @@ def test_unreadable_entry_is_skipped_on_every_node_alike(state: type[CountingSta
         with pytest.raises(ValueError, match="unknown kind"):
             world.run(0.5)
     assert process.replica.applied_index == index - 1
+
+
+def test_node_that_does_not_know_an_entry_stops_applying_and_does_not_hold() -> None:
+    # As an older version does behind newer ones: its state would differ for good.
+    world, holder = settled()
+    process = world.processes[holder]
+    index = process.replica.last_index + 1
+    process.replica.machine._applyCommand(wrap(bytes((7,)) + b"of a later version"), None)
+    process.propose(5)
+    world.run(1.0)
+    for each in world.processes.values():
+        assert each.replica.applied_index == index - 1
+        assert each.replica.commit_index > index
+        assert "of kind 7, which hanat" in each.core.snapshot().unsafe[0]
+        assert not each.replica.behind  # it would be looked at again in every turn
+    assert holders(world) == []
+    process.kill()
+    process.start()  # with what is in its journal it stops at the same entry
+    world.run(1.0)
+    assert process.replica.applied_index == index - 1
+    assert world.violations == [], tell(world)
+
+
+def test_old_holder_behind_an_entry_of_newer_nodes_hands_over_and_helps() -> None:
+    world, old = settled()
+    newer = [i for i in world.node_ids if i != old]
+    for node_id in newer:
+        machine = world.processes[node_id].replica.machine
+        machine._applicable_to = lambda last: last
+    process = world.processes[old]
+    process.replica.machine._applyCommand(wrap(bytes((7,)) + b"of a later version"), None)
+    assert world.run_until(lambda: holders(world) != [old], within_s=2), tell(world)
+    assert world.run_until(lambda: len(holders(world)) == 1, within_s=2), tell(world)
+    (holder,) = holders(world)
+    assert holder in newer
+    world.processes[next(i for i in newer if i != holder)].kill()
+    world.run(2.0)  # its promises and acknowledgements are the majority now
+    assert holders(world) == [holder], tell(world)
+    assert world.processes[holder].propose(6)
+    world.run(0.5)
+    assert 6 in world.acknowledged
+    assert world.violations == [], tell(world)
 
 
 # ------------------------------------------------------------------ slices and window
