@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from hanat.core import actions as do
@@ -142,7 +141,7 @@ class Process:
             profile=self.configuration.profile,
             journal=self.journal,
             clock=self.clock,
-            rng=Random(self.world.rng.random()),
+            rng=self.world.election_rng(self),
         )
 
     def _identity(self, members: tuple[int, ...]) -> Identity:
@@ -175,9 +174,9 @@ class Process:
         for action in self.core.start():
             self._execute(action)  # a gate that it cannot shut ends by itself
 
-    def kill(self) -> None:
+    def kill(self, how: str = "killed") -> None:
         """End the process at once; the kernel keeps gate and addresses."""
-        self.world.tell(f"{self.node_id} killed")
+        self.world.tell(f"{self.node_id} {how}")
         self.alive = False
         if isinstance(self.journal, Storage):
             self.journal.crash(self.store)

@@ -64,8 +64,12 @@ class Refusing:
         core, guard = self._node.core, self._node.guard
         guard.revision, guard.refuses = core.settled, core.refuses
 
+    def refuses(self, configuration: Configuration) -> bool:
+        """Say whether the kernel refuses the ruleset of a configuration."""
+        return configuration.name in self.rulesets
+
     def _outcome(self, action: do.InstallRuleset) -> None:
-        if action.configuration.name in self.rulesets:
+        if self.refuses(action.configuration):
             kept = self._in_force is not None
             self._node.feed(told.ActionFailed(action, REFUSED, kept))
             return

@@ -172,7 +172,7 @@ def _run(world: World, *, compact: bool) -> Result:
             world.violate(f"not converged {PEACE_S_MAX:.0f} s after the faults ended: {roles}")
     else:
         world.run(SETTLED_S)
-        _judge(world)
+        judge(world)
     return Result(
         seed,
         tuple(world.violations),
@@ -204,7 +204,8 @@ def _leave(process: Process) -> None:
     process.kill()
 
 
-def _judge(world: World) -> None:
+def judge(world: World) -> None:
+    """Check what holds when all nodes run and agree; the world notes what does not."""
     if len(world.leaders) > TERMS_MAX:
         world.violate(f"{len(world.leaders)} terms, at most {TERMS_MAX} are explained")
     applied = [tuple(p.applied) for p in present(world)]

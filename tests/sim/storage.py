@@ -5,6 +5,7 @@ The journal is the real one (`raft.journal`); the disk below it is memory.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,12 +36,13 @@ class MemoryLog:
 
     Attributes:
         failing: It takes nothing.
+        error: What it says then, an errno.
         torn: How many of the next entries it takes before the power goes.
     """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.failing = False
+        self.failing, self.error = False, EIO
         self.torn: int | None = None
 
     def append(self, first: int, entries: Sequence[Entry]) -> None:
@@ -61,7 +63,7 @@ class MemoryLog:
 
     def _check(self) -> None:
         if self.failing:
-            raise OSError(EIO, "Input/output error")
+            raise OSError(self.error, os.strerror(self.error))
 
 
 class MemoryVote:
@@ -145,6 +147,14 @@ class Storage(Journal):
             facts.value, recovering=facts.value.recovering or facts.value.volatile, volatile=False
         )
         self._open()
+
+
+def lose_journal(process: Process) -> None:
+    """Move the journal of a node away, and its snapshots."""
+    if process.alive:
+        process.kill()
+    process.journal = Storage(process.world.checks, process.node_id).lost()
+    process.store = MemoryStore()
 
 
 class Disk:

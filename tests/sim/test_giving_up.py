@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 
 import pytest
 
@@ -14,9 +13,9 @@ from hanat.core.actions import Action
 from hanat.core.beacon import Beacon
 from hanat.core.configuration import PROFILES
 from hanat.core.eligibility import DAMPED_S, SETTLED_S, Fitness, Kind, Seen
-from hanat.core.inputs import CarrierObserved, SilenceObserved
+from hanat.core.inputs import CarrierObserved
 from hanat.core.node import Node
-from hanat.core.paths import FRAMES_S, Paths, Questions, Word
+from hanat.core.paths import FRAMES_S
 from hanat.core.status import Role
 from hanat.core.tenure import Tenure
 from hanat.raft import promises
@@ -26,6 +25,7 @@ from hanat.raft.state import NewConfiguration
 from tests.sim.bench import Bench, settled, tell
 from tests.sim.process import Process
 from tests.sim.run import cluster, converged, holders
+from tests.sim.two_paths import OnTwoPaths, PublicNetwork
 from tests.sim.world import World
 
 Patch = pytest.MonkeyPatch
@@ -363,74 +363,16 @@ def holds(bench: Bench) -> bool:
 # ------------------------------------------------------------------------ paths
 
 
-class OnTwoPaths(Process):
-    """A node with a path on each network; whether the public one carries is the test's matter."""
-
-    deaf: ClassVar[set[int]] = set()  # nodes whose public path carries nothing
-    frames: ClassVar[set[int]] = set()  # nodes whose public device receives something nevertheless
-    answers: ClassVar[set[int]] = set()  # nodes whom hosts of the public network answer
-    said: tuple[bool, ...] = (False, False)
-
-    def start(self) -> None:
-        peers = [i for i in self.world.node_ids if i != self.node_id]
-        self.paths = Paths(self.node_id, peers, paths=2, beacon_s=BEACON_S)
-        self.questions: Questions | None = None
-        super().start()
-
-    def receive_datagram(self, data: bytes) -> None:
-        super().receive_datagram(data)
-        sender = next(
-            (p for p, known in self.exchange._peers.items() if known.newest == data), None
-        )
-        if sender is not None and not {sender, self.node_id} & self.deaf:
-            self.exchange.open(data, path=1)
-
-    def _tick_now(self) -> None:
-        alive = self.guard.alive()
-        heard = {
-            (peer, path): at
-            for peer in alive
-            for path in range(2)
-            if (at := self.exchange.heard_at(peer, path)) is not None
-        }
-        self.guard.hears = self.paths.hears(heard)
-        lives = self.node_id not in self.deaf or self.node_id in self.frames
-        self.guard.lively = 1 | lives << 1
-        others = {peer: Word(b.hears, b.lively, b.answered) for peer, b in alive.items()}
-        unanswered = self._ask(others)
-        mine = Word(self.guard.hears, self.guard.lively, self.guard.answered)
-        said = self.paths.silent(mine, unanswered, others, self.clock())
-        if said != self.said:
-            self.said = said
-            self.feed(SilenceObserved("public", said[1]))
-        super()._tick_now()
-
-    def _ask(self, others: dict[int, Word]) -> int:
-        """Ask the hosts of the public network, if need be; return where that is in vain."""
-        now = self.clock()
-        if 1 not in self.paths.asks(self.guard.hears, others):
-            self.questions = None
-        elif self.questions is None:
-            self.questions = Questions(now)
-        if self.questions is None:
-            self.guard.answered = 0
-            return 0
-        if self.node_id in self.answers:
-            self.questions.answered = now
-        self.guard.answered = self.questions.are_answered(now) << 1
-        return self.questions.are_in_vain(now) << 1
-
-
 def on_two_paths(*, deaf: str) -> tuple[World, int]:
     """Return a settled cluster in which some of holder, other and third hear nothing any more."""
-    OnTwoPaths.deaf, OnTwoPaths.frames, OnTwoPaths.answers = set(), set(), set()
+    OnTwoPaths.network_of_paths = PublicNetwork()
     world = cluster(seed=1, process=OnTwoPaths)
     assert world.run_until(lambda: converged(world), within_s=10), tell(world)
     world.run(1.0)
     (holder,) = holders(world)
     other, third = (i for i in world.node_ids if i != holder)
     names = {"holder": holder, "other": other, "third": third}
-    OnTwoPaths.deaf = {names[word] for word in deaf.split()}
+    OnTwoPaths.network_of_paths.deaf = {names[word] for word in deaf.split()}
     return world, holder
 
 
@@ -438,7 +380,7 @@ def test_holder_whose_network_is_silent_behind_a_live_carrier_gives_up() -> None
     world, holder = on_two_paths(deaf="holder")
     assert world.run_until(lambda: holders(world) not in ([], [holder]), within_s=1.5), tell(world)
     assert world.processes[holder].core.hindrances[0] == "public: silent"
-    OnTwoPaths.deaf = set()
+    OnTwoPaths.network_of_paths.deaf = set()
     world.run(1.0)
     assert world.processes[holder].core.hindrances == ()
 
@@ -455,7 +397,7 @@ def two_left_deaf_on_a_path() -> tuple[World, int, int]:
     world, holder = on_two_paths(deaf="")
     other, third = (i for i in world.node_ids if i != holder)
     world.processes[third].kill()
-    OnTwoPaths.deaf = {holder, other}
+    OnTwoPaths.network_of_paths.deaf = {holder, other}
     return world, holder, other
 
 
@@ -468,7 +410,7 @@ def test_of_two_left_the_one_whose_device_received_nothing_gives_up(
 ) -> None:
     world, holder, other = two_left_deaf_on_a_path()
     names = {"holder": holder, "other": other}
-    OnTwoPaths.frames = {names[word] for word in frames.split()}
+    OnTwoPaths.network_of_paths.frames = {names[word] for word in frames.split()}
     world.run(2 * FRAMES_S)
     assert (holders(world) == [other]) is moves, tell(world)
     assert len(holders(world)) == 1
@@ -484,8 +426,8 @@ def test_of_two_left_the_one_whom_no_host_answers_gives_up_though_its_device_rec
 ) -> None:
     world, holder, other = two_left_deaf_on_a_path()
     names = {"holder": holder, "other": other}
-    OnTwoPaths.frames = {holder, other}
-    OnTwoPaths.answers = {names[word] for word in answers.split()}
+    OnTwoPaths.network_of_paths.frames = {holder, other}
+    OnTwoPaths.network_of_paths.answers = {names[word] for word in answers.split()}
     world.run(2 * FRAMES_S)
     assert (holders(world) == [other]) is moves, tell(world)
     assert len(holders(world)) == 1

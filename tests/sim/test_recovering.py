@@ -11,8 +11,7 @@ from tests.sim import repairs
 from tests.sim.bench import Bench, entries_of, fill, settled, tell, with_and_without
 from tests.sim.process import Process
 from tests.sim.run import cluster, converged, holders
-from tests.sim.snapshots import MemoryStore
-from tests.sim.storage import Storage
+from tests.sim.storage import lose_journal
 from tests.sim.world import World
 
 UID = 77
@@ -39,14 +38,6 @@ def test_committed_entry_survives_that_its_second_copy_is_lost(guard: type[Guard
     everywhere = all(UID in p.applied for p in processes.values())
     assert everywhere is (guard is Guard), tell(world)
     assert bool(world.violations) is (guard is not Guard)
-
-
-def lose_journal(process: Process) -> None:
-    """Move the journal of a node away, and its snapshots."""
-    if process.alive:
-        process.kill()
-    process.journal = Storage(process.world.checks, process.node_id).lost()
-    process.store = MemoryStore()
 
 
 # ------------------------------------------------------------------- one node alone

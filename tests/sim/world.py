@@ -105,6 +105,15 @@ class World:
         finally:
             self._running = was
 
+    @property
+    def running(self) -> Process | None:
+        """The node of which something is being called."""
+        return self._running
+
+    def election_rng(self, _process: Process) -> random.Random:
+        """Return what draws when a node stands for election."""
+        return random.Random(self.rng.random())
+
     def tell(self, text: str) -> None:
         """Add a line to the story."""
         self.story.append(f"{self.now - 100:9.4f} {text}")
