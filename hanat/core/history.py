@@ -340,7 +340,7 @@ def words(event: Event, names: Mapping[int, str]) -> str:
         return f"gave up: {why}" + (f" ({event.found})" if event.found else "")
     why = _WHY_TAKEN.get(event.why, event.why).format(previous=name(event.previous))
     silent = [_ms(s) if s is not None else "never" for s in event.silent_s]
-    if event.why == Why.SILENCE.value and silent:
+    if event.why == Why.SILENCE.value and any(s is not None for s in event.silent_s):
         why += f" for {' / '.join(silent)} on its paths"
     facts = [_count(event.frames, "announcement"), _count(event.flows, "flow")]
     facts += [] if event.complete else ["perhaps not all"]

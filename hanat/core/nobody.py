@@ -57,7 +57,7 @@ def why_nobody(snapshot: NodeSnapshot, known: Circumstances, now: float) -> tupl
 
 
 def _own(snapshot: NodeSnapshot) -> str:
-    return "; ".join(snapshot.hindrances)
+    return "; ".join((*snapshot.unsafe, *snapshot.hindrances))
 
 
 def _of_leader(snapshot: NodeSnapshot, node: str, now: float) -> str:

@@ -41,3 +41,10 @@ def test_leader_that_must_not_hold_says_why() -> None:
     h.elect()
     (first, *_) = why_nobody(h.node.snapshot(), replace(KNOWN, leader="r1"), 1.0)
     assert first == "r1 leads and must not hold: too fast"
+
+
+def test_node_that_cannot_vote_because_it_is_unsafe_says_so() -> None:
+    h = Harness()
+    h.tell(told.SafetyObserved("clock", "too fast"))
+    said = why_nobody(h.node.snapshot(), replace(KNOWN, can_vote=False), 1.0)
+    assert "r1 cannot vote: too fast" in said
