@@ -201,7 +201,7 @@ def disk(stage: Stage, call: Call) -> list[str]:
     for router in stage.named(call):
         router.disk.work_s = router.snapshot_disk.work_s = SLOW_S if state == "slow" else WORK_S
         router.journal.disk.failing = router.store.failing = state in {"full", "broken"}
-        router.journal.disk.error = ENOSPC if state == "full" else EIO
+        router.journal.disk.error = router.store.error = ENOSPC if state == "full" else EIO
         router.journal.facts.failing = state == "broken"
     return []
 

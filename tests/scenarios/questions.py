@@ -13,7 +13,17 @@ from tests.sim.serving import WALL_S
 
 # Of "hanat status" what no harmless change moves.
 AGREE_S = 2.0
-SHOWN = ("role", "leader", "holder", "quorum", "revision", "unsafe", "hindered", "no holder")
+SHOWN = (
+    "role",
+    "leader",
+    "holder",
+    "quorum",
+    "revision",
+    "unsafe",
+    "hindered",
+    "no holder",
+    "trouble",
+)
 
 
 @command

@@ -23,6 +23,7 @@ from hanat.core.status import FlowStatus
 from hanat.daemon.announcing import FRAMES_EACH
 from hanat.daemon.api_backend import DaemonBackend, Parts
 from hanat.daemon.config_changes import ChangeParts, Changes
+from hanat.daemon.hand_over import Transfer
 from hanat.daemon.history_recorder import Historian, HistorianParts
 from hanat.errors import ConfigError
 from hanat.raft.state import Command, Happened, NewConfiguration
@@ -32,7 +33,7 @@ from tests.sim.serving import WALL_S, ServingProcess
 from tests.sim.two_paths import PATHS, PRIVATE, PUBLIC, OnTwoPaths
 
 RATE_STEP = 0.001  # the clocks run at slightly different rates
-ADDING_S = (0.0, 0.004)
+ADDING_S, RULESETS_S, FLUSH_S = (0.0, 0.004), (0.005, 0.015), 0.001
 
 read = lru_cache(maxsize=64)(lambda text: parse_cluster(text, file="cluster.toml"))
 
@@ -114,7 +115,7 @@ class Router(OnTwoPaths, ServingProcess):
         for disk in (self.disk, self.snapshot_disk, self.rulesets, self.addresses._slices):
             disk._rng = Steady()
         self.journal._rng = self.addresses._rng = Steady()
-        self.addresses.adding_s = ADDING_S
+        self.addresses.adding_s, self.rulesets.work_s = ADDING_S, RULESETS_S
         self.frames = 0
 
     @property
@@ -142,6 +143,12 @@ class Router(OnTwoPaths, ServingProcess):
         self.historian = self.backend = None
         self._known: tuple[Reasons, Reasons, tuple[int, bool]] = (), (), (0, False)
         super()._build()
+        self.handing_over = Transfer(
+            self.replica,
+            beacon_s=self.guard.profile.beacon_s,
+            clock=self.clock,
+            feed=self.feed,
+        )
         settings = self.settings
         driver, worker = _Driver(self), cast(Any, SimpleNamespace(status=self._flows, counts=dict))
         historian = self.historian = Historian(
@@ -204,6 +211,8 @@ class Router(OnTwoPaths, ServingProcess):
         was, since = self.core.role, self.core.role_since
         super()._step(item)
         core = self.core
+        if isinstance(item, told.RulesetDrifted) and self.todo:
+            self._say(f"ruleset found={'; '.join(item.found)!r} action=installed_again")
         unsafe, hindrances, revision = self._known
         self._known = core.unsafe, core.hindrances, (core.settled, core.refuses)
         if core.unsafe != unsafe:
@@ -230,6 +239,7 @@ class Router(OnTwoPaths, ServingProcess):
         super()._tick_now()
         if self.historian is not None:
             self.historian.look()
+        self.handing_over.look()
 
     def _command(self, command: Command) -> None:
         if isinstance(command, NewConfiguration):
@@ -264,11 +274,26 @@ class Router(OnTwoPaths, ServingProcess):
                 return None
             case do.Announce(vips):
                 self.frames += FRAMES_EACH * sum(len(vip.addresses) for vip in vips)
+            case do.FlushFlows():  # it is the flow worker's matter, and takes a moment
+                self.world.after(FLUSH_S, self._flushed, self.incarnation)
+                return None
+            case do.TransferLeadership(to):
+                self.handing_over.begin(to)
+                return None
+            case do.RestoreAddresses(vips):
+                addresses = ", ".join(str(a) for vip in vips for a in vip.addresses)
+                self._say(f"puts {addresses} back")
             case do.Finish():
                 self.world.after(0.0, self._end, self.incarnation)
             case _:
                 pass
         return super()._execute(action)
+
+    def _flushed(self, incarnation: int) -> None:
+        if self.alive and self.paused:
+            self.world.after(FLUSH_S, self._flushed, incarnation)
+        elif self.alive and incarnation == self.incarnation:
+            self.world.on(self, self.feed, told.FlowsFlushed())
 
     def _end(self, incarnation: int) -> None:
         if self.alive and incarnation == self.incarnation:

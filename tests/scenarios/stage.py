@@ -108,6 +108,7 @@ class Stage:
         for node_id in self.world.node_ids:
             router = Router(self.world, node_id, text)
             router.network, router.network_of_paths = self.network, self.paths
+            router.journal.lost()  # it is new
             self.routers[router.name] = router
         self.loop = VirtualLoop(self.world)
         self.heals: list[tuple[frozenset[int], Callable[[], None]]] = []
@@ -168,6 +169,14 @@ class Stage:
         """Say whether all nodes that run follow one holder and have applied the same."""
         self.mark_absent()
         return converged(self.world)
+
+    def is_up(self) -> bool:
+        """Say whether all is well: the first revision is in force, all servers are up."""
+        return self.settled() and all(
+            router.core.settled == 1
+            and all(s.healthy == s.candidates for s in router.servers.health.statuses.values())
+            for router in self.present
+        )
 
     def mark_absent(self) -> None:
         """Let nobody wait for nodes that do not run."""

@@ -69,12 +69,15 @@ class Telling(World):
         """Take logs, and see whether somebody holds whenever somebody could."""
         logger = logging.getLogger("hanat")
         logger.addHandler(self._log)
+        self._level = logger.level
         logger.setLevel(logging.INFO)
         Liveness(self).look()
 
     def close(self) -> None:
         """Take no logs any more."""
-        logging.getLogger("hanat").removeHandler(self._log)
+        logger = logging.getLogger("hanat")
+        logger.removeHandler(self._log)
+        logger.setLevel(self._level)
 
     def election_rng(self, process: Process) -> Random:
         """Return what draws when a node stands for election: all that a seed decides."""

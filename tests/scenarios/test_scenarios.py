@@ -24,7 +24,7 @@ def test_what_happens_is_what_was_recorded(path: Path, request: pytest.FixtureRe
         lines = unified_diff(
             recorded.splitlines(), happened.splitlines(), "recorded", "happened", lineterm=""
         )
-        again = f"python -m pytest tests/scenarios -k {path.stem} --rewrite"
+        again = f"python -m pytest '{request.node.nodeid}' --rewrite"
         said = "\n".join(lines)
         pytest.fail(f"{said}\n\nif that is what you want: {again}", pytrace=False)
     assert performance.violations == []

@@ -24,5 +24,7 @@ def slew(process: Process, rate: float) -> None:
     """Let a node's clock run at another rate from now on; the kernel's timeouts follow it."""
     now, slower = process.world.now, process.rate / rate
     process.offset, process.rate = process.clock() - now * rate, rate
-    process.answers_until = now + max(0.0, process.answers_until - now) * slower
-    process.carries_until = now + max(0.0, process.carries_until - now) * slower
+    if process.answers_until > now:
+        process.answers_until = now + (process.answers_until - now) * slower
+    if process.carries_until > now:
+        process.carries_until = now + (process.carries_until - now) * slower

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from errno import EIO
@@ -74,7 +75,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.current: bytes | None = None
         self.saved: bytes | None = None
-        self.failing = False
+        self.failing, self.error = False, EIO  # what it says then
         self.incoming = b""
         self.written = self.adopted = 0
 
@@ -91,7 +92,7 @@ class MemoryStore:
 
     def flush(self) -> None:
         if self.failing:
-            raise OSError(EIO, "Input/output error")
+            raise OSError(self.error, os.strerror(self.error))
         self.saved = self.current
 
     def crash(self) -> None:
@@ -111,6 +112,6 @@ class MemoryStore:
 
     def adopt(self) -> None:
         if self.failing:
-            raise OSError(EIO, "Input/output error")
+            raise OSError(self.error, os.strerror(self.error))
         self.current = self.saved = self.incoming
         self.adopted += 1
