@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMED = re.compile(r"(tests/[\w/]+\.py)(?:::(test_\w+))?")
+NAMED = re.compile(r"(tests/[\w/]+\.(?:py|txt))(?:::(test_\w+))?")
 
 
 @pytest.mark.parametrize(("document", "least"), [("bugs.md", 51), ("services.md", 30)])

@@ -125,18 +125,6 @@ def test_promise_is_kept_by_a_clock_that_begins_to_run_fast(monkeypatch: Patch) 
     assert votes_before_the_end_of_its_promise()
 
 
-def test_node_says_why_and_takes_part_again_when_its_clock_is_right() -> None:
-    world, holder = steady(1)
-    process = world.processes[holder]
-    slew(process, 1.083)
-    assert world.run_until(lambda: holders(world) not in ([], [holder]), within_s=5), tell(world)
-    assert process.core.unsafe[0].startswith("clock: it runs too fast")
-    assert not process.guard.fit
-    slew(process, process.raw_rate)
-    assert world.run_until(lambda: process.guard.fit, within_s=2)
-    assert process.core.unsafe == ()
-
-
 def test_slewed_follower_promises_nothing() -> None:
     world, holder = steady(2)
     follower = next(p for i, p in world.processes.items() if i != holder)

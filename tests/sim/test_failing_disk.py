@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hanat.core.status import Role
 from hanat.raft.durability import RETRY_S
 from hanat.raft.guard import Guard
 from hanat.raft.journal_opening import open_journal
@@ -294,25 +293,3 @@ def propose_all(world: World, uids: range) -> None:
             if process.ready:
                 process.propose(uid)
         world.run(0.05)
-
-
-def test_holder_whose_disk_fails_hands_over_and_takes_part_again() -> None:
-    world, holder = settled()
-    disk = world.processes[holder].journal.disk
-    disk.failing = True
-    world.processes[holder].propose(1)
-    others = [i for i in world.node_ids if i != holder]
-    assert world.run_until(lambda: holders(world) in ([i] for i in others), within_s=1), tell(world)
-    (successor,) = holders(world)
-    world.processes[successor].propose(2)
-    world.run(3 * RETRY_S)
-    assert holders(world) == [successor], tell(world)
-    assert world.acknowledged == {1, 2}
-    assert world.processes[holder].core.hindrances != ()
-    assert world.processes[holder].role is Role.BACKUP
-    disk.failing = False
-    assert world.run_until(lambda: converged(world), within_s=2 * RETRY_S), tell(world)
-    world.run(2 * RETRY_S)
-    assert world.processes[holder].core.hindrances == ()
-    assert [p.applied for p in world.processes.values()] == [[1, 2]] * 3
-    assert world.violations == []

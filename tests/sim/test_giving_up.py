@@ -50,19 +50,6 @@ def handovers(world: World) -> int:
 # --------------------------------------------------------------- a shared trouble
 
 
-def test_nobody_moves_when_a_switch_dies_that_all_share_and_when_it_is_back() -> None:
-    world, holder = settled()
-    terms = len(world.leaders)
-    feed(world, LOST, *world.node_ids)
-    world.run(5.0)
-    assert holders(world) == [holder], tell(world)
-    feed(world, BACK, *world.node_ids)
-    world.run(5.0)
-    assert holders(world) == [holder], tell(world)
-    assert len(world.leaders) == terms
-    assert world.violations == []
-
-
 @pytest.mark.parametrize("apart_s", [0.001, 0.003, SETTLED_S / 3])
 def test_nobody_moves_when_its_ports_come_back_one_after_the_other(apart_s: float) -> None:
     world, holder = settled()
@@ -374,22 +361,6 @@ def on_two_paths(*, deaf: str) -> tuple[World, int]:
     names = {"holder": holder, "other": other, "third": third}
     OnTwoPaths.network_of_paths.deaf = {names[word] for word in deaf.split()}
     return world, holder
-
-
-def test_holder_whose_network_is_silent_behind_a_live_carrier_gives_up() -> None:
-    world, holder = on_two_paths(deaf="holder")
-    assert world.run_until(lambda: holders(world) not in ([], [holder]), within_s=1.5), tell(world)
-    assert world.processes[holder].core.hindrances[0] == "public: silent"
-    OnTwoPaths.network_of_paths.deaf = set()
-    world.run(1.0)
-    assert world.processes[holder].core.hindrances == ()
-
-
-def test_nobody_moves_when_a_network_is_silent_for_all() -> None:
-    world, holder = on_two_paths(deaf="holder other third")
-    world.run(5.0)
-    assert holders(world) == [holder], tell(world)
-    assert handovers(world) == 0
 
 
 def two_left_deaf_on_a_path() -> tuple[World, int, int]:

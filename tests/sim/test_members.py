@@ -82,11 +82,6 @@ class Lists:
 
         return self.world.run_until(settled, within_s=5)
 
-    def propose(self, uid: int) -> None:
-        for process in self.world.processes.values():
-            if process.alive and process.ready:
-                process.propose(uid)
-
     @property
     def two(self) -> bool:
         """Whether two nodes answered, or what is committed was lost."""
@@ -101,30 +96,6 @@ def cluster_of(members: tuple[int, ...], *, seed: int = 1, extra: tuple[int, ...
 
 
 # ---------------------------------------------------------------------- what goes well
-
-
-def test_growth_with_all_nodes_stopped_keeps_what_is_committed() -> None:
-    lists = cluster_of(OLD, extra=NEW)
-    lists.propose(7)
-    lists.world.run(0.5)
-    assert 7 in lists.world.acknowledged
-    lists.stop(*OLD)
-    lists.start(NEW)
-    assert lists.serves(*NEW), tell(lists.world)
-    lists.world.run(0.5)
-    assert all(7 in p.applied for p in lists.world.processes.values())
-    assert not lists.two, tell(lists.world)
-
-
-def test_new_list_serves_nobody_before_all_its_nodes_run() -> None:
-    lists = cluster_of(OLD, extra=NEW)
-    lists.stop(*OLD)
-    lists.start(NEW, [1, 2, 3, 4])
-    lists.world.run(3.0)
-    assert holders(lists.world) == [], tell(lists.world)
-    assert "lists nodes 1, 2, 3, 4, 5" in lists.world.processes[1].core.hindrances[0]
-    lists.start(NEW, [5])
-    assert lists.serves(*NEW), tell(lists.world)
 
 
 def test_half_done_growth_that_is_taken_back_costs_nothing() -> None:
