@@ -66,7 +66,7 @@ def test_silent_holder_is_told_with_its_silence_on_each_path() -> None:
 
 
 def test_holder_that_was_never_heard_is_told_without_a_duration() -> None:
-    assert words(taken(Sign((None, None))), NAMES) == (
+    assert words(taken(PeerTrace((None, None))), NAMES) == (
         "took over: nothing was heard of r2; 8 announcements, 12 flows"
     )
 

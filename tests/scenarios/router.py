@@ -19,12 +19,13 @@ from hanat.core.configuration import Configuration, GateKind
 from hanat.core.histogram import Histogram
 from hanat.core.history import Witness
 from hanat.core.node_snapshot import NodeSnapshot
+from hanat.core.outcomes import Failed
 from hanat.core.status import FlowStatus
 from hanat.daemon.announcing import FRAMES_EACH
-from hanat.daemon.api_backend import DaemonBackend, Parts
-from hanat.daemon.config_changes import ChangeParts, Changes
-from hanat.daemon.hand_over import Transfer
-from hanat.daemon.history_recorder import Historian, HistorianParts
+from hanat.daemon.api_backend import ApiBackend, Parts
+from hanat.daemon.config_changes import ChangeParts, ConfigChanges
+from hanat.daemon.hand_over import HandOver
+from hanat.daemon.history_recorder import HistoryRecorder, HistoryRecorderParts
 from hanat.errors import ConfigError
 from hanat.raft.state import Command, Happened, NewConfiguration
 from tests.scenarios.steady import Steady, Telling
@@ -75,7 +76,7 @@ class _Rulesets:
         self, wanted: Configuration, done: Callable[[str | None], None], *, bytes_max: int | None
     ) -> None:
         del bytes_max
-        done(REFUSED if self._router.kernel.refuses(wanted) else None)
+        done(REFUSED.detail if self._router.kernel.refuses(wanted) else None)
 
 
 class _Driver:
@@ -103,8 +104,8 @@ class Router(OnTwoPaths, ServingProcess):
         text: Its cluster file.
     """
 
-    historian: Historian | None = None
-    backend: DaemonBackend | None = None
+    historian: HistoryRecorder | None = None
+    backend: ApiBackend | None = None
 
     def __init__(self, world: Telling, node_id: int, text: str) -> None:
         rate = 1 + (2 - node_id) * RATE_STEP
@@ -143,7 +144,7 @@ class Router(OnTwoPaths, ServingProcess):
         self.historian = self.backend = None
         self._known: tuple[Reasons, Reasons, tuple[int, bool]] = (), (), (0, False)
         super()._build()
-        self.handing_over = Transfer(
+        self.handing_over = HandOver(
             self.replica,
             beacon_s=self.guard.profile.beacon_s,
             clock=self.clock,
@@ -151,25 +152,25 @@ class Router(OnTwoPaths, ServingProcess):
         )
         settings = self.settings
         driver, worker = _Driver(self), cast(Any, SimpleNamespace(status=self._flows, counts=dict))
-        historian = self.historian = Historian(
-            HistorianParts(
+        historian = self.historian = HistoryRecorder(
+            HistoryRecorderParts(
                 settings, self.replica, self.guard, self.exchange.heard_at, worker, self.clock,
                 lambda: WALL_S + self.world.now, lambda: self.frames,
             ),
             Witness(self.node_id, self.guard.profile),
             snapshot=self.core.snapshot, origin=self.exchange.incarnation, kick=self._kick_soon,
         )  # fmt: skip
-        self.changes = Changes(
+        self.changes = ConfigChanges(
             ChangeParts(
                 settings, self.replica, self.guard, cast(Any, _Rulesets(self)),
                 self.core.snapshot, self._kick_soon,
             )
         )  # fmt: skip
-        self.backend = DaemonBackend(self._parts(settings, driver, worker, historian))
+        self.backend = ApiBackend(self._parts(settings, driver, worker, historian))
         self._let_historian_hear(historian)
 
     def _parts(
-        self, settings: NodeSettings, driver: _Driver, worker: object, historian: Historian
+        self, settings: NodeSettings, driver: _Driver, worker: object, historian: HistoryRecorder
     ) -> Parts:
         def connected() -> dict[int, tuple[str, float]]:
             return {peer: (f"r{peer}", self.clock()) for peer in self.guard.connected}
@@ -188,7 +189,7 @@ class Router(OnTwoPaths, ServingProcess):
             cast(Any, gate),
         )  # fmt: skip
 
-    def _let_historian_hear(self, historian: Historian) -> None:
+    def _let_historian_hear(self, historian: HistoryRecorder) -> None:
         hear, died = self.guard.hear, self.guard.died
 
         def heard_beacon(heard: Heard) -> None:
@@ -267,7 +268,7 @@ class Router(OnTwoPaths, ServingProcess):
 
     # --------------------------------------------------------------- the kernel
 
-    def _execute(self, action: do.Action) -> str | None:
+    def _execute(self, action: do.Action) -> Failed | None:
         match action:
             case do.ProposeConfiguration():
                 self.replica.propose_once(NewConfiguration(0, self.text))
