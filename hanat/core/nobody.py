@@ -43,6 +43,9 @@ def why_nobody(snapshot: NodeSnapshot, known: Circumstances, now: float) -> tupl
         found.append("no leader: an election is under way, or no node can win one")
     elif known.leader == known.node:
         found.append(_of_leader(snapshot, known.node, now))
+    elif any(peer.name == known.leader and peer.handicap is None for peer in known.peers):
+        wait = "another node stands when its promise to it is over"
+        found.append(f"nothing is heard of {known.leader}, which led: {wait}")
     else:
         found.append(f"{known.leader} leads, but does not hold the addresses: see its status")
     if not known.can_vote:

@@ -94,7 +94,7 @@ class ApiBackend:
     def status(self) -> NodeStatus:
         """Return what this node knows, now."""
         p, s, now = self._parts, self._parts.driver.snapshot, self._parts.clock()
-        configuration, holder, peers = s.configuration, self._holder(s), self._peers(now)
+        configuration, holder, peers = s.configuration, self._shown_holder(s), self._peers(now)
         known = Circumstances(
             p.settings.node, self._quorum(), p.replica.can_vote, self._name(s.leader), peers
         )
@@ -140,7 +140,7 @@ class ApiBackend:
     def describe(self) -> str:
         """Return role and holder in one line, as a service manager shows them."""
         snapshot = self._parts.driver.snapshot
-        holder = self._name(self._holder(snapshot))
+        holder = self._name(self._shown_holder(snapshot))
         words = [snapshot.role.value, f"holder {holder or 'unknown'}"]
         if snapshot.unsafe:
             words.append(f"unsafe: {'; '.join(snapshot.unsafe)}")
@@ -164,6 +164,14 @@ class ApiBackend:
         following = state.term == snapshot.term and state.holder == snapshot.leader
         mine = state.holder == self._parts.settings.node_id
         return state.holder if following and not mine else None
+
+    def _shown_holder(self, snapshot: NodeSnapshot) -> int | None:
+        """Return the holder if it says so itself: the log tells of one that is dead, too."""
+        holder = self._holder(snapshot)
+        if holder is None or holder == self._parts.settings.node_id:
+            return holder
+        said = self._parts.replica.beacons.get(holder)
+        return holder if said is not None and said.leads and not said.shut else None
 
     def _quorum(self) -> bool:
         connected = len(self._parts.transport.connected()) + 1

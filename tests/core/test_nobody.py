@@ -11,7 +11,7 @@ from hanat.core.nobody import Circumstances, why_nobody
 from hanat.core.status import PeerStatus
 from tests.core.test_node import Harness
 
-LEFT = PeerStatus("r2", 2, connected=True, heard_s=0.0, address=None, fit=True)
+LEFT = PeerStatus("r2", 2, connected=True, heard_s=0.0, address=None, fit=True, handicap=0)
 KNOWN = Circumstances("r1", quorum=True, can_vote=True, leader=None, peers=(LEFT,))
 
 
@@ -22,6 +22,8 @@ KNOWN = Circumstances("r1", quorum=True, can_vote=True, leader=None, peers=(LEFT
          "r1 sees no majority: no connection to r2"),
         (KNOWN, "no leader: an election is under way, or no node can win one"),
         (replace(KNOWN, leader="r2"), "r2 leads, but does not hold the addresses: see its status"),
+        (replace(KNOWN, leader="r2", peers=(replace(LEFT, handicap=None),)),
+         "nothing is heard of r2, which led: another node stands when its promise to it is over"),
         (replace(KNOWN, leader="r1"),
          "r1 leads without a lease: no majority answers its beacons in time"),
         (replace(KNOWN, can_vote=False), "r1 cannot vote: no space left"),
