@@ -24,8 +24,7 @@ from typing import Any
 from hanat.core.members import Members, named
 from hanat.errors import JournalError
 from hanat.raft.log import LOG_FILE_BYTES
-from hanat.raft.log_records import content_of
-from hanat.raft.messages import REGULAR
+from hanat.raft.messages import REGULAR, unwrap
 from hanat.raft.slow_work import Background, at_once
 from hanat.raft.state import kept_on_disk_only
 
@@ -382,7 +381,7 @@ class Durability:
 def _from_disk_only(command: bytes) -> bool:
     if command[:1] != REGULAR:
         return False
-    content = content_of(command)
+    content = unwrap(command)
     return content is not None and kept_on_disk_only(content)
 
 

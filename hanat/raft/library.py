@@ -22,7 +22,6 @@ from pysyncobj import (  # noqa: E402 - see above
     SERIALIZER_STATE,
     SyncObj,
     SyncObjConf,
-    replicated,
     syncobj,
 )
 from pysyncobj.journal import FileJournal, MemoryJournal  # noqa: E402 - see above
@@ -45,7 +44,6 @@ __all__ = [
     "SyncObjConf",
     "Transport",
     "prepare",
-    "replicated",
 ]
 
 

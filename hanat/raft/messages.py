@@ -4,16 +4,15 @@ The library hands us dictionaries. Each kind has one fixed layout here, with its
 extra fields (generation, flags) that `guard` adds. A message that
 does not fit its layout, or a kind that is not in the table, is a `WireError`.
 
-Commands: the library keeps each log entry as one type byte and a pickle of the
-call it stands for. On the wire only the argument travels, and the receiver
-builds the pickle of its own single method again. So a peer can at most choose
-the bytes that our state machine will parse. The library's own command types for
-changing members or code versions are never sent and never accepted.
+Commands: the library keeps each log entry as one type byte and a pickle of a method call. Ours
+are the type byte and the bytes for our state machine, which `replica` applies instead of the
+library. Only those bytes travel, so a peer can at most choose what our state machine will parse.
+The library's own command types for changing members or code versions are never sent and never
+accepted.
 """
 
 from __future__ import annotations
 
-import pickle  # only for what this process itself packed, see `unwrap`
 from collections.abc import Callable
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
@@ -25,7 +24,6 @@ from hanat.errors import WireError
 Message = dict[str, Any]
 Entry = tuple[bytes, int, int]
 
-METHOD_ID = 0  # the state machine has one replicated method
 NO_OP = b"\x01"
 REGULAR = b"\x00"
 ENTRIES_MAX = 4096
@@ -45,21 +43,15 @@ _ACK_KINDS = ("stored", "from_here", "installed", "refused", "damaged")
 
 def wrap(data: bytes) -> bytes:
     """Return the log entry that stands for applying `data`."""
-    return REGULAR + pickle.dumps((METHOD_ID, (data,)), 5)
+    return REGULAR + data
 
 
 def unwrap(command: bytes) -> bytes | None:
-    """Return the data of a log entry, None for the library's no-op.
-
-    Only for entries of the own log: they were made by `wrap` in this process or
-    read from the own disk.
-    """
+    """Return the data of a log entry, None for the library's no-op."""
     if command == NO_OP:
         return None
     assert command[:1] == REGULAR, f"log entry of unknown type {command[:1]!r}"
-    _method, (data,) = pickle.loads(command[1:])  # noqa: S301 - see the docstring
-    assert isinstance(data, bytes)
-    return data
+    return command[1:]
 
 
 def encode(message: Message) -> bytes:

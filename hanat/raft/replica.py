@@ -38,9 +38,8 @@ from hanat.errors import ConsensusError, JournalError
 from hanat.raft import state as entries
 from hanat.raft.compaction import NoStore, Snapshots, Store
 from hanat.raft.guard import Guard
-from hanat.raft.library import LibraryNode, SyncObj, SyncObjConf, replicated
-from hanat.raft.log_records import content_of
-from hanat.raft.messages import NO_OP, wrap
+from hanat.raft.library import LibraryNode, SyncObj, SyncObjConf
+from hanat.raft.messages import NO_OP, unwrap, wrap
 from hanat.raft.promises import HEARTBEAT_BEACONS
 from hanat.raft.snapshot_transfer import Transfers
 from hanat.raft.state import Barrier, Command, Holder, State, may_be_applied
@@ -54,7 +53,7 @@ NEVER_S = 1e9
 
 
 class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
-    """The library's object with one replicated method; see `messages.wrap`."""
+    """The library's object; its entries are `messages.wrap`ped bytes, not pickled calls."""
 
     def __init__(
         self, apply: Callable[[bytes], None], guard: Guard, configuration: SyncObjConf
@@ -74,7 +73,7 @@ class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
         """Return up to which index entries can be applied, of those up to `last`."""
         begin = self._log[0][1] if len(self._log) else 1
         for index in range(self.raftLastApplied + 1, min(last + 1, begin + len(self._log))):
-            data = content_of(self._log[index - begin][0])
+            data = unwrap(self._log[index - begin][0])
             if data is not None and not may_be_applied(data):
                 self.strange = index, data[0]
                 return index - 1
@@ -94,10 +93,11 @@ class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
             # What takes effect may make the library hear of more.
             self._SyncObj__raftCommitIndex = max(committed, self._SyncObj__raftCommitIndex)
 
-    @replicated  # type: ignore[untyped-decorator] # the library is untyped
-    def put(self, data: bytes) -> None:
-        """Apply a committed entry; never raises."""
-        self._apply(data)
+    def _SyncObj__doApplyCommand(self, command: bytes) -> None:  # noqa: N802 - the library's, mangled
+        """Apply a committed entry; a no-op of the library means nothing."""
+        data = unwrap(command)
+        if data is not None:
+            self._apply(data)
 
 
 class Replica:
@@ -142,7 +142,6 @@ class Replica:
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         library = _configuration_for(guard, self.snapshots)
         self._machine = _Machine(self._apply, guard, library)
-        assert self._machine._methodToID["put_v0"] == 0, "codec.METHOD_ID is wrong"  # noqa: SLF001 - the library has no public name for it
 
     @property
     def machine(self) -> Any:  # noqa: ANN401 - the library is untyped; only the guard and the simulation look inside
@@ -211,7 +210,7 @@ class Replica:
             if done is not None:
                 done(error == 0)
 
-        self._machine._applyCommand(wrap(data), applied)  # noqa: SLF001 - without the decorator's pickling
+        self._machine._applyCommand(wrap(data), applied)  # noqa: SLF001 - the library has no public name for it
         self._proposed = True
         return True
 

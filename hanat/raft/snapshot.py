@@ -20,8 +20,7 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
 from hanat.errors import SnapshotError
-from hanat.raft.log_records import content_of
-from hanat.raft.messages import NO_OP, Entry, wrap
+from hanat.raft.messages import NO_OP, Entry, unwrap, wrap
 
 MAGIC = b"hanatsnp"
 VERSION = 1
@@ -125,7 +124,7 @@ def _check_header(data: bytes, cluster: str) -> None:
 
 def _pack_entry(entry: Entry) -> bytes:
     command, index, term = entry
-    content = content_of(command)
+    content = unwrap(command)
     return _ENTRY.pack(index, term, content is None) + (content or b"")
 
 
