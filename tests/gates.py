@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterable
 from enum import StrEnum
@@ -31,11 +32,27 @@ class Kind(StrEnum):
         return TIMEOUTS if self is Kind.TIMEOUTS else DEADLINES
 
 
+def _release(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("-")[0].split(".")[:2])
+
+
+# By its release, not by what `tcx.is_supported` says: else a fault there would end the trial of tcx
+# without a word.
+HAS_TCX = _release(platform.release()) >= (6, 6)
+WAYS = (Kind.DEADLINE, Kind.CLASSIFIERS) if HAS_TCX else (Kind.CLASSIFIERS,)
+"""Gates with a deadline, one for each way to attach programs that this kernel has."""
+KINDS = (Kind.TIMEOUTS, *WAYS)
+"""Gates that differ on this kernel."""
+
+
 def open_gate(kind: Kind, devices: Iterable[str]) -> KernelGate | KernelDeadlineGate:
     """Return a gate of the real kernel."""
-    if kind is Kind.TIMEOUTS:
-        return KernelGate()
-    places = TrafficFilters if kind is Kind.CLASSIFIERS else None
+    return KernelGate() if kind is Kind.TIMEOUTS else open_deadline_gate(kind, devices)
+
+
+def open_deadline_gate(way: Kind, devices: Iterable[str]) -> KernelDeadlineGate:
+    """Return a gate with a deadline whose programs are attached this way."""
+    places = TrafficFilters if way is Kind.CLASSIFIERS else None
     return KernelDeadlineGate(devices, MARK_MASK, places=places)
 
 

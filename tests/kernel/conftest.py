@@ -9,14 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from chaos.lab.netns import entered
-from tests.gates import Kind
+from tests.gates import KINDS, WAYS, Kind
 from tests.kernel.namespaces import namespaces
 from tests.kernel.network import Network
 
 gates_of_both_kinds = pytest.mark.parametrize(
     "network", [Kind.TIMEOUTS, Kind.DEADLINE], indirect=True
 )
-gates_of_all_kinds = pytest.mark.parametrize("network", list(Kind), indirect=True)
+gates_of_all_kinds = pytest.mark.parametrize("network", KINDS, indirect=True)
+gates_of_all_ways = pytest.mark.parametrize("network", WAYS, indirect=True)
 
 
 @pytest.fixture(autouse=True)

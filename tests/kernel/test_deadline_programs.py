@@ -21,12 +21,13 @@ from hanat.errors import KernelError
 from hanat.kernel import ebpf, tcx, traffic_filters
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.deadline_programs import Programs, egress, ingress
-from hanat.kernel.ebpf import CODES, assembled, numbered
+from hanat.kernel.ebpf import CODES, Program, assembled, numbered
 from hanat.kernel.fence import KernelFence
 from hanat.kernel.timeout_gate import KernelGate
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 from tests.core.examples import DEVICES
-from tests.gates import Kind, open_gate
+from tests.gates import HAS_TCX, Kind, open_deadline_gate
+from tests.kernel.conftest import gates_of_all_ways
 from tests.kernel.gate_cells import Ping
 from tests.kernel.namespaces import cable, run, until
 from tests.kernel.network import (
@@ -67,11 +68,14 @@ def other(probe: Probe) -> Probe:
     return Probe(probe.network, probe.echo, probe.vip)
 
 
-both_ways = pytest.mark.parametrize("network", [Kind.DEADLINE, Kind.CLASSIFIERS], indirect=True)
+def way_of(network: Network) -> Kind:
+    """Return how the programs of the routers are attached."""
+    by_tcx = isinstance(gate_of(network.r1)._places, tcx.Tcx)
+    return Kind.DEADLINE if by_tcx else Kind.CLASSIFIERS
 
 
 @pytest.mark.parametrize("direction", [INGRESS, EGRESS])
-@both_ways
+@gates_of_all_ways
 @BOTH
 def test_what_somebody_takes_away_is_no_right_and_is_put_back(
     network: Network, vip: str, server: str, *, direction: int
@@ -105,16 +109,29 @@ def test_tc_takes_the_right_away(network: Network, command: str) -> None:
     until(probe.answers, "the next answer")
 
 
-@pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
-def test_another_program_in_the_place_of_ours_is_told(network: Network) -> None:
+def come_before(gate: KernelDeadlineGate, index: int, foreign: Program, *, device: str) -> str:
+    """Put a stranger's program where it takes packets from ours; return how that is told."""
+    if isinstance(gate._places, TrafficFilters):  # there is one place
+        gate._places.attach(index, INGRESS, foreign, device=device)
+        return "replaced by"
+    first = tcx._ATTACHMENT.pack(index, foreign.fd, tcx._PLACES[INGRESS], tcx._BEFORE, 0, 0, 0)
+    ebpf.call(tcx._ATTACH, first, operation="attach a stranger's program", target=device)
+    return "behind"
+
+
+@gates_of_all_ways
+def test_another_program_before_ours_is_told_and_ours_takes_its_place_again(
+    network: Network,
+) -> None:
     network.r1.take_over()
     with network.r1.entered() as router, closing(Programs(MARK_MASK)) as others:
-        gate = gate_of(router)
-        index = socket.if_nametoindex("eth1")
-        others_fd = numbered(others.ingress_fd)
-        gate._places.attach(index, INGRESS, others_fd, device="eth1")
-        assert re.fullmatch(r"program at the ingress of eth1 replaced by \d+", gate.missing()[0])
+        gate, index = gate_of(router), socket.if_nametoindex("eth1")
+        foreign = numbered(others.ingress_fd)
+        how = come_before(gate, index, foreign, device="eth1")
+        assert gate.missing() == (f"program at the ingress of eth1 {how} {foreign.number}",)
         assert "eth1" not in gate.rights()
+        router.prepare()
+        assert gate.missing() == ()
 
 
 @BOTH
@@ -142,8 +159,7 @@ def test_a_device_that_is_made_anew_gets_the_programs_with_the_next_installation
 def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str) -> None:
     cable((inside, "eth0"), (inside, "far"))
     run("tc qdisc add dev eth0 ingress", inside)
-    with closing(open_gate(Kind.CLASSIFIERS, ["eth0"])) as gate:
-        assert isinstance(gate, KernelDeadlineGate)
+    with closing(open_deadline_gate(Kind.CLASSIFIERS, ["eth0"])) as gate:
         with pytest.raises(KernelError, match=r'tc qdisc show dev eth0.*kind = "timeouts"'):
             gate.attach()
         assert gate.deadlines() == (0, 0)
@@ -151,9 +167,11 @@ def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str
 
 
 HOLDER = f"""
-import os, signal, time
+import os, signal, sys, time
 from hanat.kernel.deadline_gate import KernelDeadlineGate
-gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK})
+from hanat.kernel.traffic_filters import TrafficFilters
+places = TrafficFilters if sys.argv[1] == "{Kind.CLASSIFIERS}" else None
+gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK}, places=places)
 gate.attach()
 now = time.clock_gettime(time.CLOCK_BOOTTIME)
 gate.grant(answers_until=now + 2, carries_until=now + 2)
@@ -161,20 +179,25 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("network", [Kind.CLASSIFIERS], indirect=True)
+def killed_holder(way: Kind) -> None:
+    """Grant both rights in another process, and kill it."""
+    done = subprocess.run([sys.executable, "-c", HOLDER, way], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+@gates_of_all_ways
 @BOTH
 def test_rights_outlive_every_process_and_end_by_themselves(
     network: Network, vip: str, server: str
 ) -> None:
     probe = holding(network, vip, server)
     with network.r1.entered():
-        done = subprocess.run([sys.executable, "-c", HOLDER], check=False, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+        killed_holder(way_of(network))
     until(lambda: not probe.answers(), "the end of the right")
     assert not any(other(probe).answers() for _ in range(2))
 
 
-@both_ways
+@gates_of_all_ways
 @BOTH
 def test_who_has_the_map_withdraws_with_the_standard_library(
     network: Network, vip: str, server: str
@@ -255,7 +278,7 @@ def test_a_fence_takes_the_programs_away(network: Network) -> None:
         assert gate_of(router).missing() != ()
 
 
-@both_ways
+@gates_of_all_ways
 def test_a_gate_that_is_closed_takes_its_programs_away_also_without_tables(
     network: Network,
 ) -> None:
@@ -264,11 +287,7 @@ def test_a_gate_that_is_closed_takes_its_programs_away_also_without_tables(
         gate = gate_of(router)
         router.firewall.apply("flush ruleset")
         gate.close()
-        for places in (tcx.Tcx(), TrafficFilters()):
-            with closing(places):
-                for direction, program in gate._wanted.items():
-                    index = socket.if_nametoindex("eth1")
-                    assert places.found(index, direction, program, device="eth1") == "gone"
+        assert numbers_at("eth1") == {INGRESS: [], EGRESS: []}
         object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
 
 
@@ -279,19 +298,6 @@ def test_an_emptied_set_of_devices_is_told_and_put_back(network: Network) -> Non
         assert gate_of(router).missing() == ("set attached changed",)
         router.prepare()
         assert gate_of(router).missing() == ()
-
-
-def test_a_program_that_another_one_came_before_takes_its_place_again(network: Network) -> None:
-    network.r1.take_over()
-    with network.r1.entered() as router, closing(Programs(MARK_MASK)) as others:
-        gate, index = gate_of(router), socket.if_nametoindex("eth1")
-        foreign = numbered(others.ingress_fd)
-        first = tcx._ATTACHMENT.pack(index, foreign.fd, tcx._PLACES[INGRESS], tcx._BEFORE, 0, 0, 0)
-        ebpf.call(tcx._ATTACH, first, operation="attach a stranger's program", target="eth1")
-        assert gate.missing() == (f"program at the ingress of eth1 behind {foreign.number}",)
-        router.prepare()
-        assert gate.missing() == ()
-        gate._places.detach(index, INGRESS, foreign, device="eth1")
 
 
 @BOTH
@@ -352,31 +358,38 @@ def test_a_gate_that_is_closed_leaves_nothing_that_an_earlier_release_stumbles_o
 
 
 def numbers_at(device: str) -> dict[int, list[int]]:
-    """Return the numbers of the programs at both ends of a device."""
-    index = socket.if_nametoindex(device)
-    return {direction: tcx._numbers(index, direction, device=device)[0] for direction in DIRECTIONS}
+    """Return the numbers of the programs at both ends of a device, those by tcx first."""
+    found: dict[int, list[int]] = {}
+    for direction, end in DIRECTIONS.items():
+        index = socket.if_nametoindex(device)
+        by_tcx = tcx._numbers(index, direction, device=device)[0] if HAS_TCX else []
+        filters = subprocess.run(
+            ["tc", "filter", "show", "dev", device, end],
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stdout  # of an end without clsact: none
+        found[direction] = by_tcx + [int(number) for number in re.findall(r" id (\d+)", filters)]
+    return found
 
 
-def killed_holder() -> None:
-    done = subprocess.run([sys.executable, "-c", HOLDER], check=False, timeout=60)
-    assert done.returncode == -signal.SIGKILL
-
-
+@gates_of_all_ways
 def test_programs_of_a_predecessor_that_was_killed_go(network: Network) -> None:
     # Whatever became of its disk: what it attached is noted where it was attached.
     with network.r1.entered():
         for _ in range(3):
-            killed_holder()
-        with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK)) as successor:
+            killed_holder(way_of(network))
+        with closing(open_deadline_gate(way_of(network), DEVICES.values())) as successor:
             successor.attach()
             assert successor.missing() == ()
             for direction, program in successor._wanted.items():
                 assert numbers_at("eth0")[direction] == [program.number]
 
 
+@gates_of_all_ways
 def test_a_gate_with_timeouts_takes_the_programs_of_a_killed_one_away(network: Network) -> None:
     with network.r1.entered():
-        killed_holder()
+        killed_holder(way_of(network))
         assert all(numbers_at("eth0").values())
         ChosenGate(TimedGranting(KernelGate(), (), time.monotonic), TIMEOUTS).take_over(
             DEVICES.values()
@@ -384,11 +397,14 @@ def test_a_gate_with_timeouts_takes_the_programs_of_a_killed_one_away(network: N
         assert numbers_at("eth0") == {INGRESS: [], EGRESS: []}
 
 
+@gates_of_all_ways
 def test_a_note_that_goes_is_told_and_written_again(network: Network) -> None:
+    """Classifiers need none: their place tells which is ours."""
     with network.r1.entered() as router:
         assert router.gate.missing() == ()
-        run("nft delete table inet hanat_notes", router.namespace)
-        assert "program at the ingress of eth0 not noted" in router.gate.missing()
+        router.firewall.apply("add table inet hanat_notes\ndelete table inet hanat_notes\n")
+        told = "program at the ingress of eth0 not noted" in router.gate.missing()
+        assert told == (way_of(network) is Kind.DEADLINE)
         gate_of(router).attach()
         assert router.gate.missing() == ()
 

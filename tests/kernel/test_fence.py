@@ -19,11 +19,8 @@ from chaos.lab.netns import entered
 from hanat.config import load_cluster
 from hanat.core.configuration import FloatingAddress
 from hanat.core.gate_rules import render_gate
-from hanat.core.rights import MARK_MASK
-from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.timeout_gate import KernelGate
-from hanat.kernel.traffic_filters import TrafficFilters
-from tests.gates import Kind, grant
+from tests.gates import WAYS, Kind, grant, open_deadline_gate
 from tests.kernel.namespaces import cable, run
 
 pytestmark = pytest.mark.kernel
@@ -158,11 +155,10 @@ def test_dead_holder_loses_both_rights_and_its_floating_addresses_only(machine: 
     assert machine.addresses() == {"203.0.113.11/24", "203.0.113.10/32"}
 
 
-@pytest.mark.parametrize("kind", [Kind.DEADLINE, Kind.CLASSIFIERS])
-def test_programs_of_a_dead_holder_go(machine: Machine, kind: Kind) -> None:
-    script = render_gate(load_cluster(EXAMPLES / "cluster.toml"), DEVICES, kind.by)
-    places = TrafficFilters if kind is Kind.CLASSIFIERS else None
-    gate = KernelDeadlineGate(DEVICES.values(), MARK_MASK, places=places)
+@pytest.mark.parametrize("way", WAYS)
+def test_programs_of_a_dead_holder_go(machine: Machine, way: Kind) -> None:
+    script = render_gate(load_cluster(EXAMPLES / "cluster.toml"), DEVICES, way.by)
+    gate = open_deadline_gate(way, DEVICES.values())
     gate.install(script)
     grant(gate, DEVICES.values(), answers_s=60.0, carries_s=90.0)
     run("ip addr add 203.0.113.10/24 dev eth0", machine.namespace)
@@ -177,8 +173,11 @@ def test_programs_of_a_dead_holder_go(machine: Machine, kind: Kind) -> None:
     gate.close()
 
 
-def test_programs_of_a_dead_holder_go_although_its_tables_went_before(machine: Machine) -> None:
-    with closing(KernelDeadlineGate(DEVICES.values(), MARK_MASK)) as gate:
+@pytest.mark.parametrize("way", WAYS)
+def test_programs_of_a_dead_holder_go_although_its_tables_went_before(
+    machine: Machine, way: Kind
+) -> None:
+    with closing(open_deadline_gate(way, DEVICES.values())) as gate:
         gate.attach()
         assert "no gate" in machine.fence().stdout
         assert "program at the ingress of eth0 gone" in gate.missing()
