@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import selectors
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.failover import machine
+from benchmarks.memory import memory_of
 from chaos.lab.processes import REPOSITORY
 
 CPU_PERCENT_MAX, MIB_MAX = 35.0, 80.0
@@ -124,7 +124,7 @@ def measure(kind: str, count: int, interval_s: float, seconds: float) -> tuple[f
             before, began, answered = cpu_s(process.pid), time.monotonic(), server.answered
             server.serve(seconds)
             cpu = 100 * (cpu_s(process.pid) - before) / (time.monotonic() - began)
-            return cpu, pss_mib(process.pid), server.answered - answered
+            return cpu, memory_of(process.pid).pss / 1024, server.answered - answered
         finally:
             process.kill()
 
@@ -141,15 +141,6 @@ def cpu_s(pid: int) -> float:
     """Return the seconds of a processor that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def pss_mib(pid: int) -> float:
-    """Return a process's memory, what it shares counted in part."""
-    found = re.search(
-        r"^Pss: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
-    )
-    assert found is not None, "smaps_rollup without Pss"
-    return int(found[1]) / 1024
 
 
 def main() -> int:

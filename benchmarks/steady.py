@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from benchmarks.failover import machine
 from benchmarks.load import wait_for_quiet
+from benchmarks.memory import node_pss_bytes
 from chaos.lab.lab import Lab, require_machine
 from chaos.lab.lab_error import LabError, UsageError
 from chaos.lab.node_files import PROFILES, cluster_toml
@@ -48,8 +49,8 @@ class Row:
     """What was found in one profile; times in seconds.
 
     Attributes:
-        cpu: By node, percent of one core, daemon and supervisor.
-        memory: By node, bytes resident, daemon and supervisor.
+        cpu: By node, percent of one core, all its processes.
+        memory: By node, bytes (PSS), all its processes.
         commits: As the holder's status has them.
         late_s: The worst lateness of any loop.
         changes: How often another node was seen to be the holder, or none.
@@ -78,7 +79,7 @@ def measure(lab: Lab, profile: str, seconds: float) -> Row:
     changes = _watch(lab, holder, seconds)
     took_s = time.monotonic() - began
     cpu = {name: 100 * (cpu_s(lab, name) - before[name]) / took_s for name in lab.nodes}
-    memory = {name: _memory(lab, name) for name in lab.nodes}
+    memory = {name: node_pss_bytes(lab.prefix, name) for name in lab.nodes}
     traffic = Traffic(lab, (*TCP, HTTP))
     traffic.start()
     changes += _watch(lab, holder, min(seconds, TRAFFIC_S_MAX))
@@ -109,13 +110,6 @@ def cpu_s(lab: Lab, node: str) -> float:
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])  # proc(5): utime, stime
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _memory(lab: Lab, node: str) -> float:
-    pages = 0
-    for process in marked(lab.prefix, node):
-        pages += int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def quantile_ms(found: Mapping[str, Any], share: float) -> str:
