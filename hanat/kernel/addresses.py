@@ -7,11 +7,12 @@ They are deprecated from the start (RFC 4862 section 5.5.4), so that the kernel 
 chooses one as the source of what this node sends for itself: such a connection would
 die with the lease.
 
-Messages are built and read here, since they are many: pyroute2 needs 0.1 ms for one. All go to
-the kernel together, on a socket of our own; see `hanat.kernel.netlink` for why. Measured: 15 us
-to add an IPv4 address, 12 to remove it. IPv6 takes longer the more there are, since the kernel
-joins all groups of the device anew with each (``ipv6_mc_up``): 20 us for the first one, 500 for
-the thousandth.
+Messages are built and read here, since they are many: pyroute2 needs 0.1 ms for one, and 8 MiB
+as soon as one of its constants is imported. All go to the kernel together, on a socket of our
+own; see `hanat.kernel.netlink` for why. Measured: 15 us to add an IPv4 address, 12 to remove it.
+IPv6 takes longer the more there are, since the kernel joins all groups of the device anew with
+each (``ipv6_mc_up``): 20 us for the first one, 500 for the thousandth. In the tests pyroute2
+reads the messages.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
-
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_NEWADDR
 
 from hanat.core.configuration import Interface
 from hanat.core.placements import LABEL_BYTES_MAX, Placement
@@ -43,6 +42,7 @@ _FIXED = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ADDRESS, _LOCAL, _LABEL, _LIFETIMES, _FLAGS = 1, 2, 3, 6, 8
 _NODAD = struct.pack("=I", 0x02)
 # From <linux/rtnetlink.h>.
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, lengths, tos, table, protocol, scope, type, flags
 _RTM_GETROUTE, _DESTINATION, _LOCAL_ROUTE = 26, 1, 2
 _FOR_EVER = 0xFFFFFFFF
@@ -68,7 +68,7 @@ class KernelAddresses:
         operation = "list addresses"
         index = index_of(device, operation=operation)
         answers = self._netlink.dump(
-            RTM_GETADDR,
+            _RTM_GETADDR,
             _FIXED.pack(socket.AF_UNSPEC, 0, 0, 0, 0),
             operation=operation,
             target=device,
@@ -91,7 +91,7 @@ class KernelAddresses:
             else:
                 wanted.append(placement)
         self._spare_others(wanted)
-        numbers = self._netlink.batch(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, bodies)
+        numbers = self._netlink.batch(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, bodies)
         for placement, number in zip(wanted, numbers, strict=True):
             if number not in {0, errno.EEXIST}:
                 operation = f"add {placement.address}"

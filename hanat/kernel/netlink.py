@@ -3,8 +3,7 @@
 pyroute2's `IPRoute` starts an event loop inside and refuses to work where one is
 running, as in the daemon. A netlink request is one send and a few receives, and
 the kernel has queued its whole answer when the send returns, so a plain socket
-is both synchronous and fast (60 us a request). What is inside a message of
-rtnetlink is left to pyroute2's message classes.
+is both synchronous and fast (60 us a request). No process of a node loads pyroute2.
 
 Source: RFC 3549; ``include/uapi/linux/netlink.h``.
 """
