@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
+from typing import TYPE_CHECKING
 
-from hanat.core.configuration import Configuration, Interface
+if TYPE_CHECKING:  # a supervisor does not load it for a type
+    from hanat.core.configuration import Configuration, Interface
 
 TABLE = "hanat"
 GATE_TABLE = "hanat_gate"
