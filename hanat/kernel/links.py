@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import socket
 import struct
 import sys
@@ -120,7 +121,8 @@ class KernelLinkWatch:
     def __init__(self) -> None:
         self._known: dict[int, tuple[str, bool]] = {}
         self._places: set[Place] = set()
-        self._room = memoryview(bytearray(RECEIVE_BYTES))
+        # Mapped: what nothing was received into is no memory.
+        self._room = memoryview(mmap.mmap(-1, RECEIVE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.stale = False
         groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR
         try:

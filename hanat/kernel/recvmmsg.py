@@ -2,12 +2,16 @@
 
 Each event of the kernel is a datagram of its own. One call each takes 2 us, a call for a
 thousand takes 1 us for each of them.
+
+The room is mapped: pages that no event came to are no memory. The structures have addresses where
+C has pointers, since ctypes keeps three objects for each pointer that is set.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
 
@@ -24,7 +28,7 @@ class _Vector(ctypes.Structure):
 class _Header(ctypes.Structure):  # struct msghdr
     _fields_ = (
         ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32),
-        ("vectors", ctypes.POINTER(_Vector)), ("vector_count", ctypes.c_size_t),
+        ("vectors", ctypes.c_void_p), ("vector_count", ctypes.c_size_t),
         ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
     )  # fmt: skip
@@ -41,16 +45,17 @@ class Burst:
     """Room for as many datagrams as one call returns."""
 
     def __init__(self) -> None:
-        self._data = bytearray(SLOTS * SLOT_BYTES)
+        self._data = mmap.mmap(-1, SLOTS * SLOT_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._buffer = (ctypes.c_char * len(self._data)).from_buffer(self._data)
         start = ctypes.addressof(self._buffer)
-        self._vectors = (_Vector * SLOTS)(
-            *(_Vector(start + number * SLOT_BYTES, SLOT_BYTES) for number in range(SLOTS))
-        )
+        self._vectors = (_Vector * SLOTS)()
         header = bytearray(SLOTS * ctypes.sizeof(_Message))
         self._messages = (_Message * SLOTS).from_buffer(header)
-        for message, vector in zip(self._messages, self._vectors, strict=True):
-            message.header.vectors, message.header.vector_count = ctypes.pointer(vector), 1
+        vectors = ctypes.addressof(self._vectors)
+        for number, (vector, message) in enumerate(zip(self._vectors, self._messages, strict=True)):
+            vector.base, vector.length = start + number * SLOT_BYTES, SLOT_BYTES
+            message.header.vectors = vectors + number * ctypes.sizeof(_Vector)
+            message.header.vector_count = 1
         step = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_uint)
         first = _Message.received.offset // ctypes.sizeof(ctypes.c_uint)
         self._lengths = memoryview(header).cast("I")[first::step]
