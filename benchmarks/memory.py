@@ -3,9 +3,9 @@
 A lab for each case, without checks of the servers and with them; some seconds after the first
 election the proportional set size (PSS, proc(5)) of every process is read, so that a page that
 n processes share counts 1/n in each. The nodes of a lab share the pages of the interpreter and
-of the libraries, as nodes on machines of their own do not. So the last column counts each page
-of a file whole, once for all processes of a node. Printed as a Markdown table: of each process the
-most that it has on any node. Needs root.
+of the libraries, as nodes on machines of their own do not. So the last columns have what belongs
+to no file, and what a node would have alone: each page of a file whole, once for all of its
+processes. Printed as a Markdown table: the most of each on any node. Needs root.
 
 Exit codes: 0 measured, and a node without checks is within the bound; 1 not so, 2 this machine
 or the command line is not fit.
@@ -32,7 +32,7 @@ PREFIX = "hanat-memory"
 IDLE_S = 10.0
 MIB_MAX = 75.0  # of a node without checks
 PROCESSES = ("supervisor", "daemon", "worker", "checker")
-HEAD = ("case", *(f"{name}, MiB" for name in PROCESSES), "node", "node, alone on its machine")
+HEAD = ("case", *(f"{name}, MiB" for name in PROCESSES), "node", "of no file", "alone")
 
 _MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ ([0-9a-f]+) \S+ \d+ *(.*)$")
 
@@ -111,7 +111,8 @@ def measure(lab: Lab, seconds: float) -> list[dict[str, Memory]]:
 def row(case: str, nodes: Sequence[Mapping[str, Memory]]) -> tuple[str, ...]:
     """Return a line of the table: the most of each on any node."""
     parts = (max((n[p].pss for n in nodes if p in n), default=0) for p in PROCESSES)
-    figures = (*parts, _pss(nodes), max(alone(list(n.values())) for n in nodes))
+    anonymous = max(sum(memory.anonymous for memory in node.values()) for node in nodes)
+    figures = (*parts, _pss(nodes), anonymous, max(alone(list(n.values())) for n in nodes))
     return (case, *(f"{figure / 1024:.1f}" if figure else "-" for figure in figures))
 
 

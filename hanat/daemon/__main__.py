@@ -6,8 +6,10 @@ Started by the supervisor; ``hanat run`` is what users call.
 from __future__ import annotations
 
 import argparse
+import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hanat.config import cross_check, load_node, parse_cluster, read_keys, read_text
@@ -37,7 +39,8 @@ def _run(node_file: Path, lifeline: Sequence[int] | None) -> int:
         raise ConfigError(problems)
     keys = read_keys(settings.key_file)
     # Imported behind the checks: a wrong file is reported without loading the daemon.
-    from hanat.daemon.main import run
+    with _no_authorities():
+        from hanat.daemon.main import run
     from hanat.daemon.supervisor_link import SupervisorLink
 
     return run(
@@ -47,6 +50,20 @@ def _run(node_file: Path, lifeline: Sequence[int] | None) -> int:
         configuration_text=text,
         lifeline=SupervisorLink(lifeline),
     )
+
+
+@contextmanager
+def _no_authorities() -> Iterator[None]:
+    """Let nobody load the certificates of the machine's authorities.
+
+    aiohttp does when it is imported, for clients: 1 MiB. The daemon serves, and speaks no TLS.
+    """
+    load = ssl.SSLContext.load_default_certs
+    ssl.SSLContext.load_default_certs = lambda *_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ssl.SSLContext.load_default_certs = load  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
