@@ -19,6 +19,7 @@ from hanat.kernel.announcer import KernelAnnouncer
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.firewall import KernelFirewall
 from hanat.kernel.links import KernelLinks
+from hanat.kernel.nft import NftLibrary
 from hanat.kernel.tcx import remove_programs
 from hanat.kernel.timeout_gate import KernelGate
 
@@ -67,13 +68,16 @@ class Adapters:
     @classmethod
     def of(cls, settings: NodeSettings, clock: Callable[[], float]) -> Adapters:
         """Return them for a node; raises as `choose_gate` does."""
-        return cls(
-            KernelAddresses(), KernelLinks(), KernelAnnouncer(), KernelFirewall(),
-            choose_gate(settings, clock),
-        )  # fmt: skip
+        nft = NftLibrary()
+        gate = choose_gate(settings, clock, nft)
+        nft.kept = gate.by.kind is GateKind.TIMEOUTS
+        firewall = KernelFirewall(nft)
+        return cls(KernelAddresses(), KernelLinks(), KernelAnnouncer(), firewall, gate)
 
 
-def choose_gate(settings: NodeSettings, clock: Callable[[], float]) -> ChosenGate:
+def choose_gate(
+    settings: NodeSettings, clock: Callable[[], float], nft: NftLibrary | None = None
+) -> ChosenGate:
     """Return the gate that the node's file wants, or the best that this kernel can do.
 
     Raises:
@@ -83,7 +87,7 @@ def choose_gate(settings: NodeSettings, clock: Callable[[], float]) -> ChosenGat
     found = ""
     if settings.gate is not GateChoice.TIMEOUTS:
         try:
-            gate = KernelDeadlineGate(devices, settings.gate_mark)
+            gate = KernelDeadlineGate(devices, settings.gate_mark, nft=nft)
             try:
                 gate.probe()
             except BaseException:
@@ -102,4 +106,4 @@ def choose_gate(settings: NodeSettings, clock: Callable[[], float]) -> ChosenGat
                 to_do='write kind = "auto" under [gate] in node.toml, for timeouts of nftables',
             )
         log.warning("gate=timeouts found=%r", found)
-    return ChosenGate(TimedGranting(KernelGate(), devices, clock), TIMEOUTS, None, found)
+    return ChosenGate(TimedGranting(KernelGate(nft), devices, clock), TIMEOUTS, None, found)

@@ -20,6 +20,7 @@ from hanat.kernel.ebpf import Program, numbered
 from hanat.kernel.fence import ATTACHED
 from hanat.kernel.gate_ports import Rights
 from hanat.kernel.nfnetlink import NfNetlink, Refill, numbers_in
+from hanat.kernel.nft import NftLibrary
 from hanat.kernel.tcx import Tcx, is_supported
 from hanat.kernel.timeout_gate import InstalledGate, not_installed
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters, kind_of
@@ -77,6 +78,7 @@ class KernelDeadlineGate(InstalledGate):
     Args:
         devices: Kernel names of this node's interfaces.
         mask: Two neighbouring bits of packets' marks.
+        nft: See `InstalledGate`.
         places: Makes what attaches them; None: the shortest way that this kernel has.
 
     Raises:
@@ -89,9 +91,10 @@ class KernelDeadlineGate(InstalledGate):
         devices: Iterable[str],
         mask: int,
         *,
+        nft: NftLibrary | None = None,
         places: Callable[[], Places] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(nft)
         self._devices = tuple(sorted(set(devices)))
         self._sets = NfNetlink()
         self._make_places = places or (Tcx if is_supported() else TrafficFilters)

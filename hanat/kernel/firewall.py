@@ -10,10 +10,14 @@ from hanat.kernel.nft_encoding import encoded
 
 
 class KernelFirewall:
-    """Implements `ports.Firewall` over libnftables, what a rotation changes over netlink."""
+    """Implements `ports.Firewall` over libnftables, what a rotation changes over netlink.
 
-    def __init__(self) -> None:
-        self._nft, self._trying = NftLibrary(), NftLibrary(dry_run=True)
+    Args:
+        nft: To share with the gate; None: one of its own.
+    """
+
+    def __init__(self, nft: NftLibrary | None = None) -> None:
+        self._nft, self._trying = nft or NftLibrary(), NftLibrary(dry_run=True, kept=False)
         self._fingerprints, self._netlink = Fingerprints(), NfNetlink()
 
     def close(self) -> None:
@@ -34,7 +38,6 @@ class KernelFirewall:
     def check(self, script: str) -> None:
         """See `ports.Firewall.check`."""
         self._trying.run(script, operation="check the ruleset", target="nftables")
-        self._trying.close()  # rarely needed, and it remembers every table of the kernel
 
     def table(self, family: str, name: str) -> str | None:
         """See `ports.Firewall.table`."""

@@ -42,10 +42,15 @@ FAMILIES = {"inet": 1, "arp": 3}  # NFPROTO_INET, NFPROTO_ARP
 
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_NEW_TABLE, _NEW_SET = SUBSYSTEM << 8 | 0, SUBSYSTEM << 8 | 9
 NEW_ELEMENTS = SUBSYSTEM << 8 | 12
 _GET_ELEMENTS = SUBSYSTEM << 8 | 13
 DELETE_ELEMENTS = SUBSYSTEM << 8 | 14
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_SET_KEY_TYPE, _SET_KEY_LENGTH, _SET_ID = 4, 5, 10
+_TYPE_MARK = 19  # nft's own number, datatype.h
+_SET_USER_DATA = 13
+_HOST_ORDER = bytes((0, 4)) + struct.pack("=I", 1)  # how nft shows it; libnftnl's udata.h
 _LIST_ELEMENT = 1
 _ELEMENT_KEY, _ELEMENT_TIMEOUT = 1, 4
 _DATA_VALUE = 1
@@ -214,6 +219,21 @@ def _parts(refills: Sequence[Refill]) -> Iterable[Message]:
                 timeout = attribute(_ELEMENT_TIMEOUT, struct.pack(">Q", refill.timeout_ms))
             filled = _set(refill.name) + _elements(refill.members, timeout)
             yield NEW_ELEMENTS, NLM_F_CREATE, filled
+
+
+def added_mark(name: SetName, number: int) -> list[Message]:
+    """Return what adds a number to a set of marks, and makes the set and its table before."""
+    family = GENERIC.pack(FAMILIES[name.family], 0, 0)
+    table, named = name.table.encode() + b"\0", name.name.encode() + b"\0"
+    words = {_SET_KEY_TYPE: _TYPE_MARK, _SET_KEY_LENGTH: _INDEX.size, _SET_ID: 1}
+    made = attribute(_LIST_TABLE, table) + attribute(_LIST_SET, named)
+    made += b"".join(attribute(kind, struct.pack(">I", value)) for kind, value in words.items())
+    made += attribute(_SET_USER_DATA, _HOST_ORDER)
+    return [
+        (_NEW_TABLE, NLM_F_CREATE, family + attribute(_LIST_TABLE, table)),
+        (_NEW_SET, NLM_F_CREATE, family + made),
+        (NEW_ELEMENTS, NLM_F_CREATE, _set(name) + _elements([number])),
+    ]
 
 
 def numbers_in(name: SetName) -> frozenset[int]:

@@ -26,8 +26,7 @@ from contextlib import closing, suppress
 from hanat.core.notation import NOTES_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ebpf import Program, call
-from hanat.kernel.nfnetlink import SetName, numbers_in
-from hanat.kernel.nft import NftLibrary
+from hanat.kernel.nfnetlink import NfNetlink, SetName, added_mark, numbers_in
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 
 _ATTACH, _DETACH, _QUERY = 8, 9, 16  # commands of bpf(2)
@@ -53,12 +52,10 @@ class Tcx:
     """Implements `deadline_gate.Places`."""
 
     def __init__(self) -> None:
-        self._nft = NftLibrary()
         self._others = TrafficFilters()
 
     def close(self) -> None:
-        """Release the descriptors; the next call opens others."""
-        self._nft.close()
+        """Release the descriptor; the next call opens another."""
         self._others.close()
 
     def probe(self, index: int, *, device: str) -> None:
@@ -84,7 +81,7 @@ class Tcx:
         numbers, _ = _numbers(index, direction, device=device)
         noted = _noted()
         if program.number not in noted:
-            self._note(program.number)
+            _note(program.number)
         if program.number in numbers[:1]:
             return
         if program.number in numbers:  # who came before it may end the search
@@ -122,12 +119,12 @@ class Tcx:
             return f"behind {numbers[0]}"
         return "" if program.number in _noted() else "not noted"
 
-    def _note(self, number: int) -> None:
-        table = f"{_NOTES.family} {_NOTES.table}"
-        self._nft.run(
-            f"add table {table}\nadd set {table} {_NOTES.name} {{ type mark; }}\n"
-            f"add element {table} {_NOTES.name} {{ {number} }}\n",
-            operation="note the number of a program", target=table,
+
+def _note(number: int) -> None:
+    with closing(NfNetlink()) as netlink:  # once for each program of a start
+        netlink.run(
+            added_mark(_NOTES, number),
+            operation="note the number of a program", target=f"inet {NOTES_TABLE}",
         )  # fmt: skip
 
 

@@ -51,10 +51,14 @@ _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_0
 
 
 class InstalledGate:
-    """The gate's tables, whatever ends the rights: what is done by libnftables."""
+    """The gate's tables, whatever ends the rights: what is done by libnftables.
 
-    def __init__(self) -> None:
-        self._nft = NftLibrary()
+    Args:
+        nft: To share with the firewall; None: one of its own.
+    """
+
+    def __init__(self, nft: NftLibrary | None = None) -> None:
+        self._nft = nft or NftLibrary()
 
     def close(self) -> None:
         """Release the library's context; the next call opens another."""
@@ -78,10 +82,10 @@ class InstalledGate:
 
 
 class KernelGate(InstalledGate):
-    """Implements `gate_ports.TimedGate`: rights by netlink."""
+    """Implements `gate_ports.TimedGate`: rights by netlink; arguments as `InstalledGate`."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, nft: NftLibrary | None = None) -> None:
+        super().__init__(nft)
         self._sets = NfNetlink()
         self._indexes = DeviceIndexes()
 
