@@ -95,7 +95,10 @@ def read_keys(path: Path) -> Keys:
                 f"it has {len(line)} characters where a key has {2 * KEY_BYTES} hexadecimal digits",
                 'copy the key file of another node, or make the first with "hanat keygen"',
             )
-    return Keys(*(bytes.fromhex(line.decode()) for line in lines))
+    keys = Keys(*(bytes.fromhex(line.decode()) for line in lines))
+    if keys.used == keys.accepted:
+        raise _unusable(path, "it has the same key twice", "remove one of its lines")
+    return keys
 
 
 def add_key(path: Path, key: bytes | None = None) -> Keys:

@@ -202,7 +202,9 @@ class Witness:
             handed = sign.successor == self._node_id and not self._shut_long(sign)
             return (Why.HANDED_OVER if handed else Why.STEPPED_DOWN), self._released_at(sign)
         if sign.died_at is not None:
-            return Why.DAEMON_DIED, sign.died_at
+            # This node was frozen, or cut off, when it happened.
+            unknown = sign.unheard_s > self._profile.lease_s
+            return Why.DAEMON_DIED, None if unknown else sign.died_at
         if sign.word_at is None:
             return Why.SILENCE, None
         if self._elected_at - sign.word_at > silence_s(self._profile):

@@ -32,8 +32,8 @@ class PeerTrace:
             have a lease again before it makes room.
         released_term: Up to which term it said there that it answers no more.
         released_at: When it said so first.
-        unheard_s: How long nothing had been heard of it when it said so: it may have stopped at
-            any time of that.
+        unheard_s: How long nothing had been heard of it when it said so, or when its death was
+            told: it may have stopped at any time of that.
         successor: And to whom it handed over.
     """
 
@@ -72,12 +72,15 @@ class TraceRecorder:
         self._led_term = 0
         self._shut_at: float | None = None
         self._released: tuple[int, float | None] = (0, None)  # the term, when it said so first
-        self._unheard_s = 0.0
+        self._unheard_s = 0.0  # before that
+        self._silent_s = 0.0  # before the news of its death
         self._former: PeerTrace | None = None
 
     def died(self, now: float) -> None:
         """The peer's supervisor said that its daemon is dead."""
-        self._last_word = self._last_word if self._word is None else self._word[0]
+        if self._word is not None:
+            self._last_word, at = self._word
+            self._silent_s = now - at
         self._died_at, self._word = now, None
 
     def hear(self, said: Heard, now: float, heard_at: tuple[float | None, ...]) -> None:
@@ -137,7 +140,7 @@ class TraceRecorder:
 
     def _sign_of_dead(self, paths: int) -> PeerTrace:
         """Return what one that was not heard since it died had given up before."""
-        sign = PeerTrace((None,) * paths, died_at=self._died_at)
+        sign = PeerTrace((None,) * paths, died_at=self._died_at, unheard_s=self._silent_s)
         if self._last_word is None or self._released[1] is None:
             return sign
         return replace(

@@ -291,10 +291,10 @@ class ConfigChanges:
         )
         if not proposed:
             self._demand_leader()
-            raise NoQuorumError(
-                f"configuration not applied: {self._parts.settings.node} cannot write its log; "
-                "see its status"
-            )
+            why = f"{self._parts.settings.node} cannot write its log; see its status"
+            if self._parts.replica.handing_on:
+                why = f"{self._parts.settings.node} hands leadership on; try again"
+            raise NoQuorumError(f"configuration not applied: {why}")
         self._parts.kick()
         try:
             async with asyncio.timeout(COMMIT_S_MAX):

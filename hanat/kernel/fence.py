@@ -127,8 +127,14 @@ class KernelFence:
             _RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0),
             operation="list addresses", target=", ".join(sorted(names)),
         )  # fmt: skip
-        there = (_address_of(answer) for answer in answers)
-        found = [(known[at], one) for at, one in there if at in known and one.ip in floating]
+        found = []
+        for answer in answers:
+            _, prefix_bits, _, _, index = _IFADDRMSG.unpack_from(answer, HEADER.size)
+            packed = _address_in(answer)
+            if index in known and packed is not None:
+                address = ip_interface((packed, prefix_bits))
+                if address.ip in floating:
+                    found.append((known[index], address))
         return sorted(found, key=str)
 
     def remove(
@@ -211,15 +217,14 @@ def gate_ports() -> frozenset[str]:
     return frozenset(member.rstrip(b"\0").decode() for member in members_in(PORTS))
 
 
-def _address_of(answer: bytes) -> tuple[int, IPv4Interface | IPv6Interface]:
-    """Return index and address of a message of the routing table; see rtnetlink(7)."""
+def _address_in(answer: bytes) -> bytes | None:
+    """Return the address of a message of rtnetlink(7).
+
+    With a peer IFA_ADDRESS is the peer's; without any the kernel may leave it out.
+    """
     start = HEADER.size + _IFADDRMSG.size
-    _, prefix_bits, _, _, index = _IFADDRMSG.unpack_from(answer, HEADER.size)
-    values = {
-        kind: answer[first:last] for kind, first, last in attributes(answer, start, len(answer))
-    }
-    packed = values.get(_IFA_LOCAL, values[_IFA_ADDRESS])  # with a peer the other one is its
-    return index, ip_interface((bytes(packed), prefix_bits))
+    values = {kind: bytes(answer[a:b]) for kind, a, b in attributes(answer, start, len(answer))}
+    return values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
 
 
 def _promotion(index: int) -> bytes:

@@ -82,13 +82,17 @@ class NftLibrary:
         with self._using, nullcontext() if self.kept else _mapped_for_itself():
             code, output, complaints = self._context.cmd(script)
             if not self.kept:
-                self.close()
+                self._forget()
         if code:
             raise _refusal(str(complaints), operation=operation, target=target)
         return str(output)
 
     def close(self) -> None:
         """Release the context; the next command opens another."""
+        with self._using:
+            self._forget()
+
+    def _forget(self) -> None:
         self.__dict__.pop("_context", None)
 
 
@@ -100,7 +104,7 @@ def _mapped_for_itself() -> Iterator[None]:
     try:
         yield
     finally:
-        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)  # of the whole process; a second one costs memory
 
 
 def _refusal(complaints: str, *, operation: str, target: str) -> KernelError:

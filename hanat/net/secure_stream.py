@@ -151,7 +151,7 @@ class SecureStream:
         fitting = [key for key in keys if compare_digest(given, code(key, b"hello", content))]
         if not fitting:
             raise WireError(f"node {sender} has another cluster key, or somebody forges its hello")
-        (self._key,) = fitting
+        self._key = fitting[0]
         if receiver != me.node_id or self.peer not in {None, sender}:
             raise WireError(
                 f"node {sender} called node {receiver}, this is node {me.node_id}"

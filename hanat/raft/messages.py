@@ -4,7 +4,7 @@ The library hands us dictionaries. Each kind has one fixed layout here, with its
 extra fields (generation, flags) that `guard` adds. A message that
 does not fit its layout, or a kind that is not in the table, is a `WireError`.
 
-Commands: the library keeps each log entry as one type byte and a pickle of a method call. Ours
+Commands: the library would keep a log entry as one type byte and a pickle of a method call. Ours
 are the type byte and the bytes for our state machine, which `replica` applies instead of the
 library. Only those bytes travel, so a peer can at most choose what our state machine will parse.
 The library's own command types for changing members or code versions are never sent and never

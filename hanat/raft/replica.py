@@ -131,7 +131,7 @@ class Replica:
         self._on_input, self._on_command = on_input, on_command
         self._observed: tuple[int, int | None] = (0, None)
         self._proposed = False
-        self._closed_until = 0.0
+        self._closed_for = 0, 0.0  # in which term, and until when
         self.commits = Histogram(COMMIT_BOUNDS_S)
         self._journal, self._complete = "", True
         self._peers: PeersObserved | None = PeersObserved((), electable=False)
@@ -195,10 +195,12 @@ class Replica:
         Raises:
             ConsensusError: The command is too large for an entry.
         """
-        if not self.leading or self._closed or self._guard.durability.crowded:
+        if self._guard.durability.crowded:
             return False
-        if not self._room and not isinstance(command, Barrier | Holder):
-            return False  # those two are once a term, and end the waiting
+        # Those two are once a term, and end the waiting for room.
+        ends_waiting = isinstance(command, Barrier | Holder)
+        if not (self.leading and not self.handing_on if ends_waiting else self._may_append):
+            return False
         data = entries.encode(command)
         if len(data) > ENTRY_BYTES_MAX:
             raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
@@ -241,8 +243,7 @@ class Replica:
         if not blocked and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
-            appends = self.leading and self._room and not self._closed
-            if appends and self.snapshots.spoiled:
+            if self._machine.strange is None and self._may_append and self.snapshots.spoiled:
                 # The library makes no second snapshot up to the same entry.
                 self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
             self._machine.forceLogCompaction()
@@ -269,9 +270,15 @@ class Replica:
         )
 
     @property
-    def _closed(self) -> bool:
-        """Whether this leader hands leadership on: its peer must have the whole log."""
-        return self._guard.handed_on or self._guard.clock() < self._closed_until
+    def handing_on(self) -> bool:
+        """Whether this leader hands leadership on: nothing is appended meanwhile."""
+        term, until = self._closed_for
+        return self._guard.handed_on or (term == self.term and self._guard.clock() < until)
+
+    @property
+    def _may_append(self) -> bool:
+        """Whether this node leads, does not hand on, and less waits for a commit than may."""
+        return self.leading and not self.handing_on and self._room
 
     @property
     def _room(self) -> bool:
@@ -353,9 +360,10 @@ class Replica:
             False if nobody suitable has the whole log; then the lease goes on. Nothing is appended
             for two beacons, or no peer would ever have it: ask again until then.
         """
-        self._closed_until = self._guard.clock() + CLOSED_BEACONS * self._guard.profile.beacon_s
-        if self._proposed:  # it is not in the log yet, and no peer has it
-            self._do_tick()
+        until = self._guard.clock() + CLOSED_BEACONS * self._guard.profile.beacon_s
+        self._closed_for = self.term, until
+        if self._proposed:  # it is not in the log yet, and no peer has it; the next tick appends it
+            return False
         fit = self.fit_peers
         best = sorted(fit, key=lambda peer: (fit[peer], peer))
         return any(self._transfer_to(peer) for peer in to or best or self._guard.connected)
@@ -425,5 +433,5 @@ def _newer(strange: tuple[int, int] | None) -> str:
     index, kind = strange
     return (
         f"entry {index} of the log is of kind {kind}, which hanat {__version__} does not know: "
-        "install the version that the other nodes run"
+        "install the version that wrote it, or a later one"
     )

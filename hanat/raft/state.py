@@ -1,11 +1,13 @@
 """The replicated state machine: what a committed entry means.
 
 An entry is one kind byte and a fixed layout. `apply` never raises and uses no
-clock and no randomness, so every node that applied the same entries is in the
-same state: an entry it cannot read is counted and skipped, on every node alike.
+clock and no randomness, so every node that applied the same entries is in the same state: an entry
+of a known kind that it cannot read is counted and skipped, on every node alike.
 
-A later version may have kinds that this one does not know. One with the bit `SKIPPABLE` may be
-skipped. At any other a node stops applying (`replica`), since its state would differ for good.
+A later version may have kinds that this one does not know. One with the bit `SKIPPABLE` is passed
+over. At any other a node stops applying (`replica`), since its state would differ for good. A
+version that has new kinds, or new sections of the snapshot, raises `snapshot.VERSION`, or an older
+node would get round its stop by a snapshot.
 
 Flow batches carry the term of their holder. A batch of an older term than the
 newest barrier is refused: its holder had lost the lease when it was proposed.
@@ -73,8 +75,7 @@ class Flows:
     Attributes:
         term: Of the holder that captured it.
         origin: Incarnation of the capturing process; it does not install its own.
-        of_clients: It is of clients of services with persistence: an entry of another kind, which
-            a node that does not know of them skips.
+        of_clients: It is of clients of services with persistence: an entry of another kind.
     """
 
     term: int
@@ -246,6 +247,8 @@ class State:
 
     def apply(self, data: bytes) -> Command | None:
         """Apply one committed entry; return what took effect, None if nothing did."""
+        if data and data[0] & SKIPPABLE:
+            return None  # no kind of this version has that bit
         try:
             command = decode(data)
         except ValueError:

@@ -115,6 +115,14 @@ def test_three_keys_are_refused(tmp_path: Path) -> None:
         read_keys(path)
 
 
+def test_the_same_key_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.key"
+    path.write_text(f"{'a' * 64}\n{'A' * 64}\n")
+    path.chmod(0o600)
+    with pytest.raises(StartupError, match="the same key twice"):
+        read_keys(path)
+
+
 def test_a_change_that_cannot_be_written_leaves_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

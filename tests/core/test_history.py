@@ -75,6 +75,7 @@ def test_holder_that_was_never_heard_is_told_without_a_duration() -> None:
     ("sign", "why", "without_s"),
     [
         (PeerTrace(died_at=9.99), Why.DAEMON_DIED, 0.03),
+        (PeerTrace(died_at=9.99, unheard_s=1.7), Why.DAEMON_DIED, None),
         # It handed over, and its daemon ended before this node had a majority to hold by.
         (
             PeerTrace(died_at=9.99, released_term=6, released_at=9.5, successor=ME),

@@ -8,6 +8,7 @@ from hanat.core.beacon import Beacon, Heard
 from hanat.core.peer_trace import PeerTrace, TraceRecorder
 
 SILENCE_S = 0.025
+DEAD = PeerTrace((None, None), died_at=9.005, unheard_s=9.005 - 9.0)
 BOTH = (9.0, 9.0)  # when it was heard last on each path
 
 
@@ -108,6 +109,14 @@ def test_silence_before_a_word_of_giving_up_is_remembered(watch: TraceRecorder) 
     assert (sign.released_at, sign.unheard_s) == (11.0, 2.0)
 
 
+def test_silence_before_a_death_is_remembered(watch: TraceRecorder) -> None:
+    for at in (10.7, 10.701):  # this node was frozen when it happened
+        watch.died(at)
+    sign = watch.sign(BOTH)
+    assert sign.died_at == 10.701
+    assert sign.unheard_s == pytest.approx(1.7)
+
+
 def test_daemon_that_gave_up_before_it_died_is_remembered_for_both(watch: TraceRecorder) -> None:
     said = Beacon(7, released_term=6, successor=3)
     watch.hear(heard(said, echoed_at=9.0), 9.004, (9.004, 9.004))
@@ -120,9 +129,9 @@ def test_daemon_that_gave_up_before_it_died_is_remembered_for_both(watch: TraceR
 
 def test_daemon_that_died_is_remembered_as_that_until_it_leads_again(watch: TraceRecorder) -> None:
     watch.died(9.005)
-    assert watch.sign(BOTH) == PeerTrace((None, None), died_at=9.005)
+    assert watch.sign(BOTH) == DEAD
     watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, None))
-    assert watch.sign((9.5, 9.5)) == PeerTrace((None, None), died_at=9.005)
+    assert watch.sign((9.5, 9.5)) == DEAD
 
 
 def test_tenure_that_nobody_heard_does_not_end_when_an_earlier_one_did(

@@ -219,7 +219,11 @@ class Cluster:
         node = Node(node_id=1, configuration=CURRENT, now=0.0)
         self.node: NodeSnapshot = replace(node.snapshot(), settled=1)
         replica = SimpleNamespace(
-            state=self.state, leading=self.leading, leader=self.leader, propose=self._propose
+            handing_on=False,
+            state=self.state,
+            leading=self.leading,
+            leader=self.leader,
+            propose=self._propose,
         )
         guard = _Guard(self)
         rulesets = SimpleNamespace(read=self._read, try_out=self._try_out)
