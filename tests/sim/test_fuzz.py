@@ -79,4 +79,5 @@ def _check_that_it_works(bench: Bench) -> None:
     bench.append(2, term=term, after=(index, index_term), entries=entry, commit=index + 1)
     bench.tick()
     assert (bench.term, bench.last) == (term, index + 1)
-    assert bench.node.replica.applied_index == index + 1
+    strange = bench.node.replica.machine.strange  # an entry of a later version was among it
+    assert bench.node.replica.applied_index == (strange[0] - 1 if strange else index + 1)
