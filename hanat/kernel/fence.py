@@ -121,7 +121,7 @@ class KernelFence:
             KernelError: The kernel does not tell.
         """
         floating = guarded_addresses()
-        names = {*devices, *gate_ports()}
+        names = {*devices, *guarded_devices()}
         known = {index: name for index, name in socket.if_nameindex() if name in names}
         answers = self._routing.dump(
             _RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0),
@@ -212,7 +212,7 @@ def guarded_addresses() -> frozenset[IPv4Address | IPv6Address]:
     return frozenset(ip_address(member) for name in VIPS for member in members_in(name))
 
 
-def gate_ports() -> frozenset[str]:
+def guarded_devices() -> frozenset[str]:
     """Return the devices of the gate that is installed; raises as `guarded_addresses` does."""
     return frozenset(member.rstrip(b"\0").decode() for member in members_in(PORTS))
 

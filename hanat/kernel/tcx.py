@@ -53,6 +53,7 @@ class Tcx:
 
     def __init__(self) -> None:
         self._others = TrafficFilters()
+        self._seen_noted: frozenset[int] = frozenset()
 
     def close(self) -> None:
         """Release the descriptor; the next call opens another."""
@@ -117,7 +118,9 @@ class Tcx:
             return "gone"
         if numbers[0] != program.number:
             return f"behind {numbers[0]}"
-        return "" if program.number in _noted() else "not noted"
+        if program.number not in self._seen_noted:  # one look asks for all devices
+            self._seen_noted = _noted()
+        return "" if program.number in self._seen_noted else "not noted"
 
 
 def _note(number: int) -> None:

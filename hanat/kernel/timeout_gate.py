@@ -32,8 +32,8 @@ from hanat.kernel.fence import (
     NO_ANSWERS,
     NO_RIGHTS,
     PERMIT,
-    gate_ports,
     guarded_addresses,
+    guarded_devices,
     take_away,
 )
 from hanat.kernel.gate_ports import TIMEOUT_S_MIN, Rights
@@ -78,7 +78,7 @@ class InstalledGate:
 
     def ports(self) -> frozenset[str]:
         """See `gate_ports.Gate.ports`."""
-        return _of_gate(gate_ports, "list interfaces")
+        return _of_gate(guarded_devices, "list interfaces")
 
 
 class KernelGate(InstalledGate):

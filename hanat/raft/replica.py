@@ -195,12 +195,10 @@ class Replica:
         Raises:
             ConsensusError: The command is too large for an entry.
         """
-        if self._guard.durability.crowded:
+        if not self._appends or self._guard.durability.crowded:
             return False
-        # Those two are once a term, and end the waiting for room.
-        ends_waiting = isinstance(command, Barrier | Holder)
-        if not (self.leading and not self.handing_on if ends_waiting else self._may_append):
-            return False
+        if not self._room and not isinstance(command, Barrier | Holder):
+            return False  # those two are once a term, and end the waiting
         data = entries.encode(command)
         if len(data) > ENTRY_BYTES_MAX:
             raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
@@ -243,7 +241,8 @@ class Replica:
         if not blocked and self.snapshots.wanted(
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
-            if self._machine.strange is None and self._may_append and self.snapshots.spoiled:
+            appends = self._appends and self._room and self._machine.strange is None
+            if appends and self.snapshots.spoiled:
                 # The library makes no second snapshot up to the same entry.
                 self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
             self._machine.forceLogCompaction()
@@ -276,9 +275,9 @@ class Replica:
         return self._guard.handed_on or (term == self.term and self._guard.clock() < until)
 
     @property
-    def _may_append(self) -> bool:
-        """Whether this node leads, does not hand on, and less waits for a commit than may."""
-        return self.leading and not self.handing_on and self._room
+    def _appends(self) -> bool:
+        """Whether this node leads and does not hand on."""
+        return self.leading and not self.handing_on
 
     @property
     def _room(self) -> bool:
