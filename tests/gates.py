@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 
 from hanat.core.configuration import GateKind
 from hanat.core.rights import MARK_MASK, TIMEOUTS, Enforcement
@@ -50,10 +51,12 @@ def open_gate(kind: Kind, devices: Iterable[str]) -> KernelGate | KernelDeadline
     return KernelGate() if kind is Kind.TIMEOUTS else open_deadline_gate(kind, devices)
 
 
-def open_deadline_gate(way: Kind, devices: Iterable[str]) -> KernelDeadlineGate:
+def open_deadline_gate(
+    way: Kind, devices: Iterable[str], data_dir: Path | None = None
+) -> KernelDeadlineGate:
     """Return a gate with a deadline whose programs are attached this way."""
     places = TrafficFilters if way is Kind.CLASSIFIERS else None
-    return KernelDeadlineGate(devices, MARK_MASK, places=places)
+    return KernelDeadlineGate(devices, MARK_MASK, data_dir=data_dir, places=places)
 
 
 def grant(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from hanat.config.settings import GateChoice, NodeSettings
 from hanat.core.configuration import GateKind
@@ -35,12 +36,14 @@ class ChosenGate:
         by: How its rules know the rights.
         map_fd: Descriptor of the map with the deadlines; None with timeouts.
         found: Why there is no deadline, for people; nothing if there is one, or none is wanted.
+        data_dir: Where a killed daemon noted what it left.
     """
 
     granting: Granting
     by: Enforcement
     map_fd: int | None = None
     found: str = ""
+    data_dir: Path | None = None
 
     def take_over(self, devices: Collection[str]) -> None:
         """Take away what a killed daemon left that had a deadline, if this one has timeouts.
@@ -50,7 +53,7 @@ class ChosenGate:
         """
         if self.by.kind is GateKind.TIMEOUTS:
             try:
-                remove_programs(devices)
+                remove_programs(devices, self.data_dir)
             except KernelError as error:
                 log.error("gate found=%r", str(error))  # noqa: TRY400 - the text says it all
 
@@ -83,11 +86,11 @@ def choose_gate(
     Raises:
         StartupError: The file demands a deadline, and the kernel refuses it.
     """
-    devices = settings.interfaces.values()
+    devices, data_dir = settings.interfaces.values(), settings.data_dir
     found = ""
     if settings.gate is not GateChoice.TIMEOUTS:
         try:
-            gate = KernelDeadlineGate(devices, settings.gate_mark, nft=nft)
+            gate = KernelDeadlineGate(devices, settings.gate_mark, nft=nft, data_dir=data_dir)
             try:
                 gate.probe()
             except BaseException:
@@ -106,4 +109,5 @@ def choose_gate(
                 to_do='write kind = "auto" under [gate] in node.toml, for timeouts of nftables',
             )
         log.warning("gate=timeouts found=%r", found)
-    return ChosenGate(TimedGranting(KernelGate(nft), devices, clock), TIMEOUTS, None, found)
+    timed = TimedGranting(KernelGate(nft), devices, clock)
+    return ChosenGate(timed, TIMEOUTS, found=found, data_dir=data_dir)

@@ -97,7 +97,7 @@ def _take_away(target: FenceTarget, named: Sequence[tuple[str, Interface]]) -> F
         except KernelError as error:
             first = error
         try:
-            remove_programs(devices)
+            remove_programs(devices, target.data_dir)
         except KernelError as error:
             first = first or error
         found = list(named)

@@ -10,6 +10,8 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from hanat.core.notation import ATTACHED_SET
@@ -79,6 +81,7 @@ class KernelDeadlineGate(InstalledGate):
         devices: Kernel names of this node's interfaces.
         mask: Two neighbouring bits of packets' marks.
         nft: See `InstalledGate`.
+        data_dir: See `program_notes.ProgramNotes`.
         places: Makes what attaches them; None: the shortest way that this kernel has.
 
     Raises:
@@ -92,12 +95,14 @@ class KernelDeadlineGate(InstalledGate):
         mask: int,
         *,
         nft: NftLibrary | None = None,
+        data_dir: Path | None = None,
         places: Callable[[], Places] | None = None,
     ) -> None:
         super().__init__(nft)
         self._devices = tuple(sorted(set(devices)))
         self._sets = NfNetlink()
-        self._make_places = places or (Tcx if is_supported() else TrafficFilters)
+        tcx = partial(Tcx, data_dir) if is_supported() else TrafficFilters
+        self._make_places: Callable[[], Places] = places or tcx
         self._places = self._make_places()
         self._attached: frozenset[int] = frozenset()
         self._programs = Programs(mask)

@@ -6,9 +6,6 @@ it knows the program's number. So the number is noted before the program is atta
 successor of a node that was killed finds what it has to take away. Nothing here needs
 CAP_SYS_ADMIN.
 
-The notes are a table of nftables: no disk can lose them, and they end with the programs when the
-machine or the network namespace does.
-
 Since Linux 6.6; `traffic_filters` does the same on older kernels.
 
 Source: bpf(2), ``kernel/bpf/mprog.c``, ``kernel/bpf/tcx.c``.
@@ -22,11 +19,11 @@ import socket
 import struct
 from collections.abc import Collection
 from contextlib import closing, suppress
+from pathlib import Path
 
-from hanat.core.notation import NOTES_TABLE
 from hanat.errors import AbsentObjectError, KernelError
 from hanat.kernel.ebpf import Program, call
-from hanat.kernel.nfnetlink import NfNetlink, SetName, added_mark, numbers_in
+from hanat.kernel.program_notes import ProgramNotes
 from hanat.kernel.traffic_filters import DIRECTIONS, EGRESS, INGRESS, TrafficFilters
 
 _ATTACH, _DETACH, _QUERY = 8, 9, 16  # commands of bpf(2)
@@ -35,7 +32,6 @@ _BEFORE, _AFTER, _ID = 1 << 3, 1 << 4, 1 << 5
 _PROGRAMS_MAX = 64  # that the kernel has at one place
 _LOOPBACK = 1  # the index of lo in every network namespace
 _ATTACHMENT = struct.Struct("=6IQ")  # device, program, place, flags, replaced, relative, revision
-_NOTES = SetName("inet", NOTES_TABLE, "programs")
 _TRIES = 5  # others may attach programs meanwhile
 
 
@@ -49,11 +45,15 @@ def is_supported() -> bool:
 
 
 class Tcx:
-    """Implements `deadline_gate.Places`."""
+    """Implements `deadline_gate.Places`.
 
-    def __init__(self) -> None:
+    Args:
+        data_dir: Where the numbers of programs are noted; see `ProgramNotes`.
+    """
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._notes = ProgramNotes(data_dir)
         self._others = TrafficFilters()
-        self._seen_noted: frozenset[int] = frozenset()
 
     def close(self) -> None:
         """Release the descriptor; the next call opens another."""
@@ -80,9 +80,8 @@ class Tcx:
             KernelError: The kernel refused it.
         """
         numbers, _ = _numbers(index, direction, device=device)
-        noted = _noted()
-        if program.number not in noted:
-            _note(program.number)
+        noted = self._notes.read()
+        self._notes.add(program.number)
         if program.number in numbers[:1]:
             return
         if program.number in numbers:  # who came before it may end the search
@@ -118,29 +117,20 @@ class Tcx:
             return "gone"
         if numbers[0] != program.number:
             return f"behind {numbers[0]}"
-        if program.number not in self._seen_noted:  # one look asks for all devices
-            self._seen_noted = _noted()
-        return "" if program.number in self._seen_noted else "not noted"
+        return "" if self._notes.is_in_table(program.number) else "not noted"
 
 
-def _note(number: int) -> None:
-    with closing(NfNetlink()) as netlink:  # once for each program of a start
-        netlink.run(
-            added_mark(_NOTES, number),
-            operation="note the number of a program", target=f"inet {NOTES_TABLE}",
-        )  # fmt: skip
-
-
-def remove_programs(devices: Collection[str]) -> None:
+def remove_programs(devices: Collection[str], data_dir: Path | None = None) -> None:
     """Take away what a node left that does not run any more, in whichever way it was attached.
 
     Args:
         devices: Kernel names; what is not there is no error.
+        data_dir: That node's; see `ProgramNotes`.
 
     Raises:
         KernelError: What the kernel said.
     """
-    noted, supported = _noted(), is_supported()
+    noted, supported = ProgramNotes(data_dir).read(), is_supported()
     with closing(TrafficFilters()) as filters:
         for index, device in socket.if_nameindex():
             for direction in _PLACES if device in devices else ():
@@ -149,13 +139,6 @@ def remove_programs(devices: Collection[str]) -> None:
                     for number in noted.intersection(numbers):
                         _detach(index, direction, number, device=device)
                     filters.detach(index, direction, None, device=device)
-
-
-def _noted() -> frozenset[int]:
-    try:
-        return numbers_in(_NOTES)
-    except AbsentObjectError:
-        return frozenset()
 
 
 def _numbers(index: int, direction: int, *, device: str) -> tuple[list[int], int]:

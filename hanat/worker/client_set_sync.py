@@ -57,6 +57,8 @@ class ClientSets(Protocol):
     def walk(self, name: str) -> Iterator[list[Wanted]]:
         """Return the clients of a set in slices; to be walked to the end before the next one.
 
+        One may come twice, or not at all, while the kernel makes the set's table larger.
+
         Raises:
             AbsentObjectError: There is no such set.
         """

@@ -241,11 +241,26 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def read_exactly(receiver: socket.socket, size: int) -> bytes:
+    """Return so many bytes; a socket with a time limit does not wait for all of them at once.
+
+    Raises:
+        EOFError: The other end closed before.
+    """
+    found = bytearray()
+    while len(found) < size:
+        some = receiver.recv(size - len(found))
+        if not some:
+            raise EOFError(f"{len(found)} of {size} bytes")
+        found += some
+    return bytes(found)
+
+
 def talk(near: socket.socket, far: socket.socket) -> None:
     """Send a line each way and check that it arrives."""
     for sender, receiver, text in ((near, far, b"there"), (far, near, b"back!")):
         sender.sendall(text)
-        assert receiver.recv(len(text), socket.MSG_WAITALL) == text
+        assert read_exactly(receiver, len(text)) == text
 
 
 class Probe:

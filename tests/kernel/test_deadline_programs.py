@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -168,10 +170,12 @@ def test_an_ingress_qdisc_of_others_is_an_error_that_says_what_to_do(inside: str
 
 HOLDER = f"""
 import os, signal, sys, time
+from pathlib import Path
 from hanat.kernel.deadline_gate import KernelDeadlineGate
 from hanat.kernel.traffic_filters import TrafficFilters
 places = TrafficFilters if sys.argv[1] == "{Kind.CLASSIFIERS}" else None
-gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK}, places=places)
+data_dir = Path(sys.argv[2]) if sys.argv[2:] else None
+gate = KernelDeadlineGate(("eth0", "eth1"), {MARK_MASK}, data_dir=data_dir, places=places)
 gate.attach()
 now = time.clock_gettime(time.CLOCK_BOOTTIME)
 gate.grant(answers_until=now + 2, carries_until=now + 2)
@@ -179,9 +183,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def killed_holder(way: Kind) -> None:
+def killed_holder(way: Kind, *data_dir: Path) -> None:
     """Grant both rights in another process, and kill it."""
-    done = subprocess.run([sys.executable, "-c", HOLDER, way], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", HOLDER, way, *data_dir], check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -374,12 +378,21 @@ def numbers_at(device: str) -> dict[int, list[int]]:
 
 
 @gates_of_all_ways
-def test_programs_of_a_predecessor_that_was_killed_go(network: Network) -> None:
-    # Whatever became of its disk: what it attached is noted where it was attached.
-    with network.r1.entered():
+@pytest.mark.parametrize("lost", ["disk", "tables"])
+def test_programs_of_a_predecessor_that_was_killed_go(
+    network: Network, tmp_path: Path, lost: str
+) -> None:
+    """A note of either place is enough: a disk failed, or somebody flushed all tables."""
+    data_dir = tmp_path / "data"
+    with network.r1.entered() as router:
         for _ in range(3):
-            killed_holder(way_of(network))
-        with closing(open_deadline_gate(way_of(network), DEVICES.values())) as successor:
+            killed_holder(way_of(network), data_dir)
+        if lost == "disk":
+            shutil.rmtree(data_dir, ignore_errors=True)
+        else:
+            router.firewall.apply("add table inet hanat_notes\ndelete table inet hanat_notes\n")
+        gate = open_deadline_gate(way_of(network), DEVICES.values(), data_dir)
+        with closing(gate) as successor:
             successor.attach()
             assert successor.missing() == ()
             for direction, program in successor._wanted.items():
@@ -387,13 +400,21 @@ def test_programs_of_a_predecessor_that_was_killed_go(network: Network) -> None:
 
 
 @gates_of_all_ways
-def test_a_gate_with_timeouts_takes_the_programs_of_a_killed_one_away(network: Network) -> None:
-    with network.r1.entered():
-        killed_holder(way_of(network))
+@pytest.mark.parametrize("lost", ["disk", "tables"])
+def test_a_gate_with_timeouts_takes_the_programs_of_a_killed_one_away(
+    network: Network, tmp_path: Path, lost: str
+) -> None:
+    with network.r1.entered() as router:
+        gate_of(router).close()
+        object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
+        killed_holder(way_of(network), tmp_path)
         assert all(numbers_at("eth0").values())
-        ChosenGate(TimedGranting(KernelGate(), (), time.monotonic), TIMEOUTS).take_over(
-            DEVICES.values()
-        )
+        if lost == "disk":
+            (tmp_path / "programs").unlink(missing_ok=True)
+        else:
+            run("nft flush ruleset", router.namespace)
+        granting = TimedGranting(KernelGate(), (), time.monotonic)
+        ChosenGate(granting, TIMEOUTS, data_dir=tmp_path).take_over(DEVICES.values())
         assert numbers_at("eth0") == {INGRESS: [], EGRESS: []}
 
 

@@ -177,8 +177,9 @@ def test_programs_of_a_dead_holder_go(machine: Machine, way: Kind) -> None:
 def test_programs_of_a_dead_holder_go_although_its_tables_went_before(
     machine: Machine, way: Kind
 ) -> None:
-    with closing(open_deadline_gate(way, DEVICES.values())) as gate:
+    with closing(open_deadline_gate(way, DEVICES.values(), machine.folder / "data")) as gate:
         gate.attach()
+        run("nft flush ruleset", machine.namespace)
         assert "no gate" in machine.fence().stdout
         assert "program at the ingress of eth0 gone" in gate.missing()
 

@@ -28,6 +28,7 @@ from tests.kernel.network import (
     Network,
     Router,
     family_of,
+    read_exactly,
 )
 
 pytestmark = pytest.mark.kernel
@@ -146,9 +147,9 @@ async def test_connection_counts_at_its_beginning_with_every_packet(
     listener = holder.network.listener("server", server, SERVER_PORT)
     near, far = holder.network.connection(listener, "client", (vip, SERVICE_PORT))
     near.sendall(bytes(10_000))
-    assert len(far.recv(10_000, socket.MSG_WAITALL)) == 10_000
+    assert len(read_exactly(far, 10_000)) == 10_000
     far.sendall(bytes(50_000))
-    assert len(near.recv(50_000, socket.MSG_WAITALL)) == 50_000
+    assert len(read_exactly(near, 50_000)) == 50_000
     at = place(TCP, server, vip)
 
     def equal() -> bool:
@@ -197,7 +198,7 @@ async def test_next_holder_counts_from_its_first_packet_on(network: Network) -> 
         network.r2.take_over()
         second.worker.start_capture(2)
         near.sendall(bytes(1000))
-        assert len(far.recv(1000, socket.MSG_WAITALL)) == 1000
+        assert len(read_exactly(far, 1000)) == 1000
 
         def equal() -> bool:
             sent, got = (b - a for a, b in zip(before, segments(near), strict=True))

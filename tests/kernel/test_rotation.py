@@ -40,6 +40,7 @@ from tests.kernel.network import (
     Network,
     Router,
     family_of,
+    read_exactly,
     talk,
 )
 
@@ -129,7 +130,7 @@ def test_packet_of_an_unknown_connection_is_not_refused(
     with network.r2.entered() as router:
         router.conntrack.install(records)
 
-    assert far.recv(5, socket.MSG_WAITALL) == b"early"
+    assert read_exactly(far, 5) == b"early"
     talk(near, far)
 
 

@@ -27,6 +27,7 @@ from tests.kernel.network import (
     VIP_V6,
     Network,
     answers_echo,
+    read_exactly,
     talk,
 )
 
@@ -102,7 +103,7 @@ def test_packet_of_an_unknown_flow_is_not_answered_by_a_reset(network: Network) 
     with network.r2.entered() as router:
         router.conntrack.install(records)
 
-    assert near.recv(5, socket.MSG_WAITALL) == b"early"
+    assert read_exactly(near, 5) == b"early"
 
 
 def test_replaced_ruleset_leaves_established_connections(network: Network) -> None:
