@@ -405,9 +405,10 @@ def test_a_gate_with_timeouts_takes_the_programs_of_a_killed_one_away(
     network: Network, tmp_path: Path, lost: str
 ) -> None:
     with network.r1.entered() as router:
+        way = way_of(network)
         gate_of(router).close()
-        object.__setattr__(router, "gate", KernelDeadlineGate(DEVICES.values(), MARK_MASK))
-        killed_holder(way_of(network), tmp_path)
+        object.__setattr__(router, "gate", open_deadline_gate(way, DEVICES.values()))
+        killed_holder(way, tmp_path)
         assert all(numbers_at("eth0").values())
         if lost == "disk":
             (tmp_path / "programs").unlink(missing_ok=True)
