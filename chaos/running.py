@@ -20,7 +20,7 @@ from chaos.faults.attack import Nemesis
 from chaos.faults.nemeses import NEMESES, select
 from chaos.judge import verdicts
 from chaos.judge.availability import times_by_nemesis, worst_by_nemesis
-from chaos.judge.spells import spells
+from chaos.judge.spells import acts, spells
 from chaos.judge.verdicts import Judgement
 from chaos.lab import equipment
 from chaos.lab.lab import Lab, require_machine
@@ -238,7 +238,7 @@ def _write(this: _Run, judgement: Judgement) -> None:
 def _write_captures(file: Path, judgement: Judgement) -> None:
     """Write who held and carried, as the captures on both bridges say, without each frame."""
     found = judgement.history
-    held = spells([*found.arp, *found.admissions])
+    held = spells(acts(found))
     seen = [f"arp {a.router} {a.network}" for a in found.arp]
     seen += [f"admission {a.router} {a.network}" for a in found.admissions]
     seen += [f"carried {c.router} {c.network}" for c in found.carried]

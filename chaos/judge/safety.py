@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from chaos.judge import queued_packets
 from chaos.judge.checkers import Valid, Verdict
-from chaos.judge.spells import Spell, holder_at, spells, tenures
+from chaos.judge.spells import Spell, acts, holder_at, spells, tenures
 from chaos.lab.topology import DEVICES, floating
 from chaos.observe.run_history import MS, ArpSeen, CarriedSeen, History, Injection
 
@@ -35,7 +35,7 @@ def one_holder(history: History) -> Verdict:
         return Verdict("one-holder", "unknown", "no new connection was seen")
     overlaps = []
     open_until: list[Spell] = []
-    for spell in spells([*history.arp, *history.admissions]):
+    for spell in spells(acts(history)):
         open_until = [other for other in open_until if other.end_ns >= spell.start_ns]
         overlaps += [
             (min(other.end_ns, spell.end_ns) - spell.start_ns, other.router, spell)
@@ -44,10 +44,10 @@ def one_holder(history: History) -> Verdict:
         ]
         open_until.append(spell)
     most_ms = max((o[0] for o in overlaps), default=0) / MS
-    acts = len(history.arp) + len(history.admissions)
-    text = f"{acts} claims and new connections; two routers at once: {most_ms:.1f} ms at most"
+    count = len(acts(history))
+    text = f"{count} claims and new connections; two routers at once: {most_ms:.1f} ms at most"
     if not overlaps:
-        text = f"{acts} claims and new connections, never two routers at once"
+        text = f"{count} claims and new connections, never two routers at once"
     if history.kept:
         text += f"; {len(history.kept)} more were kept by a kernel while a cable was pulled"
     examples = [
@@ -92,17 +92,16 @@ def carried_in_time(history: History, lease_ms: float, grace_ms: float) -> Verdi
     """
     if not history.carried:
         return Verdict("carried", "unknown", "no packet of a flow was seen")
-    acts: dict[str, list[int]] = {}
-    mixed = [(a.t_ns, a.router) for a in history.arp]
-    for t_ns, router in sorted([*mixed, *((a.t_ns, a.router) for a in history.admissions)]):
-        acts.setdefault(router, []).append(t_ns)
+    acted: dict[str, list[int]] = {}
+    for t_ns, router in sorted((act.t_ns, act.router) for act in acts(history)):
+        acted.setdefault(router, []).append(t_ns)
     begun = [(t.start_ns, t.router) for t in tenures(history)]
     grace_ns = (grace_ms + CARRY_TOLERANCE_MS) * MS
     beyond: list[tuple[float, CarriedSeen]] = []
     most_ns = 0.0
     for seen in history.carried:
         since_ns = _since_other(begun, seen)
-        silent_ns = _since_own(acts.get(seen.router, []), seen.last_ns) - lease_ms * MS
+        silent_ns = _since_own(acted.get(seen.router, []), seen.last_ns) - lease_ms * MS
         beyond_ns = max(since_ns, silent_ns) - grace_ns
         if beyond_ns > 0:
             beyond.append((beyond_ns / MS, seen))
@@ -137,15 +136,15 @@ def _since_other(begun: Sequence[tuple[int, str]], seen: CarriedSeen) -> float:
     return since
 
 
-def _since_own(acts: Sequence[int], t_ns: int) -> float:
-    index = bisect.bisect_right(acts, t_ns) - 1
-    after = index + 1 < len(acts)
+def _since_own(acted: Sequence[int], t_ns: int) -> float:
+    index = bisect.bisect_right(acted, t_ns) - 1
+    after = index + 1 < len(acted)
     if index < 0:
         # Of one that has just taken over the flows are carried before it is asked.
-        return 0.0 if after and acts[index + 1] - t_ns < SHORT_NS else float("inf")
-    if after and acts[index + 1] - t_ns < ANSWER_MS * MS:
+        return 0.0 if after and acted[index + 1] - t_ns < SHORT_NS else float("inf")
+    if after and acted[index + 1] - t_ns < ANSWER_MS * MS:
         return 0.0
-    return float(t_ns - acts[index])
+    return float(t_ns - acted[index])
 
 
 def one_for_all(history: History, addresses: Sequence[str], bounds: tuple[int, int]) -> Verdict:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from chaos.faults.bounds import BACK_MS, BLIND_MS, DETECT_MS, MAY_FALL_MS
 from chaos.judge.checkers import Valid, Verdict
 from chaos.judge.safety import EXAMPLES_MAX, during
-from chaos.judge.spells import Spell, holder_at, tenures
+from chaos.judge.spells import SAME_NS, Spell, holder_at, tenures
 from chaos.lab.node_files import CHECK_TIMEOUT_MS
 from chaos.lab.topology import SERVERS, server_addresses
 from chaos.observe.observed import ServerOutage
@@ -34,7 +34,6 @@ LAG_NS = 3 * CHECK_TIMEOUT_MS * MS // 10  # in some 200 ms: a probe may take its
 LAGGED_NS = 5_000 * MS  # fell, was reset, and came back
 RESET_NS = 3_000 * MS  # a client notices at its next packet; retransmissions double
 SENT_NS = 100 * MS  # how much earlier it may have begun to wait
-SAME_NS = 30_000 * MS  # later the same ends are another connection
 AGAIN_NS = 60_000 * MS  # so often a holder hands over because it is blind
 POOL_NS = 250 * MS
 POOL_MIN = 12  # new connections in a slice that say who is in rotation

@@ -15,6 +15,7 @@ from chaos.observe.run_history import MS, AdmissionSeen, ArpSeen, History, Injec
 
 # The observer asks every 8 ms for each address: six questions in a row went unanswered.
 SPELL_NS = 50 * MS
+SAME_NS = 30_000 * MS  # later the same ends are another connection
 DAMPED_NS = 10_000 * MS  # for so long hanat gives up for the same reason once
 
 
@@ -25,6 +26,27 @@ class Spell:
     router: str
     start_ns: int
     end_ns: int
+
+
+def sent_first(admissions: Iterable[AdmissionSeen]) -> list[AdmissionSeen]:
+    """Return those of which a router let the first packet through, in order.
+
+    A client that hears no answer sends its first packet again, after a second (RFC 6298, section
+    2); the router that has its flow carries that as any other packet, also in its time of grace.
+    """
+    last: dict[tuple[str, str, str], int] = {}
+    found = []
+    for seen in admissions:
+        ends = seen.router, seen.source, seen.target
+        if not seen.source or seen.t_ns - last.get(ends, -SAME_NS) >= SAME_NS:
+            found.append(seen)
+        last[ends] = seen.t_ns
+    return found
+
+
+def acts(history: History) -> list[ArpSeen | AdmissionSeen]:
+    """Return what routers did as holders."""
+    return [*history.arp, *sent_first(history.admissions)]
 
 
 def spells(acts: Iterable[ArpSeen | AdmissionSeen]) -> list[Spell]:
@@ -45,7 +67,7 @@ def spells(acts: Iterable[ArpSeen | AdmissionSeen]) -> list[Spell]:
 def tenures(history: History) -> list[Spell]:
     """Return who held after whom: spells of one router in a row are one tenure."""
     found: list[Spell] = []
-    for spell in spells([*history.arp, *history.admissions]):
+    for spell in spells(acts(history)):
         if found and found[-1].router == spell.router:
             end_ns = max(found[-1].end_ns, spell.end_ns)
             found[-1] = Spell(spell.router, found[-1].start_ns, end_ns)

@@ -23,7 +23,7 @@ from chaos.judge import (
 )
 from chaos.judge.checkers import Verdict, checked
 from chaos.judge.segments import Segment, segments
-from chaos.judge.spells import damped, spells
+from chaos.judge.spells import acts, damped, spells
 from chaos.lab.topology import floating
 from chaos.observe.run_history import History
 from chaos.observe.traffic import TCP
@@ -68,7 +68,7 @@ def judge(campaign: Campaign, nodes: Sequence[str], left: Sequence[str]) -> Judg
     profile, end_ns = campaign.settings.profile, campaign.end_ns
     lease_ms = LEASE_MS[profile]
     bounds = (campaign.start_ns, end_ns)
-    held = spells([*history.arp, *history.admissions])
+    held = spells(acts(history))
     cut = segments(
         history.injections, nodes, bounds, lambda word: limit_ms(word, profile),
         lambda injection: damped(history, held, injection),

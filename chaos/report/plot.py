@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
 from itertools import pairwise
 
-from chaos.judge.spells import spells
+from chaos.judge.spells import acts, spells
 from chaos.judge.verdicts import Judgement
 from chaos.observe.run_history import MS, CarriedSeen, Injection, Probes
 
@@ -94,7 +94,7 @@ def _router(judgement: Judgement, router: str, scale: _Scale) -> Iterator[str]:
     history = judgement.history
     for start_ns, end_ns in _runs(c for c in history.carried if c.router == router):
         yield _bar(scale, (start_ns, end_ns), "carries", f"{router} carries")
-    for spell in spells([*history.arp, *history.admissions]):
+    for spell in spells(acts(history)):
         if spell.router == router:
             yield _bar(scale, (spell.start_ns, spell.end_ns), "holds", f"{router} holds")
 

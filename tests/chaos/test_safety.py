@@ -9,6 +9,7 @@ import pytest
 from chaos.faults.bounds import GRACE_MS, LEASE_MS
 from chaos.judge import queued_packets, safety
 from chaos.judge.checkers import Verdict
+from chaos.judge.spells import tenures
 from chaos.lab.topology import SERVERS
 from chaos.observe.observed import Dropped, NeighbourSeen
 from chaos.observe.run_history import MS, AdmissionSeen, ArpSeen, CarriedSeen, Fact
@@ -55,6 +56,19 @@ def test_lease_that_is_longer_than_the_promise_is_caught() -> None:
 def test_single_stray_answer_is_caught() -> None:
     history = of(GOOD.arp, GOOD.admissions, speaks("r1", 2000, 2001))
     assert safety.one_holder(history).valid is False
+
+
+def test_first_packet_that_a_client_sends_again_is_no_act_of_a_holder() -> None:
+    """The router that had let it through carries it in its time of grace (chaos seed 1403)."""
+    ends = {"source": "203.0.113.100:45491", "target": "10.11.12.101:8080"}
+    first, again = (AdmissionSeen(t * MS, "r1", "private", **ends) for t in (140, 1140))
+    seen = of(fault(1000, 3000), GOOD.arp, GOOD.admissions, first, again)
+    assert safety.one_holder(seen).valid is True
+    assert [(t.router, t.end_ns) for t in tenures(seen)] == [
+        (t.router, t.end_ns) for t in tenures(GOOD)
+    ]
+    strange = of(fault(1000, 3000), GOOD.arp, GOOD.admissions, again)
+    assert safety.one_holder(strange).valid is False
 
 
 def test_without_evidence_nothing_is_known() -> None:
