@@ -252,7 +252,17 @@ class Tenure(Holding):
         self._lease_until = self._armed_until = 0.0
         self._release_due = now + TRANSFER_LEASES * self._profile.lease_s
         self._captures = False
-        return (StopCapture(), *self._clear(), TransferLeadership(self._release_to))
+        return (StopCapture(), *self._clear(), TransferLeadership(self._heirs))
+
+    @property
+    def _heirs(self) -> tuple[int, ...]:
+        """Who may lead next, the best first; more may have answered since this node gave up."""
+        if self._reason is Reason.UNSAFE:
+            return self._successors or self._release_to
+        if self._reason is Reason.HINDERED:
+            others = better(handicap(self._hindrances), self._seen)
+            return tuple(other.node_id for other in others) or self._release_to
+        return self._release_to
 
     def _release_overdue(self, now: float) -> tuple[Action, ...]:
         if self._handing_over:

@@ -57,6 +57,16 @@ def test_holder_that_loses_a_carrier_gives_up_both_addresses_for_a_node_that_has
     assert h.tell(told.TimerDue()) == [do.StopCapture(), BOTH, do.TransferLeadership((PEER,))]
 
 
+def test_node_that_answers_after_the_holder_gave_up_may_follow_as_well() -> None:
+    """The first to answer died in that moment, and the other was not asked (chaos seed 1415)."""
+    third = Seen(PEER + 1, fit=True, handicap=0)
+    h = holder(GOOD, third._replace(handicap=None))
+    h.tell(LOST)
+    assert h.peers(GOOD, third._replace(handicap=None)) == GIVES_UP
+    h.peers(GOOD, third)
+    assert h.tell(told.FlowsFlushed())[-1] == do.TransferLeadership((PEER, PEER + 1))
+
+
 @pytest.mark.parametrize(
     "seen",
     [(), (DARK,), (GOOD._replace(handicap=None),), (GOOD._replace(fit=False),)],
