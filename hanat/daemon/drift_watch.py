@@ -18,7 +18,8 @@ PERIOD_S = 5.0
 GATE_PERIOD_S = 1.0  # the kernel tells nobody of programs that go
 GAP_S = 0.25  # between two looks, whatever the kernel tells
 # Another program may change its rules all day long. A look at a thousand services takes 20 ms of a
-# processor, so the next one waits a hundred times as long as the last one took.
+# processor, so the next one waits a hundred times as long as the last one took of it. How long that
+# one had to wait does not count: least of all does a busy machine bear to wait longer.
 GAP_LOOKS = 100
 # Tables do not go all day long, and if it is one of ours nothing is translated meanwhile.
 GONE_GAP_S, GONE_GAP_LOOKS = 0.02, 4
@@ -48,7 +49,7 @@ class DriftWatch:
         self._settings, self._paths = settings, settings_of(tuple(sorted(set(devices))))
         self._known = Settings()
         self._looking = self._again = False
-        self._looked_at = self._began_at = self._took_s = 0.0
+        self._looked_at = self._spent_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gate_timer: asyncio.TimerHandle | None = None
 
@@ -74,7 +75,7 @@ class DriftWatch:
         least_s, looks = GAP_S, GAP_LOOKS
         if changed is Changed.TABLES:
             least_s, looks = GONE_GAP_S, GONE_GAP_LOOKS
-        gap_s = min(PERIOD_S, max(least_s, looks * self._took_s))
+        gap_s = min(PERIOD_S, max(least_s, looks * self._spent_s))
         self._look_in(max(0.0, self._looked_at + gap_s - self._loop.time()))
 
     def _look_at_gate_later(self) -> None:
@@ -106,12 +107,11 @@ class DriftWatch:
         if self._looking:
             self._again = True  # what changed since that look began is not seen by it
             return
-        self._looking, self._began_at = True, self._looked_at
+        self._looking = True
         self._rulesets.look(self._looked)
 
-    def _looked(self, found: tuple[str, ...]) -> None:
-        self._looking = False
-        self._took_s = self._loop.time() - self._began_at
+    def _looked(self, found: tuple[str, ...], spent_s: float) -> None:
+        self._looking, self._spent_s = False, spent_s
         if self._again:
             self._again = False
             self._look_in(0.0)

@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from time import thread_time
 
 from hanat.core.configuration import Configuration
 from hanat.core.control_traffic import ControlTraffic
@@ -427,15 +428,25 @@ class RulesetInstaller:
             return True
         return known == found
 
-    def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
-        """Compare our tables with what was installed; tell what became of those that differ."""
+    def look(self, done: Callable[[tuple[str, ...], float], None]) -> None:
+        """Compare our tables with what was installed.
+
+        Args:
+            done: Takes what became of those that differ, and how long a processor took [s].
+        """
         found: list[str] = []
+        spent = [0.0]
+
+        def work() -> None:
+            began = thread_time()
+            found.extend(self._look_now())
+            spent[0] = thread_time() - began
 
         def ended(error: BaseException | None) -> None:
             _raise_unforeseen(error)
-            done(tuple(found))
+            done(tuple(found), spent[0])
 
-        self._background(lambda: found.extend(self._look_now()), ended)
+        self._background(work, ended)
 
     def look_at_gate(self, done: Callable[[tuple[str, ...]], None]) -> None:
         """Tell what somebody took away of the gate that is no table."""

@@ -23,7 +23,7 @@ class Clockwork:
         self.gate_looks: list[float] = []
         self.gate_lacks: tuple[str, ...] = ()
         self.fed: list[object] = []
-        self.done: Callable[[tuple[str, ...]], None] | None = None
+        self.done: Callable[[tuple[str, ...], float], None] | None = None
 
     def time(self) -> float:
         return self.now
@@ -42,7 +42,7 @@ class Clockwork:
     def read(self, paths: object = None) -> Changed | dict[str, str]:
         return self.heard if paths is None else {}
 
-    def look(self, done: Callable[[tuple[str, ...]], None]) -> None:
+    def look(self, done: Callable[[tuple[str, ...], float], None]) -> None:
         self.looks.append(self.now)
         self.done = done
 
@@ -64,11 +64,11 @@ class Clockwork:
             entry[1]()
         self.now = until
 
-    def end(self) -> None:
+    def end(self, waited_s: float = 0.0) -> None:
         done, self.done = self.done, None
         assert done is not None
-        self.now += TOOK_S
-        done(())
+        self.now += waited_s + TOOK_S
+        done((), TOOK_S)
 
 
 def begun() -> Clockwork:
@@ -86,6 +86,17 @@ def test_a_table_that_is_gone_is_looked_for_at_once_other_changes_wait() -> None
         works.change(change)
         works.go(PERIOD_S / 2)
         assert [round(at - first, 3) for at in works.looks] == [0, gap_s]
+
+
+def test_look_that_waited_for_a_busy_machine_makes_the_next_one_wait_no_longer() -> None:
+    """600 ms without translation (chaos seed 1413)."""
+    works = begun()
+    works.go(PERIOD_S)
+    works.end(waited_s=0.15)
+    looked_at = works.now
+    works.change(Changed.TABLES)
+    works.go(PERIOD_S / 2)
+    assert works.looks[-1] == looked_at
 
 
 def test_what_changes_while_a_look_is_under_way_is_looked_at_after_it() -> None:

@@ -225,7 +225,7 @@ def test_rules_that_are_flushed_while_others_are_installed_are_found_to_be_gone(
     e.install()
     monkeypatch.undo()
     found: list[str] = []
-    e.rulesets.look(found.extend)
+    e.rulesets.look(lambda changes, _spent_s: found.extend(changes))
     e.thread.go_on()
     gone = {t for t in TABLES if t not in e.kernel.tables}
     there = {t for t in TABLES if f"table {t[0]} {t[1]} gone" not in found}

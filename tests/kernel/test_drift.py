@@ -185,5 +185,5 @@ def installed(gate: KernelGate, firewall: KernelFirewall) -> RulesetInstaller:
 def look(rulesets: RulesetInstaller) -> tuple[str, ...]:
     """Return what a look finds."""
     found: list[tuple[str, ...]] = []
-    rulesets.look(found.append)
+    rulesets.look(lambda changes, _spent_s: found.append(changes))
     return found[0]
