@@ -7,17 +7,26 @@ hanat that is not installed, in a folder of its own. So this file, which is star
 path, adds that folder: behind the standard library, before installed packages.
 
 The flow worker speaks no TLS. Without the module `ssl` asyncio goes on, and has 1 MiB less of
-its own and 2 MiB less of the library; so there is none. It imports nothing of hanat itself.
+its own and 2 MiB less of the library; so there is none.
+
+Processes of one node are of one version: what they say to each other is not negotiated. The
+supervisor tells its version to all that are started below it. If another one was installed
+meanwhile, they end with a sentence, and the supervisor with them: whoever keeps it running starts
+all of the new one.
 """
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from pathlib import Path
 
 WITHOUT_TLS = ("hanat.worker",)
 PACKAGES = ("site-packages", "dist-packages")
+SUPERVISOR = "hanat.supervisor"
+RUNNING = "HANAT_VERSION"  # variable of the environment: of the supervisor above
+EXIT_OTHER_VERSION = 7
 
 
 def main() -> None:
@@ -30,8 +39,23 @@ def main() -> None:
     assert option == "-m", sys.argv
     if module in WITHOUT_TLS:
         sys.modules["ssl"] = None  # type: ignore[assignment]  # what imports it gets an ImportError
+    _demand_one_version(module)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _demand_one_version(module: str) -> None:
+    from hanat import __version__
+
+    if module == SUPERVISOR:
+        os.environ[RUNNING] = __version__
+    running = os.environ.get(RUNNING, __version__)
+    if running != __version__:
+        sys.stderr.write(
+            f"hanat: cannot start {module}: version {__version__} is installed, and this node runs "
+            f"{running}; restart the node\n"
+        )
+        sys.exit(EXIT_OTHER_VERSION)
 
 
 if __name__ == "__main__":

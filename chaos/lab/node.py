@@ -75,6 +75,7 @@ class Node:
     Attributes:
         name: ``r1``.
         folder: ``node.toml``, ``api.sock``, ``hanat.log``, ``data/``.
+        command: Starts hanat; another version's, perhaps.
         wanted: Whether it was started and not stopped or killed by us since.
     """
 
@@ -91,7 +92,7 @@ class Node:
         self.folder = folder
         self.wanted = False
         self._prefix = prefix
-        self._command = command
+        self.command = command
         self._on_start = on_start
         self._child: Child | None = None
 
@@ -128,9 +129,7 @@ class Node:
         """
         if self._child is not None and self._child.running:
             raise LabError(f"cannot start {self.name}: it runs, pid {self._child.identity.pid}")
-        self._child = self.spawn(
-            [*self._command, "run", "--config", str(self.folder / "node.toml")]
-        )
+        self._child = self.spawn([*self.command, "run", "--config", str(self.folder / "node.toml")])
         self.wanted = True
 
     def spawn(self, command: Sequence[str]) -> Child:

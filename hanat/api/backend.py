@@ -115,6 +115,15 @@ class Backend(Protocol):
         """
         ...
 
+    async def finish_upgrade(self) -> int:
+        """Bring the feature level that all nodes have reached into force; return it.
+
+        Raises:
+            RefusedError: It is in force, a node has not reached it, or this node is not the leader.
+            NoQuorumError: No leader, or it was not committed in time.
+        """
+        ...
+
     def history(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest events of the replicated history, oldest first; asks nobody.
 

@@ -64,6 +64,7 @@ class Routes:
         app.router.add_get("/standby", self._standby)
         app.router.add_get("/metrics", self._render_metrics)
         app.router.add_post("/v1/switchover", self._switchover)
+        app.router.add_post("/v1/cluster/finish-upgrade", self._finish_upgrade)
         app.router.add_get("/v1/history", self._history)
         ConfigurationRoutes(self._backend).add_to(app)
         ServiceRoutes(self._backend).add_to(app)
@@ -144,6 +145,10 @@ class Routes:
     async def _switchover(self, request: web.Request) -> web.StreamResponse:
         to = _switchover_target(await read_body(request))
         return json_answer(200, {"holder": await self._backend.switchover(to)})
+
+    async def _finish_upgrade(self, request: web.Request) -> web.StreamResponse:
+        await read_body(request)
+        return json_answer(200, {"level": await self._backend.finish_upgrade()})
 
 
 def _not_ready(status: NodeStatus) -> list[str]:

@@ -13,6 +13,7 @@ from hanat.errors import HanatError
 
 # Name to where it is and what it does; the sentence is here so that help imports nothing.
 COMMANDS = {
+    "cluster": ("hanat.cli.cluster_command:cluster", "Do what concerns all nodes of the cluster."),
     "config": ("hanat.cli.config_command:config", "Check, show and change the configuration."),
     "conn": ("hanat.cli.conn_command:conn", "List, count and end connections."),
     "doctor": ("hanat.cli.doctor_command:doctor", "Say what on this machine is in hanat's way."),

@@ -59,6 +59,11 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
             facts.append((label, "; ".join(map(text, items))))
     if missing := _items(status.get("missing")):
         facts.append(("missing", f"own address {', '.join(map(text, missing))}"))
+    levels = status.get("levels")
+    if isinstance(levels, Mapping) and any(v != status.get("level") for v in levels.values()):
+        reached = ", ".join(f"{text(name)} {text(value)}" for name, value in levels.items())
+        unfinished = f"not finished: feature level {text(status.get('level'))} in force"
+        facts.append(("upgrade", f"{unfinished}; reached: {reached}"))
     refused = [peer for peer in _tables(status.get("peers")) if peer.get("refused")]
     facts += [("refused", f"{text(p.get('name'))}: {text(p.get('refused'))}") for p in refused]
     return [

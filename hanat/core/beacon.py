@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
+from hanat.core.feature_level import LEVEL
+
 NOBODY = 0  # node ids begin at 1
 PATHS_MAX = 4  # that beacons tell of
 NOBODY_HEARD = (0,) * PATHS_MAX
@@ -70,6 +72,7 @@ class Beacon(NamedTuple):
         lively: One bit for each path: its device received frames in the last seconds.
         answered: Likewise: hosts were asked there, and one answered lately.
         interfaces: Logical interfaces for which the sender has a device, see `digest_of`.
+        level: Newest feature level that the sender speaks, see `core.feature_level`.
     """
 
     term: int
@@ -90,6 +93,7 @@ class Beacon(NamedTuple):
     lively: int = 0
     answered: int = 0
     interfaces: int = 0
+    level: int = LEVEL
 
 
 class Heard(NamedTuple):

@@ -280,6 +280,8 @@ class NodeStatus:
     restored: int = 0  # floating addresses put back after another program removed them
     gate: str = GateKind.TIMEOUTS.value  # what ends this node's rights
     gate_found: str = ""  # why that is no deadline
+    level: int = 0  # the feature level in force, 0 before the first (`core.feature_level`)
+    levels: tuple[tuple[str, int], ...] = ()  # (node, what it has reached), of those ever heard
 
     def to_document(self) -> dict[str, Any]:
         """Return the status as JSON-ready values; `role` as its name."""
@@ -287,4 +289,5 @@ class NodeStatus:
         document["role"] = self.role.value
         document["transitions"] = dict(self.transitions)
         document["repairs"] = dict(self.repairs)
+        document["levels"] = dict(self.levels)
         return document

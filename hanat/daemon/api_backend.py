@@ -32,6 +32,7 @@ from hanat.core.totals import Figures
 from hanat.daemon.adapters import ChosenGate
 from hanat.daemon.config_changes import ConfigChanges
 from hanat.daemon.driver import Driver
+from hanat.daemon.feature_levels import FeatureLevels
 from hanat.daemon.history_recorder import HistoryRecorder
 from hanat.daemon.reconciling import Reconciling
 from hanat.daemon.rule_counts import Counters, RuleCounts
@@ -70,6 +71,7 @@ class Parts:
     counters: Counters
     figures: Callable[[ServerId], Figures | None]
     gate: ChosenGate
+    levels: FeatureLevels
 
 
 class ApiBackend:
@@ -135,6 +137,8 @@ class ApiBackend:
             repairs=s.repairs,
             gate=p.gate.by.kind.value,
             gate_found=p.gate.found,
+            level=p.replica.state.level,
+            levels=tuple(p.levels.reached.items()),
         )
 
     def describe(self) -> str:
@@ -295,6 +299,10 @@ class ApiBackend:
     def history(self, limit: int) -> list[dict[str, Any]]:
         """See `api.backend.Backend.history`."""
         return self._parts.historian.show(limit)
+
+    async def finish_upgrade(self) -> int:
+        """See `api.backend.Backend.finish_upgrade`."""
+        return await self._parts.levels.finish()
 
     # --------------------------------------------------------------- switchover
 

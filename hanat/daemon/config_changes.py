@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from hanat.api.backend import Shown
 from hanat.config import cross_check
+from hanat.config.key_levels import key_too_new
 from hanat.config.settings import NodeSettings
 from hanat.core.beacon import digest_of
 from hanat.core.config_diff import Report, Rollout, differences, refusals
@@ -206,6 +207,7 @@ class ConfigChanges:
         parts = self._parts
         self._demand_revision(based_on)
         wanted = await self._read(text)
+        await self._demand_known_keys(text)
         snapshot = parts.snapshot()
         current = snapshot.configuration
         problems = [
@@ -223,6 +225,18 @@ class ConfigChanges:
         changes = await asyncio.to_thread(differences, current, wanted)
         same = text == parts.replica.state.text
         return {"revision": based_on, "changes": list(changes), "same_text": same}
+
+    async def _demand_known_keys(self, text: str) -> None:
+        """Refuse keys that another node may not know yet."""
+        level = self._parts.replica.state.written_level
+        found = await asyncio.to_thread(key_too_new, text, level)
+        if found is not None:
+            key, needed = found
+            raise RefusedError(
+                f"configuration not applied: {key} needs feature level {needed}, and {level} is in "
+                'force: a node may not know it; upgrade all nodes, then "hanat cluster '
+                'finish-upgrade"'
+            )
 
     def _demand_revision(self, based_on: int) -> None:
         current = self._parts.replica.state.revision

@@ -1,8 +1,8 @@
 """Build a node out of its parts and run it until it is told to stop.
 
-The only module that names concrete adapters. Everything runs on one asyncio
-loop in one thread; calls into the kernel are synchronous and short, and what is not
-short has a thread of its own: the disk, and configurations (rulesets).
+The only module that names concrete adapters. Everything runs on one asyncio loop in one
+thread; calls into the kernel are synchronous and short, and what is not short has a thread of its
+own: the disk, and configurations (rulesets).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from hanat.daemon.config_rollout import ConfigRollout
 from hanat.daemon.driver import Driver
 from hanat.daemon.executor import Callbacks, Kernel, NodeExecutor, Place
 from hanat.daemon.failure_origin import failure_of_node
+from hanat.daemon.feature_levels import FeatureLevels
 from hanat.daemon.flow_replication import FlowReplication
 from hanat.daemon.gate_change import GateChange
 from hanat.daemon.hand_over import HandOver
@@ -66,7 +67,7 @@ from hanat.raft.journal_opening import open_journal
 from hanat.raft.messages import decode
 from hanat.raft.replica import Replica
 from hanat.raft.snapshot_store import SnapshotStore
-from hanat.raft.state import Command, Flows, Happened, NewConfiguration
+from hanat.raft.state import Command, FeatureLevel, Flows, Happened, NewConfiguration
 from hanat.stderr_log import to_stderr
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,6 @@ class Daemon:
         )
         if store.report:
             log.warning("snapshot report=%r", store.report)
-        # A thread for each: a configuration must not wait until a snapshot is written.
         journal, snapshots = (Background(n, after=self._kick) for n in ("journal", "snapshot"))
         rulesets = self._make_rulesets()
         self._background = (journal, snapshots, rulesets)
@@ -189,9 +189,9 @@ class Daemon:
             settings, sighted=self._servers.sighted, lost=self._servers.checker_lost
         )
         self._lateness = Histogram(LATE_BOUNDS_S)
+        self._levels = FeatureLevels(settings, self._replica, self._kick)
 
     def _make_wire(self, others: Mapping[int, Sequence[Address]]) -> None:
-        """Make what speaks with the peers."""
         settings = self._settings
         exchange = Exchange(
             self._identity, incarnation=self._incarnation, peer_ids=others, clock=clock
@@ -213,7 +213,9 @@ class Daemon:
             hear=self._heard,
             view=self._guard.view,
         )
-        self._guard.bind(self._replica.machine, PeerLinks(self._transport, self._mesh))
+        exchange.level = self._guard.level
+        links = PeerLinks(self._transport, self._mesh, self._guard)
+        self._guard.bind(self._replica.machine, links)
         self._silence = Silence(others, exchange.heard_at)
 
     def _make_rulesets(self) -> Background:
@@ -269,7 +271,7 @@ class Daemon:
                 settings, self._driver, self._replica, self._transport, self._mesh, self._worker,
                 self._changes, self._historian, self._reconciling, self._servers, self._lateness,
                 lambda: self._executor.refused, clock, KernelCounters(), self._replication.figures,
-                self._adapters.gate,
+                self._adapters.gate, self._levels,
             )
         )  # fmt: skip
         try:
@@ -282,6 +284,7 @@ class Daemon:
             await self._leave_peers()
             raise
         self._leave_will(self._configuration)
+        self._worker.set_level(self._guard.level())
         self._replication.start(self._configuration, self._own)
         self._servers.begin(self._checker)
         realtime.prepare()  # not before: loading takes a second of computing, others have leases
@@ -324,7 +327,6 @@ class Daemon:
         return watches
 
     async def _leave(self, server: ApiServer) -> None:
-        """End everything that this process has begun."""
         self._worker.close()
         self._checker.close()
         await server.close()
@@ -392,8 +394,7 @@ class Daemon:
         self._lateness.observe(self._loop.time() - due)
         self._turn()
 
-    def _turn(self) -> None:
-        """Do what is due by time or by what was heard; under load no timer ever fires."""
+    def _turn(self) -> None:  # under load no timer ever fires
         if self._crash is not None:
             return
         now, beacon_s = clock(), self._guard.profile.beacon_s
@@ -408,6 +409,7 @@ class Daemon:
         self._replication.look(now)
         self._historian.look()
         self._servers.look(now)
+        self._levels.look(now)
         self._transfer.look()
         self._tick_later()
 
@@ -419,7 +421,6 @@ class Daemon:
         self._timer = self._loop.call_at(due, self._tick, due)
 
     def _heard(self, said: Heard | Died) -> None:
-        """Take a beacon, and the message that came with it."""
         if isinstance(said, Died):
             log.warning("peer=%d daemon=dead released=true", said.peer)
             self._guard.died(said.peer)
@@ -444,8 +445,6 @@ class Daemon:
         self._kicked = False
         self._turn()
 
-    # ----------------------------------------------------------------- plumbing
-
     def _feed(self, item: Input) -> None:
         if self._crash is None and not self._stopped.is_set():
             self._driver.feed(item)
@@ -460,14 +459,21 @@ class Daemon:
             self._configurations.committed(self._replica.state)
         if isinstance(command, Happened):
             self._historian.applied(command)
+        if isinstance(command, FeatureLevel):
+            self._write_level()
         self._backend.wake()
 
-    def _restored(self) -> None:
-        """The state has become that of a snapshot."""
+    def _restored(self) -> None:  # the state has become that of a snapshot
         self._worker.forget()
         self._historian.restored()
         self._servers.restored()
+        self._write_level()
         self._configurations.committed(self._replica.state)
+
+    def _write_level(self) -> None:
+        """Let the flow worker, and the supervisor, write in the level in force."""
+        self._worker.set_level(self._guard.level())
+        self._leave_will(self._willed)
 
     def _heed(self, configuration: Configuration, then: Callable[[], None]) -> None:
         """Prepare for a configuration, then let it come into force."""
@@ -476,14 +482,14 @@ class Daemon:
         self._servers.configure(configuration, then)
 
     def _tell_revision(self) -> None:
-        """Let beacons say what this node made of the configuration."""
         self._guard.revision, self._guard.refuses = self._node.settled, self._node.refuses
 
     def _leave_will(self, configuration: Configuration) -> None:
+        self._willed = configuration
         will = write_will(
             self._settings,
             configuration.vips,
-            release=seal_release(self._identity, self._incarnation),
+            release=seal_release(self._identity, self._incarnation, self._guard.level()),
             grace_s=self._configuration.profile.grace_s,
         )
         self._lifeline.leave(will, self._adapters.gate.map_fd)

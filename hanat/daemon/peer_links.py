@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hanat.core.beacon import Beacon
 from hanat.net.udp import MeshSockets
 from hanat.raft.connections import RaftTransport
+from hanat.raft.guard import Guard
 from hanat.raft.messages import Message, encode
 
 
@@ -16,6 +17,7 @@ class PeerLinks:
 
     transport: RaftTransport
     mesh: MeshSockets
+    guard: Guard
 
     def send(self, peer: int, message: Message) -> bool:
         """Send a message over the connection; say whether there is one."""
@@ -27,4 +29,5 @@ class PeerLinks:
 
     def beacon(self, peer: int, beacon: Beacon, message: Message | None) -> None:
         """Send a datagram, with a small message or without."""
-        self.mesh.send(peer, beacon, b"" if message is None else encode(message))
+        level = self.guard.level()
+        self.mesh.send(peer, beacon, b"" if message is None else encode(message, level))

@@ -1,8 +1,7 @@
 """The daemon's end of the flow worker: starts it, talks to it, starts it again.
 
-All per-flow work is in a process of its own, which has none of the daemon's priority: a
-burst of connections, or a resync of all of them, takes nothing from the loop that renews
-the lease. The daemon passes batches on as opaque bytes.
+All per-flow work is in a process of its own, without the daemon's priority: a burst of connections
+takes nothing from the loop that renews the lease. The daemon passes batches on as opaque bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import Any
 
 from hanat.core.accounting import Place
 from hanat.core.endings import Ending
+from hanat.core.feature_level import OLDEST
 from hanat.core.flow_scope import ReplicationScope
 from hanat.core.flow_selection import FlowQuery
 from hanat.core.flows import ServerKey
@@ -56,8 +56,7 @@ class WorkerLink:
         spawn: Starts a worker that serves the other end of a socket.
         propose: Appends a batch of a term to the log: ``propose(term, batch, done)``;
             returns False when this node does not lead.
-        completed: Called with whether this kernel has all committed flows, when that
-            changes; it has not at first.
+        completed: Called with whether this kernel has all committed flows, when that changes.
 
     Attributes:
         on_added: Takes what the services of this node carried, as the holder, since it was
@@ -87,7 +86,7 @@ class WorkerLink:
         self._term: int | None = None  # captured, None while not
         self._progress_at = 0.0
         self._backlog = 0
-        self._scope = ReplicationScope()
+        self._scope, self._level = ReplicationScope(), OLDEST
         self._kept: list[bytes] = []
         self._flushes: dict[int, Callable[[], None]] = {}
         self._queries: dict[int, asyncio.Future[Answer]] = {}
@@ -116,6 +115,7 @@ class WorkerLink:
             return
         channel = self._channel = Channel(self._on_frame, lambda: self._lost(channel))
         self.set_scope(self._scope)
+        self.set_level(self._level)
         if self._rules is not None:
             self.reconcile(self._rules, lambda _counts: None)
         if self._term is not None:
@@ -207,6 +207,11 @@ class WorkerLink:
         self._scope = scope
         self._send(Kind.SCOPE, json.dumps(scope.to_document()).encode())
 
+    def set_level(self, level: int) -> None:
+        """Say in which feature level batches are to be written (`core.feature_level`)."""
+        self._level = level
+        self._send(Kind.LEVEL, bytes((level,)))
+
     def start_capture(self, term: int) -> None:
         """Begin to read changes; they are proposed as batches of `term`."""
         self._term = term
@@ -251,9 +256,9 @@ class WorkerLink:
     def end_connections(self, endings: Sequence[Ending], done: Done) -> None:
         """End, as holder, connections of servers that went down, into maintenance or away.
 
-        Call it when rules are in force that lead no new flow there, and before `reconcile` for
-        the same rules. A worker that dies over it is followed by one that does it again; a node
-        that stops holding leaves the rest to the next holder, whose daemon has to ask again.
+        Call it when rules are in force that lead no new flow there, and before `reconcile` for the
+        same rules. A worker that dies over it is followed by one that does it again; when another
+        node holds, its daemon has to ask.
 
         Args:
             endings: Whose, see `core.endings.ending_of`.
@@ -280,10 +285,7 @@ class WorkerLink:
         self._note()
 
     def settle(self, done: Callable[[], None]) -> None:
-        """Call `done` once everything passed to `install` so far, or kept, is installed.
-
-        At once if there is no worker: what it had not installed is told by nobody.
-        """
+        """Call `done` once all that was passed to `install`, or kept, is installed."""
         self._send_kept()
         self.flush(done)  # who does not capture answers in its turn
 

@@ -5,10 +5,10 @@ incarnation a *sequence* number of its own. Both make the nonce: the key is deri
 from the cluster key, the sender and the incarnation, the nonce is the sequence
 number, so no pair of key and nonce is used twice.
 
-Header, in clear but authenticated: magic, cluster id, sender, receiver,
-incarnation, sequence. Body, AES-128-GCM: which beacon of the receiver was heard
-last (*echo*), length of the sender's promises, its member list, the view
-(`core.beacon`), and perhaps one Raft message, opaque here.
+Header, in clear but authenticated: magic, feature level of the body, newest level that the sender
+speaks (`core.feature_level`), cluster id, sender, receiver, incarnation, sequence. Body,
+AES-128-GCM: which beacon of the receiver was heard last (*echo*), length of the sender's promises,
+its member list, the view (`core.beacon`), and perhaps one Raft message, opaque here.
 
 Source: RFC 5116 (authenticated encryption); NIST SP 800-38D, section 8.2.1 (nonces by counter).
 """
@@ -26,13 +26,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hanat.core import members
 from hanat.core.beacon import Beacon, Promised
+from hanat.core.feature_level import LEVEL, OLDEST, is_readable, readable
 from hanat.core.identity import Identity, code
 from hanat.errors import WireError
 
-MAGIC = b"hnt6"
+MAGIC = b"hntb"
 DATAGRAM_BYTES_MAX = 1200  # below any path's MTU, so never a fragment
 
-_HEADER = Struct("!4s8sBBQQ")
+_HEADER = Struct("!4sBB8sBBQQ")
 _ORIGIN = Struct("!BQ")
 _NONCE = Struct("!4xQ")
 _BODY = Struct(f"!QQII{members.BYTES}sQBQBQQQH4BBBQ")
@@ -82,12 +83,10 @@ class BeaconWire:
         self._members = members.pack(identity.members)
         self._ciphers: dict[int, tuple[int, AESGCM]] = {}  # sender → incarnation, its cipher
 
-    def seal(self, datagram: Datagram) -> bytes:
-        """Return the bytes of a datagram of this node."""
+    def seal(self, datagram: Datagram, level: int = OLDEST) -> bytes:
+        """Return the bytes of a datagram of this node, in a feature level."""
         d, b = datagram, datagram.beacon
-        header = _HEADER.pack(
-            MAGIC, self._cluster_id, d.sender, d.receiver, d.mark.incarnation, d.mark.sequence
-        )
+        header = _HEADER.pack(MAGIC, level, LEVEL, self._cluster_id, d.sender, d.receiver, *d.mark)
         promised = b.promised or Promised(0, 0)
         flags = b.leads * _LEADS | b.asks * _ASKS | b.fit * _FIT
         flags |= (b.promised is not None) * _PROMISED | b.complete * _COMPLETE
@@ -111,7 +110,12 @@ class BeaconWire:
         if len(data) < _HEADER.size + _BODY.size + _TAG_BYTES or not data.startswith(MAGIC):
             raise WireError(f"{len(data)} bytes that are no beacon of a hanat node")
         header = data[: _HEADER.size]
-        _, cluster_id, sender, receiver, incarnation, sequence = _HEADER.unpack(header)
+        _, level, _, cluster_id, sender, receiver, *mark = _HEADER.unpack(header)
+        if not is_readable(level):
+            raise WireError(
+                f"node {sender} sends beacons of feature level {level}, this node reads "
+                f"{readable()}; upgrade one version after the other"
+            )
         if cluster_id != self._cluster_id:
             cluster = self._identity.cluster
             raise WireError(f"node {sender} belongs to another cluster than {cluster!r}")
@@ -121,12 +125,12 @@ class BeaconWire:
                 f"{self._identity.node_id}; compare id and addresses of the peers in both "
                 "node files"
             )
-        cipher, body = self._decrypted(sender, Mark(incarnation, sequence), data)
+        cipher, body = self._decrypted(sender, Mark(*mark), data)
         try:
-            datagram, lease_us, listed = _parse(sender, receiver, Mark(incarnation, sequence), body)
+            datagram, lease_us, listed = _parse(header, body)
         except StructFault as error:  # sealed with our key, so of another version
             raise WireError(f"node {sender} sends beacons of another layout: {error}") from error
-        self._ciphers[sender] = (incarnation, cipher)
+        self._ciphers[sender] = (mark[0], cipher)
         if lease_us != self._lease_us:
             raise WireError(
                 f"node {sender} has a lease of {lease_us / 1000:g} ms, this node of "
@@ -157,7 +161,8 @@ class BeaconWire:
         return ciphers
 
 
-def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagram, int, bytes]:
+def _parse(header: bytes, body: bytes) -> tuple[Datagram, int, bytes]:
+    _, _, newest, _, sender, receiver, *mark = _HEADER.unpack(header)
     echo_incarnation, echo_sequence, lease_us, promise_us, listed, *view = _BODY.unpack_from(body)
     term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
     *hears, lively, answered, interfaces = rest
@@ -180,7 +185,8 @@ def _parse(sender: int, receiver: int, mark: Mark, body: bytes) -> tuple[Datagra
         lively=lively,
         answered=answered,
         interfaces=interfaces,
+        level=newest,
     )
     echo = Mark(echo_incarnation, echo_sequence)
-    datagram = Datagram(sender, receiver, mark, echo, beacon, body[_BODY.size :])
+    datagram = Datagram(sender, receiver, Mark(*mark), echo, beacon, body[_BODY.size :])
     return datagram, lease_us, listed

@@ -19,24 +19,25 @@ from __future__ import annotations
 from hmac import compare_digest
 from struct import Struct
 
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.core.identity import CODE_BYTES, Identity, code
 from hanat.errors import WireError
 
 MAGIC = b"hanat/R\n"
-VERSION = 1
 
 _FACT = Struct(f"!{len(MAGIC)}sB8sBQ")
 DATAGRAM_BYTES = _FACT.size + CODE_BYTES
 
 
-def seal_release(identity: Identity, incarnation: int) -> bytes:
+def seal_release(identity: Identity, incarnation: int, level: int = OLDEST) -> bytes:
     """Return the datagram that says this incarnation of this node is dead and silent.
 
     Args:
         identity: The node that died.
         incarnation: The 64 bits its daemon drew at its start.
+        level: The feature level to write (`core.feature_level`).
     """
-    fact = _FACT.pack(MAGIC, VERSION, identity.cluster_id, identity.node_id, incarnation)
+    fact = _FACT.pack(MAGIC, level, identity.cluster_id, identity.node_id, incarnation)
     return fact + _code(identity.key, fact)
 
 
@@ -57,9 +58,9 @@ def open_release(identity: Identity, datagram: bytes) -> tuple[int, int]:
     """
     if not is_release(datagram) or len(datagram) <= len(MAGIC):
         raise WireError("no release of a hanat node")
-    version = datagram[len(MAGIC)]
-    if version != VERSION:
-        raise WireError(f"a release of version {version}, this node speaks {VERSION}")
+    level = datagram[len(MAGIC)]
+    if not is_readable(level):
+        raise WireError(f"a release of feature level {level}, this node reads {readable()}")
     if len(datagram) != DATAGRAM_BYTES:
         raise WireError(f"a release of {len(datagram)} bytes, it has {DATAGRAM_BYTES}")
     fact, given = datagram[: _FACT.size], datagram[_FACT.size :]

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from hanat.core.beacon import Beacon, Died, Heard
+from hanat.core.feature_level import OLDEST
 from hanat.core.identity import Identity
 from hanat.errors import WireError
 from hanat.net.beacon_wire import DATAGRAM_BYTES_MAX, NOTHING, BeaconWire, Datagram, Mark
@@ -81,6 +82,9 @@ class Exchange:
         incarnation: Random, another at each start, not 0.
         peer_ids: The other nodes.
         clock: Seconds of CLOCK_BOOTTIME.
+
+    Attributes:
+        level: Returns the feature level to write (`core.feature_level`).
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Exchange:
         self.node_id, self.incarnation = identity.node_id, incarnation
         self._identity, self._wire = identity, BeaconWire(identity)
         self.clock = clock
+        self.level: Callable[[], int] = lambda: OLDEST
         self._peers = {peer: _Peer() for peer in peer_ids}
         self._sequence = 0
         self._sent_at: deque[float] = deque(maxlen=SENT_MAX)  # of the newest sequences
@@ -122,7 +127,8 @@ class Exchange:
                 echo=echo or self._peers[peer].believed,
                 beacon=beacon,
                 payload=payload,
-            )
+            ),
+            self.level(),
         )
         assert len(data) <= DATAGRAM_BYTES_MAX, f"a beacon of {len(data)} bytes"
         return data

@@ -11,8 +11,9 @@ A TLS connection was considered: it costs a certificate a node to manage and
 gives no more against a stranger on the segment, while the key is needed anyway
 for the datagrams of the lease.
 
-Hello: 4 bytes length of what follows, 16 bytes code, then magic, version, cluster id, sender,
-receiver, lease in microseconds, members, nonce.
+Hello: 4 bytes length of what follows, 16 bytes code, then magic, oldest feature level that the
+sender speaks, cluster id, sender, receiver, lease in microseconds, members, nonce, newest level. A
+later version may add to its end. Each content begins with its own level (`raft.messages`).
 Frame: 4 bytes length of what follows, AES-128-GCM of the content, whose last 16 bytes are the tag.
 
 Source: RFC 7693 (BLAKE2), section 2.9 (keyed hashing); RFC 5116 (authenticated encryption);
@@ -28,17 +29,18 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from hanat.core import members
+from hanat.core.feature_level import LEVEL, OLDEST, readable, span
 from hanat.core.identity import CODE_BYTES, Identity, code
 from hanat.errors import WireError
 
 MAGIC = b"hanat/1\n"
-VERSION = 4
 NONCE_BYTES = 16
 FRAME_BYTES_MAX = 8 << 20  # a slice is 256 KiB; one entry may be larger than a slice
 HELLO_BYTES_MAX = 256
 
 _LENGTH = Struct("!I")
 _HELLO = Struct(f"!{len(MAGIC)}sB8sBBI{members.BYTES}s{NONCE_BYTES}s")
+_NEWEST_AT = _HELLO.size  # before there were levels, a hello ended here
 _NONCE = Struct("!4xQ")
 
 
@@ -75,9 +77,9 @@ class SecureStream:
         me = self._identity
         lease_us = round(me.lease_s * 1e6)
         content = _HELLO.pack(
-            MAGIC, VERSION, me.cluster_id, me.node_id, peer, lease_us,
+            MAGIC, OLDEST, me.cluster_id, me.node_id, peer, lease_us,
             members.pack(me.members), self._nonce,
-        )  # fmt: skip
+        ) + bytes((LEVEL,))  # fmt: skip
         return _framed(code(self._key, b"hello", content) + content)
 
     def seal(self, content: bytes) -> bytes:
@@ -139,11 +141,17 @@ class SecureStream:
 
     def _take_hello(self, given: bytes, content: bytes) -> bytes:
         me = self._identity
-        if len(content) != _HELLO.size or not content.startswith(MAGIC):
+        if len(content) < _HELLO.size or not content.startswith(MAGIC):
             raise WireError("no hello of a hanat node")
-        _, version, cluster_id, sender, receiver, lease_us, listed, nonce = _HELLO.unpack(content)
-        if version != VERSION:
-            raise WireError(f"node {sender} speaks version {version}, this node {VERSION}")
+        _, oldest, cluster_id, sender, receiver, lease_us, listed, nonce = _HELLO.unpack_from(
+            content
+        )
+        newest = content[_NEWEST_AT] if len(content) > _NEWEST_AT else oldest
+        if oldest > LEVEL or newest < OLDEST:
+            raise WireError(
+                f"node {sender} speaks feature level {span(oldest, newest)}, this node "
+                f"{readable()}; upgrade one version after the other"
+            )
         if cluster_id != me.cluster_id:
             raise WireError(f"node {sender} belongs to another cluster than {me.cluster!r}")
         # The dialling end chooses the key; the answer must have the same.

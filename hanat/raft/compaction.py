@@ -22,8 +22,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hanat.core.feature_level import LEVEL_MAX
 from hanat.raft import snapshot
 from hanat.raft.library import SERIALIZER_STATE
+from hanat.raft.messages import unwrap
 from hanat.raft.slow_work import Background, at_once
 from hanat.raft.snapshot import Snapshot
 
@@ -134,6 +136,7 @@ class Snapshots:
         self._loaded: Snapshot | None = None
         self._written = SERIALIZER_STATE.NOT_SERIALIZING
         self._cut_index = 0
+        self._level = LEVEL_MAX  # the lowest that has to be read at a start
         self._check_at = 0.0
 
     # ------------------------------------------------------------------- at the start
@@ -151,6 +154,7 @@ class Snapshots:
             if first > 1:
                 self._start_without(f"the log begins with entry {first}, and no snapshot")
                 log_.clear()
+            self._level = min(map(_level_of, log_[:]), default=LEVEL_MAX)
             return
         self._loaded = found
         previous, last = found.previous, found.last
@@ -162,7 +166,7 @@ class Snapshots:
             log_.clear()
             log_.add(*previous)
             log_.add(*last)
-        self.current = last[1:]
+        self.current, self._level = last[1:], found.level
 
     def _start_without(self, found: str) -> None:
         log.warning("journal recovering found=%r", found)
@@ -186,8 +190,8 @@ class Snapshots:
         if now < self._check_at or self.busy:
             return False
         self._check_at = now + CHECK_S
-        if self.spoiled:
-            return True
+        if self.spoiled or self._level < self._state().written_level:
+            return True  # a later version may not read that level any more
         share = 1 + STAGGER * rank + LEADER_LAST * leading
         too_many = len(self._durability) > share * LOG_ENTRIES_MAX
         return too_many or self._durability.log_bytes > share * LOG_BYTES_MAX
@@ -207,13 +211,15 @@ class Snapshots:
             return
         _, last, previous, _ = data
         self._cut_index = cut_index
-        parts = snapshot.encode(self.store.cluster, previous, last, self._state().freeze())
+        state = self._state()
+        level = state.written_level
+        parts = snapshot.encode(self.store.cluster, previous, last, state.freeze(), level)
         self._written = SERIALIZER_STATE.SERIALIZING
 
         def done(error: BaseException | None) -> None:
             if error is None:
                 self._written = SERIALIZER_STATE.SUCCESS
-                self.current, self.spoiled = last[1:], False
+                self.current, self.spoiled, self._level = last[1:], False, level
             elif isinstance(error, OSError):
                 log.warning("snapshot index=%d found=%r", last[1], str(error))
                 self._written = SERIALIZER_STATE.FAILED
@@ -233,6 +239,7 @@ class Snapshots:
             found, self._loaded = self._loaded, None
             assert found is not None, "no snapshot to restore"
             self._state().restore(found.sections)
+            self._durability.write_level(self._state().written_level)
             self.restored()
         except BaseException as error:
             self.failure = error
@@ -252,6 +259,7 @@ class Snapshots:
     def adopted(self, found: Snapshot) -> None:
         """Note that a snapshot of the leader is the current one; `deserialize` takes it over."""
         self._loaded, self.current, self.spoiled = found, found.last[1:], False
+        self._level = found.level
 
     def setTransmissionData(self, _data: object) -> bool:  # noqa: N802 - the library's name
         """Say that a snapshot was received whole: `snapshot_transfer` has seen to that."""
@@ -270,6 +278,11 @@ def holds(log_: Any, index: int, term: int) -> bool:  # noqa: ANN401 - a log, th
         return False
     position = index - log_[0][1]
     return bool(0 <= position < len(log_) and log_[position][2] == term)
+
+
+def _level_of(entry: Entry) -> int:
+    """Return the feature level of an entry; a no-op has none."""
+    return (unwrap(entry[0]) or bytes((LEVEL_MAX,)))[0]
 
 
 class NoStore:

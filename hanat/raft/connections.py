@@ -276,7 +276,7 @@ class RaftTransport:
     def send(self, peer: int, message: Message) -> bool:
         """Send over the peer's current path; False when there is none."""
         connection = self._current.get(peer)
-        return connection is not None and connection.write(encode(message))
+        return connection is not None and connection.write(encode(message, self._guard.level()))
 
     def queued(self, peer: int) -> int:
         """Return how many bytes wait here, not in the kernel, to be sent to a peer."""

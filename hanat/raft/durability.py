@@ -142,6 +142,15 @@ class Durability:
         """Whether the log should not become longer than it is."""
         return self.log_bytes > LOG_BYTES_MAX
 
+    def write_level(self, level: int) -> None:
+        """Write the files in another feature level from now on, if the disk takes that."""
+
+        def ended(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, JournalError):
+                raise error
+
+        self.background(lambda: self._journal.mark_level(level), ended)
+
     def before_cut(self, flush: Callable[[], None]) -> None:
         """Have something done, in the thread, before the head of the log goes from the disk."""
         self._journal.before_cut = flush

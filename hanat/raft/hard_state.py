@@ -26,12 +26,12 @@ from threading import Lock
 from typing import Any, Self
 
 from hanat.core import members
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.core.members import Members
 from hanat.errors import StartupError
 from hanat.raft.files import Files
 
 MAGIC = b"hanatvot"
-VERSION = 3
 COPY_BYTES = 4096  # a page and a physical sector: one torn write cannot reach both copies
 COPIES = 2
 CLUSTER_BYTES_MAX = 32
@@ -68,6 +68,7 @@ class HardState:
         volatile: It will be missing when the process ends: entries are acknowledged that
             are in memory only, since the disk fails.
         members: All nodes, as counted when this one last took part; empty while unknown.
+        level: In which feature level this is written (`core.feature_level`).
     """
 
     node_id: int = 0
@@ -81,6 +82,7 @@ class HardState:
     recovering: bool = False
     volatile: bool = False
     members: Members = ()
+    level: int = OLDEST
 
 
 class HardStateFile:
@@ -162,7 +164,7 @@ class HardStateFile:
 def _pack(value: HardState, number: int) -> bytes:
     voted_for = -1 if value.voted_for is None else value.voted_for
     body = _COPY.pack(
-        MAGIC, VERSION, number, value.node_id, value.cluster.encode(), value.term, voted_for,
+        MAGIC, value.level, number, value.node_id, value.cluster.encode(), value.term, voted_for,
         value.epoch, value.begun, value.durable,
         value.recovering | value.volatile << 1 | value.active << 2, members.pack(value.members),
     )  # fmt: skip
@@ -174,7 +176,8 @@ def _unpack(copy: bytes) -> tuple[int, HardState] | None:
     body, rest = copy[: _COPY.size], copy[_COPY.size :]
     if len(copy) < COPY_BYTES or rest[: _CHECK.size] != _CHECK.pack(zlib.crc32(body)):
         return None
-    if _HEAD.unpack_from(body) != (MAGIC, VERSION):
+    magic, level = _HEAD.unpack_from(body)
+    if magic != MAGIC or not is_readable(level):
         return None
     (_, _, number, node_id, cluster, term, voted_for, epoch, begun, durable, flags,
      listed) = _COPY.unpack(body)  # fmt: skip
@@ -190,6 +193,7 @@ def _unpack(copy: bytes) -> tuple[int, HardState] | None:
         recovering=bool(flags & 1),
         volatile=bool(flags & 2),
         members=members.unpack(listed),
+        level=level,
     )
     return number, value
 
@@ -197,11 +201,11 @@ def _unpack(copy: bytes) -> tuple[int, HardState] | None:
 def _unreadable(path: Path, data: bytes) -> StartupError:
     found = f"both copies of term and vote are damaged ({len(data)} bytes)"
     if len(data) >= _HEAD.size:
-        magic, version = _HEAD.unpack_from(data)
+        magic, level = _HEAD.unpack_from(data)
         if magic != MAGIC:
             found = f"this is not a file of hanat, it starts with {data[:8]!r}"
-        elif version != VERSION:
-            found = f"it has format {version}, this hanat reads format {VERSION}"
+        elif not is_readable(level):
+            found = f"it has feature level {level}, this hanat reads {readable()}"
             to_do = OTHER_FORMAT.format(directory=path.parent.parent)
             return StartupError(tried=f"read term and vote from {path}", found=found, to_do=to_do)
     to_do = MOVE_AWAY.format(directory=path.parent)

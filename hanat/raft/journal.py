@@ -305,6 +305,15 @@ class Journal:
         """
         self._remember("note that entries are in memory only in", volatile=volatile)
 
+    def mark_level(self, level: int) -> None:
+        """Note in which feature level the files are written from now on; of any thread.
+
+        Raises:
+            JournalError: It was not noted.
+        """
+        if self._vote.value.level != level:
+            self._remember("note the feature level in", level=level)
+
     def _remember(self, doing: str, **changed: object) -> None:
         assert not self._closed, "the journal is closed"
         try:

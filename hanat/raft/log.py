@@ -105,7 +105,7 @@ class LogFiles:
         if not self._vote.whole:  # a change of it failed: perhaps the other file counts
             self._vote.remember()
         vote = self._vote.value
-        header = Header(vote.node_id, vote.cluster, vote.epoch + 1, entries[0][1])
+        header = Header(vote.node_id, vote.cluster, vote.epoch + 1, entries[0][1], vote.level)
         packed = log_records.pack_header(header)
         links = array("I", [log_records.link_of(packed)])
         # A log that this one replaces proves nothing of it, nor does this one before it counts.

@@ -1,6 +1,6 @@
 """The bytes of the log: a header, then one record an entry, in a file of fixed size.
 
-    header: magic, format, node id, cluster, epoch, first index, check
+    header: magic, feature level, node id, cluster, epoch, first index, check
     record: marker, size and kind, link, index, term, durable, epoch, content, check
 
 Every check is a CRC-32 over all before it in its record or header. The link is the
@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.raft.messages import NO_OP, Entry, unwrap, wrap
 
 MAGIC = b"hanatlog"
-VERSION = 2
 MARKER = b"\xe1hn\n"
 
 _HEADER = Struct("<8sHI32sQQ")
@@ -42,6 +42,7 @@ class Header(NamedTuple):
     cluster: str
     epoch: int
     first: int
+    level: int = OLDEST  # see `core.feature_level`
 
 
 class ForeignError(Exception):
@@ -51,7 +52,7 @@ class ForeignError(Exception):
 def pack_header(header: Header) -> bytes:
     """Return the bytes of a header."""
     body = _HEADER.pack(
-        MAGIC, VERSION, header.node_id, header.cluster.encode(), header.epoch, header.first
+        MAGIC, header.level, header.node_id, header.cluster.encode(), header.epoch, header.first
     )
     return body + _CHECK.pack(zlib.crc32(body))
 
@@ -71,14 +72,14 @@ def unpack_header(data: bytes) -> Header | None:
     body = data[: _HEADER.size]
     if len(data) < HEADER_BYTES or not any(data[: len(MAGIC)]):
         return None
-    magic, version, node_id, cluster, epoch, first = _HEADER.unpack(body)
+    magic, level, node_id, cluster, epoch, first = _HEADER.unpack(body)
     if magic != MAGIC:
         raise ForeignError(f"this is not a file of hanat, it starts with {data[:8]!r}")
-    if version != VERSION:
-        raise ForeignError(f"it has format {version}, this hanat reads format {VERSION}")
+    if not is_readable(level):
+        raise ForeignError(f"it has feature level {level}, this hanat reads {readable()}")
     if data[_HEADER.size : HEADER_BYTES] != _CHECK.pack(zlib.crc32(body)):
         return None
-    return Header(node_id, cluster.rstrip(b"\0").decode(), epoch, first)
+    return Header(node_id, cluster.rstrip(b"\0").decode(), epoch, first, level)
 
 
 class Stamp(NamedTuple):

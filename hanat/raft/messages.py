@@ -1,6 +1,6 @@
 """Raft's messages as bytes, by layout; nothing from the network is unpickled.
 
-The library hands us dictionaries. Each kind has one fixed layout here, with its
+The library hands us dictionaries. Each kind has one layout a feature level here, with its
 extra fields (generation, flags) that `guard` adds. A message that
 does not fit its layout, or a kind that is not in the table, is a `WireError`.
 
@@ -18,6 +18,7 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 from typing import Any
 
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.core.history import EVENT_BYTES_MAX
 from hanat.errors import WireError
 
@@ -54,31 +55,33 @@ def unwrap(command: bytes) -> bytes | None:
     return command[1:]
 
 
-def encode(message: Message) -> bytes:
-    """Return the bytes of a message.
+def encode(message: Message, level: int = OLDEST) -> bytes:
+    """Return the bytes of a message, in a feature level.
 
     Raises:
         WireError: A kind that has no layout.
     """
-    layout = _KINDS.get(message["type"])
+    layout = _LAYOUTS[level].get(message["type"])
     if layout is None:
         raise WireError(f"message type {message['type']!r} has no layout")
     code, pack, _ = layout
-    return bytes((code,)) + pack(message)
+    return bytes((level, code)) + pack(message)
 
 
 def decode(data: bytes) -> Message:
     """Return the message that `encode` made bytes of.
 
     Raises:
-        WireError: Unknown kind, wrong length, value out of range.
+        WireError: Unknown level or kind, wrong length, value out of range.
     """
-    layout = _CODES.get(data[0]) if data else None
+    if len(data) <= 1 or not is_readable(data[0]):
+        raise WireError(f"a message of feature level {data[:1]!r}, this node reads {readable()}")
+    layout = _CODES[data[0]].get(data[1])
     if layout is None:
-        raise WireError(f"a message of unknown kind {data[:1]!r}")
+        raise WireError(f"a message of unknown kind {data[1]}")
     kind, unpack = layout
     try:
-        message = unpack(data[1:])
+        message = unpack(data[2:])
     except (StructFault, ValueError) as error:
         raise WireError(f"a damaged {kind} message of {len(data)} bytes: {error}") from error
     message["type"] = kind
@@ -241,4 +244,8 @@ _KINDS: dict[str, tuple[int, Callable[[Message], bytes], Callable[[bytes], Messa
     "records": (13, *_content("records")),  # of servers, to be proposed (`core.server_records`)
     "views": (14, *_content("views")),  # how the sender sees servers (`core.views`)
 }
-_CODES = {code: (kind, unpack) for kind, (code, _, unpack) in _KINDS.items()}
+_LAYOUTS = {5: _KINDS}  # by feature level
+_CODES = {
+    level: {code: (kind, unpack) for kind, (code, _, unpack) in kinds.items()}
+    for level, kinds in _LAYOUTS.items()
+}

@@ -24,6 +24,7 @@ from hanat.core.clock_rate import ClockWatch
 from hanat.core.configuration import LEASE_S_MAX, Profile
 from hanat.core.election import Candidacy
 from hanat.core.eligibility import Fitness, Kind, Rival, Seen, electable
+from hanat.core.feature_level import OLDEST
 from hanat.core.lease import Lease, Promise
 from hanat.core.members import members_of
 from hanat.errors import WireError
@@ -122,6 +123,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.candidacy = Candidacy(profile, draw=rng.random)
         self.fitness, self._fitness_at = Fitness(), 0.0  # and since when
         self.shut = True  # see `Beacon`
+        self.level: Callable[[], int] = lambda: OLDEST  # to write (`core.feature_level`)
         self.complete = True
         self.hears = NOBODY_HEARD  # see `Beacon`, as for the next ones
         self.lively = self.answered = self.interfaces = 0

@@ -42,7 +42,7 @@ from hanat.raft.library import LibraryNode, SyncObj, SyncObjConf
 from hanat.raft.messages import NO_OP, unwrap, wrap
 from hanat.raft.promises import HEARTBEAT_BEACONS
 from hanat.raft.snapshot_transfer import Transfers
-from hanat.raft.state import Barrier, Command, Holder, State, may_be_applied
+from hanat.raft.state import Barrier, Command, FeatureLevel, Holder, State, may_be_applied
 
 ENTRY_BYTES_MAX = 4 << 20  # must fit a frame, see session.FRAME_BYTES_MAX
 COMMIT_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -50,6 +50,7 @@ APPLIED_MAX = 100  # entries in a slice: 5 ms at 50 us each
 CLOSED_BEACONS = 2  # a hand-over is tried again within one
 UNCOMMITTED_MAX = 1024  # entries; some 30 wait in service
 NEVER_S = 1e9
+Strange = tuple[int, int, int]  # index, feature level and kind of an entry
 
 
 class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
@@ -59,7 +60,7 @@ class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
         self, apply: Callable[[bytes], None], guard: Guard, configuration: SyncObjConf
     ) -> None:
         self._apply, self._log = apply, guard.durability
-        self.strange: tuple[int, int] | None = None  # where applying stopped: index, and kind
+        self.strange: Strange | None = None  # where applying stopped
         me, peers = LibraryNode(guard.node_id), list(guard.nodes.values())
         super().__init__(me, peers, configuration, transport=guard)
 
@@ -75,7 +76,7 @@ class _Machine(SyncObj):  # type: ignore[misc] # the library is untyped
         for index in range(self.raftLastApplied + 1, min(last + 1, begin + len(self._log))):
             data = unwrap(self._log[index - begin][0])
             if data is not None and not may_be_applied(data):
-                self.strange = index, data[0]
+                self.strange = index, data[0], data[1]
                 return index - 1
         self.strange = None
         return last
@@ -136,8 +137,9 @@ class Replica:
         self._journal, self._complete = "", True
         self._peers: PeersObserved | None = PeersObserved((), electable=False)
         self._clock_found = ""
-        self._strange: tuple[int, int] | None = None
+        self._strange: Strange | None = None
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
+        guard.level = lambda: self.state.written_level
         guard.misled = lambda: on_input(ClaimHeard())
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         library = _configuration_for(guard, self.snapshots)
@@ -199,7 +201,7 @@ class Replica:
             return False
         if not self._room and not isinstance(command, Barrier | Holder):
             return False  # those two are once a term, and end the waiting
-        data = entries.encode(command)
+        data = self._encoded(command)
         if len(data) > ENTRY_BYTES_MAX:
             raise ConsensusError(f"an entry of {len(data)} bytes; at most {ENTRY_BYTES_MAX} fit")
         began = self._guard.clock()
@@ -219,8 +221,11 @@ class Replica:
 
         Nobody hears what became of it: whoever needs it asks again until it took effect.
         """
-        if not self._appended(wrap(entries.encode(command))):
+        if not self._appended(wrap(self._encoded(command))):
             self.propose(command)
+
+    def _encoded(self, command: Command) -> bytes:
+        return entries.encode(command, self.state.written_level)
 
     def _appended(self, data: bytes) -> bool:
         log, term = self._guard.durability, self.term
@@ -390,6 +395,8 @@ class Replica:
         if command is None:
             return
         self._on_command(command)
+        if isinstance(command, FeatureLevel):
+            self._guard.durability.write_level(self.state.written_level)
         if isinstance(command, Barrier) and command.node_id == self._guard.node_id:
             self._on_input(BarrierApplied(command.term))
         if isinstance(command, Holder) and command.node_id == self._guard.node_id:
@@ -425,12 +432,12 @@ def _configuration_for(guard: Guard, snapshots: Snapshots) -> SyncObjConf:
     )
 
 
-def _newer(strange: tuple[int, int] | None) -> str:
+def _newer(strange: Strange | None) -> str:
     """Return what an operator must know of an entry that a later version made."""
     if strange is None:
         return ""
-    index, kind = strange
+    index, level, kind = strange
     return (
-        f"entry {index} of the log is of kind {kind}, which hanat {__version__} does not know: "
-        "install the version that wrote it, or a later one"
+        f"entry {index} of the log is of feature level {level} and kind {kind}, which hanat "
+        f"{__version__} does not know: install the version that wrote it"
     )

@@ -1,6 +1,6 @@
 """A snapshot: everything that the log up to an entry led to, as one file.
 
-    header:  magic, format, cluster
+    header:  magic, feature level, cluster
     parts:   kind, size, content; several of one kind belong together, in order
     end:     kind ``end``, size, digest (BLAKE2, 256 bits) of all before
 
@@ -19,11 +19,11 @@ from hashlib import blake2b
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.errors import SnapshotError
 from hanat.raft.messages import NO_OP, Entry, unwrap, wrap
 
 MAGIC = b"hanatsnp"
-VERSION = 1
 DIGEST_BYTES = 32
 
 _HEADER = Struct("<8sH32s")
@@ -45,22 +45,26 @@ class Snapshot:
         previous: The entry before the last one.
         last: The newest entry that it covers.
         sections: Content of the state machine, by kind.
+        level: The feature level it was written in.
     """
 
     previous: Entry
     last: Entry
     sections: Mapping[bytes, bytes]
+    level: int = OLDEST
 
 
-def encode(cluster: str, previous: Entry, last: Entry, sections: Parts) -> Iterator[bytes]:
-    """Yield the bytes of a snapshot; `sections` is asked for one part after the other."""
+def encode(
+    cluster: str, previous: Entry, last: Entry, sections: Parts, level: int = OLDEST
+) -> Iterator[bytes]:
+    """Yield the bytes of a snapshot, in a feature level; of `sections` one part after the other."""
     digest = blake2b(digest_size=DIGEST_BYTES)
 
     def counted(data: bytes) -> bytes:
         digest.update(data)
         return data
 
-    yield counted(_HEADER.pack(MAGIC, VERSION, cluster.encode()))
+    yield counted(_HEADER.pack(MAGIC, level, cluster.encode()))
     for kind, content in ((_PREVIOUS, _pack_entry(previous)), (_LAST, _pack_entry(last))):
         yield counted(_PART.pack(kind, len(content)) + content)
     for kind, content in sections:
@@ -90,7 +94,7 @@ def decode(data: bytes, cluster: str, *, received: bool = False) -> Snapshot:
     digest = blake2b(view[:end], digest_size=DIGEST_BYTES).digest()
     if digest != data[-DIGEST_BYTES:]:
         raise SnapshotError("it is damaged: its digest does not match")
-    _check_header(data, cluster)
+    level = _check_header(data, cluster)
     parts: dict[bytes, list[memoryview]] = {}
     position = HEADER_BYTES
     while position < end:
@@ -98,7 +102,8 @@ def decode(data: bytes, cluster: str, *, received: bool = False) -> Snapshot:
         position += _PART.size + size
         parts.setdefault(kind.rstrip(b"\0"), []).append(view[position - size : position])
     whole = {kind: b"".join(pieces) for kind, pieces in parts.items()}
-    return Snapshot(_unpack_entry(whole.pop(_PREVIOUS)), _unpack_entry(whole.pop(_LAST)), whole)
+    previous, last = _unpack_entry(whole.pop(_PREVIOUS)), _unpack_entry(whole.pop(_LAST))
+    return Snapshot(previous, last, whole, level)
 
 
 def digest_of(end: bytes) -> bytes:
@@ -106,20 +111,22 @@ def digest_of(end: bytes) -> bytes:
     return end[-DIGEST_BYTES:]
 
 
-def _check_header(data: bytes, cluster: str) -> None:
+def _check_header(data: bytes, cluster: str) -> int:
+    """Return the feature level of a snapshot of this cluster; raises SnapshotError."""
     try:
-        magic, version, owner = _HEADER.unpack_from(data)
+        magic, level, owner = _HEADER.unpack_from(data)
     except StructFault as error:
         raise SnapshotError(f"it is incomplete: {len(data)} bytes") from error
     if magic != MAGIC:
         found = f"this is not a file of hanat, it starts with {data[:8]!r}"
         raise SnapshotError(found, damaged=False)
-    if version != VERSION:
-        found = f"it has format {version}, this hanat reads format {VERSION}"
+    if not is_readable(level):
+        found = f"it has feature level {level}, this hanat reads {readable()}"
         raise SnapshotError(found, damaged=False)
     name = owner.rstrip(b"\0").decode(errors="replace")
     if cluster and name and name != cluster:
         raise SnapshotError(f"it belongs to cluster {name!r}, not to {cluster!r}", damaged=False)
+    return int(level)
 
 
 def _pack_entry(entry: Entry) -> bytes:

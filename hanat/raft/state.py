@@ -1,13 +1,13 @@
 """The replicated state machine: what a committed entry means.
 
-An entry is one kind byte and a fixed layout. `apply` never raises and uses no
+An entry is the feature level it was written in (`core.feature_level`), one kind byte, and the
+layout of that kind in that level. `apply` never raises and uses no
 clock and no randomness, so every node that applied the same entries is in the same state: an entry
 of a known kind that it cannot read is counted and skipped, on every node alike.
 
 A later version may have kinds that this one does not know. One with the bit `SKIPPABLE` is passed
-over. At any other a node stops applying (`replica`), since its state would differ for good. A
-version that has new kinds, or new sections of the snapshot, raises `snapshot.VERSION`, or an older
-node would get round its stop by a snapshot.
+over. At any other a node stops applying (`replica`), since its state would differ for good: also at
+one of a level that this version does not read, and where such a level comes into force.
 
 Flow batches carry the term of their holder. A batch of an older term than the
 newest barrier is refused: its holder had lost the lease when it was proposed.
@@ -22,13 +22,15 @@ from itertools import chain, islice
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
+from hanat.core.beacon import NOBODY
+from hanat.core.feature_level import LEVEL, OLDEST, has_agreed, is_readable, written
 from hanat.core.history import EVENT_BYTES_MAX, EVENTS_MAX
 from hanat.core.server_records import KEY_BYTES_MAX, VALUE_BYTES_MAX, Record, is_for_people
 
 _BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS = 1, 2, 3, 4, 5, 6
-_CLIENTS = 8
+_LEVEL, _CLIENTS = 7, 8
 SKIPPABLE = 0x80
-_KINDS = {_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS, _CLIENTS}
+_KINDS = {_BARRIER, _HOLDER, _CONFIGURATION, _FLOWS, _EVENT, _RECORDS, _LEVEL, _CLIENTS}
 # A verdict of each of 10,000 servers, what operators made of it, its weight, and some to spare.
 RECORDS_MAX = 50_000
 RECORDS_A_PART = 500  # of a snapshot
@@ -41,7 +43,9 @@ _ORIGIN_SERIAL = Struct("!QI")
 _EVENT_SIZE = Struct("!H")
 _TERM = Struct("!Q")
 _KEY_VALUE = Struct("!BH")
+_NODE_LEVEL = Struct("!IB")
 _CORE, _EVENTS, _SERVERS, _CHANGES = b"core", b"events", b"servers", b"changes"
+_LEVELS = b"levels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +115,44 @@ class Records:
     records: tuple[Record, ...]
 
 
-Command = Barrier | Holder | NewConfiguration | Flows | Happened | Records
+@dataclass(frozen=True, slots=True)
+class FeatureLevel:
+    """A level that comes into force, or that a node says it has reached.
+
+    Attributes:
+        node_id: Which node; `NOBODY`: it comes into force for all.
+        level: See `core.feature_level`.
+    """
+
+    node_id: int
+    level: int
 
 
-def encode(command: Command) -> bytes:
-    """Return the bytes of an entry."""
+Command = Barrier | Holder | NewConfiguration | Flows | Happened | Records | FeatureLevel
+
+
+def encode(command: Command, level: int = OLDEST) -> bytes:
+    """Return the bytes of an entry, in a feature level."""
+    kind, content = _encoded(command)
+    return bytes((level, kind)) + content
+
+
+def _encoded(command: Command) -> tuple[int, bytes]:  # noqa: PLR0911 - one return a kind
     match command:
         case Barrier(term, node_id):
-            return bytes((_BARRIER,)) + _TERM_NODE.pack(term, node_id)
+            return _BARRIER, _TERM_NODE.pack(term, node_id)
         case Holder(term, node_id):
-            return bytes((_HOLDER,)) + _TERM_NODE.pack(term, node_id)
+            return _HOLDER, _TERM_NODE.pack(term, node_id)
         case NewConfiguration(based_on, text):
-            return bytes((_CONFIGURATION,)) + _REVISION.pack(based_on) + text.encode()
+            return _CONFIGURATION, _REVISION.pack(based_on) + text.encode()
         case Flows(term, origin, batch, of_clients):
-            kind = _CLIENTS if of_clients else _FLOWS
-            return bytes((kind,)) + _TERM_ORIGIN.pack(term, origin) + batch
+            return _CLIENTS if of_clients else _FLOWS, _TERM_ORIGIN.pack(term, origin) + batch
         case Happened(origin, serial, event):
-            return bytes((_EVENT,)) + _ORIGIN_SERIAL.pack(origin, serial) + event
+            return _EVENT, _ORIGIN_SERIAL.pack(origin, serial) + event
         case Records(term, records):
-            return bytes((_RECORDS,)) + _TERM.pack(term) + b"".join(map(_freeze_record, records))
+            return _RECORDS, _TERM.pack(term) + b"".join(map(_freeze_record, records))
+        case FeatureLevel(node_id, level):
+            return _LEVEL, _NODE_LEVEL.pack(node_id, level)
 
 
 def kept_on_disk_only(data: bytes) -> bool:
@@ -139,12 +162,19 @@ def kept_on_disk_only(data: bytes) -> bool:
     a server, is on a majority of the disks.
     """
     by_operator = bytes((_RECORDS,)) + _TERM.pack(0)
-    return data[:1] == bytes((_CONFIGURATION,)) or data.startswith(by_operator)
+    return data[1:2] == bytes((_CONFIGURATION,)) or data[1:].startswith(by_operator)
 
 
 def may_be_applied(data: bytes) -> bool:
-    """Say whether this version knows an entry's kind, or may skip it."""
-    return not data or data[0] in _KINDS or bool(data[0] & SKIPPABLE)
+    """Say whether this version can read an entry and do what it says, or may skip it."""
+    if len(data) <= 1 or data[1] & SKIPPABLE:
+        return True
+    if not is_readable(data[0]) or data[1] not in _KINDS:
+        return False
+    if data[1] != _LEVEL or len(data) != 2 + _NODE_LEVEL.size:
+        return True
+    node_id, level = _NODE_LEVEL.unpack_from(data, 2)
+    return bool(node_id != NOBODY or level <= LEVEL)
 
 
 def decode(data: bytes) -> Command:
@@ -153,28 +183,34 @@ def decode(data: bytes) -> Command:
     Raises:
         ValueError: Unknown kind, wrong length or text that is not UTF-8.
     """
-    kind, rest = data[:1], data[1:]
+    if len(data) <= 1:
+        raise ValueError(f"an entry of {len(data)} bytes")
     try:
-        if kind in {bytes((_FLOWS,)), bytes((_CLIENTS,))}:
-            term, origin = _TERM_ORIGIN.unpack_from(rest)
-            of_clients = kind == bytes((_CLIENTS,))
-            return Flows(term, origin, rest[_TERM_ORIGIN.size :], of_clients)
-        if kind == bytes((_BARRIER,)):
-            return Barrier(*_TERM_NODE.unpack(rest))
-        if kind == bytes((_HOLDER,)):
-            return Holder(*_TERM_NODE.unpack(rest))
-        if kind == bytes((_CONFIGURATION,)):
-            (based_on,) = _REVISION.unpack_from(rest)
-            return NewConfiguration(based_on, rest[_REVISION.size :].decode())
-        if kind == bytes((_EVENT,)):
-            origin, serial = _ORIGIN_SERIAL.unpack_from(rest)
-            return Happened(origin, serial, rest[_ORIGIN_SERIAL.size :])
-        if kind == bytes((_RECORDS,)):
-            (term,) = _TERM.unpack_from(rest)
-            return Records(term, tuple(_thaw_records(rest[_TERM.size :])))
+        return _decoded(data[1], data[2:])
     except StructFault as error:
-        raise ValueError(f"entry of kind {kind!r} with {len(data)} bytes: {error}") from error
-    raise ValueError(f"entry of unknown kind {kind!r}")
+        raise ValueError(f"entry of kind {data[1]} with {len(data)} bytes: {error}") from error
+
+
+def _decoded(kind: int, rest: bytes) -> Command:  # noqa: PLR0911 - one return a kind
+    if kind in {_FLOWS, _CLIENTS}:
+        term, origin = _TERM_ORIGIN.unpack_from(rest)
+        return Flows(term, origin, rest[_TERM_ORIGIN.size :], kind == _CLIENTS)
+    if kind == _BARRIER:
+        return Barrier(*_TERM_NODE.unpack(rest))
+    if kind == _HOLDER:
+        return Holder(*_TERM_NODE.unpack(rest))
+    if kind == _CONFIGURATION:
+        (based_on,) = _REVISION.unpack_from(rest)
+        return NewConfiguration(based_on, rest[_REVISION.size :].decode())
+    if kind == _EVENT:
+        origin, serial = _ORIGIN_SERIAL.unpack_from(rest)
+        return Happened(origin, serial, rest[_ORIGIN_SERIAL.size :])
+    if kind == _RECORDS:
+        (term,) = _TERM.unpack_from(rest)
+        return Records(term, tuple(_thaw_records(rest[_TERM.size :])))
+    if kind == _LEVEL:
+        return FeatureLevel(*_NODE_LEVEL.unpack(rest))
+    raise ValueError(f"entry of unknown kind {kind}")
 
 
 class State:
@@ -191,6 +227,8 @@ class State:
         records: What is known of servers, by key.
         changes: The newest of them in the order of the log, also those that were replaced.
         refused_records: Of a holder that had lost its term, too large, or too many.
+        level: The feature level in force, 0 before the first.
+        levels: What each node said it has reached, by its id.
     """
 
     def __init__(self) -> None:
@@ -204,6 +242,13 @@ class State:
         self.records: dict[bytes, bytes] = {}
         self.changes: deque[Record] = deque(maxlen=CHANGES_MAX)
         self.refused_records = 0
+        self.level = 0
+        self.levels: dict[int, int] = {}
+
+    @property
+    def written_level(self) -> int:
+        """The feature level to write now."""
+        return written(self.level)
 
     def freeze(self) -> Iterator[tuple[bytes, bytes]]:
         """Return the state as it is now, in parts of a snapshot: kind and content.
@@ -214,6 +259,8 @@ class State:
         holder = 0 if self.holder is None else self.holder
         numbers = (self.term, holder, self.revision, self.refused_batches, self.unreadable)
         parts = [(_CORE, _STATE.pack(*numbers) + self.text.encode())]
+        levels = {NOBODY: self.level, **self.levels}
+        parts.append((_LEVELS, b"".join(_NODE_LEVEL.pack(*one) for one in levels.items())))
         if self.events:
             parts.append((_EVENTS, b"".join(map(_freeze_event, self.events))))
         if self.changes:
@@ -234,6 +281,11 @@ class State:
             _STATE.unpack_from(core)
         )
         self.holder = holder or None
+        try:
+            self.levels = dict(_NODE_LEVEL.iter_unpack(sections.get(_LEVELS, b"")))
+        except StructFault as error:
+            raise ValueError(f"a snapshot with damaged feature levels: {error}") from error
+        self.level = self.levels.pop(NOBODY, 0)
         self.text = core[_STATE.size :].decode()
         self.events.clear()
         self.events.extend(_thaw_events(sections.get(_EVENTS, b"")))
@@ -247,7 +299,7 @@ class State:
 
     def apply(self, data: bytes) -> Command | None:
         """Apply one committed entry; return what took effect, None if nothing did."""
-        if data and data[0] & SKIPPABLE:
+        if len(data) > 1 and data[1] & SKIPPABLE:
             return None  # no kind of this version has that bit
         try:
             command = decode(data)
@@ -256,7 +308,7 @@ class State:
             return None
         return command if self._accept(command) else None
 
-    def _accept(self, command: Command) -> bool:  # noqa: C901 - one arm a kind
+    def _accept(self, command: Command) -> bool:  # noqa: C901, PLR0911, PLR0912 - one arm a kind
         match command:
             case Barrier(term, _):
                 if term > self.term:
@@ -284,6 +336,19 @@ class State:
                 accepted = term in {0, self.term} and self._take(records)
                 self.refused_records += not accepted
                 return accepted
+            case FeatureLevel(node_id, level):
+                return self._reach(node_id, level)
+
+    def _reach(self, node_id: int, level: int) -> bool:
+        """Note what a node has reached, or let a level come into force if all have."""
+        if node_id != NOBODY:
+            accepted = self.levels.get(node_id) != level
+            self.levels[node_id] = level
+            return accepted
+        accepted = has_agreed(level, self.level, self.levels)
+        if accepted:
+            self.level = level
+        return accepted
 
     def _take(self, records: tuple[Record, ...]) -> bool:
         """Keep records, all or none."""

@@ -48,6 +48,9 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
     def mark_volatile(self, *, volatile: bool) -> None:
         """Do nothing: see above."""
 
+    def mark_level(self, level: int) -> None:
+        """Do nothing: see above."""
+
     def sync(self) -> None:
         """Do nothing."""
 

@@ -42,7 +42,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from hanat.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, KernelError
+from hanat.errors import EXIT_FAILED, EXIT_OK, EXIT_OTHER_VERSION, EXIT_USAGE, KernelError
 from hanat.kernel.fence import KernelFence
 from hanat.stderr_log import to_stderr
 from hanat.supervisor.death_watch import DeathWatch
@@ -204,7 +204,7 @@ class Supervisor:
                 served = True
                 _pause(will.grace_s)
                 self._remove_addresses(will)
-            if self._told or not served or code == EXIT_OK:
+            if self._told or not served or code in {EXIT_OK, EXIT_OTHER_VERSION}:
                 return self._exit_code(code)
             wait_s = backoff.after(lived_s)
             log.info("daemon=awaited restart_in_s=%.1f", wait_s)

@@ -1,9 +1,9 @@
 """Clients and their servers as bytes: an entry of the log for services with persistence.
 
-Layout: `FIRST_BYTE`, then compressed: per group the lengths of both names, IP version, prefix
-length and count; both names; the addresses by column, as in `worker.flow_batch`; the ages in ticks,
-four bytes each, by column. No flow batch begins with that byte, and the log has another kind of
-entry for these: a node that does not know of them skips them.
+Layout: `FIRST_BYTE`, feature level (`core.feature_level`), then compressed: per group the lengths
+of both names, IP version, prefix length and count; both names; the addresses by column, as in
+`worker.flow_batch`; the ages in ticks, four bytes each, by column. No flow batch begins with that
+byte.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.core.sticky import Told
 from hanat.errors import WireError
 
@@ -32,7 +33,7 @@ def is_of_clients(batch: bytes) -> bool:
     return batch.startswith(FIRST_BYTE)
 
 
-def encode(groups: Iterable[Told]) -> bytes:
+def encode(groups: Iterable[Told], level: int = OLDEST) -> bytes:
     """Return a batch of at most `CLIENTS_MAX` clients."""
     parts: list[bytes] = []
     total = 0
@@ -46,7 +47,7 @@ def encode(groups: Iterable[Told]) -> bytes:
         ages = b"".join(min(age, _AGE_MAX).to_bytes(_AGE_BYTES, "big") for age in told.ages)
         parts += _columns(ages, _AGE_BYTES)
     assert total <= CLIENTS_MAX, f"{total} clients, more than fit into a batch"
-    return FIRST_BYTE + zlib.compress(b"".join(parts), 1)
+    return FIRST_BYTE + bytes((level,)) + zlib.compress(b"".join(parts), 1)
 
 
 def decode(batch: bytes) -> list[Told]:
@@ -64,8 +65,10 @@ def decode(batch: bytes) -> list[Told]:
 def _decode(batch: bytes) -> list[Told]:
     if not is_of_clients(batch):
         raise ValueError(f"it begins with {batch[:1]!r}")
+    if len(batch) <= 1 or not is_readable(batch[1]):
+        raise ValueError(f"feature level {batch[1:2]!r}, this hanat reads {readable()}")
     unpacker = zlib.decompressobj()
-    data = unpacker.decompress(batch[1:], _BYTES_MAX)
+    data = unpacker.decompress(batch[2:], _BYTES_MAX)
     if not unpacker.eof:
         raise ValueError(f"cut off, or more than {_BYTES_MAX} bytes unpacked")
     found: list[Told] = []

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
+from hanat.core.feature_level import OLDEST
 from hanat.core.reconcile import Rules
 from hanat.core.stick_table import TICKS, StickTable
 from hanat.core.sticky import NOBODY, Change, Key
@@ -48,10 +49,11 @@ class ClientTracker:
 
     Attributes:
         tell: Called when `drain` has something.
+        level: The feature level to write (`core.feature_level`).
     """
 
     def __init__(self, sets: ClientSets | None, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self._clock, self.level = clock, OLDEST
         self._table = StickTable()
         self._sweeper = SetSweeper(sets, self._table, clock, learnt=self._learnt)
         self._writer = SetWriter(sets, self._table, clock, refused=self._sweeper.later)
@@ -202,7 +204,7 @@ class ClientTracker:
         return self._encoded(some)
 
     def _encoded(self, some: list[tuple[Key, bytes]]) -> bytes | None:
-        return encode(self._table.tell(some, self._clock())) if some else None
+        return encode(self._table.tell(some, self._clock()), self.level) if some else None
 
     # ------------------------------------------------------------------ backup
 

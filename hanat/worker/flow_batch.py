@@ -5,8 +5,8 @@ every record, then the second, and so on. Neighbouring flows share most of their
 addresses, so this compresses to about 10 bytes a flow where whole records need
 19, at a third of the time.
 
-Layout: version, number of groups, then per group kind, record size and count;
-then all columns, compressed together. A flow appears once in a batch, so the
+Layout: feature level (`core.feature_level`), number of groups, then per group kind, record size
+and count; then all columns, compressed together. A flow appears once in a batch, so the
 order of the groups does not matter.
 
 In place of the number of groups a batch can say that a resync begins or ends, followed
@@ -21,10 +21,10 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 from typing import NamedTuple
 
+from hanat.core.feature_level import OLDEST, is_readable, readable
 from hanat.core.flows import RECORD_V4, RECORD_V6, ChangeKind
 from hanat.errors import WireError
 
-VERSION = 2
 CHANGES_MAX = 1000  # one entry commits in milliseconds and installs in a few more
 
 _BEGIN, _END = 0xFE, 0xFF
@@ -46,9 +46,9 @@ class Mark:
     ends: bool
 
 
-def encode_mark(mark: Mark) -> bytes:
+def encode_mark(mark: Mark, level: int = OLDEST) -> bytes:
     """Return the batch that is a mark."""
-    return _MARK.pack(VERSION, _END if mark.ends else _BEGIN, mark.number)
+    return _MARK.pack(level, _END if mark.ends else _BEGIN, mark.number)
 
 
 def is_mark(batch: bytes) -> bool:
@@ -68,7 +68,7 @@ class Changes(NamedTuple):
     gone: list[bytes]
 
 
-def encode(changes: Changes) -> bytes:
+def encode(changes: Changes, level: int = OLDEST) -> bytes:
     """Return a batch of at most `CHANGES_MAX` changes of different flows."""
     assert len(changes.put) + len(changes.gone) <= CHANGES_MAX, "more than fit into a batch"
     heads: list[bytes] = []
@@ -81,14 +81,14 @@ def encode(changes: Changes) -> bytes:
                 joined = b"".join(records)
                 columns += [joined[column::size] for column in range(size)]
     packed = zlib.compress(b"".join(columns), 1)
-    return _HEAD.pack(VERSION, len(heads)) + b"".join(heads) + packed
+    return _HEAD.pack(level, len(heads)) + b"".join(heads) + packed
 
 
 def decode(batch: bytes) -> Changes | Mark:
     """Return the changes of a batch, or what it marks.
 
     Raises:
-        WireError: Another version, or a damaged batch.
+        WireError: Of a feature level that this version does not read, or damaged.
     """
     try:
         return _decode(batch)
@@ -97,9 +97,9 @@ def decode(batch: bytes) -> Changes | Mark:
 
 
 def _decode(batch: bytes) -> Changes | Mark:
-    version, group_count = _HEAD.unpack_from(batch)
-    if version != VERSION:
-        raise ValueError(f"version {version}, known is {VERSION}")
+    level, group_count = _HEAD.unpack_from(batch)
+    if not is_readable(level):
+        raise ValueError(f"feature level {level}, this hanat reads {readable()}")
     if group_count in {_BEGIN, _END}:
         _, _, number = _MARK.unpack(batch)
         return Mark(number, ends=group_count == _END)

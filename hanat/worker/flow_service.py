@@ -56,6 +56,7 @@ class FlowService:
         self._worker.accounting.tell = self._tell_added
         self._handlers: Mapping[Kind, Callable[[bytes], None]] = {
             Kind.SCOPE: self._set_scope,
+            Kind.LEVEL: lambda body: self._worker.set_level(body[0]),
             Kind.START: self._start,
             Kind.STOP: self._stop,
             Kind.FLUSH: self._flush,

@@ -92,6 +92,10 @@ class FlowWorker:
         if not self._holder.active:
             self._backup.load()
 
+    def set_level(self, level: int) -> None:
+        """Propose batches in a feature level from now on."""
+        self._holder.level = self._clients.level = level
+
     def start_capture(self, term: int) -> None:
         """Begin to read changes; they are proposed as batches of `term`.
 

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from hanat.core.feature_level import OLDEST
 from hanat.core.flow_scope import ReplicationScope
 from hanat.core.flows import (
     ChangeKind,
@@ -64,6 +65,7 @@ class HolderSide:
 
     Attributes:
         scope: What is captured.
+        level: The feature level to write (`core.feature_level`).
         has_read: The kernel's table was read to its end, since somebody said that it was not.
         captured, committed, dropped, lag_s, resyncs: See `core.status.FlowStatus`.
     """
@@ -90,7 +92,7 @@ class HolderSide:
         self._again = Timer(self.resync)
         self._wanted_again = self.has_read = False
         self._overruns, self._overrun = 0, False  # and what was queued then is not read yet
-        self.scope = ReplicationScope()
+        self.scope, self.level = ReplicationScope(), OLDEST
         self.opened: Callable[[Sequence[bytes]], None] = lambda _records: None  # told by the kernel
         self.captured = self.committed = self.dropped = self.resyncs = 0
         self.lag_s: float | None = None
@@ -236,7 +238,7 @@ class HolderSide:
         self._table.begin()
         self._table.put_all(self._waiting.there)  # told already, although not proposed
         self._clients.tell_all()
-        self._send(encode_mark(Mark(self.resyncs, ends=False)), 0)
+        self._send(encode_mark(Mark(self.resyncs, ends=False), self.level), 0)
         self._resync = Resync(self.resyncs, self._conntrack.walk())
         self._again.call_within(RECONCILE_S)
         asyncio.get_running_loop().call_soon(self._read_slice, self._resync)
@@ -448,13 +450,13 @@ class HolderSide:
         if is_told and resync is self._resync and not self._waiting:
             self._resync = None
             self._table.end()
-            self._send(encode_mark(Mark(resync.number, ends=True)), 0)
+            self._send(encode_mark(Mark(resync.number, ends=True), self.level), 0)
             if self._wanted_again:
                 self._again.call_within(RESYNC_AGAIN_S)
 
     def _send_some(self, waiting: Waiting) -> int:
         changes = waiting.take(CHANGES_MAX)
-        return self._send(encode(changes), len(changes.put) + len(changes.gone))
+        return self._send(encode(changes, self.level), len(changes.put) + len(changes.gone))
 
     def _send(self, batch: bytes, changes: int) -> int:
         return self._window.send(batch, changes, read_at=self._waiting_since)

@@ -13,6 +13,7 @@ the daemon starts anew.
                       FORGET                   what was committed may have been missed
                       REPORT                   answer with COUNTS, and STATUS at the end
                       SCOPE   JSON             what is captured, and is ours to delete
+                      LEVEL   one byte         the feature level in which to write batches
                       QUERY   number, JSON     look flows up, perhaps delete them
                       RECONCILE number, JSON   end what does not fit these rules, as holder
                       END     number, JSON     end connections of servers that went, as holder
@@ -64,6 +65,7 @@ class Kind(IntEnum):
     ENDED = 19
     ADDED = 20
     COUNTS = 21
+    LEVEL = 22
 
 
 TERM = NUMBER = Struct("!Q")

@@ -247,6 +247,11 @@ class FakeBackend:
         servers = tuple(changed if s.name == changed.name else s for s in service.servers)
         return replace(service, servers=servers)
 
+    async def finish_upgrade(self) -> int:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return 6
+
     async def switchover(self, to: str | None) -> str:
         self.asked.append(to)
         if isinstance(self.outcome, Exception):

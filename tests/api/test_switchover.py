@@ -104,3 +104,13 @@ async def test_over_tcp_nothing_is_written(served: Served) -> None:
     assert answer.document["exit_code"] == 4
     assert "Unix socket" in answer.document["error"]
     assert served.backend.asked == []
+
+
+async def test_finished_upgrade_is_answered_with_its_level(served: Served) -> None:
+    path = "/v1/cluster/finish-upgrade"
+    answer = await ask(served.unix, path, method="POST", body=b"{}")
+    assert (answer.status, answer.document) == (200, {"level": 6})
+    served.backend.outcome = RefusedError("upgrade not finished: upgrade r3 first")
+    answer = await ask(served.unix, path, method="POST", body=b"{}")
+    assert (answer.status, answer.document["exit_code"]) == (409, 4)
+    assert (await ask(served.tcp, path, method="POST", body=b"{}")).status == 403

@@ -60,8 +60,9 @@ def test_single_stray_answer_is_caught() -> None:
 
 def test_first_packet_that_a_client_sends_again_is_no_act_of_a_holder() -> None:
     """The router that had let it through carries it in its time of grace (chaos seed 1403)."""
-    ends = {"source": "203.0.113.100:45491", "target": "10.11.12.101:8080"}
-    first, again = (AdmissionSeen(t * MS, "r1", "private", **ends) for t in (140, 1140))
+    source, target = "203.0.113.100:45491", "10.11.12.101:8080"
+    first = AdmissionSeen(140 * MS, "r1", "private", 4, source, target)
+    again = replace(first, t_ns=1140 * MS)
     seen = of(fault(1000, 3000), GOOD.arp, GOOD.admissions, first, again)
     assert safety.one_holder(seen).valid is True
     assert [(t.router, t.end_ns) for t in tenures(seen)] == [

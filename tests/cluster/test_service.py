@@ -48,7 +48,7 @@ def service(everybodys_python: list[str]) -> Iterator[tuple[Lab, Managers]]:
             *environment, interpreter = everybodys_python
             start = [*environment, interpreter, "-c", NO_NEW_CODE, interpreter, "-m", "hanat"]
             hanat = [*unprivileged(), "env", *told, *start]
-            node._command = ["sh", "-c", NO_SETTINGS, "sh", *hanat]
+            node.command = ["sh", "-c", NO_SETTINGS, "sh", *hanat]
             node.log_file.touch()
             events = ["sysctl", "-qw", "net.netfilter.nf_conntrack_events=1"]
             assert lab.exec_in(name, events, 10).returncode == 0  # as sysctl.d does
@@ -141,7 +141,7 @@ def test_fence_of_the_unit_silences_what_a_killed_node_left(service: tuple[Lab, 
     first = lab.wait_for_holder()
     lab.kill_node(first)
     assert lab.addresses(first) == BOTH
-    command = [*lab.nodes[first]._command, "fence"]
+    command = [*lab.nodes[first].command, "fence"]
     done = lab.exec_in(first, [*command, "--config", str(lab.folder / first / "node.toml")], 20)
     assert done.returncode == 0, done.stderr
     assert lab.addresses(first) == set()

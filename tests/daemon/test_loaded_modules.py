@@ -37,7 +37,8 @@ def test_process_that_speaks_no_tls_does_not_load_it(module: str, tmp_path: Path
     package = tmp_path / "hanat"
     package.mkdir()
     shutil.copy(hanat.start.__file__, package)
-    for name in ("__init__", "shown", module.removeprefix("hanat.")):
+    (package / "__init__.py").write_text("import asyncio\n__version__ = '0'\n")
+    for name in ("shown", module.removeprefix("hanat.")):
         (package / f"{name}.py").write_text("import asyncio, sys\nprint('_ssl' in sys.modules)\n")
 
     found = [

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanat.core.beacon import PATHS_MAX, Beacon, Promised
+from hanat.core.feature_level import LEVEL
 from hanat.core.identity import Identity
 from hanat.errors import WireError
 from hanat.net.beacon_wire import DATAGRAM_BYTES_MAX, MAGIC, BeaconWire, Datagram, Mark
@@ -29,6 +30,7 @@ beacons = st.builds(
     handicap=st.integers(0, 2**16 - 1),
     unsafe=st.booleans(),
     shut=st.booleans(),
+    level=st.just(LEVEL),
     hears=st.tuples(*[nodes] * PATHS_MAX),
     lively=nodes,
     answered=nodes,

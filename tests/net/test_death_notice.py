@@ -53,7 +53,7 @@ def test_reasons_are_named() -> None:
     datagram = seal_release(identity(), 7)
     with pytest.raises(WireError, match="no release of a hanat node"):
         open_release(identity(), b"hello")
-    with pytest.raises(WireError, match="a release of version 9, this node speaks 1"):
+    with pytest.raises(WireError, match="a release of feature level 9, this node reads 5"):
         open_release(identity(), MAGIC + b"\x09" + datagram[len(MAGIC) + 1 :])
     with pytest.raises(WireError, match="a release of 41 bytes, it has 42"):
         open_release(identity(), datagram[:-1])

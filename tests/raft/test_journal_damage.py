@@ -102,7 +102,7 @@ def change(position: int) -> Callable[[Path], None]:
     ("damage", "found"),
     [
         (change(0), "this is not a file of hanat, it starts with"),
-        (change(8), "it has format 253, this hanat reads format 2"),
+        (change(8), "it has feature level 250, this hanat reads 5"),
         (change(20), "its header is damaged"),
         (change(HEADER_BYTES + 90), "the record of entry 2 is incomplete or damaged"),
         (Path.unlink, "it is missing"),
@@ -143,8 +143,8 @@ def test_lost_vote_is_refused(tmp_path: Path) -> None:
     [
         (b"", "both copies of term and vote are damaged (0 bytes)"),
         (bytes(2 * COPY_BYTES), "this is not a file of hanat"),
-        (b"hanatvot\x09\x00", "it has format 9, this hanat reads format 3"),
-        (b"hanatvot\x03\x00", "both copies of term and vote are damaged (10 bytes)"),
+        (b"hanatvot\x09\x00", "it has feature level 9, this hanat reads 5"),
+        (b"hanatvot\x05\x00", "both copies of term and vote are damaged (10 bytes)"),
     ],
 )
 def test_unreadable_vote_is_refused(tmp_path: Path, data: bytes, found: str) -> None:

@@ -32,10 +32,10 @@ def made(number: int = 0, *, cluster: str = "berlin") -> bytes:
     return b"".join(snapshot.encode(cluster, (NO_OP, 41 + number, 3), last, SECTIONS))
 
 
-def of_format(version: int) -> bytes:
-    """Return a whole snapshot of another version."""
+def of_level(level: int) -> bytes:
+    """Return a whole snapshot of another feature level."""
     end = -(snapshot.END_BYTES)
-    body = made()[:8] + version.to_bytes(2, "little") + made()[10:end]
+    body = made()[:8] + level.to_bytes(2, "little") + made()[10:end]
     digest = blake2b(body, digest_size=snapshot.DIGEST_BYTES).digest()
     return body + made()[end : -snapshot.DIGEST_BYTES] + digest
 
@@ -137,7 +137,7 @@ def test_damaged_snapshot_gives_way_to_the_one_before(tmp_path: Path, position: 
     ("content", "found"),
     [
         (made(cluster="hamburg"), "it belongs to cluster 'hamburg', not to 'berlin'"),
-        (of_format(7), "it has format 7, this hanat reads format 1"),
+        (of_level(7), "it has feature level 7, this hanat reads 5"),
     ],
 )
 def test_snapshot_of_somebody_else_is_refused_and_not_touched(

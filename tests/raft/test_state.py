@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanat import raft
+from hanat.core.feature_level import LEVEL, OLDEST
 from hanat.core.history import EVENT_BYTES_MAX, EVENTS_MAX
 from hanat.core.server_records import KEY_BYTES_MAX, Record
 from hanat.raft.state import (
     RECORDS_A_PART,
+    SKIPPABLE,
     Barrier,
+    FeatureLevel,
     Happened,
     Records,
     State,
     decode,
     encode,
     kept_on_disk_only,
+    may_be_applied,
 )
 
 happened = st.builds(
@@ -145,3 +149,37 @@ def test_snapshot_has_the_records_of_its_moment_though_they_are_put_into_bytes_l
         whole[kind] = whole.get(kind, b"") + content
     other.restore(whole)
     assert other.records == dict(many)
+
+
+def test_levels_of_nodes_and_the_one_in_force_survive_log_and_snapshot() -> None:
+    state, other = State(), State()
+    told = [FeatureLevel(1, 6), FeatureLevel(2, 6), FeatureLevel(0, 6)]
+    for command in told:
+        assert decode(encode(command)) == command
+        state.apply(encode(command))
+    assert (state.level, state.levels) == (6, {1: 6, 2: 6})
+    assert state.apply(encode(told[0])) is None  # told twice
+    other.restore(dict(state.freeze()))
+    assert (other.level, other.levels) == (6, {1: 6, 2: 6})
+
+
+def test_level_that_a_node_lacks_does_not_come_into_force() -> None:
+    state = State()
+    for command in (FeatureLevel(1, 6), FeatureLevel(2, 5)):
+        state.apply(encode(command))
+    assert state.apply(encode(FeatureLevel(0, 6))) is None
+    assert state.level == 0
+    assert state.apply(encode(FeatureLevel(0, 5))) is not None
+    assert state.apply(encode(FeatureLevel(0, 4))) is None
+    assert state.written_level == 5
+
+
+def test_entry_of_a_level_that_cannot_be_read_is_not_applied_nor_the_end_of_an_upgrade() -> None:
+    barrier = encode(Barrier(7, 1))
+    assert may_be_applied(barrier)
+    for level in (OLDEST - 1, LEVEL + 1):
+        assert not may_be_applied(bytes((level,)) + barrier[1:])
+        assert may_be_applied(bytes((level, SKIPPABLE | 1)) + barrier[2:])
+    assert may_be_applied(encode(FeatureLevel(2, LEVEL + 1)))
+    assert may_be_applied(encode(FeatureLevel(0, LEVEL)))
+    assert not may_be_applied(encode(FeatureLevel(0, LEVEL + 1)))

@@ -24,6 +24,7 @@ from hanat.core.status import FlowStatus
 from hanat.daemon.announcing import FRAMES_EACH
 from hanat.daemon.api_backend import ApiBackend, Parts
 from hanat.daemon.config_changes import ChangeParts, ConfigChanges
+from hanat.daemon.feature_levels import FeatureLevels
 from hanat.daemon.hand_over import HandOver
 from hanat.daemon.history_recorder import HistoryRecorder, HistoryRecorderParts
 from hanat.errors import ConfigError
@@ -186,7 +187,7 @@ class Router(OnTwoPaths, ServingProcess):
             settings, cast(Any, driver), self.replica, cast(Any, transport), cast(Any, mesh),
             cast(Any, worker), self.changes, historian, cast(Any, reconciling), self.servers,
             Histogram((0.01,)), lambda: 0, self.clock, cast(Any, None), lambda _: None,
-            cast(Any, gate),
+            cast(Any, gate), FeatureLevels(settings, self.replica, self._kick_soon),
         )  # fmt: skip
 
     def _let_historian_hear(self, historian: HistoryRecorder) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from hanat.core.feature_level import OLDEST
 from hanat.errors import WireError
 from hanat.raft.guard import SLICE_BYTES_MAX, WINDOW_SLICES, Guard
 from hanat.raft.messages import NO_OP, REGULAR, Entry, Message, decode, encode, wrap
@@ -254,13 +255,13 @@ def test_node_that_does_not_know_an_entry_stops_applying_and_does_not_hold() -> 
     world, holder = settled()
     process = world.processes[holder]
     index = process.replica.last_index + 1
-    process.replica.machine._applyCommand(wrap(bytes((7,)) + b"of a later version"), None)
+    process.replica.machine._applyCommand(wrap(bytes((OLDEST, 99)) + b"of a later version"), None)
     process.propose(5)
     world.run(1.0)
     for each in world.processes.values():
         assert each.replica.applied_index == index - 1
         assert each.replica.commit_index > index
-        assert "of kind 7, which hanat" in each.core.snapshot().unsafe[0]
+        assert "of feature level 5 and kind 99, which hanat" in each.core.snapshot().unsafe[0]
         assert not each.replica.behind  # it would be looked at again in every turn
     assert holders(world) == []
     process.kill()
@@ -277,7 +278,7 @@ def test_old_holder_behind_an_entry_of_newer_nodes_hands_over_and_helps() -> Non
         machine = world.processes[node_id].replica.machine
         machine._applicable_to = lambda last: last
     process = world.processes[old]
-    process.replica.machine._applyCommand(wrap(bytes((7,)) + b"of a later version"), None)
+    process.replica.machine._applyCommand(wrap(bytes((OLDEST, 99)) + b"of a later version"), None)
     assert world.run_until(lambda: holders(world) != [old], within_s=2), tell(world)
     assert world.run_until(lambda: len(holders(world)) == 1, within_s=2), tell(world)
     (holder,) = holders(world)

@@ -52,7 +52,7 @@ class Listener:
         return channel, loop.create_task(loop.create_connection(lambda: channel, sock=opened))
 
     def _on_frame(self, kind: Kind, body: bytes) -> None:
-        if kind not in {Kind.SCOPE, Kind.REPORT}:
+        if kind not in {Kind.SCOPE, Kind.LEVEL, Kind.REPORT}:
             self.heard.append((kind, body))
 
     async def settle(self) -> list[tuple[Kind, bytes]]:
