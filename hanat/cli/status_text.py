@@ -64,6 +64,9 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         reached = ", ".join(f"{text(name)} {text(value)}" for name, value in levels.items())
         unfinished = f"not finished: feature level {text(status.get('level'))} in force"
         facts.append(("upgrade", f"{unfinished}; reached: {reached}"))
+    if accepted := _items(status.get("keys"))[1:]:
+        used = text(_items(status.get("keys"))[0])
+        facts.append(("keys", f"{used} is used, {text(accepted[0])} is accepted"))
     refused = [peer for peer in _tables(status.get("peers")) if peer.get("refused")]
     facts += [("refused", f"{text(p.get('name'))}: {text(p.get('refused'))}") for p in refused]
     return [

@@ -49,14 +49,18 @@ def written(in_force: int) -> int:
     return max(OLDEST, min(in_force, LEVEL))
 
 
-def news(recorded: Mapping[int, int], said: Mapping[int, int]) -> list[tuple[int, int]]:
-    """Return the nodes, and their levels, that the log does not have so.
+def news(
+    members: Mapping[int, str], recorded: Mapping[int, int], said: Mapping[int, int]
+) -> list[tuple[int, int]]:
+    """Return the nodes, and their levels, that the log does not have so; 0 for who left.
 
     Args:
+        members: The names of all nodes, by their ids.
         recorded: The level of each node, by its id, as the log has it.
         said: The same as the nodes themselves say just now.
     """
-    return [one for one in sorted(said.items()) if recorded.get(one[0]) != one[1]]
+    left = [(node, 0) for node in sorted(recorded.keys() - members.keys())]
+    return left + [one for one in sorted(said.items()) if recorded.get(one[0]) != one[1]]
 
 
 def first(in_force: int, members: Mapping[int, str], recorded: Mapping[int, int]) -> int | None:

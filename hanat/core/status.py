@@ -280,6 +280,7 @@ class NodeStatus:
     restored: int = 0  # floating addresses put back after another program removed them
     gate: str = GateKind.TIMEOUTS.value  # what ends this node's rights
     gate_found: str = ""  # why that is no deadline
+    keys: tuple[str, ...] = ()  # that peers may use, by their fingerprints; this node's own first
     level: int = 0  # the feature level in force, 0 before the first (`core.feature_level`)
     levels: tuple[tuple[str, int], ...] = ()  # (node, what it has reached), of those ever heard
 

@@ -12,6 +12,7 @@ from hanat.api.backend import Shown, Wanted
 from hanat.config.settings import NodeSettings, Peer
 from hanat.core.eligibility import Kind, kinds_of
 from hanat.core.histogram import Histogram
+from hanat.core.identity import fingerprint
 from hanat.core.inputs import SwitchoverRequested
 from hanat.core.lookup import demand_server
 from hanat.core.nobody import Circumstances, why_nobody
@@ -137,6 +138,7 @@ class ApiBackend:
             repairs=s.repairs,
             gate=p.gate.by.kind.value,
             gate_found=p.gate.found,
+            keys=tuple(map(fingerprint, p.transport.identity.keys)),
             level=p.replica.state.level,
             levels=tuple(p.levels.reached.items()),
         )

@@ -45,7 +45,7 @@ class FeatureLevels:
         state = self._replica.state
         heard = {peer: beacon.level for peer, beacon in self._replica.beacons.items()}
         said = {self._node_id: LEVEL, **heard}
-        wanted = [FeatureLevel(*one) for one in news(state.levels, said)]
+        wanted = [FeatureLevel(*one) for one in news(self._members, state.levels, said)]
         if not wanted and (level := first(state.level, self._members, state.levels)) is not None:
             wanted = [FeatureLevel(NOBODY, level)]
         for command in wanted:

@@ -121,7 +121,7 @@ class FeatureLevel:
 
     Attributes:
         node_id: Which node; `NOBODY`: it comes into force for all.
-        level: See `core.feature_level`.
+        level: See `core.feature_level`; 0: the node is none of the cluster any more.
     """
 
     node_id: int
@@ -342,8 +342,10 @@ class State:
     def _reach(self, node_id: int, level: int) -> bool:
         """Note what a node has reached, or let a level come into force if all have."""
         if node_id != NOBODY:
-            accepted = self.levels.get(node_id) != level
+            accepted = self.levels.get(node_id, 0) != level
             self.levels[node_id] = level
+            if not level:
+                del self.levels[node_id]
             return accepted
         accepted = has_agreed(level, self.level, self.levels)
         if accepted:

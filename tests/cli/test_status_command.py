@@ -7,6 +7,7 @@ import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,26 @@ def test_trouble_names_lateness_and_what_other_programs_changed() -> None:
 def test_own_address_that_is_gone_is_shown() -> None:
     document = HOLDER.to_document() | {"missing": ["203.0.113.11"]}
     assert "missing    own address 203.0.113.11" in status_lines(document)
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        (
+            {"level": 5, "levels": {"r1": 6, "r2": 5}},
+            "upgrade    not finished: feature level 5 in force; reached: r1 6, r2 5",
+        ),
+        ({"level": 6, "levels": {"r1": 6, "r2": 6}}, ""),
+        ({"level": 6, "levels": {"r1": [6]}}, "upgrade    not finished: "),
+        ({"keys": ["0badcafe", "12345678"]}, "keys       0badcafe is used, 12345678 is accepted"),
+        ({"keys": ["0badcafe"]}, ""),
+    ],
+)
+def test_what_is_half_done_is_shown(facts: dict[str, Any], line: str) -> None:
+    shown = status_lines(HOLDER.to_document() | facts)
+    found = [text for text in shown if text.startswith(("upgrade", "keys"))]
+    assert "".join(found).startswith(line)
+    assert bool(found) == bool(line)
 
 
 def test_peer_that_is_refused_is_shown_with_the_reason() -> None:

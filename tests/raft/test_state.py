@@ -171,7 +171,10 @@ def test_level_that_a_node_lacks_does_not_come_into_force() -> None:
     assert state.level == 0
     assert state.apply(encode(FeatureLevel(0, 5))) is not None
     assert state.apply(encode(FeatureLevel(0, 4))) is None
-    assert state.written_level == 5
+    assert state.apply(encode(FeatureLevel(2, 0))) is not None  # it left
+    assert state.apply(encode(FeatureLevel(2, 0))) is None
+    assert state.apply(encode(FeatureLevel(0, 6))) is not None
+    assert state.written_level == LEVEL
 
 
 def test_entry_of_a_level_that_cannot_be_read_is_not_applied_nor_the_end_of_an_upgrade() -> None:

@@ -180,7 +180,9 @@ class Router(OnTwoPaths, ServingProcess):
 
         counts = SimpleNamespace(sent=0, unsent=0, heard=0, refused=0)
         mesh = SimpleNamespace(counts=counts, heard_at=self.exchange.heard_at, refused={})
-        transport = SimpleNamespace(connected=connected, refusals=0)
+        transport = SimpleNamespace(
+            connected=connected, refusals=0, identity=SimpleNamespace(keys=())
+        )
         reconciling = SimpleNamespace(ended=Counter(), settled=settled)
         gate = SimpleNamespace(by=SimpleNamespace(kind=GateKind.TIMEOUTS), found="")
         return Parts(
