@@ -23,9 +23,13 @@ def test_others_leave_time_for_those_before_them() -> None:
     assert candidacy().due(free_at=7.0, rank=2, safe=True) == 7.0 + 2 * STAGGER_S
 
 
-def test_unsafe_node_leaves_time_for_all_others() -> None:
-    due = candidacy().due(free_at=7.0, rank=0, safe=False)
-    assert due == 7.0 + UNFIT_DELAY * PROFILE.lease_s
+def test_nobody_waits_at_the_beginning() -> None:
+    assert candidacy().due(free_at=0.5, rank=0, safe=True) == 0.5
+
+
+def test_unsafe_node_leaves_time_for_all_others_and_for_those_before_it() -> None:
+    due = candidacy().due(free_at=7.0, rank=2, safe=False)
+    assert due == 7.0 + 2 * STAGGER_S + UNFIT_DELAY * PROFILE.lease_s
 
 
 def test_node_that_another_could_do_better_than_leaves_it_time() -> None:
@@ -49,3 +53,5 @@ def test_rounds_without_a_majority_spread_until_there_is_a_leader() -> None:
     assert dues == pytest.approx([n * STAGGER_S for n in (1, 2, 3, 4, 4, 4)])
     waiting.settled()
     assert waiting.due(free_at=8.0, rank=0, safe=True) == 8.0
+    waiting.failed(8.0)
+    assert waiting.due(free_at=8.0, rank=0, safe=True) == pytest.approx(8.0 + STAGGER_S)

@@ -90,6 +90,68 @@ def test_promise_is_released_only_for_the_very_next_term() -> None:
     assert not promise.released_for(5)
 
 
+def test_moment_in_which_a_promise_ends_is_no_part_of_it() -> None:
+    promise = Promise(quiet_s=1.0, now=50.0)
+    assert promise.quiet(50.5)
+    assert not promise.quiet(51.0)
+    assert promise.heard(leader=1, term=3, duration_s=1.0, now=51.0)
+    assert promise.binds(candidate=2, now=51.5)
+    assert not promise.binds(candidate=2, now=52.0)
+
+
+@pytest.mark.parametrize(
+    ("leader", "term", "now", "is_void"),
+    [
+        (1, 3, 50.5, True),
+        (1, 4, 50.5, True),  # and all before it
+        (1, 2, 50.5, False),  # of an earlier tenure: a late word
+        (2, 3, 50.5, False),  # it was promised to somebody else
+        (1, 3, 51.0, False),  # it bound nobody any more
+    ],
+)
+def test_leader_that_answers_no_more_frees_those_who_promised_it(
+    *, leader: int, term: int, now: float, is_void: bool
+) -> None:
+    promise = Promise(quiet_s=1.0, now=0.0)
+    promise.heard(leader=1, term=3, duration_s=1.0, now=50.0)
+    assert promise.release(leader=leader, term=term, now=now) is is_void
+    assert promise.until == (now if is_void else 51.0)
+    assert promise.binds(candidate=3, now=50.6) is not is_void
+
+
+def test_node_that_promised_nothing_has_nothing_to_be_freed_of() -> None:
+    promise = Promise(quiet_s=1.0, now=50.0)
+    assert (promise.leader, promise.term) == (None, -1)
+    assert not promise.release(leader=1, term=9, now=50.5)
+    assert promise.binds(candidate=1, now=50.6)
+
+
+def test_lease_is_nothing_before_the_first_promise() -> None:
+    holder = lease()
+    assert (holder.term, holder.until, holder.given_up_term) == (-1, 0.0, 0)
+    assert not lease(quorum=3).acknowledged(peer=2, term=1, sent_at=0.1, now=0.1)
+
+
+def test_margin_is_less_than_the_lease_and_may_be_nothing() -> None:
+    assert Lease(duration_s=1.0, margin_s=0.0, quorum=2).until == 0.0
+    for margin_s in (-0.1, 1.0):
+        with pytest.raises(AssertionError):
+            Lease(duration_s=1.0, margin_s=margin_s, quorum=2)
+
+
+def test_cluster_of_one_renews_by_itself_until_it_gives_up() -> None:
+    holder = lease(quorum=1)
+    assert holder.alone(term=4, now=10.0)
+    assert (holder.term, holder.until) == (4, pytest.approx(10.0 + DURATION_S - MARGIN_S))
+    assert holder.alone(term=4, now=10.01)
+    holder.give_up(4)
+    assert not holder.alone(term=4, now=10.02)
+    assert holder.until == 0.0
+    assert holder.alone(term=5, now=10.03)
+    assert holder.term == 5
+    assert not lease(quorum=2).alone(term=1, now=10.0)
+
+
 @given(
     delay_s=st.floats(0, 1),
     rate_leader=st.floats(0.99, 1.01),

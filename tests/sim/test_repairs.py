@@ -237,7 +237,7 @@ def test_entry_that_may_be_skipped_is_skipped_by_all_alike(
         new.term, process.replica.state, process.applied = old.term, new, new.uids
     process = world.processes[holder]
     index = process.replica.last_index + 1
-    process.replica.machine._applyCommand(wrap(b"\xffjunk"), None)
+    process.replica.machine._applyCommand(wrap(bytes((OLDEST,)) + b"\xffjunk"), None)
     process.propose(5)
     if state is CountingState:
         world.run(0.5)
