@@ -81,6 +81,30 @@ def test_holder_proposes_what_it_decided_and_every_node_applies_it() -> None:
     assert verdicts.verdict("a").since == 2.0
 
 
+def test_node_knows_nothing_at_first() -> None:
+    verdicts = Verdicts(ME)
+    assert verdicts.verdict("a") == Verdict(UNKNOWN, 0.0, "", 0, 0.0, None)
+    assert verdicts.frozen is False
+    assert verdicts.due() is None
+    assert verdicts.tick(1.0) == ()
+
+
+def test_target_that_answers_the_same_is_decided_upon_once() -> None:
+    verdicts = holder("a")
+    assert proposals(verdicts.sight(decides("a", DOWN), 1.0)) == [("a", DOWN)]
+    for _ in range(100):
+        assert verdicts.sight(decides("a", DOWN), 1.1) == ()
+    assert len(verdicts._agenda) == 1
+
+
+def test_proposal_under_way_is_not_made_again_by_a_change_of_mind_and_back() -> None:
+    verdicts = holder("a")
+    assert proposals(verdicts.sight(decides("a", DOWN), 1.0)) == [("a", DOWN)]
+    assert verdicts.sight(decides("a", UP), 1.1) == ()
+    assert verdicts.sight(decides("a", DOWN), 1.2) == ()
+    assert proposals(verdicts.tick(1.0 + PROPOSE_AGAIN_S)) == [("a", DOWN)]
+
+
 def test_backup_proposes_nothing() -> None:
     verdicts = holder("a")
     verdicts.hold(OTHER, 6, 0.0)
@@ -234,6 +258,11 @@ def test_holder_is_in_doubt_before_it_is_blind() -> None:
     assert verdicts.sight(sighting("b", UP, ok=False), 1.0) == ()
     assert [verdicts.frozen] == [True]
     assert verdicts.sight(decides("a", DOWN), 1.1) == ()  # else it would be out of rotation
+    assert verdicts.show("a", 1.1).note == (
+        "this node sees it down, but verdicts are frozen: it fails to reach more than half of all "
+        "targets, which a backup reaches"
+    )
+    assert verdicts.show("c", 1.1).note == ""
     events = verdicts.sight(sighting("b", UP), 1.2)
     assert events[0] == VerdictChanged("a", DOWN, "answer", 3, 0.1, ME, TENURE)
 
@@ -353,6 +382,9 @@ def test_flapping_target_stays_down_for_a_while_and_comes_back() -> None:
     assert verdicts.sight(decides("a", UP), 1.0) == ()
     shown = verdicts.show("a", 1.0)
     assert (shown.note.split(" and ")[0], round(shown.penalty)) == ("it fell too often", 3954)
+    assert verdicts.show("a", until - 0.4).note == (
+        "it fell too often and stays down for another 0 s, whatever it answers"
+    )
     assert verdicts.tick(until - 0.1) == ()
     assert verdicts.due() == until
     assert proposals(verdicts.tick(until)) == [("a", UP)]
@@ -412,7 +444,9 @@ def ticks(verdicts: Verdicts, now: float) -> list[list[tuple[str, Operational]]]
 
 def test_of_ten_thousand_that_thaw_some_are_looked_at_in_one_call() -> None:
     verdicts, targets = frozen_holder_of_many()
-    calls = [proposals(verdicts.eligible(set(), 2.0)), *ticks(verdicts, 2.0)]
+    calls = [proposals(verdicts.eligible(set(), 2.0))]
+    assert verdicts.due() == 0.0  # at once
+    calls += ticks(verdicts, 2.0)
     assert max(map(len, calls)) == SLICE_TARGETS
     assert [target for call in calls for target, _ in call] == targets
     again = ticks(verdicts, 3.0)  # none of them came into the log
