@@ -60,9 +60,10 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     if missing := _items(status.get("missing")):
         facts.append(("missing", f"own address {', '.join(map(text, missing))}"))
     levels = status.get("levels")
-    if isinstance(levels, Mapping) and any(v != status.get("level") for v in levels.values()):
+    in_force = status.get("level")
+    if isinstance(levels, Mapping) and in_force and any(v != in_force for v in levels.values()):
         reached = ", ".join(f"{text(name)} {text(value)}" for name, value in levels.items())
-        unfinished = f"not finished: feature level {text(status.get('level'))} in force"
+        unfinished = f"not finished: feature level {text(in_force)} in force"
         facts.append(("upgrade", f"{unfinished}; reached: {reached}"))
     if accepted := _items(status.get("keys"))[1:]:
         used = text(_items(status.get("keys"))[0])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
-from hanat.core.feature_level import LEVEL
+from hanat.core.feature_level import LEVEL, OLDEST
 
 NOBODY = 0  # node ids begin at 1
 PATHS_MAX = 4  # that beacons tell of
@@ -108,6 +108,7 @@ class Heard(NamedTuple):
             without a promise, or when that is too long ago.
         introduced: The peer started anew since it was heard last: tell it at once that
             it was heard, so that it can believe this node.
+        level: In which feature level it was written.
     """
 
     peer: int
@@ -117,6 +118,7 @@ class Heard(NamedTuple):
     echoed_at: float | None
     promised_at: float | None
     introduced: bool
+    level: int = OLDEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,15 +42,19 @@ class FeatureLevels:
         if now < self._look_at or not self._replica.leading:
             return
         self._look_at = now + LOOK_S
-        state = self._replica.state
-        heard = {peer: beacon.level for peer, beacon in self._replica.beacons.items()}
-        said = {self._node_id: LEVEL, **heard}
-        wanted = [FeatureLevel(*one) for one in news(self._members, state.levels, said)]
+        state, wanted = self._replica.state, self._news()
         if not wanted and (level := first(state.level, self._members, state.levels)) is not None:
             wanted = [FeatureLevel(NOBODY, level)]
         for command in wanted:
             self._replica.propose_once(command)
             self._kick()
+
+    def _news(self) -> list[FeatureLevel]:
+        """Return what nodes say just now and the log does not have."""
+        heard = {peer: beacon.level for peer, beacon in self._replica.beacons.items()}
+        said = {self._node_id: LEVEL, **heard}
+        known = self._replica.state.levels
+        return [FeatureLevel(*one) for one in news(self._members, known, said)]
 
     async def finish(self) -> int:
         """Bring the level that all nodes have reached into force; return it.
@@ -68,6 +72,12 @@ class FeatureLevels:
             raise RefusedError(
                 f"upgrade not finished: {self._members[self._node_id]} is not the leader; ask the "
                 f"leader, which is {leader}"
+            )
+        if unknown := self._news():
+            names = ", ".join(self._members.get(one.node_id, str(one.node_id)) for one in unknown)
+            raise RefusedError(
+                f"upgrade not finished: the log does not have yet what {names} can do; try again "
+                "in some seconds"
             )
         level = raised(state.level, self._members, state.levels)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

@@ -59,6 +59,7 @@ class Datagram(NamedTuple):
         mark: Which one it is.
         echo: The newest datagram of the receiver that the sender believed.
         payload: A Raft message, empty for none.
+        level: In which feature level it was written, once it was.
     """
 
     sender: int
@@ -67,6 +68,7 @@ class Datagram(NamedTuple):
     echo: Mark
     beacon: Beacon
     payload: bytes = b""
+    level: int = OLDEST
 
 
 class BeaconWire:
@@ -162,7 +164,7 @@ class BeaconWire:
 
 
 def _parse(header: bytes, body: bytes) -> tuple[Datagram, int, bytes]:
-    _, _, newest, _, sender, receiver, *mark = _HEADER.unpack(header)
+    _, level, newest, _, sender, receiver, *mark = _HEADER.unpack(header)
     echo_incarnation, echo_sequence, lease_us, promise_us, listed, *view = _BODY.unpack_from(body)
     term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
     *hears, lively, answered, interfaces = rest
@@ -188,5 +190,5 @@ def _parse(header: bytes, body: bytes) -> tuple[Datagram, int, bytes]:
         level=newest,
     )
     echo = Mark(echo_incarnation, echo_sequence)
-    datagram = Datagram(sender, receiver, Mark(*mark), echo, beacon, body[_BODY.size :])
+    datagram = Datagram(sender, receiver, Mark(*mark), echo, beacon, body[_BODY.size :], level)
     return datagram, lease_us, listed

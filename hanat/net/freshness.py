@@ -197,6 +197,7 @@ class Exchange:
             echoed_at=self._when_sent(echo.sequence),
             promised_at=None if promised is None else self._when_sent(promised.sequence),
             introduced=introduced,
+            level=datagram.level,
         )
 
     def _bury(self, sender: int, incarnation: int) -> Died | None:

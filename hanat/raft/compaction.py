@@ -22,10 +22,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hanat.core.feature_level import LEVEL_MAX
+from hanat.core.feature_level import OLDEST
 from hanat.raft import snapshot
 from hanat.raft.library import SERIALIZER_STATE
-from hanat.raft.messages import unwrap
+from hanat.raft.messages import level_of
 from hanat.raft.slow_work import Background, at_once
 from hanat.raft.snapshot import Snapshot
 
@@ -41,6 +41,8 @@ LOG_BYTES_MAX = 12 << 20
 LOG_ENTRIES_MAX = 50_000
 STAGGER = 0.125  # of these, for each node before this one in the order of their ids
 LEADER_LAST = 0.25  # of these, for the leader: what writes should not be what holds
+LEVEL_WAIT_S = 2.0  # for each node before this one, when the feature level rose, and
+LEADER_RANKS = 3  # the leader last
 CHECK_S = 1.0
 RETRY_S = 60.0
 
@@ -136,7 +138,9 @@ class Snapshots:
         self._loaded: Snapshot | None = None
         self._written = SERIALIZER_STATE.NOT_SERIALIZING
         self._cut_index = 0
-        self._level = LEVEL_MAX  # the lowest that has to be read at a start
+        self._level = OLDEST  # of the newest one
+        # Something may be of an older feature level than is written now; from when on to look.
+        self._is_old, self._old_due = True, 0.0
         self._check_at = 0.0
 
     # ------------------------------------------------------------------- at the start
@@ -154,7 +158,6 @@ class Snapshots:
             if first > 1:
                 self._start_without(f"the log begins with entry {first}, and no snapshot")
                 log_.clear()
-            self._level = min(map(_level_of, log_[:]), default=LEVEL_MAX)
             return
         self._loaded = found
         previous, last = found.previous, found.last
@@ -190,11 +193,45 @@ class Snapshots:
         if now < self._check_at or self.busy:
             return False
         self._check_at = now + CHECK_S
-        if self.spoiled or self._level < self._state().written_level:
-            return True  # a later version may not read that level any more
+        if self.spoiled or self._outgrown(now, rank + LEADER_RANKS * leading):
+            return True
         share = 1 + STAGGER * rank + LEADER_LAST * leading
         too_many = len(self._durability) > share * LOG_ENTRIES_MAX
         return too_many or self._durability.log_bytes > share * LOG_BYTES_MAX
+
+    def level_rose(self) -> None:
+        """Note that another feature level is written from now on."""
+        self._is_old, self._old_due = True, 0.0
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether a snapshot is wanted that is of the feature level that is written now."""
+        return self._is_old and self._old_due > 0.0
+
+    def _outgrown(self, now: float, rank: int) -> bool:
+        """Say whether what a start has to read is of an older level, which a later version may not.
+
+        Not all nodes write at once: each waits for those of a lower rank.
+        """
+        if not self._is_old:
+            return False
+        if not self._has_old():
+            self._is_old = False
+            if self._old_due:
+                log.info("snapshot level=%d", self._level)
+        elif not self._old_due:
+            self._old_due = now + LEVEL_WAIT_S * (1 + rank)
+        return self._is_old and now >= self._old_due
+
+    def _has_old(self) -> bool:
+        level, log_ = self._state().written_level, self._durability
+        if self.current is not None and self._level < level:
+            return True
+        if len(log_) == 0:
+            return False
+        covered = 0 if self.current is None else self.current[0]
+        behind = log_[max(0, covered + 1 - log_[0][1]) :]
+        return any(OLDEST <= level_of(command) < level for command, _, _ in behind)
 
     # -------------------------------------------------------- under the library's names
 
@@ -240,6 +277,7 @@ class Snapshots:
             assert found is not None, "no snapshot to restore"
             self._state().restore(found.sections)
             self._durability.write_level(self._state().written_level)
+            self.level_rose()
             self.restored()
         except BaseException as error:
             self.failure = error
@@ -278,11 +316,6 @@ def holds(log_: Any, index: int, term: int) -> bool:  # noqa: ANN401 - a log, th
         return False
     position = index - log_[0][1]
     return bool(0 <= position < len(log_) and log_[position][2] == term)
-
-
-def _level_of(entry: Entry) -> int:
-    """Return the feature level of an entry; a no-op has none."""
-    return (unwrap(entry[0]) or bytes((LEVEL_MAX,)))[0]
 
 
 class NoStore:

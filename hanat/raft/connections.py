@@ -39,6 +39,7 @@ complaints = logging.getLogger("hanat.complaints")
 
 DIAL_S_MAX = 1.0
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+YOUNG_S = 1.0
 HELLO_S_MAX = 2.0
 KEEPALIVE = b""
 KEEPALIVE_BEACONS = 25  # period of keepalives, on every connection
@@ -233,10 +234,11 @@ class RaftTransport:
         failures = 0
         while True:
             if path in self._paths[peer]:
-                await self._paths[peer][path].closed.wait()
-            else:
-                done = await self._dial_once(peer, path)
-                failures = 0 if done else failures + 1
+                connection = self._paths[peer][path]
+                await connection.closed.wait()
+                failures = failures_after(failures, self.clock() - connection.opened_at)
+            elif not await self._dial_once(peer, path):
+                failures += 1
             with suppress(TimeoutError):
                 delay_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 await asyncio.wait_for(returned.wait(), delay_s)
@@ -404,11 +406,13 @@ class RaftTransport:
         """Take the contents that one connection received."""
         peer = connection.session.peer
         assert peer is not None
-        messages = [decode(content) for content in contents if content != KEEPALIVE]
+        contents = [content for content in contents if content != KEEPALIVE]
+        messages = list(map(decode, contents))
         if not messages or self._paths[peer].get(connection.path) is not connection:
             return
         if self._current.get(peer) is not connection and self._follows(peer, connection):
             self._switch(peer, connection)
+        self._guard.level_heard = max(self._guard.level_heard, *(c[0] for c in contents))
         for message in messages:
             self._guard.receive(peer, message)
         self._kick()
@@ -468,6 +472,14 @@ class RaftTransport:
     def connected(self) -> Mapping[int, tuple[str, float]]:
         """Return for each connected peer its address in use and when it was heard [s]."""
         return {peer: (c.remote, c.heard_at) for peer, c in self._current.items()}
+
+
+def failures_after(failures: int, lived_s: float) -> int:
+    """Return how often in a row there was no useful connection, after one that lived so long.
+
+    A peer that does not understand this node cuts it off, again and again.
+    """
+    return failures + 1 if lived_s < YOUNG_S else 0
 
 
 async def _dialled(own: Address, peer: Address, port: int) -> socket.socket:

@@ -21,10 +21,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from hanat.core.feature_level import OLDEST
 from hanat.core.members import Members, named
 from hanat.errors import JournalError
 from hanat.raft.log import LOG_FILE_BYTES
-from hanat.raft.messages import REGULAR, unwrap
+from hanat.raft.messages import REGULAR, level_of, unwrap
 from hanat.raft.slow_work import Background, at_once
 from hanat.raft.state import kept_on_disk_only
 
@@ -141,6 +142,11 @@ class Durability:
     def crowded(self) -> bool:
         """Whether the log should not become longer than it is."""
         return self.log_bytes > LOG_BYTES_MAX
+
+    @property
+    def level(self) -> int:
+        """In which feature level the files are written."""
+        return int(self._journal.level)
 
     def write_level(self, level: int) -> None:
         """Write the files in another feature level from now on, if the disk takes that."""
@@ -341,7 +347,7 @@ class Durability:
         Args:
             entryTo: How many entries are in a snapshot.
             keep: How many of them to keep nevertheless; None: `kept_entries`, of at most
-                `KEPT_BYTES`.
+                `KEPT_BYTES`, and of the feature level that is written now.
         """
         keep = self._kept(entryTo) if keep is None else keep
         if entryTo > keep:
@@ -351,8 +357,9 @@ class Durability:
         """Return how many of the entries before a position to keep."""
         size = 0
         for kept in range(min(self.kept_entries, end)):
-            size += len(self._journal[end - 1 - kept][0])
-            if size > KEPT_BYTES:
+            command = self._journal[end - 1 - kept][0]
+            size += len(command)
+            if size > KEPT_BYTES or OLDEST <= level_of(command) < self.level:
                 return kept
         return self.kept_entries
 

@@ -26,7 +26,7 @@ from threading import Lock
 from typing import Any, Self
 
 from hanat.core import members
-from hanat.core.feature_level import OLDEST, is_readable, readable
+from hanat.core.feature_level import LEVEL, OLDEST, is_readable, readable
 from hanat.core.members import Members
 from hanat.errors import StartupError
 from hanat.raft.files import Files
@@ -43,6 +43,10 @@ _CHECK = Struct("<I")
 MOVE_AWAY = (
     "keep the directory {directory} for an investigation: move it away while both other "
     "nodes run, and start again; the node then fetches everything from them"
+)
+NEWER_LEVEL = (
+    "install the hanat that wrote it, or the next one: there is no way back once an upgrade is "
+    "finished"
 )
 OTHER_FORMAT = (
     "start the hanat that wrote it, or upgrade as docs/operations.md says: save what `hanat config "
@@ -90,13 +94,14 @@ class HardStateFile:
 
     Attributes:
         whole: Both copies say the same; `save` makes them.
+        level: The feature level to write, from the next change on.
     """
 
     def __init__(self, files: Files, fd: int, *, value: HardState, number: int) -> None:
         self._files, self._fd = files, fd
         self.whole = False
         self._doubtful = 0  # the copy to write next: never the only good one
-        self.value, self._number = value, number
+        self.value, self._number, self.level = value, number, value.level
         self._changing = Lock()  # the loop saves votes, a thread what becomes of the log
 
     @classmethod
@@ -154,7 +159,7 @@ class HardStateFile:
             OSError: They may be durable or not, and do not count in this process.
         """
         with self._changing:
-            self.save(replace(self.value, **changed))
+            self.save(replace(self.value, **changed, level=self.level))
 
     def close(self) -> None:
         """Close the file."""
@@ -198,6 +203,11 @@ def _unpack(copy: bytes) -> tuple[int, HardState] | None:
     return number, value
 
 
+def other_level(data_dir: Path, level: int) -> str:
+    """Return what to do with a file of a feature level that this version does not read."""
+    return NEWER_LEVEL if level > LEVEL else OTHER_FORMAT.format(directory=data_dir)
+
+
 def _unreadable(path: Path, data: bytes) -> StartupError:
     found = f"both copies of term and vote are damaged ({len(data)} bytes)"
     if len(data) >= _HEAD.size:
@@ -206,7 +216,7 @@ def _unreadable(path: Path, data: bytes) -> StartupError:
             found = f"this is not a file of hanat, it starts with {data[:8]!r}"
         elif not is_readable(level):
             found = f"it has feature level {level}, this hanat reads {readable()}"
-            to_do = OTHER_FORMAT.format(directory=path.parent.parent)
+            to_do = other_level(path.parent.parent, level)
             return StartupError(tried=f"read term and vote from {path}", found=found, to_do=to_do)
     to_do = MOVE_AWAY.format(directory=path.parent)
     return StartupError(tried=f"read term and vote from {path}", found=found, to_do=to_do)

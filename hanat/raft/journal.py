@@ -126,6 +126,11 @@ class Journal:
         return self._vote.value.members
 
     @property
+    def level(self) -> int:
+        """In which feature level the files are written."""
+        return self._vote.level
+
+    @property
     def durable_index(self) -> int:
         """Highest index known to be on disk."""
         return self._durable
@@ -306,13 +311,14 @@ class Journal:
         self._remember("note that entries are in memory only in", volatile=volatile)
 
     def mark_level(self, level: int) -> None:
-        """Note in which feature level the files are written from now on; of any thread.
+        """Write the files in a feature level from now on; of any thread.
 
         Raises:
-            JournalError: It was not noted.
+            JournalError: The file with term and vote is not yet; its next change is.
         """
+        self._vote.level = level
         if self._vote.value.level != level:
-            self._remember("note the feature level in", level=level)
+            self._remember("note the feature level in")
 
     def _remember(self, doing: str, **changed: object) -> None:
         assert not self._closed, "the journal is closed"

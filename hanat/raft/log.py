@@ -23,7 +23,7 @@ from pathlib import Path
 from hanat.errors import StartupError
 from hanat.raft import log_records
 from hanat.raft.files import Files
-from hanat.raft.hard_state import MOVE_AWAY, OTHER_FORMAT, HardStateFile
+from hanat.raft.hard_state import MOVE_AWAY, OTHER_FORMAT, HardStateFile, other_level
 from hanat.raft.log_records import RECORD_BYTES, ForeignError, Header, Stamp
 from hanat.raft.messages import Entry
 
@@ -105,7 +105,7 @@ class LogFiles:
         if not self._vote.whole:  # a change of it failed: perhaps the other file counts
             self._vote.remember()
         vote = self._vote.value
-        header = Header(vote.node_id, vote.cluster, vote.epoch + 1, entries[0][1], vote.level)
+        header = Header(vote.node_id, vote.cluster, vote.epoch + 1, entries[0][1], self._vote.level)
         packed = log_records.pack_header(header)
         links = array("I", [log_records.link_of(packed)])
         # A log that this one replaces proves nothing of it, nor does this one before it counts.
@@ -199,7 +199,12 @@ def _header(path: Path, data: bytes, vote_file: HardStateFile) -> Header:
     try:
         header = log_records.unpack_header(data)
     except ForeignError as error:
-        raise damage(path, str(error)) from error
+        if error.level is None:
+            raise damage(path, str(error)) from error
+        to_do = other_level(path.parent.parent, error.level)
+        raise StartupError(
+            tried=f"read the journal {path}", found=str(error), to_do=to_do
+        ) from error
     if header is None:
         raise damage(path, "its header is damaged")
     for name, mine, its in zip(

@@ -46,7 +46,15 @@ class Header(NamedTuple):
 
 
 class ForeignError(Exception):
-    """A file that another program, or another version of this one, wrote."""
+    """A file that another program, or another version of this one, wrote.
+
+    Attributes:
+        level: The feature level of that version; None: of another program.
+    """
+
+    def __init__(self, found: str, level: int | None = None) -> None:
+        super().__init__(found)
+        self.level = level
 
 
 def pack_header(header: Header) -> bytes:
@@ -76,7 +84,8 @@ def unpack_header(data: bytes) -> Header | None:
     if magic != MAGIC:
         raise ForeignError(f"this is not a file of hanat, it starts with {data[:8]!r}")
     if not is_readable(level):
-        raise ForeignError(f"it has feature level {level}, this hanat reads {readable()}")
+        found = f"it has feature level {level}, this hanat reads {readable()}"
+        raise ForeignError(found, level)
     if data[_HEADER.size : HEADER_BYTES] != _CHECK.pack(zlib.crc32(body)):
         return None
     return Header(node_id, cluster.rstrip(b"\0").decode(), epoch, first, level)

@@ -18,7 +18,7 @@ from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
 from typing import Any
 
-from hanat.core.feature_level import OLDEST, is_readable, readable
+from hanat.core.feature_level import LEVEL_MAX, OLDEST, is_readable, readable
 from hanat.core.history import EVENT_BYTES_MAX
 from hanat.errors import WireError
 
@@ -53,6 +53,11 @@ def unwrap(command: bytes) -> bytes | None:
         return None
     assert command[:1] == REGULAR, f"log entry of unknown type {command[:1]!r}"
     return command[1:]
+
+
+def level_of(command: bytes) -> int:
+    """Return the feature level that a log entry was written in; the library's no-op has all."""
+    return command[1] if command[:1] == REGULAR and len(command) > 1 else LEVEL_MAX
 
 
 def encode(message: Message, level: int = OLDEST) -> bytes:

@@ -123,7 +123,8 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
         self.candidacy = Candidacy(profile, draw=rng.random)
         self.fitness, self._fitness_at = Fitness(), 0.0  # and since when
         self.shut = True  # see `Beacon`
-        self.level: Callable[[], int] = lambda: OLDEST  # to write (`core.feature_level`)
+        self.level_in_force: Callable[[], int] = lambda: OLDEST  # as the log has it here
+        self.level_heard = OLDEST  # a peer writes what is in force
         self.complete = True
         self.hears = NOBODY_HEARD  # see `Beacon`, as for the next ones
         self.lively = self.answered = self.interfaces = 0
@@ -143,6 +144,10 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
     def bind(self, raft: RaftView, wire: Wire) -> None:
         """Connect the guard to the library's object and to what carries messages."""
         self.raft, self.wire = raft, wire
+
+    def level(self) -> int:
+        """Return the feature level to write (`core.feature_level`): the log may be behind."""
+        return max(self.level_in_force(), self.level_heard, self.durability.level)
 
     @property
     def term(self) -> int:
@@ -359,6 +364,7 @@ class Promises(Transport):  # type: ignore[misc] # the library is untyped
             WireError: No node that keeps to the rules says this.
         """
         peer, beacon, now = heard.peer, heard.beacon, self.clock()
+        self.level_heard = max(self.level_heard, heard.level)
         self._check_term(peer, beacon.term)
         away = not self.mesh_knows(peer)
         was, answered = self._views.get(peer), self._answers(peer)

@@ -139,7 +139,7 @@ class Replica:
         self._clock_found = ""
         self._strange: Strange | None = None
         self._rank = sum(peer < guard.node_id for peer in guard.nodes)
-        guard.level = lambda: self.state.written_level
+        guard.level_in_force = lambda: self.state.written_level
         guard.misled = lambda: on_input(ClaimHeard())
         guard.lease_changed = lambda term, until: on_input(LeaseObserved(term, until))
         library = _configuration_for(guard, self.snapshots)
@@ -225,7 +225,7 @@ class Replica:
             self.propose(command)
 
     def _encoded(self, command: Command) -> bytes:
-        return entries.encode(command, self.state.written_level)
+        return entries.encode(command, self._guard.level())
 
     def _appended(self, data: bytes) -> bool:
         log, term = self._guard.durability, self.term
@@ -247,7 +247,7 @@ class Replica:
             now=self._guard.clock(), rank=self._rank, leading=self.leading
         ):
             appends = self._appends and self._room and self._machine.strange is None
-            if appends and self.snapshots.spoiled:
+            if appends and (self.snapshots.spoiled or self.snapshots.outgrown):
                 # The library makes no second snapshot up to the same entry.
                 self._machine._applyCommand(NO_OP, None)  # noqa: SLF001 - the library has no public name for it
             self._machine.forceLogCompaction()
@@ -397,6 +397,7 @@ class Replica:
         self._on_command(command)
         if isinstance(command, FeatureLevel):
             self._guard.durability.write_level(self.state.written_level)
+            self.snapshots.level_rose()
         if isinstance(command, Barrier) and command.node_id == self._guard.node_id:
             self._on_input(BarrierApplied(command.term))
         if isinstance(command, Holder) and command.node_id == self._guard.node_id:

@@ -132,7 +132,8 @@ class SnapshotStore:
                     raise StartupError(
                         tried=f"read the snapshot {self._path(file)}",
                         found=str(error),
-                        to_do="move the file away if it is not wanted, and start again",
+                        to_do="install the hanat that wrote it, or the next one; if the file is "
+                        "not wanted, move it away, and start again",
                     ) from error
                 self.report = f"{self._path(file)}: {error}; the one before counts"
                 self._number = max(self._number, number)

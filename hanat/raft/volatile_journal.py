@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hanat.core.feature_level import OLDEST
 from hanat.core.members import Members
 from hanat.raft.library import MemoryJournal
 from hanat.raft.slow_work import Background, Done
@@ -11,6 +12,7 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
     """A journal that forgets, for simulations and tests."""
 
     members: Members = ()
+    level = OLDEST
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802 - the library's name
         """Return 1: only the first entry is known to be committed."""
@@ -49,7 +51,8 @@ class VolatileJournal(MemoryJournal):  # type: ignore[misc] # the library is unt
         """Do nothing: see above."""
 
     def mark_level(self, level: int) -> None:
-        """Do nothing: see above."""
+        """Note the feature level."""
+        self.level = level
 
     def sync(self) -> None:
         """Do nothing."""

@@ -72,6 +72,11 @@ def _never_retries(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "DIAL_S_MAX", 3600.0)
 
 
+def test_connection_that_is_cut_off_at_once_counts_as_a_failure() -> None:
+    """Else a node of a version that its peers do not understand dials twenty times a second."""
+    assert [connections.failures_after(2, lived_s) for lived_s in (0.01, 0.99, 1.0)] == [3, 3, 0]
+
+
 @pytest.mark.asyncio
 async def test_peer_that_is_heard_again_is_dialled_at_once() -> None:
     async with pair() as found:

@@ -89,10 +89,10 @@ def test_batch_that_was_not_written_whole_is_cut_off_and_told(tmp_path: Path) ->
 # ------------------------------------------------------------------- one by one
 
 
-def change(position: int) -> Callable[[Path], None]:
+def change(position: int, flip: int = 0xFF) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         data = bytearray(path.read_bytes())
-        data[position] ^= 0xFF
+        data[position] ^= flip
         path.write_bytes(data)
 
     return damage
@@ -102,7 +102,6 @@ def change(position: int) -> Callable[[Path], None]:
     ("damage", "found"),
     [
         (change(0), "this is not a file of hanat, it starts with"),
-        (change(8), "it has feature level 250, this hanat reads 5"),
         (change(20), "its header is damaged"),
         (change(HEADER_BYTES + 90), "the record of entry 2 is incomplete or damaged"),
         (Path.unlink, "it is missing"),
@@ -118,6 +117,23 @@ def test_damage_is_refused_with_words(
     error = refusal(tmp_path)
     assert found in error
     assert "move it away while both other nodes run" in error
+
+
+@pytest.mark.parametrize(
+    ("flip", "found", "to_do"),
+    [
+        (0xFF, "it has feature level 250, this hanat reads 5", "install the hanat that wrote it"),
+        (0x07, "it has feature level 2, this hanat reads 5", "upgrade as docs/operations.md says"),
+    ],
+)
+def test_log_of_another_version_is_refused_with_words(
+    tmp_path: Path, flip: int, found: str, to_do: str
+) -> None:
+    write_log(tmp_path, ENTRIES, first=7)
+    change(8, flip)(tmp_path / "journal" / LOG)
+    error = refusal(tmp_path)
+    assert found in error
+    assert to_do in error
 
 
 def test_record_of_an_older_log_does_not_fit_in(tmp_path: Path) -> None:

@@ -73,12 +73,12 @@ class MemoryVote:
 
     def __init__(self) -> None:
         self.value = HardState()
-        self.failing = False
+        self.failing, self.level = False, self.value.level
 
     def remember(self, **changed: Any) -> None:  # noqa: ANN401 - the fields of Vote
         if self.failing:
             raise OSError(EIO, "Input/output error")
-        self.value = replace(self.value, **changed)
+        self.value = replace(self.value, **changed, level=self.level)
 
     def close(self) -> None: ...
 

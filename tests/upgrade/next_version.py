@@ -33,10 +33,13 @@ EDITS = (
     Edit(
         "net/beacon_wire.py",
         "cipher.encrypt(nonce, body + d.payload, header)",
-        "cipher.encrypt(nonce, body + bytes(level - 5) + d.payload, header)",
+        "cipher.encrypt(nonce, body + bytes(level > 5) + d.payload, header)",
     ),
-    Edit("net/beacon_wire.py", "_, _, newest, _, sender", "_, level, newest, _, sender"),
-    Edit("net/beacon_wire.py", "body[_BODY.size :])", "body[_BODY.size + level - 5 :])"),
+    Edit(
+        "net/beacon_wire.py",
+        "body[_BODY.size :], level)",
+        "body[_BODY.size + (level > 5) :], level)",
+    ),
     # An acknowledgement has one more.
     Edit(
         "raft/messages.py",
@@ -86,13 +89,13 @@ EDITS = (
     Edit(
         "raft/hard_state.py",
         '    return (body + _CHECK.pack(zlib.crc32(body))).ljust(COPY_BYTES, b"\\0")',
-        "    body += bytes(value.level - 5)\n"
+        "    body += bytes(value.level > 5)\n"
         '    return (body + _CHECK.pack(zlib.crc32(body))).ljust(COPY_BYTES, b"\\0")',
     ),
     Edit(
         "raft/hard_state.py",
         "    body, rest = copy[: _COPY.size], copy[_COPY.size :]",
-        "    size = _COPY.size + max(0, _HEAD.unpack_from(copy)[1] - 5)\n"
+        "    size = _COPY.size + (_HEAD.unpack_from(copy)[1] > 5)\n"
         "    body, rest = copy[:size], copy[size:]",
     ),
     Edit("raft/hard_state.py", "_COPY.unpack(body)", "_COPY.unpack_from(body)"),
@@ -100,7 +103,7 @@ EDITS = (
     Edit(
         "net/death_notice.py",
         "    return fact + _code(identity.key, fact)",
-        "    return fact + _code(identity.key, fact) + bytes(level - 5)",
+        "    return fact + _code(identity.key, fact) + bytes(level > 5)",
     ),
     Edit(
         "net/death_notice.py",
@@ -111,7 +114,7 @@ EDITS = (
     Edit(
         "worker/flow_batch.py",
         '    return _HEAD.pack(level, len(heads)) + b"".join(heads) + packed',
-        '    return _HEAD.pack(level, len(heads)) + b"".join(heads) + packed + bytes(level - 5)',
+        '    return _HEAD.pack(level, len(heads)) + b"".join(heads) + packed + bytes(level > 5)',
     ),
     # There is a new key.
     Edit(
@@ -125,6 +128,19 @@ EDITS = (
         f'    profile: ProfileName | None = None\n    {KEY}: str = ""\n',
     ),
 )
+
+
+AFTER_VERSION = "100.0.0"
+AFTER = (
+    Edit("__init__.py", f'"{VERSION}"', f'"{AFTER_VERSION}"'),
+    Edit("core/feature_level.py", "LEVEL = 6  #", "LEVEL = 7  #"),
+    Edit("core/feature_level.py", "OLDEST = 5  #", "OLDEST = 6  #"),
+    Edit("raft/messages.py", "    6: _KINDS |", "    **dict.fromkeys((6, 7), _KINDS |"),
+    Edit(
+        "raft/messages.py", "_unpack_next(d[:-1]))\n    },\n}", "_unpack_next(d[:-1]))\n    }),\n}"
+    ),
+)
+"""What makes the version after the next one of that: it does not read what this one writes."""
 
 
 def copy(folder: Path) -> Sequence[str]:

@@ -26,8 +26,17 @@ ECHO_PORT = 7
 @pytest.fixture
 def newer(tmp_path: Path) -> Sequence[str]:
     """The command of the next version."""
-    command = next_version.copy(tmp_path)
-    next_version.turn(tmp_path)
+    command = next_version.copy(tmp_path / "next")
+    next_version.turn(tmp_path / "next")
+    return command
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> Sequence[str]:
+    """The command of the version after that."""
+    command = next_version.copy(tmp_path / "after")
+    next_version.turn(tmp_path / "after")
+    next_version.turn(tmp_path / "after", next_version.AFTER)
     return command
 
 
@@ -150,8 +159,25 @@ class Upgrade:
         for node in lab.nodes:
             self.install(node, self.newer)
 
+    def go_on_to_the_version_after(self, command: Sequence[str]) -> None:
+        """Roll once more, to a version that does not read what the first one wrote."""
+        lab = self.lab
+
+        def rewritten() -> bool:
+            """Whether nothing is left on a disk that the first version wrote."""
+            return all(f"snapshot level={6}" in lab.log(name) for name in lab.nodes)
+
+        lab.wait_for(rewritten, 30, "a snapshot of each node in the new level")
+        for node in lab.nodes:
+            self.install(node, command)
+        assert versions(lab) == [next_version.AFTER_VERSION] * 3
+        lab.wait_for(lambda: set(self.levels().values()) == {7}, 10, "all to be known")
+        code, said = self.finish("--json")
+        assert (code, json.loads(said)) == (0, {"level": 7})
+        self.newer = command
+
     def have_no_way_back(self) -> None:
-        """Start the older version once more."""
+        """Start the first version once more."""
         lab = self.lab
         backup = next(name for name in lab.nodes if name != lab.wait_for_holder())
         assert lab.stop_node(backup) == 0
@@ -160,12 +186,12 @@ class Upgrade:
         node.start()
         lab.wait_for(lambda: not node.running, 20, "the older version to end")
         node.wanted = False
-        assert "it has feature level 6, this hanat reads 5" in lab.log(backup)
+        assert "it has feature level 7, this hanat reads 5" in lab.log(backup)
         self.live()
 
 
 def test_nodes_go_to_the_next_version_and_back_under_traffic(
-    calm_lab: Lab, newer: Sequence[str]
+    calm_lab: Lab, newer: Sequence[str], after: Sequence[str]
 ) -> None:
     lab = calm_lab
     lab.wait_for(lambda: status(lab, "r1").get("level") == 5, 20, "the first level")
@@ -179,6 +205,7 @@ def test_nodes_go_to_the_next_version_and_back_under_traffic(
         upgrade.use_nothing_new_in_two_versions()
         upgrade.go_back_and_there_again()
         upgrade.use_what_is_new()
+        upgrade.go_on_to_the_version_after(after)
         upgrade.have_no_way_back()
 
 
