@@ -53,7 +53,7 @@ class TraceRecorder:
     """Remembers what one peer said of having led, as long as that tells of its last tenure.
 
     Two kinds of beacons do not count as a leader's. Those of a new incarnation: they leave
-    the sign as it was until it leads again. And those that come after a silence and may be
+    the sign as it was until it leads and answers again. And those that come after a silence and may be
     from before it: the kernel of a node without a cable keeps them for its ARP, for seconds, and
     sends them when the cable is back. One that echoes a datagram of after the silence is new,
     and so is one that comes `KEPT_S` later: a peer may lead without hearing this node.
@@ -101,7 +101,8 @@ class TraceRecorder:
 
     def _led(self, beacon: Beacon, now: float) -> None:
         """Note a beacon of it as the leader."""
-        self._former = None
+        if not beacon.shut:
+            self._former = None
         if beacon.term != self._led_term:
             self._led_term = beacon.term
             self._led_at = self._shut_at = None

@@ -101,6 +101,20 @@ def test_new_incarnation_leaves_the_sign_until_it_leads(watch: TraceRecorder) ->
     )
 
 
+def test_new_incarnation_that_leads_and_never_answers_leaves_the_sign(
+    watch: TraceRecorder,
+) -> None:
+    """It was elected and lost the next election: its last tenure ended in silence as before."""
+    paths = (9.6, 9.6)
+    watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, 9.5))
+    watch.hear(heard(Beacon(7, leads=True, asks=True, shut=True), echoed_at=9.55), 9.6, paths)
+    sign = watch.sign(paths)
+    assert (sign.word_at, sign.led_at, sign.led_term) == (9.0, 9.0, 6)
+    watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.65), 9.7, (9.7, 9.7))
+    sign = watch.sign((9.7, 9.7))
+    assert (sign.word_at, sign.led_at, sign.led_term) == (9.7, 9.7, 7)
+
+
 def test_silence_before_a_word_of_giving_up_is_remembered(watch: TraceRecorder) -> None:
     watch.hear(heard(Beacon(9, released_term=8), echoed_at=9.004), 11.0, (11.0, 11.0))
     for at in (11.01, 11.02):
