@@ -52,9 +52,9 @@ class PeerTrace:
 class TraceRecorder:
     """Remembers what one peer said of having led, as long as that tells of its last tenure.
 
-    Two kinds of beacons do not count as a leader's. Those of a new incarnation: they leave
-    the sign as it was until it leads and answers again. And those that come after a silence and may be
-    from before it: the kernel of a node without a cable keeps them for its ARP, for seconds, and
+    Two kinds of beacons do not count as a leader's. Those of a new incarnation: they leave the sign
+    as it was until it leads and answers again. And those that come after a silence and may be from
+    before it: the kernel of a node without a cable keeps them for its ARP, for seconds, and
     sends them when the cable is back. One that echoes a datagram of after the silence is new,
     and so is one that comes `KEPT_S` later: a peer may lead without hearing this node.
 

@@ -110,9 +110,9 @@ def test_new_incarnation_that_leads_and_never_answers_leaves_the_sign(
     watch.hear(heard(Beacon(7, leads=True, asks=True, shut=True), echoed_at=9.55), 9.6, paths)
     sign = watch.sign(paths)
     assert (sign.word_at, sign.led_at, sign.led_term) == (9.0, 9.0, 6)
-    watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.65), 9.7, (9.7, 9.7))
-    sign = watch.sign((9.7, 9.7))
-    assert (sign.word_at, sign.led_at, sign.led_term) == (9.7, 9.7, 7)
+    watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.605), 9.61, (9.61, 9.61))
+    sign = watch.sign((9.61, 9.61))
+    assert (sign.word_at, sign.led_at, sign.led_term) == (9.61, 9.61, 7)
 
 
 def test_silence_before_a_word_of_giving_up_is_remembered(watch: TraceRecorder) -> None:
