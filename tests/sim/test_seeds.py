@@ -11,7 +11,7 @@ from tests.sim.run import Result, run_seed, run_without_one
 
 SEEDS_QUICK = 12
 SEEDS_OF_FIVE = 4
-SEEDS_SWARM = 60
+SEEDS_SWARM = 48
 
 
 def verdict(result: Result, profile: str) -> str:

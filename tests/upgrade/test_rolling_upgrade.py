@@ -144,7 +144,7 @@ class Upgrade:
         self.lab.wait_for(lambda: set(self.levels().values()) == {6}, 10, "all to be known")
 
     def use_what_is_new(self) -> None:
-        """Finish, and start each node from what it wrote then."""
+        """Finish, and use the new key."""
         lab = self.lab
         code, said = self.finish("--json")
         assert (code, json.loads(said)) == (0, {"level": 6})
@@ -156,11 +156,13 @@ class Upgrade:
         assert "no upgrade to finish: feature level 6 is in force" in said
         code, said = apply(lab, self.with_key)
         assert code == 0, said
-        for node in lab.nodes:
-            self.install(node, self.newer)
+        self.live()
 
     def go_on_to_the_version_after(self, command: Sequence[str]) -> None:
-        """Roll once more, to a version that does not read what the first one wrote."""
+        """Roll once more, to a version that does not read what the first one wrote.
+
+        Each node starts from what it wrote since the upgrade was finished.
+        """
         lab = self.lab
 
         def rewritten() -> bool:
