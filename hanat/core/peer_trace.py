@@ -33,7 +33,8 @@ class PeerTrace:
         released_term: Up to which term it said there that it answers no more.
         released_at: When it said so first.
         unheard_s: How long nothing had been heard of it when it said so, or when its death was
-            told: it may have stopped at any time of that.
+            told, or before it was heard again as a leader that does not answer: it may have stopped
+            at any time of that.
         successor: And to whom it handed over.
     """
 
@@ -73,6 +74,7 @@ class TraceRecorder:
         self._shut_at: float | None = None
         self._released: tuple[int, float | None] = (0, None)  # the term, when it said so first
         self._unheard_s = 0.0  # before that
+        self._gap_s = 0.0  # the last silence, if it may have held and stopped in it unheard
         self._silent_s = 0.0  # before the news of its death
         self._former: PeerTrace | None = None
 
@@ -88,15 +90,19 @@ class TraceRecorder:
         beacon = said.beacon
         if said.introduced:
             self._former = self._former or self._sign(heard_at)
-            self._resumed_at, self._released = None, (0, None)
+            self._resumed_at, self._released, self._gap_s = None, (0, None), 0.0
             self._led_at = self._shut_at = None
         elif self._word is not None and now - self._word[1] > self._silence_s:
-            self._resumed_at = now
+            self._resumed_at, self._gap_s = now, now - self._word[1]
         if beacon.leads and not self._may_be_old(said, now):
             self._led(beacon, now)
         if beacon.released_term > self._released[0]:
             self._released = beacon.released_term, now
             self._unheard_s = 0.0 if self._word is None else now - self._word[1]
+            if self._led_at is None:
+                self._unheard_s = max(self._unheard_s, self._gap_s)
+        if not beacon.leads and not self._may_be_old(said, now):
+            self._gap_s = 0.0
         self._word = beacon, now
 
     def _led(self, beacon: Beacon, now: float) -> None:

@@ -123,6 +123,24 @@ def test_silence_before_a_word_of_giving_up_is_remembered(watch: TraceRecorder) 
     assert (sign.released_at, sign.unheard_s) == (11.0, 2.0)
 
 
+def test_silence_in_which_a_tenure_passed_unheard_is_remembered_until_it_is_given_up() -> None:
+    """It took over and lost its lease without a cable, and made room 0.1 s after it was back."""
+    watch = TraceRecorder(SILENCE_S)
+    for at in (8.99, 9.0):
+        watch.hear(heard(Beacon(5), echoed_at=at - 0.005), at, (at, at))
+    for at in (11.0, 11.01, 11.02):
+        shut = Beacon(6, leads=True, shut=True)
+        watch.hear(heard(shut, echoed_at=at - 0.001), at, (at, at))
+    gives_up = Beacon(7, released_term=6)
+    watch.hear(heard(gives_up, echoed_at=11.029), 11.03, (11.03, 11.03))
+    assert watch.sign((11.03, 11.03)).unheard_s == 2.0
+    # Heard as a follower since, it could only hold after that.
+    watch.hear(heard(Beacon(7), echoed_at=11.039), 11.04, (11.04, 11.04))
+    watch.hear(heard(Beacon(8, leads=True, shut=True), echoed_at=11.049), 11.05, (11.05, 11.05))
+    watch.hear(heard(Beacon(9, released_term=8), echoed_at=11.059), 11.06, (11.06, 11.06))
+    assert watch.sign((11.06, 11.06)).unheard_s < 0.02
+
+
 def test_silence_before_a_death_is_remembered(watch: TraceRecorder) -> None:
     for at in (10.7, 10.701):  # this node was frozen when it happened
         watch.died(at)
