@@ -172,7 +172,7 @@ class Daemon:
         )
         self._worker = self._replication.worker
         self._reconciling = Reconciling(self._worker, settings, lambda: self._servers.rotations)
-        self._kicked = False
+        self._kicked = self._is_preferred = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = self._looked_at = 0.0
         self._transfer = HandOver(
@@ -381,8 +381,7 @@ class Daemon:
         self._driver.watch(self._historian.look)
 
     def _broken(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """An exception nobody expected: fence and end, rather than guess."""
-        crash = failure_of_node(context)
+        crash = failure_of_node(context)  # nobody expected it: fence and end, rather than guess
         if crash is None:
             return
         self._crash = crash
@@ -406,6 +405,9 @@ class Daemon:
         self._replica.tick()
         if self._replica.behind:
             self._kick()
+        elif not self._is_preferred and self._replica.leader is not None:
+            self._is_preferred = True  # it has caught up
+            realtime.prefer()
         self._replication.look(now)
         self._historian.look()
         self._servers.look(now)
@@ -435,8 +437,7 @@ class Daemon:
         if said.payload or self._due <= soon or self._guard.deadline <= clock():
             self._kick()
 
-    def _kick(self) -> None:
-        """Tick once after all messages that arrived together."""
+    def _kick(self) -> None:  # one tick after all messages that arrived together
         if not self._kicked:
             self._kicked = True
             self._loop.call_soon(self._kick_now)

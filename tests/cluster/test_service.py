@@ -17,6 +17,7 @@ import pytest
 
 from chaos.lab import node_api, topology
 from chaos.lab.lab import Lab
+from hanat.daemon import realtime
 from tests.cluster.conftest import BOTH, PUBLIC, Echo, replicated
 from tests.cluster.test_servers import all_up
 from tests.cluster.unprivileged import NOBODY, unprivileged
@@ -87,6 +88,7 @@ def test_nodes_without_root_are_in_service_with_priority_and_locked_memory(
         assert f"\nUid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}\n" in status
         assert "\nNoNewPrivs:\t1\n" in status
         assert os.sched_getscheduler(pid) == os.SCHED_RR
+        assert os.sched_getparam(pid).sched_priority == realtime.PRIORITY
         assert "memory=locked" in lab.log(name)
         assert "to_do=" not in lab.log(name)
     assert lab.addresses(holder) == BOTH
