@@ -34,7 +34,7 @@ EXIT_USAGE = 2
 EXIT_NO_QUORUM = 3
 EXIT_REFUSED = 4
 EXIT_CONFIG_INVALID = 5
-EXIT_OTHER_VERSION = 7  # of a process of a node; as in `hanat.start`
+EXIT_OTHER_VERSION = 7  # of a process of a node, see `hanat.start`
 
 
 class HanatError(Exception):

@@ -26,7 +26,6 @@ WITHOUT_TLS = ("hanat.worker",)
 PACKAGES = ("site-packages", "dist-packages")
 SUPERVISOR = "hanat.supervisor"
 RUNNING = "HANAT_VERSION"  # variable of the environment: of the supervisor above
-EXIT_OTHER_VERSION = 7
 
 
 def main() -> None:
@@ -51,6 +50,8 @@ def _demand_one_version(module: str) -> None:
         os.environ[RUNNING] = __version__
     running = os.environ.get(RUNNING, __version__)
     if running != __version__:
+        from hanat.errors import EXIT_OTHER_VERSION
+
         sys.stderr.write(
             f"hanat: cannot start {module}: version {__version__} is installed, and this node runs "
             f"{running}; restart the node\n"

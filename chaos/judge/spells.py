@@ -49,11 +49,11 @@ def acts(history: History) -> list[ArpSeen | AdmissionSeen]:
     return [*history.arp, *sent_first(history.admissions)]
 
 
-def spells(acts: Iterable[ArpSeen | AdmissionSeen]) -> list[Spell]:
+def spells(seen: Iterable[ArpSeen | AdmissionSeen]) -> list[Spell]:
     """Return the spells of all routers, by their beginning."""
     last: dict[str, Spell] = {}
     found: list[Spell] = []
-    for act in sorted(acts, key=lambda act: act.t_ns):
+    for act in sorted(seen, key=lambda act: act.t_ns):
         spell = last.get(act.router)
         if spell is not None and act.t_ns - spell.end_ns <= SPELL_NS:
             last[act.router] = Spell(act.router, spell.start_ns, act.t_ns)

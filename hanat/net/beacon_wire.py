@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from struct import Struct
 from struct import error as StructFault  # noqa: N812 - `error` says too little
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -112,7 +112,8 @@ class BeaconWire:
         if len(data) < _HEADER.size + _BODY.size + _TAG_BYTES or not data.startswith(MAGIC):
             raise WireError(f"{len(data)} bytes that are no beacon of a hanat node")
         header = data[: _HEADER.size]
-        _, level, _, cluster_id, sender, receiver, *mark = _HEADER.unpack(header)
+        fields = _HEADER.unpack(header)
+        _, level, _, cluster_id, sender, receiver, *mark = fields
         if not is_readable(level):
             raise WireError(
                 f"node {sender} sends beacons of feature level {level}, this node reads "
@@ -129,7 +130,7 @@ class BeaconWire:
             )
         cipher, body = self._decrypted(sender, Mark(*mark), data)
         try:
-            datagram, lease_us, listed = _parse(header, body)
+            datagram, lease_us, listed = _parse(fields, body)
         except StructFault as error:  # sealed with our key, so of another version
             raise WireError(f"node {sender} sends beacons of another layout: {error}") from error
         self._ciphers[sender] = (mark[0], cipher)
@@ -163,8 +164,9 @@ class BeaconWire:
         return ciphers
 
 
-def _parse(header: bytes, body: bytes) -> tuple[Datagram, int, bytes]:
-    _, level, newest, _, sender, receiver, *mark = _HEADER.unpack(header)
+def _parse(header: tuple[Any, ...], body: bytes) -> tuple[Datagram, int, bytes]:
+    """Return what was sealed, given the fields of its header: datagram, lease, member list."""
+    _, level, newest, _, sender, receiver, *mark = header
     echo_incarnation, echo_sequence, lease_us, promise_us, listed, *view = _BODY.unpack_from(body)
     term, flags, released, successor, promised_term, promised, revision, handicap, *rest = view
     *hears, lively, answered, interfaces = rest

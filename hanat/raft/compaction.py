@@ -200,7 +200,8 @@ class Snapshots:
         return too_many or self._durability.log_bytes > share * LOG_BYTES_MAX
 
     def level_rose(self) -> None:
-        """Note that another feature level is written from now on."""
+        """Write the feature level that is in force from now on, and nothing older behind it."""
+        self._durability.write_level(self._state().written_level)
         self._is_old, self._old_due = True, 0.0
 
     @property
@@ -276,7 +277,6 @@ class Snapshots:
             found, self._loaded = self._loaded, None
             assert found is not None, "no snapshot to restore"
             self._state().restore(found.sections)
-            self._durability.write_level(self._state().written_level)
             self.level_rose()
             self.restored()
         except BaseException as error:

@@ -396,7 +396,6 @@ class Replica:
             return
         self._on_command(command)
         if isinstance(command, FeatureLevel):
-            self._guard.durability.write_level(self.state.written_level)
             self.snapshots.level_rose()
         if isinstance(command, Barrier) and command.node_id == self._guard.node_id:
             self._on_input(BarrierApplied(command.term))
