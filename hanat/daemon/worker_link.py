@@ -285,7 +285,7 @@ class WorkerLink:
         self._note()
 
     def settle(self, done: Callable[[], None]) -> None:
-        """Call `done` once all passed to `install`, or kept, is installed; at once without a worker."""
+        """Call `done` once all passed to `install`, or kept, is installed; without a worker now."""
         self._send_kept()
         self.flush(done)  # who does not capture answers in its turn
 
