@@ -105,14 +105,14 @@ def test_new_incarnation_that_leads_and_never_answers_leaves_the_sign(
     watch: TraceRecorder,
 ) -> None:
     """It was elected and lost the next election: its last tenure ended in silence as before."""
-    paths = (9.6, 9.6)
+    paths = (9.51, 9.51)
     watch.hear(heard(Beacon(6), echoed_at=9.5, introduced=True), 9.5, (9.5, 9.5))
-    watch.hear(heard(Beacon(7, leads=True, asks=True, shut=True), echoed_at=9.55), 9.6, paths)
+    watch.hear(heard(Beacon(7, leads=True, asks=True, shut=True), echoed_at=9.505), 9.51, paths)
     sign = watch.sign(paths)
     assert (sign.word_at, sign.led_at, sign.led_term) == (9.0, 9.0, 6)
-    watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.605), 9.61, (9.61, 9.61))
-    sign = watch.sign((9.61, 9.61))
-    assert (sign.word_at, sign.led_at, sign.led_term) == (9.61, 9.61, 7)
+    watch.hear(heard(Beacon(7, leads=True, asks=True), echoed_at=9.515), 9.52, (9.52, 9.52))
+    sign = watch.sign((9.52, 9.52))
+    assert (sign.word_at, sign.led_at, sign.led_term) == (9.52, 9.52, 7)
 
 
 def test_silence_before_a_word_of_giving_up_is_remembered(watch: TraceRecorder) -> None:
